@@ -1,0 +1,295 @@
+"""Typed configuration: YAML in, frozen objects out.
+
+A misspelt or mistyped field is refused with its path. Values can be overridden on the command
+line (`--set grader.training.epochs=3`) and the resolved configuration is written beside every
+result, so that a run says what made it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lumbar_tf.labels import Family, Plane
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CropConfig(_Config):
+    """What is cut around a landmark.
+
+    Attributes:
+        side_mm: edge length in patient space.
+        side_px: edge length in pixels of what the network sees.
+        num_slices: slices around the landmark, odd; those that do not exist are masked.
+        max_distance_mm: a landmark farther than this from the nearest slice plane has no crop
+            (an axial series often leaves levels out).
+    """
+
+    side_mm: Positive
+    side_px: Annotated[int, Field(ge=16, le=512)]
+    num_slices: Annotated[int, Field(ge=1, le=31)]
+    max_distance_mm: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _slices_are_odd(self) -> "CropConfig":
+        if self.num_slices % 2 == 0:
+            raise ValueError(f"num_slices must be odd. Received: {self.num_slices}.")
+        return self
+
+
+class AugmentationConfig(_Config):
+    """Random changes during training; zero switches one off.
+
+    Geometric ones compose into the crop's one affine; the others act on the crop.
+
+    Attributes:
+        rotation_deg: uniform rotation in the slice plane.
+        zoom: uniform relative change of scale.
+        shift_mm: uniform in-plane shift of a whole study.
+        brightness: uniform shift, as a fraction of the intensity range.
+        contrast: uniform relative change of contrast.
+        gamma: uniform change of log2(gamma).
+        noise: largest standard deviation of additive noise.
+        cutout: probability of blanking a rectangle.
+        drop_slice: probability of masking each slice but the central one.
+    """
+
+    rotation_deg: Annotated[float, Field(ge=0, le=90)] = 10.0
+    zoom: Fraction = 0.1
+    shift_mm: Annotated[float, Field(ge=0)] = 0.0
+    brightness: Fraction = 0.1
+    contrast: Fraction = 0.2
+    gamma: Fraction = 0.3
+    noise: Fraction = 0.03
+    cutout: Fraction = 0.0
+    drop_slice: Fraction = 0.0
+
+
+class TrainingConfig(_Config):
+    """How a network is fitted.
+
+    Attributes:
+        epochs: passes over the training folds.
+        batch_studies: whole studies a batch.
+        learning_rate: peak of the warm-up and cosine schedule (AdamW).
+        warmup_fraction: share of the steps that warm up.
+        weight_decay: decoupled weight decay.
+        clip_norm: global gradient norm.
+        ema_momentum: exponential moving average of the weights; 0 switches it off.
+        weights: `none`, `imagenet` (an explicit download) or the path of a `.weights.h5` file.
+        freeze_batch_norm: keep batch normalisation statistics as they came with the weights.
+        augmentation: random changes.
+        batch_norm_momentum: of the running statistics; short trainings need a short memory.
+        validate_every: epochs between looks at the held-out fold; 0 looks only after training.
+        cache: keep decoded slices in memory between epochs.
+    """
+
+    epochs: Count
+    batch_studies: Count
+    learning_rate: Positive
+    warmup_fraction: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: Positive = 1.0
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weights: str = "none"
+    freeze_batch_norm: bool = False
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    validate_every: Annotated[int, Field(ge=0)] = 1
+    augmentation: AugmentationConfig = AugmentationConfig()
+    cache: bool = False
+
+
+class LocalizerConfig(_Config):
+    """The network that finds the level points of a sagittal plane.
+
+    Attributes:
+        backbone: encoder, a name in `lumbar_tf.models.backbones.BACKBONES`.
+        side_mm: edge of the field that is searched, around the image centre.
+        side_px: edge in pixels of what the network sees.
+        supersample: the field is cut this much finer and averaged, against aliasing.
+        num_slices: slices drawn evenly from the largest stack.
+        decoder_channels: width of the decoder.
+        sigma_mm: spread of the target around the true point.
+        training: how it is fitted.
+    """
+
+    backbone: str
+    side_mm: Positive = 320.0
+    side_px: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 128
+    supersample: Annotated[int, Field(ge=1, le=4)] = 2
+    num_slices: Annotated[int, Field(ge=1, le=63)] = 13
+    decoder_channels: Count = 32
+    sigma_mm: Positive = 5.0
+    training: TrainingConfig
+
+
+class GraderConfig(_Config):
+    """The networks that grade crops.
+
+    Attributes:
+        backbones: names in `lumbar_tf.models.backbones.BACKBONES`; each is one member.
+        targets: which families of findings the plane grades.
+        crop: what the network sees.
+        jitter: training landmarks are moved by this many times the localizer's measured error.
+        dropout: before the heads.
+        training: how they are fitted.
+    """
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    targets: Annotated[tuple[Family, ...], Field(min_length=1)]
+    crop: CropConfig
+    jitter: Annotated[float, Field(ge=0, le=5)] = 1.0
+    dropout: Fraction = 0.2
+    training: TrainingConfig
+
+
+class PlaneConfig(_Config):
+    """Everything that trains one plane.
+
+    Attributes:
+        plane: which plane.
+        seed: of weights, shuffling and augmentation.
+        mixed_precision: bfloat16 or float16 on a device that has it; `off` elsewhere.
+        localizer: None where the points come from another plane (axial T2 takes the sagittal ones).
+        grader: the graders.
+    """
+
+    plane: Plane
+    seed: int = 0
+    mixed_precision: Literal["auto", "off"] = "auto"
+    localizer: LocalizerConfig | None = None
+    grader: GraderConfig
+
+    @model_validator(mode="after")
+    def _only_sagittal_planes_locate(self) -> "PlaneConfig":
+        if self.plane.is_sagittal and self.localizer is None:
+            raise ValueError(f"localizer is required for the plane {self.plane.value}.")
+        if not self.plane.is_sagittal and self.localizer is not None:
+            raise ValueError(
+                "localizer must be left out for axial_t2: its points come from the sagittal planes."
+            )
+        return self
+
+
+class CohortConfig(_Config):
+    """The synthetic cohort of the demo.
+
+    Attributes:
+        num_training: studies that train.
+        num_held_out: studies that no stage of training sees.
+        seed: of the cohort.
+        severity_shift: raises the share of moderate and severe findings above the competition's.
+        resolution: matrix sizes, `small` or `full`.
+    """
+
+    num_training: Count
+    num_held_out: Count
+    seed: int = 0
+    severity_shift: float = 0.0
+    resolution: Literal["small", "full"] = "small"
+
+
+class DemoConfig(_Config):
+    """The whole way on a synthetic cohort."""
+
+    cohort: CohortConfig
+    num_folds: Annotated[int, Field(ge=2, le=10)]
+    planes: tuple[PlaneConfig, ...]
+
+
+def default_config_path(plane: Plane) -> Path:
+    """Returns `configs/<plane>.yaml` beside the package or in the working folder."""
+    name = f"{plane.value}.yaml"
+    here = Path("configs") / name
+    return here if here.is_file() else Path(__file__).resolve().parent.parent / "configs" / name
+
+
+def load_plane_config(path: Path, *, overrides: Sequence[str] = ()) -> PlaneConfig:
+    """Reads one plane's configuration. See `load_config`."""
+    return PlaneConfig.model_validate(_read(path, overrides, PlaneConfig))
+
+
+def load_demo_config(path: Path, *, overrides: Sequence[str] = ()) -> DemoConfig:
+    """Reads the demo's configuration. See `load_config`."""
+    return DemoConfig.model_validate(_read(path, overrides, DemoConfig))
+
+
+def _read(path: Path, overrides: Sequence[str], kind: type[_Config]) -> dict[str, Any]:
+    """Reads YAML, applies `key.path=value` overrides and checks types.
+
+    Raises:
+        ValueError: names the file, the field, the rule and what came.
+    """
+    if not path.is_file():
+        raise ValueError(f"The configuration must be an existing YAML file. Received: {path}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} must be YAML. Received: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of fields. Received: {type(values).__name__}.")
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_describe(error)}") from error
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(
+            f"--set must read key=value, such as grader.training.epochs=3. Received: {override!r}."
+        )
+    *parents, last = key.split(".")
+    place: Any = values
+    for parent in parents:
+        if isinstance(place, list) and parent.isdigit() and int(parent) < len(place):
+            place = place[int(parent)]
+        elif isinstance(place, dict):
+            place = place.setdefault(parent, {})
+        else:
+            raise ValueError(f"--set {override!r}: {parent!r} is not a group of fields.")
+    if not isinstance(place, dict):
+        raise ValueError(f"--set {override!r}: {last!r} is not inside a group of fields.")
+    place[last] = yaml.safe_load(text)
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for each in error.errors():
+        field = ".".join(str(part) for part in each["loc"]) or "the whole"
+        lines.append(f"field {field}: {each['msg']}. Received: {each['input']!r}")
+    return "; ".join(lines)
+
+
+def dump_config(config: BaseModel) -> str:
+    """Returns the resolved configuration as YAML text; `load_*_config` reads it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+__all__ = [
+    "AugmentationConfig",
+    "CohortConfig",
+    "CropConfig",
+    "DemoConfig",
+    "GraderConfig",
+    "LocalizerConfig",
+    "PlaneConfig",
+    "TrainingConfig",
+    "default_config_path",
+    "dump_config",
+    "load_demo_config",
+    "load_plane_config",
+]

@@ -1,0 +1,1 @@
+"""From records and tables to training batches."""

@@ -1,0 +1,114 @@
+"""Which landmarks a plane's crops are cut around, and which findings they answer."""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, Side, finding_index
+
+_CANAL = [finding_index(Condition.SPINAL_CANAL_STENOSIS, level) for level in Level]
+_LEFT_FORAMEN = [finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
+_RIGHT_FORAMEN = [finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
+
+
+@dataclass(frozen=True)
+class CropLayout:
+    """How one plane's crops are laid out: P = levels x sides, level by level.
+
+    Attributes:
+        plane: the plane.
+        targets: families that its graders answer.
+    """
+
+    plane: Plane
+    targets: tuple[Family, ...]
+
+    @property
+    def is_sided(self) -> bool:
+        """Whether each level is looked at from both sides (else once)."""
+        return any(family is not Family.CANAL for family in self.targets)
+
+    @property
+    def sides(self) -> tuple[Side | None, ...]:
+        """The side of each of the P crops."""
+        per_level: tuple[Side | None, ...] = (Side.LEFT, Side.RIGHT) if self.is_sided else (None,)
+        return per_level * len(Level)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The findings answered, as rows of the 25, ascending."""
+        return tuple(
+            row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets
+        )
+
+
+def level_points(points: tf.Tensor) -> tf.Tensor:
+    """Returns one point a level, float32 [..., 5, 3]: the canal's, else midway between the foramina.
+
+    Args:
+        points: float32 [..., 25, 3], LPS mm, NaN where unknown.
+    """
+    canal = tf.gather(points, _CANAL, axis=-2)
+    between = (tf.gather(points, _LEFT_FORAMEN, axis=-2) + tf.gather(points, _RIGHT_FORAMEN, axis=-2)) / 2
+    return tf.where(tf.math.is_finite(canal), canal, between)
+
+
+def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
+    """Returns the points that crops are cut around, float32 [..., P, 3].
+
+    Sagittal T1 is cut around each side's foramina, the other planes around the level points.
+
+    Args:
+        points: float32 [..., 25, 3], LPS mm, NaN where unknown.
+        layout: the plane's layout.
+    """
+    if layout.plane is Plane.SAGITTAL_T1 and layout.is_sided:
+        left = tf.gather(points, _LEFT_FORAMEN, axis=-2)
+        right = tf.gather(points, _RIGHT_FORAMEN, axis=-2)
+    else:
+        left = right = level_points(points)
+    if not layout.is_sided:
+        return left
+    both = tf.stack([left, right], axis=-2)
+    return tf.reshape(both, tf.concat([tf.shape(points)[:-2], [2 * len(Level), 3]], axis=0))
+
+
+def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.Tensor:
+    """Lays localizer outputs into the 25 rows, float32 [study, 25, 3].
+
+    Args:
+        canal: float32 [study, 5, 3] from sagittal T2, or None; NaN where unknown.
+        foramina: float32 [study, 10, 3] from sagittal T1, level by level and left before right,
+            or None; NaN where unknown.
+
+    Returns:
+        LPS mm; the subarticular rows hold the level points.
+
+    Raises:
+        ValueError: both are None.
+    """
+    given = canal if canal is not None else foramina
+    if given is None:
+        raise ValueError("Points of at least one sagittal plane are needed. Received: none.")
+    studies = tf.shape(given)[0]
+    unknown = tf.fill([studies, len(Level), 3], float("nan"))
+    canal = unknown if canal is None else canal
+    if foramina is None:
+        left = right = unknown
+    else:
+        left, right = foramina[:, 0::2], foramina[:, 1::2]
+    points = tf.concat([canal, left, right, unknown, unknown], axis=1)
+    levels = level_points(points)
+    canal = tf.where(tf.math.is_finite(canal), canal, levels)
+    return tf.ensure_shape(
+        tf.concat([canal, left, right, levels, levels], axis=1), [None, NUM_FINDINGS, 3]
+    )
+
+
+def localizer_rows(plane: Plane) -> tuple[int, ...]:
+    """Returns the rows that a plane's localizer points at, in its output order."""
+    if plane is Plane.SAGITTAL_T2:
+        return tuple(_CANAL)
+    if plane is Plane.SAGITTAL_T1:
+        return tuple(row for pair in zip(_LEFT_FORAMEN, _RIGHT_FORAMEN, strict=True) for row in pair)
+    raise ValueError(f"Only sagittal planes have a localizer. Received: {plane.value}.")

@@ -1,0 +1,290 @@
+"""tf.data: from record shards to batches of whole studies with static shapes.
+
+Two stages: the first reads, parses and decodes just the slices that are needed (and can be kept in
+memory), the second warps and cuts. Training and evaluation have makers of their own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lumbar_tf.config import CropConfig, LocalizerConfig, TrainingConfig
+from lumbar_tf.data.anchors import CropLayout, anchor_points
+from lumbar_tf.data.augment import augment_crops, random_intensity, random_warp
+from lumbar_tf.data.crops import (
+    Crops,
+    Field,
+    FieldSpec,
+    Record,
+    cut_crops,
+    cut_field,
+    identity_warp,
+    keep_slices,
+    select_slices,
+    select_stack,
+)
+from lumbar_tf.labels import NUM_FINDINGS
+from lumbar_tf.records.schema import parse_example
+
+Points = NDArray[np.float32]
+
+#: Slices decoded beyond a crop's own on either side, so that a jittered landmark finds its slice.
+_SLACK_SLICES = 1
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Which records to read.
+
+    Attributes:
+        shards: TFRecord files of one plane.
+        study_ids: the studies wanted; all others are passed over.
+    """
+
+    shards: tuple[Path, ...]
+    study_ids: tuple[str, ...]
+
+
+def _records(source: RecordSource) -> tf.data.Dataset:
+    """Yields parsed records of the wanted studies that have at least one slice."""
+    wanted = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(
+            tf.constant(source.study_ids or ("",)), tf.ones(max(len(source.study_ids), 1), tf.int64)
+        ),
+        default_value=0,
+    )
+    files = [str(path) for path in sorted(source.shards)]
+    dataset = tf.data.TFRecordDataset(files, num_parallel_reads=None)
+    dataset = dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.filter(
+        lambda record: (wanted.lookup(record["study_id"]) > 0) & (tf.size(record["slices/group"]) > 0)
+    )
+
+
+def _attach_points(points: Mapping[str, Points]) -> Callable[[Record], Record]:
+    """Makes the function that adds `landmarks`, float32 [25, 3], LPS mm, NaN where unknown."""
+    ids = list(points) or [""]
+    table = np.full((len(ids) + 1, NUM_FINDINGS, 3), np.nan, np.float32)
+    for place, study_id in enumerate(points, start=1):
+        table[place] = points[study_id]
+    values = tf.constant(table)
+    places = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(ids), tf.range(1, len(ids) + 1)), default_value=0
+    )
+
+    def attach(record: Record) -> Record:
+        return {**record, "landmarks": values[places.lookup(record["study_id"])]}
+
+    return attach
+
+
+def _keep_for_crops(layout: CropLayout, crop: CropConfig, slack: int) -> Callable[[Record], Record]:
+    """Makes the function that decodes the slices that the crops around `landmarks` need."""
+
+    def keep(record: Record) -> Record:
+        anchors = anchor_points(record["landmarks"], layout)
+        selection = select_slices(
+            record,
+            anchors,
+            num_slices=crop.num_slices + 2 * slack,
+            max_distance_mm=crop.max_distance_mm + 20.0 * slack,
+            reverse=tf.zeros(len(layout.sides), tf.bool),
+        )
+        index = tf.boolean_mask(selection.index, selection.mask)
+        # A study without a single usable landmark still needs a slice to keep shapes whole.
+        index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
+        kept = keep_slices(record, index)
+        return {**kept, "labels": record["labels"], "landmarks": record["landmarks"], "study_id": record["study_id"]}
+
+    return keep
+
+
+def _keep_for_field(num_slices: int) -> Callable[[Record], Record]:
+    def keep(record: Record) -> Record:
+        index, mask = select_stack(record, num_slices)
+        kept = keep_slices(record, tf.boolean_mask(index, mask))
+        return {**kept, "points": record["points"], "study_id": record["study_id"]}
+
+    return keep
+
+
+def _prefer_annotated(record: Record) -> Record:
+    """Trains around the annotator's point where there is one, else around the predicted one."""
+    points = record["points"]
+    return {**record, "landmarks": tf.where(tf.math.is_finite(points), points, record["landmarks"])}
+
+
+def _with_seeds(dataset: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).map(
+        lambda number: tf.stack([tf.cast(number % 2_000_000_000, tf.int32), seed])
+    )
+    return tf.data.Dataset.zip(dataset, numbers)
+
+
+def _shuffled(dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int) -> tf.data.Dataset:
+    if training.cache:
+        dataset = dataset.cache()
+    # Decoded studies are megabytes each: a bounded buffer keeps memory flat as a cohort grows.
+    buffer = num_studies if training.cache else min(num_studies, 64)
+    return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True)
+
+
+def _batched(dataset: tf.data.Dataset, batch_studies: int, *, drop_remainder: bool) -> tf.data.Dataset:
+    return dataset.batch(batch_studies, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+
+
+def grader_inputs(crops: Crops) -> dict[str, tf.Tensor]:
+    """Returns the grader's inputs: image [P, S, H, W], mask [P, S], offset_mm [P, S]."""
+    return {"image": crops.image, "mask": crops.mask, "offset_mm": crops.offset_mm}
+
+
+def localizer_inputs(field: Field) -> dict[str, tf.Tensor]:
+    """Returns the localizer's inputs, named as the fields of `Field`."""
+    return dict(field._asdict())
+
+
+def make_grader_train_dataset(
+    source: RecordSource,
+    points: Mapping[str, Points],
+    *,
+    layout: CropLayout,
+    crop: CropConfig,
+    training: TrainingConfig,
+    jitter_mm: Sequence[float],
+    seed: int,
+) -> tf.data.Dataset:
+    """Batches of augmented crops of whole studies.
+
+    Args:
+        source: the training folds.
+        points: predicted landmarks by study, used where the annotator gave none.
+        layout: crops and rows.
+        crop: size.
+        training: batch size, cache and augmentation.
+        jitter_mm: standard deviation of the landmark jitter along x, y, z (LPS).
+        seed: of order and augmentation.
+
+    Returns:
+        Dataset of (inputs, labels): inputs as `grader_inputs` with a leading study axis, labels
+        int32 [study, rows] with -1 for missing. Batches are full; a rest is left out of the epoch.
+    """
+    sigma = tf.constant(jitter_mm, tf.float32)
+    rows = tf.constant(layout.rows)
+
+    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        anchors = anchor_points(record["landmarks"], layout)
+        moved = anchors + sigma * tf.random.stateless_normal(tf.shape(anchors), number + [0, 41])
+        crops = cut_crops(
+            record,
+            moved,
+            config=crop,
+            plane=layout.plane,
+            sides=layout.sides,
+            warp=random_warp(number, training.augmentation),
+        )
+        crops = augment_crops(crops, number, training.augmentation)
+        return grader_inputs(crops), tf.gather(tf.cast(record["labels"], tf.int32), rows)
+
+    dataset = _records(source).map(_attach_points(points)).map(_prefer_annotated)
+    dataset = dataset.map(_keep_for_crops(layout, crop, _SLACK_SLICES), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _shuffled(dataset, training, len(source.study_ids), seed)
+    dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
+
+
+def make_grader_eval_dataset(
+    source: RecordSource,
+    points: Mapping[str, Points],
+    *,
+    layout: CropLayout,
+    crop: CropConfig,
+    batch_studies: int,
+) -> tf.data.Dataset:
+    """Batches of plain crops at the given (predicted) landmarks.
+
+    Returns:
+        Dataset of (inputs, labels, study_id) in record order; the last batch may be smaller.
+    """
+    rows = tf.constant(layout.rows)
+
+    def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        crops = cut_crops(
+            record,
+            anchor_points(record["landmarks"], layout),
+            config=crop,
+            plane=layout.plane,
+            sides=layout.sides,
+            warp=identity_warp(),
+        )
+        labels = tf.gather(tf.cast(record["labels"], tf.int32), rows)
+        return grader_inputs(crops), labels, record["study_id"]
+
+    dataset = _records(source).map(_attach_points(points))
+    dataset = dataset.map(_keep_for_crops(layout, crop, 0), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batched(dataset, batch_studies, drop_remainder=False)
+
+
+def field_spec(config: LocalizerConfig) -> FieldSpec:
+    """Returns the field that a localizer's configuration names."""
+    return FieldSpec(config.side_mm, config.side_px, config.supersample, config.num_slices)
+
+
+def make_localizer_train_dataset(
+    source: RecordSource, *, rows: Sequence[int], config: LocalizerConfig, seed: int
+) -> tf.data.Dataset:
+    """Batches of augmented fields with the annotated points.
+
+    Returns:
+        Dataset of (inputs, points): inputs as `localizer_inputs` with a leading study axis, points
+        float32 [study, rows, 3], LPS mm, NaN where nobody annotated. Batches are full.
+    """
+    spec, training = field_spec(config), config.training
+
+    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        field = cut_field(record, spec=spec, warp=random_warp(number, training.augmentation))
+        image = random_intensity(field.image, number, training.augmentation)
+        image = tf.where(field.mask[:, tf.newaxis, tf.newaxis], image, 0.0)
+        return localizer_inputs(field._replace(image=image)), tf.gather(record["points"], list(rows))
+
+    dataset = _records(source)
+    dataset = dataset.map(_keep_for_field(config.num_slices), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _shuffled(dataset, training, len(source.study_ids), seed)
+    dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
+
+
+def make_localizer_eval_dataset(
+    source: RecordSource, *, rows: Sequence[int], config: LocalizerConfig, batch_studies: int
+) -> tf.data.Dataset:
+    """Batches of plain fields.
+
+    Returns:
+        Dataset of (inputs, points, study_id) in record order; the last batch may be smaller.
+    """
+    spec = field_spec(config)
+
+    def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        field = cut_field(record, spec=spec, warp=identity_warp())
+        return localizer_inputs(field), tf.gather(record["points"], list(rows)), record["study_id"]
+
+    dataset = _records(source)
+    dataset = dataset.map(_keep_for_field(config.num_slices), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batched(dataset, batch_studies, drop_remainder=False)
+
+
+__all__ = [
+    "RecordSource",
+    "field_spec",
+    "grader_inputs",
+    "localizer_inputs",
+    "make_grader_eval_dataset",
+    "make_grader_train_dataset",
+    "make_localizer_eval_dataset",
+    "make_localizer_train_dataset",
+]

@@ -1,0 +1,1 @@
+"""Out-of-fold tables, stacking, calibration and the servable module."""

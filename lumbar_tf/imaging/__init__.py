@@ -1,0 +1,1 @@
+"""From DICOM files to slices in patient space. Never imports TensorFlow."""

@@ -1,0 +1,1 @@
+"""Localizers, graders and how they are trained."""

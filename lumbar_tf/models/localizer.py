@@ -1,0 +1,193 @@
+"""The localizer: level points of a sagittal plane as heatmaps over a whole stack.
+
+An encoder and decoder look at each slice alone and say where each level's point would be; where in
+the stack it lies comes from what the slice shows and from how far it is from the stack's middle. The right
+side is the left side of the mirrored patient by construction: the same weights are asked with the
+slice offsets' sign turned.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from lumbar_tf.config import LocalizerConfig
+from lumbar_tf.labels import NUM_LEVELS, Plane
+from lumbar_tf.models.backbones import build_backbone, feature_pyramid, prepare_batch_norm, scale_layer
+
+#: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
+_LATERAL_UNIT_MM = 20.0
+_MASKED_LOGIT = -1.0e4
+#: The answer is the mean of the heatmap within this distance of its peak, so that two candidate
+#: levels (30 to 40 mm apart) are never averaged into a point between them.
+_WINDOW_MM = 12.0
+#: Stride of the heatmap in field pixels.
+_STRIDE = 2
+
+
+class Localizer(keras.Model):
+    """Functional model from a field to logits [study, slice, h, w, points] with its own loss."""
+
+    sigma_mm: float = 5.0
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> tf.Tensor:
+        """Cross-entropy against a Gaussian of `sigma_mm` around each true point.
+
+        Args:
+            x: the field.
+            y: float32 [study, points, 3], LPS mm; NaN is left out.
+            y_pred: logits.
+            sample_weight: not used.
+            training: not used.
+
+        Returns:
+            float32 scalar, mean over the known points.
+        """
+        known = tf.reduce_all(tf.math.is_finite(y), axis=-1)
+        target = tf.where(known[..., tf.newaxis], y, 0.0)
+        squared = _squared_distance(x, target, y_pred.shape[2])
+        masked = tf.where(x["mask"][:, :, tf.newaxis, tf.newaxis, tf.newaxis], 0.0, _MASKED_LOGIT)
+        wanted = tf.nn.softmax(_flat(-squared / (2 * self.sigma_mm**2) + masked), axis=1)
+        log_probability = tf.nn.log_softmax(_flat(tf.cast(y_pred, tf.float32)), axis=1)
+        entropy = -tf.reduce_sum(wanted * log_probability, axis=1)
+        weight = tf.cast(known, tf.float32)
+        return tf.reduce_sum(entropy * weight) / tf.maximum(tf.reduce_sum(weight), 1.0)
+
+
+def _flat(heatmap: tf.Tensor) -> tf.Tensor:
+    """[study, slice, h, w, points] to [study, cells, points]."""
+    return tf.reshape(heatmap, [tf.shape(heatmap)[0], -1, heatmap.shape[-1]])
+
+
+def _cell_offsets(cells: int) -> tf.Tensor:
+    """Field-pixel offsets of heatmap cell centres from the field's centre, float32 [cells].
+
+    Cell c covers field pixels c*stride to c*stride + stride - 1.
+    """
+    size = cells * _STRIDE
+    return (tf.range(cells, dtype=tf.float32) + 0.5) * _STRIDE - 0.5 - (size - 1) / 2
+
+
+def _cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
+    """Patient positions of heatmap cells, LPS mm, float32 [study, slice, h, w, 3]."""
+    offset = _cell_offsets(cells)
+    down = field["down"][:, :, tf.newaxis] * offset[:, tf.newaxis]
+    right = field["right"][:, :, tf.newaxis] * offset[:, tf.newaxis]
+    origin = field["origin"][:, :, tf.newaxis, tf.newaxis]
+    return origin + down[:, :, :, tf.newaxis] + right[:, :, tf.newaxis]
+
+
+def _squared_distance(field: dict[str, tf.Tensor], points: tf.Tensor, cells: int) -> tf.Tensor:
+    """Squared distance of cells to points, mm2, float32 [study, slice, h, w, points]."""
+    position = _cell_positions(field, cells)[..., tf.newaxis, :]
+    return tf.reduce_sum(tf.square(position - points[:, tf.newaxis, tf.newaxis, tf.newaxis]), axis=-1)
+
+
+def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads points off the heatmaps.
+
+    Args:
+        field: the localizer's inputs.
+        logits: float [study, slice, h, w, points].
+
+    Returns:
+        points float32 [study, points, 3] in LPS mm, and their spread float32 [study, points]: the
+        root mean square distance of the whole heatmap from the point, in mm. A spread far above the
+        target's own sigma says that the localizer saw more than one candidate.
+    """
+    cells = logits.shape[2]
+    probability = tf.nn.softmax(_flat(tf.cast(logits, tf.float32)), axis=1)
+    position = tf.reshape(_cell_positions(field, cells), [tf.shape(logits)[0], -1, 3])
+    peak = tf.gather(position, tf.argmax(probability, axis=1), batch_dims=1)
+
+    def squared_to(points: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.square(position[:, :, tf.newaxis] - points[:, tf.newaxis]), axis=-1)
+
+    near = probability * tf.cast(squared_to(peak) <= _WINDOW_MM**2, tf.float32)
+    near /= tf.reduce_sum(near, axis=1, keepdims=True)
+    points = tf.einsum("bcp,bcx->bpx", near, position)
+    spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
+    return points, spread
+
+
+def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "none") -> Localizer:
+    """Builds a localizer: 5 canal points for sagittal T2, 10 foramina for sagittal T1.
+
+    Args:
+        config: field, backbone and decoder.
+        plane: a sagittal plane.
+        weights: of the encoder; see `build_backbone`.
+
+    Returns:
+        Model from the inputs of `data.pipeline.localizer_inputs` (with a leading study axis) to logits
+        [study, slice, side_px/2, side_px/2, points].
+    """
+    slices, size = config.num_slices, config.side_px
+    inputs = {
+        "image": keras.Input((slices, size, size), name="image"),
+        "mask": keras.Input((slices,), name="mask", dtype="bool"),
+        "lateral_mm": keras.Input((slices,), name="lateral_mm"),
+        "origin": keras.Input((slices, 3), name="origin"),
+        "right": keras.Input((slices, 3), name="right"),
+        "down": keras.Input((slices, 3), name="down"),
+    }
+    images = ops.repeat(ops.reshape(inputs["image"], (-1, size, size, 1)), 3, axis=-1)
+    evidence, context = _encode_decode(images, config, weights)
+    evidence = ops.reshape(evidence, (-1, slices, size // _STRIDE, size // _STRIDE, NUM_LEVELS))
+    context = ops.reshape(context, (-1, slices, context.shape[-1]))
+    bias = _slice_bias(context, inputs["lateral_mm"], is_sided=plane is Plane.SAGITTAL_T1)
+    logits = ops.expand_dims(evidence, -1) + bias[:, :, None, None]
+    logits = ops.reshape(logits, (-1, *logits.shape[1:4], logits.shape[4] * logits.shape[5]))
+    logits = ops.where(inputs["mask"][:, :, None, None, None], logits, _MASKED_LOGIT)
+    model = Localizer(inputs, logits, name=f"{plane.value}_localizer")
+    model.sigma_mm = config.sigma_mm
+    return model
+
+
+def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[Any, Any]:
+    """Returns heatmap evidence [n, h, w, levels] and a context vector [n, d] for each slice."""
+    base = build_backbone(config.backbone, size_px=config.side_px, weights=weights)
+    training = config.training
+    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm)
+    pyramid = feature_pyramid(base, config.side_px)
+    encoder = keras.Model(base.inputs, [pyramid[stride] for stride in pyramid])
+    levels = encoder(scale_layer(config.backbone)(images))
+    width = config.decoder_channels
+    x = _convolve(levels[-1], width * 2)
+    context = keras.layers.GlobalAveragePooling2D()(x)
+    for skip in reversed(levels[:-1]):
+        x = keras.layers.UpSampling2D(interpolation="bilinear")(x)
+        x = keras.layers.Concatenate()([x, _convolve(skip, width, kernel=1)])
+        x = _convolve(x, width)
+    return keras.layers.Conv2D(NUM_LEVELS, 1, dtype="float32", name="evidence")(x), context
+
+
+def _convolve(x: Any, filters: int, kernel: int = 3) -> Any:
+    x = keras.layers.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
+    # Group normalisation: batches hold few studies, whose slices are alike.
+    x = keras.layers.GroupNormalization(groups=8)(x)
+    return keras.layers.Activation("relu")(x)
+
+
+def _slice_bias(context: Any, lateral_mm: Any, *, is_sided: bool) -> Any:
+    """Returns how likely each slice holds each level's point: [study, slice, level, side].
+
+    The left side sees the slice's offset as it is, the right side with its sign turned; without
+    sides both views are averaged, so a mirrored patient gets the same answer.
+    """
+    hidden = keras.layers.Dense(64, activation="relu", name="slice_hidden")
+    out = keras.layers.Dense(NUM_LEVELS, dtype="float32", name="slice_bias")
+    lateral = ops.expand_dims(lateral_mm, -1) / _LATERAL_UNIT_MM
+
+    def view(sign: float) -> Any:
+        offset = lateral * sign
+        bends = [offset, ops.square(offset), ops.exp(-ops.square(offset - 1.0) * 4), ops.exp(-ops.square(offset) * 4)]
+        return out(hidden(keras.layers.Concatenate()([context, *bends])))
+
+    left, right = view(1.0), view(-1.0)
+    if is_sided:
+        return ops.stack([left, right], axis=-1)
+    return ops.expand_dims((left + right) / 2, -1)

@@ -1,0 +1,1 @@
+"""Studies as TFRecord shards: schema, atomic writing, manifest."""

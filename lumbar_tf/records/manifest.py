@@ -1,0 +1,168 @@
+"""The manifest: what a folder of records holds, and where it came from.
+
+It is written last, so a folder without one is an unfinished build. It names no patient: studies of one
+person share a `patient_group`, which is the smallest of their study ids.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lumbar_tf.imaging.study import Reject
+from lumbar_tf.labels import Plane
+from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.records.shards import replace_atomically
+
+MANIFEST_NAME = "manifest.json"
+
+#: The packages whose versions can change a record's bytes.
+_PACKAGES = ("lumbar_tf", "imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "tensorflow")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Entry):
+    """One TFRecord file.
+
+    Attributes:
+        file: path below the manifest's folder, with forward slashes.
+        sha256: of the whole file.
+        num_examples: how many records it holds.
+        study_ids: their studies, in order.
+    """
+
+    file: str
+    sha256: str
+    num_examples: int
+    study_ids: tuple[str, ...]
+
+
+class StudyEntry(_Entry):
+    """One study.
+
+    Attributes:
+        study_id: the study.
+        patient_group: the smallest study id of the same patient.
+        source_digest: SHA-256 over the SHA-256 of each of its files.
+        num_slices: slices of each plane that it has, by the plane's name.
+    """
+
+    study_id: str
+    patient_group: str
+    source_digest: str
+    num_slices: dict[str, int]
+
+
+class RejectEntry(_Entry):
+    """Something that was left out or noted; `reason` is a `RejectReason` value."""
+
+    study_id: str
+    series_id: str
+    file_name: str
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, reject: Reject) -> "RejectEntry":
+        """Copies a reject."""
+        return cls(
+            study_id=reject.study_id,
+            series_id=reject.series_id,
+            file_name=reject.file_name,
+            reason=reject.reason.value,
+            message=reject.message,
+        )
+
+
+class BuildOptions(_Entry):
+    """The options that shape the records; where they ran and how many workers there were do not."""
+
+    studies_per_shard: int
+    num_folds: int
+    fold_seed: int
+
+
+class Manifest(_Entry):
+    """All of it."""
+
+    schema_version: str
+    packages: dict[str, str]
+    options: BuildOptions
+    planes: dict[str, tuple[Shard, ...]]
+    studies: tuple[StudyEntry, ...]
+    rejects: tuple[RejectEntry, ...]
+
+    def shard_paths(self, folder: Path, plane: Plane) -> list[Path]:
+        """Returns a plane's shards, in order; none where no study has the plane."""
+        return [folder / shard.file for shard in self.planes.get(plane.value, ())]
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the installed versions of the packages that make the records."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def group_patients(patient_ids: Mapping[str, str]) -> dict[str, str]:
+    """Groups studies by patient without naming the patient.
+
+    Args:
+        patient_ids: PatientID by study id, "" where it is unknown.
+
+    Returns:
+        For each study the smallest study id of the same patient; a study without PatientID stands
+        for itself.
+
+    >>> group_patients({"3": "p", "1": "p", "2": ""})
+    {'3': '1', '1': '1', '2': '2'}
+    """
+    smallest: dict[str, str] = {}
+    for study_id, patient_id in sorted(patient_ids.items()):
+        smallest.setdefault(patient_id, study_id)
+    return {study: smallest[patient] if patient else study for study, patient in patient_ids.items()}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Writes `manifest.json`, whole or not at all, and returns its path."""
+    path = folder / MANIFEST_NAME
+    with replace_atomically(path) as temporary:
+        temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest.
+
+    Args:
+        path: `manifest.json` or the folder that holds it.
+
+    Raises:
+        ValueError: it is absent (an unfinished build), damaged, or of another major schema version.
+    """
+    path = path / MANIFEST_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(
+            f"{str(path)!r} is absent: no records were built there, or the build did not finish."
+        )
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"{str(path)!r} is no manifest: {place}: {fault['msg']}.") from None
+    major, expected = manifest.schema_version.partition(".")[0], SCHEMA_VERSION.partition(".")[0]
+    if major != expected:
+        raise ValueError(
+            f"Records must have schema version {expected}.x. Received: {manifest.schema_version} "
+            f"({str(path)!r}). Build them again with python -m lumbar_tf.build_records."
+        )
+    return manifest

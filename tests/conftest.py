@@ -1,0 +1,97 @@
+"""Small studies made on the spot, in memory and as DICOM files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from lumbar_tf.imaging.geometry import SliceGeometry
+from lumbar_tf.imaging.study import Slice
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MR_IMAGE_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository; skips where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
+
+
+@pytest.fixture
+def make_slice() -> Callable[..., Slice]:
+    """A factory of sagittal (default) or other slices with the given place and pixels."""
+
+    def build(
+        position: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        *,
+        orientation: tuple[float, ...] = SAGITTAL,
+        pixels: NDArray[Any] | None = None,
+        series_id: str = "1",
+        instance_number: int = 1,
+    ) -> Slice:
+        if pixels is None:
+            pixels = np.random.default_rng(instance_number).integers(0, 1200, (6, 8))
+        geometry = SliceGeometry(
+            position=position,
+            row_direction=tuple(orientation[:3]),
+            column_direction=tuple(orientation[3:]),
+            row_spacing_mm=0.5,
+            column_spacing_mm=0.75,
+            rows=pixels.shape[0],
+            columns=pixels.shape[1],
+        )
+        return Slice(geometry, pixels.astype(np.float32), series_id, instance_number)
+
+    return build
+
+
+@pytest.fixture
+def write_dicom() -> Callable[..., Path]:
+    """A writer of single-frame MR files: `write_dicom(path, pixels, PatientID="p", ...)`.
+
+    Keywords are DICOM keywords; None removes a tag.
+    """
+
+    def write(path: Path, pixels: NDArray[Any], *, compress: UID | None = None, **tags: Any) -> Path:
+        dataset = pydicom.Dataset()
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = MR_IMAGE_STORAGE
+        dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        dataset.SOPClassUID = MR_IMAGE_STORAGE
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = path.parts[-3], path.parts[-2]
+        dataset.InstanceNumber = 1
+        dataset.ImagePositionPatient = [0.0, 0.0, 0.0]
+        dataset.ImageOrientationPatient = list(SAGITTAL)
+        dataset.PixelSpacing = [0.5, 0.75]
+        dataset.Rows, dataset.Columns = pixels.shape[:2]
+        dataset.SamplesPerPixel = 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.HighBit = 15
+        dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+        dataset.PixelData = pixels.astype("<i2" if dataset.PixelRepresentation else "<u2").tobytes()
+        for keyword, value in tags.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+        if compress is not None:
+            dataset.compress(compress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
