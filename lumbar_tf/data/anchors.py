@@ -41,6 +41,17 @@ class CropLayout:
             row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets
         )
 
+    @property
+    def row_crops(self) -> tuple[int, ...]:
+        """For each of `rows` the crop that shows it; the canal's evidence is asked of the left view."""
+        per_level = len(self.sides) // len(Level)
+        levels = list(Level)
+        return tuple(
+            levels.index(FINDINGS[row].level) * per_level
+            + (1 if FINDINGS[row].condition.side is Side.RIGHT else 0)
+            for row in self.rows
+        )
+
 
 def level_points(points: tf.Tensor) -> tf.Tensor:
     """Returns one point a level, float32 [..., 5, 3]: the canal's, else midway between the foramina.

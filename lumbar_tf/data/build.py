@@ -22,6 +22,7 @@ from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.sources import Source, read_source
 from lumbar_tf.imaging.study import Reject, RejectReason, Study
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
+from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.manifest import (
     MANIFEST_NAME,
     BuildOptions,
@@ -35,7 +36,6 @@ from lumbar_tf.records.manifest import (
 )
 from lumbar_tf.records.schema import SCHEMA_VERSION, encode_plane
 from lumbar_tf.records.shards import file_sha256, open_shard, shard_name
-from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.runners import Runner, run_jobs
 
 

@@ -65,6 +65,12 @@ def _records(source: RecordSource) -> tf.data.Dataset:
     )
 
 
+def read_points(source: RecordSource) -> dict[str, Points]:
+    """Returns the annotated points of the studies, float32 [25, 3] by study, LPS mm, NaN missing."""
+    records = _records(source).map(lambda record: (record["study_id"], record["points"]))
+    return {study.decode(): points for study, points in records.as_numpy_iterator()}
+
+
 def _attach_points(points: Mapping[str, Points]) -> Callable[[Record], Record]:
     """Makes the function that adds `landmarks`, float32 [25, 3], LPS mm, NaN where unknown."""
     ids = list(points) or [""]
@@ -287,4 +293,5 @@ __all__ = [
     "make_grader_train_dataset",
     "make_localizer_eval_dataset",
     "make_localizer_train_dataset",
+    "read_points",
 ]

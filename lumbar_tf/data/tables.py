@@ -24,7 +24,7 @@ _INDEX_OF_FINDING = {finding: index for index, finding in enumerate(FINDINGS)}
 
 
 def _parse_column(name: str, path: Path) -> int:
-    """Returns the finding's row, 0 to 24, of `spinal_canal_stenosis_l1_l2` or `Spinal Canal Stenosis L1/L2`."""
+    """Returns the row, 0 to 24, of `spinal_canal_stenosis_l1_l2` or `Spinal Canal Stenosis L1/L2`."""
     match = _COLUMN.fullmatch(name.strip())
     try:
         if match is None:
@@ -42,15 +42,17 @@ def _parse_header(header: Sequence[str], path: Path) -> dict[int, int]:
     """Returns column number -> finding's row."""
     if _STUDY_COLUMN not in header:
         raise ValueError(f"{path} must have a column {_STUDY_COLUMN}. Received: {list(header)}.")
-    columns = {
-        place: _parse_column(name, path) for place, name in enumerate(header) if name != _STUDY_COLUMN
-    }
+    columns = {place: _parse_column(name, path) for place, name in enumerate(header) if name != _STUDY_COLUMN}
     if not columns or len(set(columns.values())) != len(columns):
-        raise ValueError(f"{path} must have each finding's column once, and one at least. Received: {list(header)}.")
+        raise ValueError(
+            f"{path} must have each finding's column once, and one at least. Received: {list(header)}."
+        )
     return columns
 
 
-def _parse_row(cells: Sequence[str], columns: dict[int, int], header: Sequence[str], where: str) -> NDArray[np.int8]:
+def _parse_row(
+    cells: Sequence[str], columns: dict[int, int], header: Sequence[str], where: str
+) -> NDArray[np.int8]:
     if len(cells) != len(header):
         raise ValueError(f"{where}: a row must have {len(header)} cells. Received: {len(cells)}.")
     labels = np.full(NUM_FINDINGS, MISSING_LABEL, np.int8)

@@ -103,7 +103,9 @@ class ReliabilityBins:
         return float((gaps * self.counts).sum() / self.counts.sum())
 
 
-def reliability_bins(is_class: NDArray[np.bool_], probability: Floats, num_bins: int = NUM_BINS) -> ReliabilityBins:
+def reliability_bins(
+    is_class: NDArray[np.bool_], probability: Floats, num_bins: int = NUM_BINS
+) -> ReliabilityBins:
     """Sorts rows into equal-width bins of their probability.
 
     Args:

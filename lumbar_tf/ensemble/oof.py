@@ -8,14 +8,22 @@ over several files (a fold each), and one file may hold several models; a row gi
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_SEVERITIES, Severity, parse_plane, parse_row_id, row_id
+from lumbar_tf.labels import (
+    FINDINGS,
+    NUM_FINDINGS,
+    NUM_SEVERITIES,
+    Severity,
+    parse_plane,
+    parse_row_id,
+    row_id,
+)
 
 Floats = NDArray[np.float64]
 
@@ -119,11 +127,15 @@ class _Collector:
         )
         place = study[_INDEX_OF_FINDING[finding]]
         if not np.isnan(place).all():
-            raise ValueError(f"A row must be given once for a model. Received: {name!r} again for {model!r} ({where}).")
+            raise ValueError(
+                f"A row must be given once for a model. Received: {name!r} again for {model!r} ({where})."
+            )
         place[:] = values
         if fold is not None and self.folds.setdefault(model, {}).setdefault(study_id, fold) != fold:
             known = self.folds[model][study_id]
-            raise ValueError(f"A study must be in one fold. Received: {study_id} in {known} and {fold} ({where}).")
+            raise ValueError(
+                f"A study must be in one fold. Received: {study_id} in {known} and {fold} ({where})."
+            )
 
 
 def _read_file(path: Path, collector: _Collector) -> None:
@@ -135,7 +147,9 @@ def _read_file(path: Path, collector: _Collector) -> None:
         for row in reader:
             where = f"{path}, line {reader.line_num}, row_id {row['row_id']}"
             model = (row.get("model") or "").strip() or path.stem
-            collector.add(model, row["row_id"], _read_row(row, where), _read_fold(row.get("fold"), where), where)
+            collector.add(
+                model, row["row_id"], _read_row(row, where), _read_fold(row.get("fold"), where), where
+            )
 
 
 def read_tables(paths: Iterable[Path]) -> tuple[OofTable, ...]:
@@ -174,9 +188,10 @@ def align(tables: Sequence[OofTable], study_ids: Sequence[str]) -> Members:
     for table, target in zip(tables, probabilities, strict=True):
         for study_id, rows in table.rows.items():
             if study_id not in index_of:
+                finding = FINDINGS[int(np.argmax(~np.isnan(rows[:, 0])))]
                 raise ValueError(
-                    f"Every row must be of a study in the label table. Received: study {study_id!r}, e.g. "
-                    f"{row_id(study_id, FINDINGS[int(np.argmax(~np.isnan(rows[:, 0])))])!r}, of model {table.model!r}."
+                    "Every row must be of a study in the label table. "
+                    f"Received: {row_id(study_id, finding)!r} of model {table.model!r}."
                 )
             target[index_of[study_id]] = rows
     return Members(tuple(names), tuple(table.source for table in tables), probabilities)
@@ -188,7 +203,7 @@ def covered_studies(tables: Sequence[OofTable], study_ids: Sequence[str]) -> lis
     return [study_id for study_id in study_ids if study_id in known]
 
 
-def merge_folds(tables: Sequence[OofTable], given: dict[str, int] | None = None) -> dict[str, int]:
+def merge_folds(tables: Sequence[OofTable], given: Mapping[str, int] | None = None) -> dict[str, int]:
     """Returns study id -> fold as the tables and a folds file say it.
 
     Args:

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 _MAX_STEPS = 50
 #: Newton's decrement (twice the expected gain, in nats over all rows) at which the search ends.
 _TOLERANCE = 1e-8
+#: A full Newton step is halved down to this.
+_SMALLEST_SCALE = 1e-6
 
 
 def _objective(logits: Floats, onehot: Floats, weights: Floats, shift: Floats, precision: Floats) -> float:
@@ -28,7 +30,7 @@ def _objective(logits: Floats, onehot: Floats, weights: Floats, shift: Floats, p
 def fit_softmax(
     design: Floats, labels: NDArray[np.integer], weights: Floats, *, centre: Floats, precision: Floats
 ) -> Floats:
-    """Minimises sum_n w_n -ln softmax(design_n @ parameters)[label_n] + 1/2 precision @ (parameters - centre)^2.
+    """Minimises sum_n w_n -ln softmax(design_n @ q)[label_n] + 1/2 precision @ (q - centre)^2 over q.
 
     Convex, and strictly so with every precision above 0, so the answer is the only one.
 
@@ -47,7 +49,6 @@ def fit_softmax(
     flat = design.reshape(num_rows * num_classes, num_parameters)
     parameters = centre.astype(np.float64)
     logits = design @ parameters
-    value = _objective(logits, onehot, weights, parameters - centre, precision)
     for _ in range(_MAX_STEPS):
         probability = softmax(logits)
         residual = (weights[:, None] * (probability - onehot)).reshape(-1)
@@ -60,12 +61,14 @@ def fit_softmax(
         decrement = float(gradient @ step)
         if decrement < _TOLERANCE:
             break
-        step_logits, scale = design @ step, 1.0
-        while scale > 1e-6:
+        step_logits = design @ step
+        start = _objective(logits, onehot, weights, parameters - centre, precision)
+        scale = 1.0
+        while scale > _SMALLEST_SCALE:
             shift = parameters - scale * step - centre
             trial = _objective(logits - scale * step_logits, onehot, weights, shift, precision)
-            if trial <= value - 0.25 * scale * decrement:  # Armijo's rule
+            if trial <= start - 0.25 * scale * decrement:  # Armijo's rule
                 break
             scale /= 2
-        parameters, logits, value = parameters - scale * step, logits - scale * step_logits, trial
+        parameters, logits = parameters - scale * step, logits - scale * step_logits
     return parameters

@@ -179,7 +179,7 @@ def apply_stacker(stacker: Stacker, probabilities: Floats) -> Stacked:
     expected = (len(stacker.members), NUM_FINDINGS, NUM_SEVERITIES)
     if probabilities.ndim != 4 or (probabilities.shape[0], *probabilities.shape[2:]) != expected:
         raise ValueError(
-            f"`probabilities` must be [{expected[0]} members, num_studies, {NUM_FINDINGS}, {NUM_SEVERITIES}]. "
+            f"`probabilities` must be [{expected[0]}, num_studies, {NUM_FINDINGS}, {NUM_SEVERITIES}]. "
             f"Received: {probabilities.shape}."
         )
     num_studies = probabilities.shape[1]
@@ -198,7 +198,7 @@ def apply_stacker(stacker: Stacker, probabilities: Floats) -> Stacked:
 
 
 def mean_in_logits(probabilities: Floats) -> Floats:
-    """Returns softmax of the mean of the members' log-probabilities: the plain blend, NaN where none has a row.
+    """Returns softmax of the mean of the members' log-probabilities, NaN where none has a row.
 
     Args:
         probabilities: float64 [num_members, num_studies, 25, 3].
@@ -292,5 +292,7 @@ def from_json(text: str) -> Stacker:
         source_of = dict(zip(members, sources, strict=True))
         families = tuple(_read_family(each, content["families"][each.value], source_of) for each in Family)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"A stacker's JSON must have all its parts. Missing or malformed: {error}.") from error
+        raise ValueError(
+            f"A stacker's JSON must have all its parts. Missing or malformed: {error}."
+        ) from error
     return Stacker(members, sources, families)

@@ -81,7 +81,12 @@ def _interval(value: float, draws: Floats, tails: float) -> Interval:
 
 
 def paired_difference(
-    first: Statistic, second: Statistic, num_studies: int, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    first: Statistic,
+    second: Statistic,
+    num_studies: int,
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> list[Interval]:
     """Returns intervals of first - second, both taken on the same resamples.
 

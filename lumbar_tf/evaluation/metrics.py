@@ -12,7 +12,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Condition, Family, Severity
+from lumbar_tf.labels import (
+    FINDINGS,
+    MISSING_LABEL,
+    NUM_FINDINGS,
+    NUM_SEVERITIES,
+    Condition,
+    Family,
+    Severity,
+)
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
@@ -22,7 +30,9 @@ SEVERITY_WEIGHTS: Floats = np.array([severity.weight for severity in Severity])
 #: scikit-learn's `log_loss` clips to this before it takes a logarithm (its `eps` up to version 1.2).
 LOG_LOSS_CLIP = 1e-15
 
-_CANAL_ROWS = [i for i, finding in enumerate(FINDINGS) if finding.condition is Condition.SPINAL_CANAL_STENOSIS]
+_CANAL_ROWS = [
+    i for i, finding in enumerate(FINDINGS) if finding.condition is Condition.SPINAL_CANAL_STENOSIS
+]
 
 
 @dataclass(frozen=True)
@@ -109,17 +119,18 @@ def log_losses(labels: Labels, probabilities: Floats) -> Floats:
             f"`probabilities` must have the labels' shape {labels.shape} and {NUM_SEVERITIES} columns. "
             f"Received: {probabilities.shape}."
         )
-    if labels.size and not (MISSING_LABEL <= labels.min() and labels.max() < NUM_SEVERITIES):
+    if labels.size and (labels.min() < MISSING_LABEL or labels.max() >= NUM_SEVERITIES):
         raise ValueError(f"`labels` must be -1 (missing), 0, 1 or 2. Received: {np.unique(labels).tolist()}.")
-    is_labelled = labels != MISSING_LABEL
-    is_usable = (np.isfinite(probabilities) & (probabilities >= 0)).all(axis=-1)
-    if (is_labelled & ~is_usable).any():
-        place = tuple(int(i) for i in np.argwhere(is_labelled & ~is_usable)[0])
+    is_labelled = np.asarray(labels != MISSING_LABEL)
+    is_usable = np.all(np.isfinite(probabilities) & (probabilities >= 0), axis=-1, keepdims=True)
+    is_wrong = is_labelled & ~is_usable[..., 0]
+    if is_wrong.any():
+        place = tuple(int(i) for i in np.argwhere(is_wrong)[0])
         raise ValueError(
             "Every labelled finding must have three finite, non-negative probabilities. "
             f"Received: {probabilities[place].tolist()} at index {place}."
         )
-    clipped = np.clip(np.where(is_usable[..., None], probabilities, 1.0), LOG_LOSS_CLIP, 1 - LOG_LOSS_CLIP)
+    clipped = np.clip(np.where(is_usable, probabilities, 1.0), LOG_LOSS_CLIP, 1 - LOG_LOSS_CLIP)
     chosen = np.take_along_axis(clipped, np.clip(labels, 0, None)[..., None].astype(np.intp), axis=-1)[..., 0]
     return np.where(is_labelled, -np.log(chosen / clipped.sum(axis=-1)), 0.0)
 
@@ -227,7 +238,9 @@ def condition_prior(labels: Labels, class_weights: Floats = SEVERITY_WEIGHTS) ->
     Returns:
         float64 [25, 3], rows sum to 1, the same at all levels; uniform where there is no label.
     """
-    groups = ([i for i, each in enumerate(FINDINGS) if each.condition is condition] for condition in Condition)
+    groups = (
+        [i for i, each in enumerate(FINDINGS) if each.condition is condition] for condition in Condition
+    )
     return _frequencies(labels, groups, class_weights)
 
 

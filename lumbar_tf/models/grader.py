@@ -7,11 +7,12 @@ left. The canal has no side either: where a plane is looked at from both, the tw
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from lumbar_tf.config import GraderConfig
 from lumbar_tf.data.anchors import CropLayout
-from lumbar_tf.labels import NUM_LEVELS, NUM_SEVERITIES, Condition, Family, Side
+from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Condition, Family, Side
 from lumbar_tf.models.backbones import build_backbone, prepare_batch_norm, scale_layer
 
 #: Offsets of slices are given to the attention in units of 10 mm, about two slices.
@@ -82,3 +83,24 @@ def _heads(pooled: Any, layout: CropLayout) -> Any:
             view = pooled[:, :, 0 if condition.side is Side.LEFT else 1]
         answers.append(heads[condition.family](view))
     return answers[0] if len(answers) == 1 else ops.concatenate(answers, axis=1)
+
+
+def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) -> tf.Tensor:
+    """Lays a grader's answers into the 25 rows.
+
+    Args:
+        logits: float32 [study, rows, 3].
+        mask: bool [study, crops, slices], the grader's input.
+        layout: crops and answered rows.
+
+    Returns:
+        Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane does not answer or
+        whose crop holds no slice at all.
+    """
+    values = tf.nn.log_softmax(logits, axis=-1)
+    is_seen = tf.gather(tf.reduce_any(mask, axis=-1), layout.row_crops, axis=1)
+    values = tf.where(is_seen[..., tf.newaxis], values, float("nan"))
+    columns = [float("nan") * tf.ones_like(values[:, 0])] * NUM_FINDINGS
+    for place, row in enumerate(layout.rows):
+        columns[row] = values[:, place]
+    return tf.stack(columns, axis=1)

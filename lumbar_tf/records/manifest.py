@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lumbar_tf import __version__
 from lumbar_tf.imaging.study import Reject
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.schema import SCHEMA_VERSION
@@ -18,7 +19,7 @@ from lumbar_tf.records.shards import replace_atomically
 MANIFEST_NAME = "manifest.json"
 
 #: The packages whose versions can change a record's bytes.
-_PACKAGES = ("lumbar_tf", "imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "tensorflow")
+_PACKAGES = ("imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "tensorflow")
 
 
 class _Entry(BaseModel):
@@ -103,7 +104,7 @@ class Manifest(_Entry):
 
 def package_versions() -> dict[str, str]:
     """Returns the installed versions of the packages that make the records."""
-    versions = {}
+    versions = {"lumbar_tf": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)

@@ -205,7 +205,7 @@ def make_anatomy(latent: Array, rng: np.random.Generator) -> Anatomy:
         latent: z in the order of `FINDINGS`, float64 [25].
         rng: where everything else comes from: size, curve, position, innocent variation.
     """
-    scale = rng.normal(1.0, 0.05)
+    scale = float(rng.normal(1.0, 0.05))
     vertebrae = _make_vertebrae(scale, rng)
     segments = _make_segments(latent, vertebrae, scale, rng)
     level_tops = {segment.below.name: segment.s_mm for segment in segments}
@@ -214,8 +214,8 @@ def make_anatomy(latent: Array, rng: np.random.Generator) -> Anatomy:
         curve=_make_curve(segments, rng),
         rotation=_rotation(rng.normal(0, (1.5, 1.5, 3.0))),
         origin=rng.normal((0, 20, 0), (8, 15, 15)),
-        conus_s=level_tops["L1"] + rng.normal(20, 9),
-        sac_end_s=level_tops["S2"] + rng.normal(8, 6),
+        conus_s=level_tops["L1"] + float(rng.normal(20, 9)),
+        sac_end_s=level_tops["S2"] + float(rng.normal(8, 6)),
         roots=_make_roots(rng),
         fat_mm=float(np.clip(rng.gamma(4.0, 5.0), 6, 45)),
         muscle_fat=float(rng.beta(2, 4)),
@@ -231,13 +231,13 @@ def mirror_anatomy(anatomy: Anatomy) -> Anatomy:
 
 
 def _make_vertebrae(scale: float, rng: np.random.Generator) -> list[Vertebra]:
-    canal = rng.normal(1.0, 0.05)
+    canal = float(rng.normal(1.0, 0.05))
     vertebrae = []
     for name, height, half_width, depth, sac_half_width, front, back in _VERTEBRAE:
         vertebrae.append(
             Vertebra(
                 name=name,
-                height=height * scale * rng.normal(1, 0.02),
+                height=height * scale * float(rng.normal(1, 0.02)),
                 half_width=half_width * scale,
                 depth=depth * scale,
                 sac_half_width=sac_half_width * canal,
@@ -264,8 +264,8 @@ def _make_segments(
             closed = {each: closing(relative[finding_index(each, level)]) for each in Condition}
         canal = closed[Condition.SPINAL_CANAL_STENOSIS]
         # Degeneration goes with stenosis only loosely: a black disc proves nothing.
-        degeneration = 1 / (1 + np.exp(-(rng.normal(0, 1.2) + health + 1.5 * (canal - 0.3))))
-        disc_height = _DISC_HEIGHTS[index] * scale * (1 - 0.3 * degeneration * rng.uniform(0.3, 1.0))
+        degeneration = float(1 / (1 + np.exp(-(rng.normal(0, 1.2) + health + 1.5 * (canal - 0.3)))))
+        disc_height = _DISC_HEIGHTS[index] * scale * (1 - 0.3 * degeneration * float(rng.uniform(0.3, 1.0)))
         s_mm += above.height / 2 + disc_height / 2
         segments.append(
             Segment(

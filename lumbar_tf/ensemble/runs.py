@@ -1,0 +1,145 @@
+"""The folder of a training run: what is where, and what it was made from.
+
+runs/<plane>/config.yaml                     the resolved configuration
+runs/<plane>/run.json                        digests of configuration, folds and records
+runs/<plane>/localizer/fold0/                weights, history, checkpoint, landmarks.csv
+runs/<plane>/localizer/error.json            measured on the held-out folds
+runs/<plane>/<backbone>/fold0/               weights, history, checkpoint, oof.csv
+runs/<plane>/<backbone>/oof.csv              all folds, the ensemble's currency
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
+from lumbar_tf.data.folds import FOLDS_NAME, read_folds
+from lumbar_tf.labels import Plane
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
+from lumbar_tf.records.shards import file_sha256, replace_atomically
+
+LOCALIZER = "localizer"
+WEIGHTS_NAME = "weights.weights.h5"
+LANDMARKS_NAME = "landmarks.csv"
+OOF_NAME = "oof.csv"
+ERROR_NAME = "error.json"
+
+
+@dataclass(frozen=True)
+class PlaneRun:
+    """One plane's training: its records, folds, configuration and folder.
+
+    Attributes:
+        config: the plane's configuration.
+        records: folder of the records.
+        runs: folder of all planes' runs.
+        folds: fold by study.
+    """
+
+    config: PlaneConfig
+    records: Path
+    runs: Path
+    folds: dict[str, int]
+
+    @property
+    def directory(self) -> Path:
+        """The plane's own folder."""
+        return self.runs / self.config.plane.value
+
+    def member_directory(self, member: str) -> Path:
+        """The folder of the localizer or of one backbone."""
+        return self.directory / member
+
+    def fold_directory(self, member: str, fold: int) -> Path:
+        """The folder of one fold of the localizer or of one backbone."""
+        return self.directory / member / f"fold{fold}"
+
+    @property
+    def fold_numbers(self) -> tuple[int, ...]:
+        """All folds, ascending."""
+        return tuple(sorted(set(self.folds.values())))
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """The plane's record files."""
+        manifest = read_manifest(self.records)
+        return tuple(self.records / shard.file for shard in manifest.planes[self.config.plane.value])
+
+    def studies(self, *, held_out: int, is_training: bool) -> tuple[str, ...]:
+        """The studies that have the plane and are in (or outside) a held-out fold."""
+        manifest = read_manifest(self.records)
+        present = [study for shard in manifest.planes[self.config.plane.value] for study in shard.study_ids]
+        return tuple(study for study in present if (self.folds[study] != held_out) == is_training)
+
+
+def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path | None = None) -> PlaneRun:
+    """Starts or continues a plane's run.
+
+    Args:
+        config: the resolved configuration.
+        records: folder with `manifest.json`.
+        runs: folder of all runs.
+        folds_path: `folds.csv`; the records' own by default.
+
+    Returns:
+        The run; its folder holds `config.yaml` and `run.json`.
+
+    Raises:
+        ValueError: there are no records of the plane, or the folder holds a run made from another
+            configuration, other folds or other records.
+    """
+    manifest = read_manifest(records)
+    if not manifest.planes.get(config.plane.value):
+        raise ValueError(f"The records in {records} hold no study with the plane {config.plane.value}.")
+    folds_path = folds_path or records / FOLDS_NAME
+    run = PlaneRun(config, records, runs, read_folds(folds_path, manifest))
+    _claim(run, _origin(run, manifest, folds_path))
+    return run
+
+
+def _origin(run: PlaneRun, manifest: Manifest, folds_path: Path) -> dict[str, object]:
+    return {
+        "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
+        "folds_sha256": file_sha256(folds_path),
+        "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
+        "schema_version": manifest.schema_version,
+        "packages": package_versions(),
+    }
+
+
+def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
+    path = run.directory / "run.json"
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in origin.items() if key.endswith("sha256") and known.get(key) != value]
+        if changed:
+            raise ValueError(
+                f"{run.directory} holds a run made from another {', '.join(each.removesuffix('_sha256') for each in changed)}. "
+                "Choose another --runs folder, or remove this one to start afresh."
+            )
+        return
+    with replace_atomically(run.directory / "config.yaml") as temporary:
+        temporary.write_text(dump_config(run.config), encoding="utf-8")
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(origin, indent=1), encoding="utf-8")
+
+
+def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:
+    """Returns the configuration of each plane that has a run in the folder."""
+    found = {}
+    for plane in Plane:
+        path = runs / plane.value / "config.yaml"
+        if path.is_file():
+            found[plane] = load_plane_config(path)
+    return found
+
+
+def landmark_tables(runs: Path, planes: Iterable[Plane]) -> list[Path]:
+    """Returns the landmark tables of all folds of the planes' localizers."""
+    return [
+        path
+        for plane in planes
+        for path in sorted((runs / plane.value / LOCALIZER).glob(f"fold*/{LANDMARKS_NAME}"))
+    ]

@@ -1,0 +1,63 @@
+"""`python -m lumbar_tf.stack`: blends out-of-fold tables into calibrated and competition answers."""
+
+import glob
+from pathlib import Path
+
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
+
+
+class StackOptions(CommandOptions):
+    """Fits the stacker to out-of-fold tables, and scores it on folds that it has not seen.
+
+    --oof      a pattern such as 'runs/**/oof*.csv': CSV tables row_id,normal_mild,moderate,severe, with
+               fold and model where they are ours; a foreign table's model is called after its file
+    --labels   the label table train.csv, or several with commas between them (default train.csv)
+    --folds    a CSV study_id,fold_id; without it the tables' own folds, or new ones
+    --out      the folder for stacker.json, oof.csv (competition head), oof_probability.csv, folds.csv
+               and scores.json
+    """
+
+    oof: str
+    labels: CommaList = ("train.csv",)
+    folds: Path | None = None
+    out: Path
+
+
+def main(options: StackOptions) -> None:
+    """Reads tables, stacks, writes, prints."""
+    from lumbar_tf.data.tables import read_label_tables
+    from lumbar_tf.ensemble.blend import STACKER_NAME, stack_tables, write_blend
+    from lumbar_tf.ensemble.fold_table import read_fold_table
+    from lumbar_tf.ensemble.oof import read_tables
+    from lumbar_tf.evaluation.output import comparison_notes, comparison_table, make_console, write_scores
+    from lumbar_tf.evaluation.scorecard import compare_blend
+
+    paths = _matching(options.oof)
+    study_ids, labels = read_label_tables([_existing(Path(name)) for name in options.labels])
+    folds = read_fold_table(_existing(options.folds)) if options.folds else None
+    blend = stack_tables(read_tables(paths), study_ids, labels, folds=folds)
+    rows = compare_blend(blend)
+    write_blend(blend, options.out)
+    write_scores(rows, options.out)
+    console = make_console()
+    console.print(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
+    for note in comparison_notes(rows, num_uncovered=blend.num_uncovered):
+        console.print(note)
+    console.print(f"wrote {options.out / STACKER_NAME}", soft_wrap=True)
+
+
+def _matching(pattern: str) -> list[Path]:
+    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
+    if not paths:
+        raise UsageError(f"--oof must match a file. Received: {pattern!r}.")
+    return paths
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise UsageError(f"A table must be a file. Received: {path}.")
+    return path
+
+
+if __name__ == "__main__":
+    run_command(StackOptions, main)

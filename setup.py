@@ -1,0 +1,61 @@
+"""Package metadata: ranges that the code is written for. `constraints.txt` pins what CI ran."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "lumbar_tf" / "__init__.py").read_text())
+README = HERE / "README.md"
+
+if VERSION is None:
+    raise ValueError("lumbar_tf/__init__.py must set __version__.")
+
+setup(
+    name="lumbar_tf",
+    version=VERSION[1],
+    description="Grades lumbar-spine MRI: from DICOM to calibrated probabilities, in TensorFlow.",
+    long_description=README.read_text() if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["lumbar_tf", "lumbar_tf.*"]),
+    package_data={"lumbar_tf": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "fire>=0.7,<1",
+        "imagecodecs>=2024.12.30",
+        "keras>=3.15.1,<4",
+        "keras-cv>=0.9,<0.10",
+        "matplotlib>=3.8",
+        "numpy>=1.26,<3",
+        "pandas>=2.2",
+        "pillow>=10.3",
+        "pydantic>=2.7,<3",
+        "pydicom>=3.0.2,<4",
+        "pylibjpeg>=2.0.1,<3",
+        "pylibjpeg-rle>=2.0,<3",
+        "PyYAML>=6.0",
+        "rich>=13",
+        "scikit-learn>=1.5",
+        "scipy>=1.11",
+        "tensorflow>=2.17,<2.22",
+    ],
+    extras_require={
+        # The last TensorFlow that tensorflow-io's ops load with is 2.17.
+        "tfio": ["tensorflow-io>=0.37", "tensorflow<2.18"],
+        "ray": ["ray[default]>=2.30"],
+        "serving": ["tensorflow-serving-api>=2.17,<2.22"],
+        "dev": [
+            "highdicom>=0.23",
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "pandas-stubs>=2.2",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "SimpleITK>=2.3",
+            "types-PyYAML>=6.0",
+        ],
+    },
+)

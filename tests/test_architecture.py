@@ -1,0 +1,118 @@
+"""Imports run one way: commands, then reporting and evaluation, down to the vocabulary."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lumbar_tf"
+
+#: A room may import from rooms with a smaller number, and from itself.
+RANKS = {
+    "labels": 0,
+    "progress": 0,
+    "config": 1,
+    "runners": 1,
+    "cli": 1,
+    "imaging": 2,
+    "records": 3,
+    "data": 4,
+    "models": 5,
+    "ensemble": 6,
+    "evaluation": 7,
+    "reporting": 8,
+}
+COMMAND_RANK = 9
+#: Without a room's number: the package itself, for its version.
+WITHOUT_TENSORFLOW = (
+    "labels.py",
+    "progress.py",
+    "config.py",
+    "runners.py",
+    "cli.py",
+    "imaging",
+    "evaluation/metrics.py",
+    "ensemble/stacking.py",
+    "ensemble/calibration.py",
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _module(path: Path) -> str:
+    parts = ("lumbar_tf", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path, *, everywhere: bool) -> set[str]:
+    """Modules that a file imports: anywhere, or at the top level only."""
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            if node.module == "lumbar_tf":
+                found.update(f"lumbar_tf.{alias.name}" for alias in node.names if alias.name != "__version__")
+            else:
+                found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_module)
+def test_imports_run_downwards(path: Path) -> None:
+    room = _room(_module(path))
+    if not room:
+        return
+    rank = RANKS.get(room, COMMAND_RANK)
+    for target in _imports(path, everywhere=True):
+        if target.startswith("lumbar_tf.") and _room(target) != room:
+            target_rank = RANKS.get(_room(target), COMMAND_RANK)
+            assert target_rank < rank, f"{_module(path)} must not import {target}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in MODULES
+        if path.parent == PACKAGE and '\nif __name__ == "__main__":' in path.read_text()
+    ],
+    ids=_module,
+)
+def test_commands_import_tensorflow_only_when_work_starts(path: Path) -> None:
+    slow = {"tensorflow", "keras", "keras_cv", "pandas", "sklearn", "matplotlib"}
+    assert not {each.split(".")[0] for each in _imports(path, everywhere=False)} & slow
+
+
+def _modules_below(name: str) -> list[str]:
+    path = PACKAGE / name
+    return [_module(each) for each in sorted(path.rglob("*.py"))] if path.is_dir() else [_module(path)]
+
+
+def test_low_rooms_never_load_tensorflow() -> None:
+    modules = [
+        each for name in WITHOUT_TENSORFLOW if (PACKAGE / name).exists() for each in _modules_below(name)
+    ]
+    script = (
+        f"import importlib, sys\nfor name in {modules}:\n"
+        "    importlib.import_module(name)\n"
+        "    bad = [each for each in ('tensorflow', 'keras') if each in sys.modules]\n"
+        "    if bad: sys.exit(f'{name} loads {bad}')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_file_is_named_for_nothing() -> None:
+    banned = {"utils", "util", "helpers", "common", "misc"}
+    assert not [path for path in MODULES if path.stem in banned]
