@@ -25,7 +25,7 @@ class BuildRecordsOptions(CommandOptions):
         --workers            Processes that read studies (1).
         --studies-per-shard  Studies in one shard (16: about 100 MB a plane for full-size studies).
         --folds              Folds to deal the patients to (5); 1 puts all in fold 0.
-        --fold-seed          Shuffles patients that weigh the same (0).
+        --fold-seed          Shuffles patients whose findings weigh about the same (0).
         --runner             Where the workers run: local.
 
     Files that cannot be used are left out and listed in manifest.json with a reason. The shards do not

@@ -204,7 +204,7 @@ def _bind_with_fire(make_options: Callable[..., Any], words: Sequence[str]) -> d
 
 def _program() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
 
 
 def _usage(make_options: Callable[..., Any]) -> str:

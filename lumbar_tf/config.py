@@ -85,8 +85,9 @@ class TrainingConfig(_Config):
         weight_decay: decoupled weight decay.
         clip_norm: global gradient norm.
         ema_momentum: exponential moving average of the weights; 0 switches it off.
-        weights: `none`, `imagenet` (an explicit download) or the path of a `.weights.h5` file.
-        freeze_batch_norm: keep batch normalisation statistics as they came with the weights.
+        weights: where each backbone starts: `none`, `imagenet` (an explicit download) or the path of
+            a `.weights.h5` file. A backbone that is not named starts from nothing.
+        freeze_batch_norm: keep batch normalisation as it came with given weights; learned where there are none.
         augmentation: random changes.
         batch_norm_momentum: of the running statistics; short trainings need a short memory.
         validate_every: epochs between looks at the held-out fold; 0 looks only after training.
@@ -100,12 +101,16 @@ class TrainingConfig(_Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Positive = 1.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weights: str = "none"
+    weights: dict[str, str] = {}
     freeze_batch_norm: bool = False
     batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     validate_every: Annotated[int, Field(ge=0)] = 1
     augmentation: AugmentationConfig = AugmentationConfig()
     cache: bool = False
+
+    def weights_of(self, backbone: str) -> str:
+        """Returns where a backbone starts: `none`, `imagenet` or a file."""
+        return self.weights.get(backbone, "none")
 
 
 class LocalizerConfig(_Config):

@@ -28,7 +28,8 @@ class TrainOptions(CommandOptions):
         --records   Where build_records put the records (tfrecords).
         --folds     Folds file (folds.csv beside the records).
         --runs      Where runs go (runs).
-        --weights   none, imagenet (downloads) or a .weights.h5 file, for localizer and graders.
+        --weights   Where backbones start: NAME:FILE or NAME:imagenet (downloads), with commas; one that is
+                    not named starts from nothing. Holds for localizer and graders.
         --strategy  auto, mirrored or tpu (untested).
         --workers   Networks that train side by side, in processes that share the cores (1).
         --runner    Where the workers run: local.
@@ -45,7 +46,7 @@ class TrainOptions(CommandOptions):
     records: Path = Path("tfrecords")
     folds: Path | None = None
     runs: Path = Path("runs")
-    weights: str | None = None
+    weights: CommaList = ()
     strategy: str = "auto"
     workers: PositiveInt = 1
     runner: Runner = Runner.LOCAL
@@ -61,10 +62,13 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
     overrides = list(options.set)
     if options.backbone:
         overrides.append(f"grader.backbones=[{','.join(options.backbone)}]")
-    if options.weights is not None:
-        overrides.append(f"grader.training.weights={options.weights}")
+    for each in options.weights:
+        name, colon, value = each.partition(":")
+        if not colon or not value:
+            raise UsageError(f"--weights takes NAME:FILE or NAME:imagenet. Received: {each!r}.")
+        overrides.append(f"grader.training.weights.{name}={value}")
         if options.plane.is_sagittal:
-            overrides.append(f"localizer.training.weights={options.weights}")
+            overrides.append(f"localizer.training.weights.{name}={value}")
     path = options.config or default_config_path(options.plane)
     config = load_plane_config(path, overrides=overrides)
     if config.plane is not options.plane:

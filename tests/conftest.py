@@ -1,9 +1,11 @@
 """Small studies made on the spot, in memory and as DICOM files."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pydicom
 import pytest
@@ -12,6 +14,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice
+
+# Tests share their cores with TensorFlow: how long an example takes says nothing.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MR_IMAGE_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
@@ -63,7 +69,13 @@ def write_dicom() -> Callable[..., Path]:
     Keywords are DICOM keywords; None removes a tag.
     """
 
-    def write(path: Path, pixels: NDArray[Any], *, compress: UID | None = None, **tags: Any) -> Path:
+    def write(path: Path, pixels: NDArray[Any], **tags: Any) -> Path:
+        with warnings.catch_warnings():
+            # Folder names serve as UIDs here, which pydicom finds odd.
+            warnings.simplefilter("ignore")
+            return write_loudly(path, pixels, **tags)
+
+    def write_loudly(path: Path, pixels: NDArray[Any], *, compress: UID | None = None, **tags: Any) -> Path:
         dataset = pydicom.Dataset()
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -143,7 +143,9 @@ def build_records(
 def _check_fold_count(num_folds: int, num_studies: int) -> None:
     """Says so before hours of reading; patients can still turn out to be fewer than studies."""
     if num_folds > num_studies:
-        raise ValueError(f"There must be a study for each fold. Received: {num_studies} for {num_folds}.")
+        raise ValueError(
+            f"There must be a study for each fold. Received: {num_studies} studies, {num_folds} folds."
+        )
 
 
 @contextmanager

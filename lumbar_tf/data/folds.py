@@ -33,7 +33,7 @@ def make_folds(
         patient_groups: n; studies with equal values stay together.
         labels: severities [n, 25], -1 for missing.
         num_folds: at least 2, at most the number of patients.
-        seed: shuffles patients that weigh the same.
+        seed: shuffles patients that weigh about the same.
 
     Returns:
         Fold 0 to num_folds - 1 by study id, the same for any order of the input.
@@ -80,7 +80,9 @@ def _deal(traits: NDArray[np.float64], num_folds: int, seed: int) -> NDArray[np.
     # Shares of the total, so that ten severe canals weigh as much as a thousand moderate foramina.
     shares = traits / np.maximum(traits.sum(axis=0), 1)
     shuffled = np.random.default_rng(seed).permutation(len(shares))
-    order = shuffled[np.argsort(-shares.sum(axis=1)[shuffled], kind="stable")]
+    # Every patient has a study, so no weight is 0. Whole powers of two: within one, the seed decides.
+    weights = np.rint(np.log2(shares.sum(axis=1)))
+    order = shuffled[np.argsort(-weights[shuffled], kind="stable")]
     held = np.zeros((num_folds, shares.shape[1]))
     folds = np.zeros(len(shares), np.int64)
     for index in order:

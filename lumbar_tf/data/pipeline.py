@@ -136,7 +136,7 @@ def _shuffled(dataset: tf.data.Dataset, training: TrainingConfig, num_studies: i
         dataset = dataset.cache()
     # Decoded studies are megabytes each: a bounded buffer keeps memory flat as a cohort grows.
     buffer = num_studies if training.cache else min(num_studies, 64)
-    return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True)
+    return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True).repeat()
 
 
 def _batched(dataset: tf.data.Dataset, batch_studies: int, *, drop_remainder: bool) -> tf.data.Dataset:
@@ -176,7 +176,7 @@ def make_grader_train_dataset(
 
     Returns:
         Dataset of (inputs, labels): inputs as `grader_inputs` with a leading study axis, labels
-        int32 [study, rows] with -1 for missing. Batches are full; a rest is left out of the epoch.
+        int32 [study, rows] with -1 for missing. Batches are full and never end.
     """
     sigma = tf.constant(jitter_mm, tf.float32)
     rows = tf.constant(layout.rows)
@@ -247,7 +247,7 @@ def make_localizer_train_dataset(
 
     Returns:
         Dataset of (inputs, points): inputs as `localizer_inputs` with a leading study axis, points
-        float32 [study, rows, 3], LPS mm, NaN where nobody annotated. Batches are full.
+        float32 [study, rows, 3], LPS mm, NaN where nobody annotated. Batches are full and never end.
     """
     spec, training = field_spec(config), config.training
 

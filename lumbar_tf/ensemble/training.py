@@ -153,7 +153,7 @@ def _train_localizer(job: TrainingJob) -> None:
         raise ValueError(f"The plane {run.config.plane.value} has no localizer.")
     training, rows = config.training, localizer_rows(run.config.plane)
     fitter = Fitter(
-        lambda: build_localizer(config, run.config.plane, weights=training.weights),
+        lambda: build_localizer(config, run.config.plane, weights=training.weights_of(config.backbone)),
         training=training,
         loss=None,
         strategy=choose_strategy(job.strategy),
@@ -250,7 +250,7 @@ def _train_grader(job: TrainingJob) -> None:
     training, layout = config.training, CropLayout(run.config.plane, config.targets)
     points, jitter_mm = predicted_landmarks(run), _jitter_mm(run)
     fitter = Fitter(
-        lambda: build_grader(job.member, config, layout, weights=training.weights),
+        lambda: build_grader(job.member, config, layout, weights=training.weights_of(job.member)),
         training=training,
         loss=WeightedSeverityLoss(layout.rows),
         strategy=choose_strategy(job.strategy),

@@ -24,7 +24,7 @@ RELIABILITY_NAME = "reliability.png"
 CONFUSION_NAME = "confusion.png"
 
 #: Columns of text where the output is no terminal, so that a log holds whole tables.
-_LOG_WIDTH = 130
+_LOG_WIDTH = 150
 
 
 def write_evaluation(
@@ -63,7 +63,7 @@ def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":
     from rich.table import Table
 
     table = Table(title=title, caption="weighted log losses; smaller is better", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in (*FIGURES, "unanswered"):
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
@@ -89,7 +89,7 @@ def scorecard_table(card: Scorecard, *, title: str) -> "Table":
     caption = "weighted log losses, 95% bootstrap intervals over studies; smaller is better"
     table = Table(title=title, caption=caption, title_justify="left")
     for name in ("", "value", *card.floors, "value - prior by level"):
-        table.add_column(name, justify="right" if name else "left")
+        table.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for figure, interval in card.scores.items():
         floors = [_number(getattr(score, figure), 4) for score in card.floors.values()]
         row = (_interval(interval), *floors, _interval(card.difference[figure]))
@@ -104,7 +104,7 @@ def cell_table(cells: Sequence[Cell]) -> "Table":
     table = Table()
     figures = ("log loss", "prior's", "AUC severe", "AUC not normal", "kappa", "Brier", "ECE")
     for name in ("", *(severity.title for severity in Severity), *figures):
-        table.add_column(name, justify="right" if name else "left")
+        table.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for cell in cells:
         values = (cell.log_loss, cell.prior_log_loss, cell.auc_severe, cell.auc_not_normal)
         agreement = (cell.kappa, cell.brier, cell.calibration_error)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,10 @@ def read_study(
         try:
             data = _read_bytes(path)
             digests.append(hashlib.sha256(data).hexdigest())
-            files.append(_read_file(data, folder_name=path.parent.name, table=table))
+            with warnings.catch_warnings():
+                # pydicom warns of odd values by printing them, and a value can identify a patient.
+                warnings.simplefilter("ignore")
+                files.append(_read_file(data, folder_name=path.parent.name, table=table))
         except _RejectedError as error:
             rejects.append(Reject(study_id, series_id, path.name, error.reason, str(error)))
     planes, notes = _assign_planes(study_id, files, table)
@@ -192,7 +196,10 @@ def _read_pixels(dataset: pydicom.Dataset) -> np.ndarray:
         is_signed = int(dataset.PixelRepresentation) == 1
         pixels = np.float32(-1 if is_signed else 2 ** int(dataset.BitsStored) - 1) - pixels
     if (slope, intercept) != (1.0, 0.0):
-        pixels = pixels * np.float32(slope) + np.float32(intercept)
+        with np.errstate(over="ignore", invalid="ignore"):
+            pixels = pixels * np.float32(slope) + np.float32(intercept)
+        if not np.isfinite(pixels).all():
+            raise _RejectedError(RejectReason.BAD_RESCALE, "rescaled values are beyond float32")
     return pixels
 
 

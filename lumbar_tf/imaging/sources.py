@@ -2,6 +2,7 @@
 
 import stat
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,9 +134,10 @@ def _study_uid(folder: Path) -> str:
     """StudyInstanceUID of the first file that has one; the folder's name where none has."""
     for path in list_files(folder):
         try:
-            uid = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get(
-                "StudyInstanceUID"
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom prints odd values, and an odd UID is good enough
+                dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+                uid = dataset.get("StudyInstanceUID")
         except Exception:  # noqa: S112 - damaged files are reported when they are read for good
             continue
         if uid:

@@ -29,7 +29,7 @@ class FoldData:
     """What one fold trains on.
 
     Attributes:
-        train: batches of (inputs, targets).
+        train: batches of (inputs, targets), without end.
         num_batches: full batches in an epoch of `train`.
         validation: batches of (inputs, targets), or None.
     """
@@ -95,6 +95,8 @@ class Fitter:
         if done < self._training.epochs:
             self.model.fit(
                 data.train,
+                steps_per_epoch=data.num_batches,
+                shuffle=False,
                 initial_epoch=done,
                 epochs=self._training.epochs,
                 callbacks=[progress, keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)],

@@ -43,7 +43,7 @@ def build_grader(backbone: str, config: GraderConfig, layout: CropLayout, *, wei
     }
     base = build_backbone(backbone, size_px=size, weights=weights)
     training = config.training
-    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm)
+    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm and weights != "none")
     images = ops.reshape(inputs["image"], (-1, size, size, 1))
     images = scale_layer(backbone)(ops.repeat(images, 3, axis=-1))
     features = keras.layers.GlobalAveragePooling2D()(base(images))
@@ -56,6 +56,8 @@ def build_grader(backbone: str, config: GraderConfig, layout: CropLayout, *, wei
 
 def _attend(features: Any, mask: Any, offset_mm: Any, *, is_sided: bool) -> Any:
     """Weighs slices by what they show and where they lie: [study, crop, slice, d] to [study, crop, d]."""
+    if mask.shape[-1] == 1:
+        return ops.cast(features[:, :, 0], "float32")
     offset = ops.expand_dims(offset_mm, -1) / _OFFSET_UNIT_MM
     # Without a side, a slice to the left and one to the right of the point must count alike.
     offset = offset if is_sided else ops.abs(offset)

@@ -151,7 +151,7 @@ def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[
     """Returns heatmap evidence [n, h, w, levels] and a context vector [n, d] for each slice."""
     base = build_backbone(config.backbone, size_px=config.side_px, weights=weights)
     training = config.training
-    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm)
+    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm and weights != "none")
     pyramid = feature_pyramid(base, config.side_px)
     encoder = keras.Model(base.inputs, [pyramid[stride] for stride in pyramid])
     levels = encoder(scale_layer(config.backbone)(images))

@@ -20,8 +20,13 @@ SCHEMA_VERSION = "1.0.0"
 #: The share of a series' pixels below `series/low` and `series/high`.
 LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
 
-#: zlib level. 384x384 16-bit MR, one core: level 1 encodes fastest by far, and higher ones save little.
-_PNG_LEVEL = 1
+#: 16-bit lumbar slices, a core, 2026: the "sub" filter with zlib's run-length strategy encodes in 0.4 of the
+#: time of the defaults at the same level, to slightly fewer bytes (0.54 against 0.56 of raw).
+_PNG_OPTIONS = {
+    "level": 1,
+    "strategy": int(imagecodecs.PNG.STRATEGY.RLE),
+    "filter": int(imagecodecs.PNG.FILTER.SUB),
+}
 _MAX_STORED = 65535  # 16-bit PNG
 
 _SLICE_VECTORS = ("slices/position", "slices/row_direction", "slices/column_direction")
@@ -132,9 +137,7 @@ def _encode_groups(groups: Sequence[SliceGroup]) -> dict[str, tf.train.Feature]:
         "series/id": _bytes([each.encode() for each in series_ids]),
         "series/low": _floats([low for low, _ in ranges]),
         "series/high": _floats([high for _, high in ranges]),
-        "slices/image": _bytes(
-            [bytes(imagecodecs.png_encode(image, level=_PNG_LEVEL)) for image, _, _ in stored]
-        ),
+        "slices/image": _bytes([_encode_png(image) for image, _, _ in stored]),
         "slices/scale": _floats([scale for _, scale, _ in stored]),
         "slices/offset": _floats([offset for _, _, offset in stored]),
         "slices/rows": _integers([each.rows for each in geometries]),
@@ -171,8 +174,16 @@ def _store(each: Slice) -> _Stored:
         return stored, 1.0, 0.0
     if high - low <= _MAX_STORED and np.array_equal(np.rint(pixels), pixels):
         return (pixels - np.float32(low)).astype(np.uint16), 1.0, low
-    scale = (high - low) / _MAX_STORED
-    return np.rint((pixels.astype(np.float64) - low) / scale).astype(np.uint16), scale, low
+    # The record holds float32, so float32 is what the stored values must be divided by.
+    scale = float(np.float32((high - low) / _MAX_STORED))
+    if scale == 0:  # a constant image, or one whose range float32 cannot divide
+        return np.zeros(pixels.shape, np.uint16), 1.0, low
+    spread = np.rint((pixels.astype(np.float64) - low) / scale)
+    return np.minimum(spread, _MAX_STORED).astype(np.uint16), scale, low
+
+
+def _encode_png(image: NDArray[np.uint16]) -> bytes:
+    return bytes(imagecodecs.png_encode(image, **_PNG_OPTIONS))
 
 
 def _value_range(images: Sequence[_Stored]) -> tuple[float, float]:

@@ -109,6 +109,7 @@ def test_without_a_table_headers_tell_the_plane(tmp_path: Path, write_dicom: Wri
         ({"PixelSpacing": [0, 0.5]}, RejectReason.BAD_GEOMETRY),
         ({"PixelSpacing": [-0.5, 0.5]}, RejectReason.BAD_GEOMETRY),
         ({"RescaleSlope": 0}, RejectReason.BAD_RESCALE),
+        ({"RescaleSlope": "1e38"}, RejectReason.BAD_RESCALE),
         ({"Rows": 65535, "Columns": 65535}, RejectReason.TOO_LARGE),
         ({"Rows": 30}, RejectReason.UNDECODABLE),
         ({"NumberOfFrames": 2}, RejectReason.MULTI_FRAME),

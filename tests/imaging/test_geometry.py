@@ -31,7 +31,8 @@ def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
 
 @st.composite
 def geometries(draw: Any) -> SliceGeometry:
-    axes = _rotation(draw(st.tuples(*[st.floats(-3, 3)] * 3)))
+    # Whole milliradians: on 5e-324 rad SimpleITK's own matrix inverse gives NaN.
+    axes = _rotation(draw(st.tuples(*[st.integers(-3000, 3000).map(lambda each: each / 1000)] * 3)))
     return SliceGeometry(
         position=draw(st.tuples(_LENGTHS, _LENGTHS, _LENGTHS)),
         row_direction=tuple(axes[:, 0].tolist()),
@@ -54,14 +55,14 @@ def _sitk_image(geometry: SliceGeometry) -> sitk.Image:
     return image
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(), st.floats(-5, 45), st.floats(-5, 45))
 def test_pixel_to_patient_is_simpleitk_s(geometry: SliceGeometry, column: float, row: float) -> None:
     expected = _sitk_image(geometry).TransformContinuousIndexToPhysicalPoint((column, row, 0.0))
     np.testing.assert_allclose(pixel_to_patient(geometry, (column, row)), expected, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(), st.tuples(_LENGTHS, _LENGTHS, _LENGTHS))
 def test_patient_to_pixel_is_simpleitk_s(geometry: SliceGeometry, point: tuple[float, float, float]) -> None:
     column, row, depth = _sitk_image(geometry).TransformPhysicalPointToContinuousIndex(point)
@@ -73,7 +74,7 @@ def test_patient_to_pixel_is_simpleitk_s(geometry: SliceGeometry, point: tuple[f
     np.testing.assert_allclose(foot, point, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(geometries(), st.integers(0, 29), st.integers(0, 39))
 def test_both_ways_are_highdicom_s(geometry: SliceGeometry, column: int, row: int) -> None:
     orientation = (*geometry.row_direction, *geometry.column_direction)

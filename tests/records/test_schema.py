@@ -85,7 +85,7 @@ def test_parses_the_same_inside_a_dataset(make_slice: Callable[..., Slice]) -> N
     assert counts == [1, 0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.int32, (3, 4), elements=st.integers(-30000, 30000)))
 def test_whole_numbers_survive_exactly(pixels: np.ndarray) -> None:
     geometry = SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 1.0, 1.0, 3, 4)
@@ -96,7 +96,8 @@ def test_whole_numbers_survive_exactly(pixels: np.ndarray) -> None:
     assert record["slices/scale"][0] == 1.0
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-1e6, 1e6, width=32)))
 def test_fractions_survive_within_half_a_step(pixels: np.ndarray) -> None:
     geometry = SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 1.0, 1.0, 3, 4)

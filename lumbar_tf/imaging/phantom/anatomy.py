@@ -314,9 +314,9 @@ def _make_curve(segments: tuple[Segment, ...], rng: np.random.Generator) -> Curv
 
 def _make_roots(rng: np.random.Generator) -> Array:
     """Strands lie in the back of the sac (the patient is supine), a few further forward."""
-    num_strands = 14
-    across = np.linspace(-0.8, 0.8, num_strands) + rng.normal(0, 0.06, num_strands)
-    depth = 0.55 - 0.75 * across**2 + rng.normal(0, 0.18, num_strands)
+    num_strands = 12
+    across = np.linspace(-0.8, 0.8, num_strands) + rng.normal(0, 0.08, num_strands)
+    depth = 0.60 - 0.75 * across**2 - np.abs(rng.normal(0, 0.3, num_strands))
     return np.stack([across, depth], axis=1)
 
 

@@ -7,13 +7,14 @@ every row, which no prediction from images can be expected to beat.
 
 import csv
 import multiprocessing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import SliceGeometry, patient_to_pixel
 from lumbar_tf.imaging.phantom.anatomy import Anatomy, make_anatomy
@@ -78,11 +79,31 @@ class CohortOptions:
             raise ValueError(f"`severity_shift` must be in [-3, 3]. Received: {self.severity_shift}.")
 
 
-@dataclass
-class _StudyRows:
-    """One study's rows of each table."""
+@dataclass(frozen=True, eq=False)
+class SyntheticStudy:
+    """One study before it is rendered.
 
-    rows: dict[str, list[Sequence[object]]] = field(default_factory=lambda: {name: [] for name in _TABLES})
+    Attributes:
+        study_id: its id.
+        patient_id: the same as the id, except on a second visit.
+        anatomy: the patient.
+        latent: severity of the 25 findings, float64 [25].
+        labels: grades, int64 [25], `MISSING_LABEL` where nobody graded or the plane is missing.
+        plans: its series.
+        series_ids: their ids.
+    """
+
+    study_id: str
+    patient_id: str
+    anatomy: Anatomy
+    latent: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    plans: tuple[SeriesPlan, ...]
+    series_ids: tuple[str, ...]
+
+
+#: One study's rows of each table.
+_Rows = dict[str, list[Sequence[object]]]
 
 
 def write_cohort(out: Path, options: CohortOptions) -> None:
@@ -96,51 +117,48 @@ def write_cohort(out: Path, options: CohortOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     work = partial(_write_study, out, options)
     if options.workers == 1:
-        studies: Iterable[_StudyRows] = list(map(work, range(options.num_studies)))
+        studies = list(map(work, range(options.num_studies)))
     else:
         # Not fork: the caller may have threads (TensorFlow) that a forked child would deadlock on.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-            studies = list(pool.map(work, range(options.num_studies), chunksize=4))
+            studies = list(pool.map(work, range(options.num_studies)))
     for name, header in _TABLES.items():
         with (out / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
-            for study in studies:
-                writer.writerows(study.rows[name])
+            for rows in studies:
+                writer.writerows(rows[name])
 
 
-def _write_study(out: Path, options: CohortOptions, index: int) -> _StudyRows:
+def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.random.Generator]:
+    """Draws the study at a place in the cohort, and the generator that goes on to its noise."""
     rng = np.random.default_rng([options.seed, index])
-    study_id = str(options.first_study_id + index)
     severity = draw_severity(1, shift=options.severity_shift, rng=rng)
     anatomy = make_anatomy(severity.latent[0], rng)
     plans = plan_series(anatomy, options.resolution, rng=rng)
-    series_ids = [str(number) for number in rng.choice(4_000_000_000, len(plans), replace=False) + 1_000_000]
     planes = {plan.plane for plan in plans}
-    labels = [
-        label if _PLANE_OF_FAMILY[finding.condition.family] in planes else MISSING_LABEL
-        for finding, label in zip(FINDINGS, severity.labels[0].tolist())
-    ]
-    result = _StudyRows()
-    titles = ["" if label == MISSING_LABEL else Severity(label).title for label in labels]
-    result.rows["train.csv"].append((study_id, *titles))
-    for finding, probabilities in zip(FINDINGS, grade_probabilities(severity.latent[0])):
-        texts = [f"{value:.6f}" for value in probabilities]
-        result.rows["truth.csv"].append((row_id(study_id, finding), *texts))
-    for finding, label in zip(FINDINGS, labels):
-        if label != MISSING_LABEL and rng.random() >= _MISSING_COORDINATE_RATE:
-            row = _coordinate_row(study_id, anatomy, finding, plans, series_ids, rng)
-            result.rows["train_label_coordinates.csv"].append(row)
+    is_seen = np.array([_PLANE_OF_FAMILY[finding.condition.family] in planes for finding in FINDINGS])
     returning = index % _RETURN_PERIOD == _RETURN_PERIOD - 1
-    patient_id = str(int(study_id) - 1) if returning else study_id
-    for ordinal, (plan, series_id) in enumerate(zip(plans, series_ids), start=1):
-        result.rows["train_series_descriptions.csv"].append(
-            (study_id, series_id, plan.plane.series_description)
-        )
+    study = SyntheticStudy(
+        study_id=str(options.first_study_id + index),
+        patient_id=str(options.first_study_id + index - returning),
+        anatomy=anatomy,
+        latent=severity.latent[0],
+        labels=np.where(is_seen, severity.labels[0], MISSING_LABEL),
+        plans=plans,
+        series_ids=tuple(str(number) for number in rng.choice(2**32, len(plans), replace=False)),
+    )
+    return study, rng
+
+
+def _write_study(out: Path, options: CohortOptions, index: int) -> _Rows:
+    study, rng = draw_study(options, index)
+    rows = _table_rows(study, rng)
+    for ordinal, (plan, series_id) in enumerate(zip(study.plans, study.series_ids), start=1):
         tags = SliceTags(
-            patient_id=patient_id,
-            study_id=study_id,
+            patient_id=study.patient_id,
+            study_id=study.study_id,
             series_id=series_id,
             series_ordinal=ordinal,
             instance_number=0,
@@ -148,8 +166,31 @@ def _write_study(out: Path, options: CohortOptions, index: int) -> _StudyRows:
             thickness_mm=plan.acquisition.thickness_mm,
             spacing_mm=plan.spacing_mm,
         )
-        _write_series(out / "train_images" / study_id / series_id, anatomy, plan, tags, rng)
-    return result
+        _write_series(out / "train_images" / study.study_id / series_id, study.anatomy, plan, tags, rng)
+    return rows
+
+
+def _table_rows(study: SyntheticStudy, rng: np.random.Generator) -> _Rows:
+    titles = ["" if label == MISSING_LABEL else Severity(label).title for label in study.labels.tolist()]
+    truth = [
+        (row_id(study.study_id, finding), *(f"{value:.6f}" for value in probabilities))
+        for finding, probabilities in zip(FINDINGS, grade_probabilities(study.latent))
+    ]
+    coordinates = [
+        _coordinate_row(study, finding, rng)
+        for finding, label in zip(FINDINGS, study.labels)
+        if label != MISSING_LABEL and rng.random() >= _MISSING_COORDINATE_RATE
+    ]
+    descriptions = [
+        (study.study_id, series_id, plan.plane.series_description)
+        for plan, series_id in zip(study.plans, study.series_ids)
+    ]
+    return {
+        "train.csv": [(study.study_id, *titles)],
+        "train_label_coordinates.csv": list(coordinates),
+        "train_series_descriptions.csv": list(descriptions),
+        "truth.csv": list(truth),
+    }
 
 
 def _write_series(
@@ -159,11 +200,10 @@ def _write_series(
     for number, geometry in plan.slices:
         image = render_slice(anatomy, geometry, plan.acquisition, rng=rng)
         pixels = to_stored_values(image, peak=plan.peak)
-        own = SliceTags(**{**vars(tags), "instance_number": number})
-        write_slice(folder / f"{number}.dcm", pixels, geometry, own)
+        write_slice(folder / f"{number}.dcm", pixels, geometry, replace(tags, instance_number=number))
 
 
-def landmark(anatomy: Anatomy, finding: Finding) -> np.ndarray:
+def landmark(anatomy: Anatomy, finding: Finding) -> NDArray[np.float64]:
     """Returns where an annotator points for a finding, LPS mm, float64 [3].
 
     The canal's point is the middle of the sac at the disc; a foramen's lies 17 mm to its side, at the
@@ -179,32 +219,33 @@ def landmark(anatomy: Anatomy, finding: Finding) -> np.ndarray:
     return anatomy.to_patient((8.0 * sign, middle - 2.0, segment.s_mm))
 
 
-def _coordinate_row(
-    study_id: str,
-    anatomy: Anatomy,
-    finding: Finding,
-    plans: Sequence[SeriesPlan],
-    series_ids: Sequence[str],
-    rng: np.random.Generator,
-) -> Sequence[object]:
-    """Returns the table row of a finding's point on the nearest slice of the plane it is read from."""
-    point = landmark(anatomy, finding)
-    plane = _PLANE_OF_FAMILY[finding.condition.family]
+def nearest_slice(
+    study: SyntheticStudy, plane: Plane, point: NDArray[np.float64]
+) -> tuple[SeriesPlan, str, int, SliceGeometry]:
+    """Returns plan, series id, InstanceNumber and geometry of a plane's slice nearest to a point.
+
+    Raises:
+        ValueError: the study has no series of that plane.
+    """
     candidates = [
-        (abs(patient_to_pixel(geometry, point)[2]), series_id, number, geometry)
-        for plan, series_id in zip(plans, series_ids)
+        (plan, series_id, number, geometry)
+        for plan, series_id in zip(study.plans, study.series_ids)
         if plan.plane is plane
         for number, geometry in plan.slices
     ]
-    _, series_id, number, geometry = min(candidates, key=lambda candidate: candidate[0])
-    x, y = _jittered_pixel(geometry, point, rng)
-    condition = finding.condition.value.replace("_", " ").title()
-    return study_id, series_id, number, condition, finding.level.title, f"{x:.6f}", f"{y:.6f}"
+    if not candidates:
+        raise ValueError(f"Study {study.study_id} must have a series of {plane.value}. Received: none.")
+    return min(candidates, key=lambda candidate: abs(patient_to_pixel(candidate[3], point)[2]))
 
 
-def _jittered_pixel(
-    geometry: SliceGeometry, point: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
+def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Generator) -> Sequence[object]:
+    """Returns the table row of a finding's point on the nearest slice of the plane it is read from."""
+    point = landmark(study.anatomy, finding)
+    plane = _PLANE_OF_FAMILY[finding.condition.family]
+    _, series_id, number, geometry = nearest_slice(study, plane, point)
     column, row, _ = patient_to_pixel(geometry, point)
     error_mm = rng.normal(0, _ANNOTATOR_JITTER_MM, 2)
-    return column + error_mm[0] / geometry.column_spacing_mm, row + error_mm[1] / geometry.row_spacing_mm
+    x = column + error_mm[0] / geometry.column_spacing_mm
+    y = row + error_mm[1] / geometry.row_spacing_mm
+    condition = finding.condition.value.replace("_", " ").title()
+    return study.study_id, series_id, number, condition, finding.level.title, f"{x:.6f}", f"{y:.6f}"

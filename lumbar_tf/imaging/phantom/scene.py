@@ -50,13 +50,13 @@ CONTRAST: Mapping[Weighting, Mapping[Tissue, float]] = {
     Weighting.T2: {
         Tissue.FAT: 0.78,
         Tissue.MARROW: 0.42,
-        Tissue.CORTEX: 0.06,
+        Tissue.CORTEX: 0.10,
         Tissue.MUSCLE: 0.19,
         Tissue.CSF: 1.0,
         Tissue.CORD: 0.42,
-        Tissue.ROOT: 0.30,
-        Tissue.ANNULUS: 0.10,
-        Tissue.NUCLEUS: 0.68,
+        Tissue.ROOT: 0.38,
+        Tissue.ANNULUS: 0.13,
+        Tissue.NUCLEUS: 0.78,
         Tissue.DRY_NUCLEUS: 0.15,
         Tissue.FLAVUM: 0.15,
         Tissue.LIGAMENT: 0.06,
@@ -112,14 +112,42 @@ class Patch:
         """Whether any pixel has u in [low, high]."""
         return self.u_range[0] <= high and self.u_range[1] >= low
 
+    def within(self, u: tuple[float, float], v: tuple[float, float]) -> "Patch | None":
+        """Returns the part, a view, with u and v in these ranges (a pixel more, if anything), or None.
+
+        Structures are small beside the patch, and painting costs by the pixel.
+        """
+        middle = len(self.u) // 2
+        near = (self.u[middle] > u[0] - 2) & (self.u[middle] < u[1] + 2)
+        near &= (self.v[middle] > v[0] - 2) & (self.v[middle] < v[1] + 2)
+        rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+        if rows.size == 0:
+            return None
+        part = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        return Patch(
+            u=self.u[part],
+            v=self.v[part],
+            d=self.d[part],
+            image=self.image[part],
+            softness=self.softness,
+            contrast=self.contrast,
+        )
+
     def cover(self, tissue: Tissue, distance: Field, opacity: Field | float = 1.0) -> None:
         """Paints a tissue where the distance is negative."""
         self.cover_with(self.contrast[tissue], distance, opacity)
 
     def cover_with(self, signal: Field | float, distance: Field, opacity: Field | float = 1.0) -> None:
         """Paints a signal where the distance is negative."""
-        alpha = np.clip(0.5 - distance / self.softness, 0, 1) * opacity
-        self.image += alpha * (signal - self.image)
+        alpha = distance * np.float32(-1 / self.softness)
+        alpha += np.float32(0.5)
+        np.clip(alpha, 0, 1, out=alpha)
+        if not alpha.any():
+            return
+        alpha *= opacity
+        change = signal - self.image
+        change *= alpha
+        self.image += change
 
     def bone(self, distance: Field, *, cortex_mm: float = 1.2) -> None:
         """Paints marrow in a dark rim."""
@@ -146,20 +174,30 @@ class Passage:
 
 def paint_segment(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
     """Paints everything that belongs to a motion segment, in order from the back to the front."""
-    sac = _passage(patch, segment)
     if segment.above.is_sacral or segment.below.is_sacral:
         _paint_sacral_bone(patch, segment)
     if not segment.above.is_sacral:
-        _paint_spinous(patch, segment)
-        _paint_pillars(patch, segment)
-    _paint_canal_fat(patch, segment, sac)
+        if part := patch.within((-15, 15), (4, 54)):
+            _paint_spinous(part, segment)
+        for sign, recess, foramen in zip((1, -1), segment.recesses, segment.foramina):
+            beside = (7.0, 27.0) if sign > 0 else (-27.0, -7.0)
+            if part := patch.within(beside, (-10, 26)):
+                _paint_pillar(part, segment, sign=sign, growth=1.2 * (recess + foramen))
+    if part := patch.within((-17, 17), (-4, 24)):
+        _paint_canal_fat(part, segment, _passage(part, segment))
     if not segment.above.is_sacral:
         for sign, severity in zip((1, -1), segment.foramina):
-            _paint_foramen(patch, segment, sign=sign, severity=severity)
-    _paint_bodies(patch, anatomy, segment)
-    _paint_disc(patch, segment)
-    corner = _paint_recesses(patch, segment, sac)
-    _paint_sac(patch, anatomy, segment, sac, corner)
+            beside = (8.0, 27.0) if sign > 0 else (-27.0, -8.0)
+            if part := patch.within(beside, (-6, 10)):
+                _paint_foramen(part, segment, sign=sign, severity=severity)
+    if part := patch.within((-31, 31), (-42, 10)):
+        plan = _plan_distance(part, segment)
+        _paint_bodies(part, anatomy, segment, plan)
+        _paint_disc(part, segment, plan)
+    if part := patch.within((-17, 17), (-4, 24)):
+        sac = _passage(part, segment)
+        corner = _paint_recesses(part, segment, sac)
+        _paint_sac(part, anatomy, segment, sac, corner)
 
 
 def _ellipse(first: Field, second: Field, radii: tuple[float, float]) -> Field:
@@ -192,22 +230,25 @@ def _passage(patch: Patch, segment: Segment) -> Passage:
 
 
 def _paint_spinous(patch: Patch, segment: Segment) -> None:
-    if not patch.crosses(-14, 14):
-        return
+    """Paints spinous processes, laminae and the ligaments between them."""
     half = segment.disc_height / 2
-    tip = np.abs(patch.v - 33) - 15
+    reach = 50.0 if not segment.below.is_sacral else 42.0
+    tip = np.abs(patch.v - reach / 2 - 9) - reach / 2 + 9
     if patch.crosses(-5, 5):
-        fatty = 0.45 * patch.contrast[Tissue.FAT] + 0.55 * patch.contrast[Tissue.LIGAMENT]
-        streaks = fatty * (1 + 0.35 * np.sin(patch.v * 0.9 + patch.d * 0.5))
+        fatty = 0.5 * patch.contrast[Tissue.FAT] + 0.5 * patch.contrast[Tissue.LIGAMENT]
+        streaks = fatty * (1 + 0.15 * np.sin(patch.v * 0.45 + 0.8 * np.sin(patch.d * 0.35)))
         patch.cover_with(streaks, np.maximum(patch.abs_u - 3.5, tip))
-        patch.cover(Tissue.LIGAMENT, np.maximum(patch.abs_u - 4, np.abs(patch.v - 49.5) - 1.2))
+        patch.cover(Tissue.LIGAMENT, np.maximum(patch.abs_u - 4, np.abs(patch.v - reach + 0.5) - 1.2))
     for middle in _own_and_next(segment, offset=6.0):
-        drop = 0.35 * (patch.v - 20)
-        reach = np.abs(patch.d - middle - drop) - 7.5 - 0.05 * (patch.v - 20)
         if patch.crosses(-6, 6):
-            patch.bone(np.maximum(np.maximum(patch.abs_u - 3.4, tip), reach))
+            drop = patch.d - middle - 0.38 * (patch.v - 20)
+            # A blade with a round end, highest near its tip.
+            long = (reach - 18) / 2
+            blade = (np.sqrt((drop / 9.5) ** 2 + ((patch.v - 16 - long) / long) ** 2) - 1) * 9
+            patch.bone(np.maximum(patch.abs_u - 4.2 + 0.04 * np.abs(patch.v - 38), blade))
         roof = np.abs(patch.v - (20.5 - 0.5 * patch.abs_u) - 0.25 * (patch.d - middle)) - 3.0
-        patch.bone(np.maximum(np.maximum(roof, np.abs(patch.d - middle) - 9.0), patch.abs_u - 14), cortex_mm=1.4)
+        lamina = np.maximum(np.maximum(roof, np.abs(patch.d - middle) - 9.0), patch.abs_u - 14)
+        patch.bone(lamina, cortex_mm=1.4)
     # The yellow ligament closes the window between two laminae.
     roof = np.abs(patch.v - (18.5 - 0.5 * patch.abs_u)) - 2.2
     patch.cover(Tissue.FLAVUM, np.maximum(np.maximum(roof, np.abs(patch.d) - half - 5), patch.abs_u - 14))
@@ -225,29 +266,25 @@ def _own_and_next(segment: Segment, *, offset: float) -> tuple[float, ...]:
     return upper, half + segment.below.height - offset
 
 
-def _paint_pillars(patch: Patch, segment: Segment) -> None:
-    """Paints pedicles, the articular pillars and the facet joints."""
+def _paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) -> None:
+    """Paints one side's pedicles, articular pillar and facet joint, which grows by some mm."""
     half = segment.disc_height / 2
-    for sign, recess, foramen in zip((1, -1), segment.recesses, segment.foramina):
-        if not patch.crosses(*sorted((sign * 7, sign * 27))):
-            continue
-        side = patch.u * sign
-        growth = 1.2 * (recess + foramen)
-        near_disc = np.exp(-(((patch.d + 3) / 9.0) ** 2))
-        depth = 4.2 + (2.2 + growth) * near_disc
-        pillar = np.maximum(np.abs(patch.v - 14) - depth, np.abs(side - 16.5) - 5.5 - 1.8 * near_disc)
-        pillar = np.maximum(pillar, _ellipse(side - 16.5, patch.v - 14, (9.0, 8.5)))
-        patch.bone(pillar)
-        gap = np.abs((patch.v - 13.5) * 0.55 - (side - 16) * 0.55 + (patch.d + 3) * 0.6)
-        joint = np.maximum(np.maximum(gap - 1.6, pillar), np.abs(patch.d + 3) - 9)
-        patch.cover(Tissue.CORTEX, joint)
-        patch.cover(Tissue.JOINT, joint + 1.1, 0.8)
-        pedicles = [-(half + segment.above.height - 8.5)]
-        if not segment.below.is_sacral:
-            pedicles.append(half + 8.5)
-        for middle in pedicles:
-            round_end = _ellipse(patch.d - middle, side - 15.5, (7.0, 5.0))
-            patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
+    side = patch.u * sign
+    near_disc = np.exp(-(((patch.d + 3) / 9.0) ** 2))
+    depth = 4.2 + (3.0 + growth) * near_disc
+    width = 5.5 + 3.0 * near_disc
+    pillar = (np.sqrt(((patch.v - 14.5) / depth) ** 2 + ((side - 16.5) / width) ** 2) - 1) * 5
+    patch.bone(pillar)
+    gap = np.abs((patch.v - 13.5) * 0.55 - (side - 16) * 0.55 + (patch.d + 3) * 0.6)
+    joint = np.maximum(np.maximum(gap - 1.5, pillar), np.abs(patch.d + 3) - 9)
+    patch.cover(Tissue.CORTEX, joint)
+    patch.cover(Tissue.JOINT, joint + 1.0, 0.7)
+    pedicles = [-(half + segment.above.height - 8.5)]
+    if not segment.below.is_sacral:
+        pedicles.append(half + 8.5)
+    for middle in pedicles:
+        round_end = _ellipse(patch.d - middle, side - 15.5, (7.0, 5.0))
+        patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
 
 
 def _paint_sacral_bone(patch: Patch, segment: Segment) -> None:
@@ -256,7 +293,9 @@ def _paint_sacral_bone(patch: Patch, segment: Segment) -> None:
     start = half if not segment.above.is_sacral else -100.0
     size = segment.below.half_width
     below = start + 2 - patch.d
-    ala = np.maximum(np.abs(patch.abs_u - 12 - size) - 22, np.abs(patch.v + 4 - 0.25 * (patch.abs_u - 20)) - 10)
+    ala = np.maximum(
+        np.abs(patch.abs_u - 12 - size) - 22, np.abs(patch.v + 4 - 0.25 * (patch.abs_u - 20)) - 10
+    )
     patch.bone(np.maximum(ala, below + 0.15 * (patch.abs_u - 20)))
     back = _along(patch, segment, segment.above.sac_back, segment.below.sac_back) + 4.0
     wall = np.abs(patch.v - back + 0.25 * patch.abs_u) - 2.5
@@ -264,8 +303,6 @@ def _paint_sacral_bone(patch: Patch, segment: Segment) -> None:
 
 
 def _paint_canal_fat(patch: Patch, segment: Segment, sac: Passage) -> None:
-    if not patch.crosses(-14, 14):
-        return
     tight = segment.canal
     # Beside the disc the facets and the yellow ligament close in on the sac; elsewhere fat does.
     margin = 2.6 - (0.6 + 1.4 * tight) * sac.at_disc
@@ -285,8 +322,6 @@ def _paint_canal_fat(patch: Patch, segment: Segment, sac: Passage) -> None:
 
 def _paint_foramen(patch: Patch, segment: Segment, *, sign: int, severity: float) -> None:
     """Paints a foramen: fat with the root in it; disc and facet leave less of both fat and height."""
-    if not patch.crosses(*sorted((sign * 8, sign * 27))):
-        return
     side = patch.u * sign
     ends = np.abs(side - 17) - 7.5
     slope = 0.6 * (side - 17)
@@ -302,7 +337,9 @@ def _paint_foramen(patch: Patch, segment: Segment, *, sign: int, severity: float
         _ellipse(patch.v - 1.5, patch.d - 3.0, (0.4 + 2.8 * room, 0.8 + 5.7 * room)),
     )
     patch.cover(Tissue.FAT, np.maximum(fat, ends))
-    root = _ellipse(patch.v - 1.2, patch.d - upper + 1.0 - slope, (2.3 - 0.5 * severity, 3.0 - 0.9 * severity))
+    root = _ellipse(
+        patch.v - 1.2, patch.d - upper + 1.0 - slope, (2.3 - 0.5 * severity, 3.0 - 0.9 * severity)
+    )
     patch.cover(Tissue.ROOT, np.maximum(root, ends - 2))
     vessel = _ellipse(patch.v - 3.4, patch.d - upper + 4.5, (0.9, 0.9))
     patch.cover(Tissue.BLOOD, np.maximum(vessel, ends), room)
@@ -318,8 +355,7 @@ def _plan_distance(patch: Patch, segment: Segment) -> Field:
     return (radius - 1) * half_depth
 
 
-def _paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
-    plan = _plan_distance(patch, segment)
+def _paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment, plan: Field) -> None:
     half = segment.disc_height / 2
     height = _disc_half_height(half, plan)
     away = np.abs(patch.d)
@@ -328,13 +364,14 @@ def _paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
     distance = np.maximum(plan + waist, height - away)
     patch.cover(Tissue.CORTEX, distance)
     marrow = patch.contrast[Tissue.MARROW] * (1 + anatomy.marrow_fat)
-    grain = 0.05 * np.sin(0.55 * patch.u + 0.7 * patch.d + anatomy.phases[0])
-    grain += 0.05 * np.sin(0.6 * patch.v - 0.4 * patch.d + anatomy.phases[1])
-    beside = np.exp(-((away - height) / 5.0) ** 2) * segment.endplate_change
-    fatty = np.where(beside > 0, patch.contrast[Tissue.FAT], patch.contrast[Tissue.CORTEX])
+    first, second = (float(phase) for phase in anatomy.phases[:2])
+    grain = 0.06 * np.sin(0.5 * patch.u + 0.4 * patch.d + first + np.sin(0.3 * patch.v + second))
     signal = marrow * (1 + grain)
-    patch.cover_with(signal + 0.5 * np.abs(beside) * (fatty - signal), distance + 1.1)
-    vein = np.maximum(np.abs(patch.abs_u) - 3, _ellipse(patch.v + 3, _from_middle(patch, segment), (4.0, 1.6)))
+    if segment.endplate_change:
+        changed = patch.contrast[Tissue.FAT if segment.endplate_change > 0 else Tissue.CORTEX]
+        signal += 0.5 * np.exp(-(((away - height) / 5.0) ** 2)) * (changed - signal)
+    patch.cover_with(signal, distance + 1.0)
+    vein = np.maximum(patch.abs_u - 3, _ellipse(patch.v + 3, _from_middle(patch, segment), (4.0, 1.6)))
     patch.cover(Tissue.CSF, vein, 0.5)
 
 
@@ -349,8 +386,7 @@ def _disc_half_height(half: float, plan: Field) -> Field:
     return half + np.clip(-plan / 14, 0, 1) * 0.25 * half
 
 
-def _paint_disc(patch: Patch, segment: Segment) -> None:
-    plan = _plan_distance(patch, segment)
+def _paint_disc(patch: Patch, segment: Segment, plan: Field) -> None:
     bulge = 0.6 + segment.bulge + 2.8 * segment.canal * np.exp(-((patch.u / 9) ** 2))
     for sign, recess, foramen in zip((1, -1), segment.recesses, segment.foramina):
         side = patch.u * sign
@@ -365,7 +401,7 @@ def _paint_disc(patch: Patch, segment: Segment) -> None:
     patch.cover(Tissue.ANNULUS, disc)
     wet, dry = patch.contrast[Tissue.NUCLEUS], patch.contrast[Tissue.DRY_NUCLEUS]
     signal = wet + segment.degeneration * (dry - wet)
-    core = np.clip(-(plan + 3.5) / 5, 0, 1) * np.clip(-(thick + 0.6) / 1.6, 0, 1)
+    core = np.clip(-(plan + 2.0) / 7, 0, 1) * np.clip(-(thick + 0.6) / 1.6, 0, 1)
     cleft = 1 - 0.25 * (1 - segment.degeneration) * np.exp(-((patch.d / 1.2) ** 2))
     patch.cover_with(signal * cleft, disc, core)
 
@@ -373,7 +409,7 @@ def _paint_disc(patch: Patch, segment: Segment) -> None:
 def _paint_recesses(patch: Patch, segment: Segment, sac: Passage) -> Field:
     """Fills the lateral recesses and returns the distance by which they cut the sac's corners."""
     cut = np.full_like(patch.u, -10.0)
-    if segment.above.is_sacral or not patch.crosses(-17, 17):
+    if segment.above.is_sacral:
         return cut
     walls = np.maximum(_ellipse(patch.u, patch.v - 8, (14.5, 11.0)), np.abs(patch.d) - 8)
     for sign, severity in zip((1, -1), segment.recesses):
@@ -390,8 +426,6 @@ def _paint_recesses(patch: Patch, segment: Segment, sac: Passage) -> Field:
 
 
 def _paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: Passage, corner: Field) -> None:
-    if not patch.crosses(-13, 13):
-        return
     across, deep = patch.u / sac.half_width, (patch.v - sac.centre) / sac.half_depth
     s = patch.d + np.float32(segment.s_mm)
     distance = (np.sqrt(across**2 + deep**2) - 1) * np.minimum(sac.half_width, sac.half_depth)
@@ -404,7 +438,9 @@ def _paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: Passage, c
         patch.cover(Tissue.CORD, np.maximum(3.7 * cord, s - anatomy.conus_s))
     if segment.s_range[1] > anatomy.conus_s - 20:
         inside = np.clip(0.5 - (distance + 0.6) / patch.softness, 0, 1)
-        _paint_strands(patch, anatomy, sac, (across, deep), inside * np.clip((s - anatomy.conus_s + 20) / 20, 0, 1))
+        _paint_strands(
+            patch, anatomy, sac, (across, deep), inside * np.clip((s - anatomy.conus_s + 20) / 20, 0, 1)
+        )
 
 
 def _paint_strands(

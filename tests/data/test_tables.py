@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumbar_tf.data.tables import read_label_tables, read_labels
+from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Severity
+
+
+def _write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _snake_header() -> str:
+    return ",".join(["study_id", *(finding.name for finding in FINDINGS)])
+
+
+def test_reads_the_competitions_layout(tmp_path: Path) -> None:
+    cells = ["Normal/Mild", "Moderate", "Severe", "", *["Moderate"] * 21]
+    ids, labels = read_labels(_write(tmp_path / "t.csv", _snake_header(), ",".join(["4003253", *cells])))
+    assert ids == ["4003253"]
+    assert labels.dtype == np.int8
+    assert labels[0, :4].tolist() == [0, 1, 2, MISSING_LABEL]
+    assert (labels[0, 4:] == Severity.MODERATE).all()
+
+
+def test_both_spellings_read_the_same(tmp_path: Path) -> None:
+    titles = [f"{f.condition.value.replace('_', ' ').title()} {f.level.title}" for f in FINDINGS]
+    assert "Left Neural Foraminal Narrowing L5/S1" in titles
+    snake = _write(tmp_path / "a.csv", _snake_header(), ",".join(["1", *["normal_mild", "severe"] * 12, ""]))
+    title = _write(
+        tmp_path / "b.csv",
+        ",".join(["study_id", *titles]),
+        ",".join(["1", *["Normal/Mild", "Severe"] * 12, ""]),
+    )
+    assert (read_labels(snake)[1] == read_labels(title)[1]).all()
+
+
+def test_columns_may_be_in_any_order_and_absent_ones_are_missing(tmp_path: Path) -> None:
+    table = _write(tmp_path / "t.csv", f"{FINDINGS[3].name},study_id,{FINDINGS[0].name}", "Severe,7,Moderate")
+    _, labels = read_labels(table)
+    assert labels[0, [0, 3]].tolist() == [1, 2]
+    assert (np.delete(labels[0], [0, 3]) == MISSING_LABEL).all()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((f"study_id,{FINDINGS[0].name}", "1,Sever"), f"line 2, column {FINDINGS[0].name}.*'Sever'"),
+        (("study_id,spinal_canal_stenosis_l6_s1", "1,Severe"), "l6_s1"),
+        (("study_id,patient_age", "1,50"), "patient_age"),
+        ((f"study,{FINDINGS[0].name}", "1,Severe"), "column study_id"),
+        ((f"study_id,{FINDINGS[0].name}", "1,Severe", "1,Severe"), "line 3.*'1'"),
+        ((f"study_id,{FINDINGS[0].name}", "1"), "2 cells. Received: 1"),
+        ((f"study_id,{FINDINGS[0].name},Spinal Canal Stenosis L1/L2", "1,Severe,Severe"), "once"),
+        (("study_id",), "one at least"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_labels(_write(tmp_path / "faulty.csv", *lines))
+    assert "faulty.csv" in str(caught.value)
+
+
+def test_several_tables_are_one_below_the_other_and_share_no_study(tmp_path: Path) -> None:
+    header = f"study_id,{FINDINGS[0].name}"
+    first, second = (
+        _write(tmp_path / "a.csv", header, "1,Severe"),
+        _write(tmp_path / "b.csv", header, "2,Moderate"),
+    )
+    ids, labels = read_label_tables([first, second])
+    assert ids == ["1", "2"]
+    assert labels[:, 0].tolist() == [2, 1]
+    with pytest.raises(ValueError, match=r"one label table.*'1'"):
+        read_label_tables([first, first])
+
+
+def test_real_tables_have_canal_labels_only(shared_data: Path) -> None:
+    ids, labels = read_label_tables(
+        [shared_data / "spider" / name / "train.csv" for name in ("midsagittal", "t2space")]
+    )
+    assert len(ids) == 54 + 34
+    assert (labels[:, 5:] == MISSING_LABEL).all()
+    assert sorted(np.unique(labels[:, :5]).tolist()) == [0, 1, 2] or -1 in labels[:, :5]
+    # 170 of t2space and 270 of midsagittal, says the data's own README.
+    assert (labels[:, :5] != MISSING_LABEL).sum() == 440

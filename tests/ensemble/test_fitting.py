@@ -1,0 +1,144 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import log_loss
+
+from lumbar_tf.ensemble.fitting import fit_stacker, level_prior, nested_predictions
+from lumbar_tf.ensemble.oof import Members
+from lumbar_tf.ensemble.stacking import Head, apply_stacker, family_findings, mean_in_logits
+from lumbar_tf.labels import Family
+
+_WEIGHTS = np.array([1.0, 2.0, 4.0])
+
+
+def _loss(labels: np.ndarray, probabilities: np.ndarray, *, weighted: bool = False) -> float:
+    flat = labels.ravel()
+    weights = _WEIGHTS[flat] if weighted else None
+    return log_loss(flat, probabilities.reshape(-1, 3), sample_weight=weights, labels=[0, 1, 2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nested_stack_is_no_worse_than_the_mean_or_any_member(make_members: Callable, seed: int) -> None:
+    members, labels, folds = make_members(80, 3, seed)
+    nested = nested_predictions(members, labels, folds)
+    rivals = [mean_in_logits(members.probabilities), *members.probabilities]
+    noise = 0.005  # what fitting on 64 studies may cost
+    assert _loss(labels, nested.probability) <= min(_loss(labels, each) for each in rivals) + noise
+    weighted = [_loss(labels, each, weighted=True) for each in rivals]
+    assert _loss(labels, nested.competition, weighted=True) <= min(weighted) + noise
+
+
+def test_overconfident_members_are_calibrated(make_members: Callable) -> None:
+    members, labels, folds = make_members(80, 2, 5, temperature=2.5)
+    nested = nested_predictions(members, labels, folds)
+    mean = mean_in_logits(members.probabilities)
+    assert _loss(labels, nested.probability) < _loss(labels, mean) - 0.05
+
+
+def test_a_useless_member_does_not_hurt(make_members: Callable) -> None:
+    members, labels, folds = make_members(80, 3, 6)
+    probabilities = members.probabilities.copy()
+    probabilities[2] = np.random.default_rng(0).dirichlet([1, 1, 1], probabilities.shape[1:3])
+    spoilt = Members(members.names, members.sources, probabilities)
+    nested = nested_predictions(spoilt, labels, folds)
+    assert _loss(labels, nested.probability) < min(_loss(labels, each) for each in probabilities[:2])
+    assert _loss(labels, nested.probability) < _loss(labels, mean_in_logits(probabilities)) - 0.02
+
+
+def test_each_head_is_best_at_its_own_loss(make_members: Callable) -> None:
+    members, labels, folds = make_members(80, 2, 7)
+    nested = nested_predictions(members, labels, folds)
+    assert _loss(labels, nested.probability) < _loss(labels, nested.competition)
+    competition, probability = (
+        _loss(labels, nested.head(head), weighted=True) for head in (Head.COMPETITION, Head.PROBABILITY)
+    )
+    assert competition < probability
+
+
+def test_own_labels_have_no_part_in_a_nested_answer(make_members: Callable) -> None:
+    members, labels, folds = make_members(40, 2, 8)
+    before = nested_predictions(members, labels, folds)
+    held_out = folds == 0
+    changed = np.where(held_out[:, None], (labels + 1) % 3, labels)
+    after = nested_predictions(members, changed, folds)
+    assert_allclose(after.probability[held_out], before.probability[held_out])
+    assert_allclose(after.competition[held_out], before.competition[held_out])
+    assert np.abs(after.probability[~held_out] - before.probability[~held_out]).max() > 1e-3
+
+
+def test_every_pattern_of_missing_members_is_finite_and_better_than_the_prior(make_members: Callable) -> None:
+    members, labels, folds = make_members(100, 3, 9, missing=0.25)
+    stacker = fit_stacker(members, labels, folds)
+    complete = members.probabilities
+    for pattern in range(8):
+        shown = complete.copy()
+        shown[[k for k in range(3) if not pattern >> k & 1]] = np.nan
+        stacked = apply_stacker(stacker, shown)
+        for head in Head:
+            assert np.isfinite(stacked.head(head)).all()
+            assert_allclose(stacked.head(head).sum(axis=-1), 1.0)
+    nothing = apply_stacker(stacker, np.full_like(complete, np.nan))
+    everything = apply_stacker(stacker, complete)
+    assert (nothing.pattern == 0).all()
+    assert _loss(labels, everything.probability) < _loss(labels, nothing.probability) - 0.1
+
+
+def test_without_members_a_family_gets_its_level_prior(make_members: Callable) -> None:
+    members, labels, folds = make_members(40, 2, 10)
+    canal, _ = family_findings(Family.CANAL)
+    only_canal = np.full_like(members.probabilities, np.nan)
+    only_canal[:, :, canal] = members.probabilities[:, :, canal]
+    stacker = fit_stacker(Members(members.names, members.sources, only_canal), labels, folds)
+    foraminal = stacker.family(Family.FORAMINAL)
+    assert foraminal.is_prior_only and foraminal.num_labels == 40 * 10
+    rows, levels = family_findings(Family.FORAMINAL)
+    stacked = apply_stacker(stacker, only_canal)
+    expected = level_prior(labels[:, rows].ravel(), np.tile(levels, 40))[levels]
+    assert_allclose(stacked.probability[0, rows], expected)
+    tilted = expected * _WEIGHTS
+    assert_allclose(stacked.competition[0, rows], tilted / tilted.sum(axis=1, keepdims=True))
+
+
+def test_without_labels_a_family_keeps_the_plain_mean_or_is_uniform(make_members: Callable) -> None:
+    members, labels, folds = make_members(40, 2, 11)
+    canal, _ = family_findings(Family.CANAL)
+    foraminal, _ = family_findings(Family.FORAMINAL)
+    subarticular, _ = family_findings(Family.SUBARTICULAR)
+    only_canal_labels = np.full_like(labels, -1)
+    only_canal_labels[:, canal] = labels[:, canal]
+    probabilities = members.probabilities.copy()
+    probabilities[:, :, foraminal] = np.nan
+    partial = Members(members.names, members.sources, probabilities)
+    stacker = fit_stacker(partial, only_canal_labels, folds)
+    stacked = apply_stacker(stacker, probabilities)
+    assert stacker.family(Family.FORAMINAL).num_labels == 0
+    for head in Head:
+        assert_allclose(stacked.head(head)[:, foraminal], 1 / 3)
+        assert_allclose(stacked.head(head)[:, subarticular], mean_in_logits(probabilities)[:, subarticular])
+    nested = nested_predictions(partial, only_canal_labels, folds)
+    assert np.isfinite(nested.competition).all()
+
+
+def test_level_prior_is_near_the_frequencies_and_uniform_without_labels() -> None:
+    labels, levels = np.array([0] * 900 + [2] * 100), np.zeros(1000, int)
+    prior = level_prior(labels, levels)
+    assert_allclose(prior[0], [0.9, 0.0, 0.1], atol=0.002)
+    assert (prior > 0).all()
+    assert_allclose(level_prior(np.zeros(0, int), np.zeros(0, int)), 1 / 3)
+
+
+def test_one_fold_and_wrong_shapes_are_refused(make_members: Callable) -> None:
+    members, labels, folds = make_members(10, 1, 0)
+    with pytest.raises(ValueError, match="two folds"):
+        nested_predictions(members, labels, np.zeros_like(folds))
+    with pytest.raises(ValueError, match="`labels`"):
+        fit_stacker(members, labels[:9], folds)
+
+
+def test_too_many_sources_are_refused() -> None:
+    names = tuple(f"model_{index}" for index in range(11))
+    members = Members(names, names, np.full((11, 4, 25, 3), 1 / 3))
+    with pytest.raises(ValueError, match="at most 10 sources"):
+        fit_stacker(members, np.zeros((4, 25), int), np.arange(4))

@@ -1,0 +1,155 @@
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from lumbar_tf.ensemble.fitting import fit_stacker
+from lumbar_tf.ensemble.stacking import (
+    Coefficients,
+    FamilyStacker,
+    Head,
+    Stacker,
+    apply_stacker,
+    from_json,
+    mean_in_logits,
+    to_json,
+)
+from lumbar_tf.labels import FINDINGS, Family, Level
+
+_MEMBERS = ("sagittal_t2/a", "axial_t2/b", "sagittal_t2/c")
+_SOURCES = ("sagittal_t2", "axial_t2", "sagittal_t2")
+#: Members of each family of the random stacker below; no member covers the foramina.
+_COVER = {Family.CANAL: (0, 1, 2), Family.FORAMINAL: (), Family.SUBARTICULAR: (1,)}
+
+
+def _random_stacker(seed: int) -> Stacker:
+    generator = np.random.default_rng(seed)
+    families = []
+    for family, indices in _COVER.items():
+        sources = tuple(dict.fromkeys(_SOURCES[index] for index in indices))
+        patterns = 1 << len(sources)
+        heads = {
+            head: Coefficients(
+                generator.normal(size=(patterns, len(indices), 3, 3)),
+                generator.normal(size=(patterns, 5, 3)),
+                ("drawn",) * patterns,
+            )
+            for head in Head
+        }
+        member_sources = tuple(sources.index(_SOURCES[index]) for index in indices)
+        names = tuple(_MEMBERS[index] for index in indices)
+        families.append(FamilyStacker(family, names, sources, member_sources, 7, heads))
+    return Stacker(_MEMBERS, _SOURCES, tuple(families))
+
+
+def _random_members(seed: int, num_studies: int = 6, missing: float = 0.4) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet([1, 1, 1], (3, num_studies, 25))
+    probabilities[generator.random((3, num_studies, 25)) < missing] = np.nan
+    return probabilities
+
+
+def _by_hand(
+    stacker: Stacker, members: np.ndarray, study: int, row: int, head: Head
+) -> tuple[np.ndarray, int]:
+    """The formula at the top of stacking.py, written out with loops."""
+    finding = FINDINGS[row]
+    each = stacker.family(finding.condition.family)
+    pattern = 0
+    for k, source in enumerate(each.sources):
+        present = [
+            np.isfinite(members[stacker.members.index(name), study, row]).all()
+            for name in each.members
+            if stacker.sources[stacker.members.index(name)] == source
+        ]
+        pattern += 2**k if any(present) else 0
+    fitted = each.heads[head]
+    logits = fitted.bias[pattern, list(Level).index(finding.level)].copy()
+    for m, name in enumerate(each.members):
+        p = members[stacker.members.index(name), study, row]
+        if np.isfinite(p).all():
+            x = np.log(np.maximum(p, 1e-6))
+            logits += fitted.weights[pattern, m] @ (x - x.mean())
+    return np.exp(logits) / np.exp(logits).sum(), pattern
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_formula_written_out(seed: int) -> None:
+    stacker, members = _random_stacker(seed), _random_members(seed)
+    stacked = apply_stacker(stacker, members)
+    for study, row in np.ndindex(members.shape[1:3]):
+        for head in Head:
+            answer, pattern = _by_hand(stacker, members, study, row, head)
+            assert_allclose(stacked.head(head)[study, row], answer, atol=1e-12)
+            assert stacked.pattern[study, row] == pattern
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), missing=st.floats(0, 1))
+def test_rows_sum_to_one_and_order_of_studies_is_kept(seed: int, missing: float) -> None:
+    stacker, members = _random_stacker(seed), _random_members(seed, missing=missing)
+    order = np.random.default_rng(seed).permutation(members.shape[1])
+    stacked, shuffled = apply_stacker(stacker, members), apply_stacker(stacker, members[:, order])
+    for head in Head:
+        assert_allclose(stacked.head(head).sum(axis=-1), 1.0)
+        assert_allclose(stacked.head(head)[order], shuffled.head(head), atol=1e-12)
+    assert_array_equal(stacked.pattern[order], shuffled.pattern)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_json_round_trip_is_exact(seed: int) -> None:
+    stacker, members = _random_stacker(seed), _random_members(seed)
+    again = from_json(to_json(stacker))
+    assert to_json(again) == to_json(stacker)
+    assert again.families[0].member_sources == stacker.families[0].member_sources
+    assert_array_equal(apply_stacker(again, members).competition, apply_stacker(stacker, members).competition)
+
+
+def test_a_fitted_stacker_survives_json(make_members: Callable) -> None:
+    members, labels, folds = make_members(30, 2, 0)
+    stacker = fit_stacker(members, labels, folds)
+    answers = apply_stacker(from_json(to_json(stacker)), members.probabilities)
+    assert_array_equal(answers.probability, apply_stacker(stacker, members.probabilities).probability)
+
+
+def test_other_versions_and_broken_parts_are_refused() -> None:
+    content = json.loads(to_json(_random_stacker(0)))
+    with pytest.raises(ValueError, match="version"):
+        from_json(json.dumps({**content, "version": 99}))
+    with pytest.raises(ValueError, match="families"):
+        from_json(json.dumps({key: value for key, value in content.items() if key != "families"}))
+    bias = content["families"]["canal"]["heads"]["probability"]["bias"]
+    bias[0][0][0] = float("nan")
+    with pytest.raises(ValueError, match=r"canal.probability.bias"):
+        from_json(json.dumps(content))
+    bias.pop()
+    with pytest.raises(ValueError, match=r"canal.probability.bias"):
+        from_json(json.dumps(content))
+
+
+def test_unknown_members_of_a_family_are_refused() -> None:
+    content = json.loads(to_json(_random_stacker(0)))
+    content["families"]["subarticular"]["members"] = ["axial_t2/nobody"]
+    with pytest.raises(ValueError, match="nobody"):
+        from_json(json.dumps(content))
+
+
+def test_the_wrong_number_of_members_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Received: \(2, 6, 25, 3\)"):
+        apply_stacker(_random_stacker(0), _random_members(0)[:2])
+
+
+def test_plain_mean_leaves_out_the_missing() -> None:
+    members = np.full((2, 1, 25, 3), np.nan)
+    members[0] = [0.2, 0.3, 0.5]
+    members[1, 0, 0] = [0.5, 0.3, 0.2]
+    mean = mean_in_logits(members)
+    assert_allclose(mean[0, 1], [0.2, 0.3, 0.5])
+    expected = np.sqrt([0.1, 0.09, 0.1])
+    assert_allclose(mean[0, 0], expected / expected.sum())
+    assert np.isnan(mean_in_logits(members[1:])[0, 1]).all()

@@ -1,0 +1,91 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumbar_tf.ensemble.oof import write_table
+from lumbar_tf.labels import FINDINGS, Severity
+
+_IDS = [f"{1000 + index}" for index in range(30)]
+
+
+def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"lumbar_tf.{module}", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.csv (canal labels only, as the real data has) and two out-of-fold tables."""
+    folder = tmp_path_factory.mktemp("cohort")
+    generator = np.random.default_rng(0)
+    labels = generator.choice(3, size=(30, 5), p=[0.6, 0.25, 0.15])
+    names = [finding.name for finding in FINDINGS]
+    lines = [",".join(["study_id", *names])]
+    lines += [
+        ",".join([study, *(Severity(value).title for value in row), *[""] * 20])
+        for study, row in zip(_IDS, labels, strict=True)
+    ]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    for seed, model in enumerate(("sagittal_t2/a", "sagittal_t2/b")):
+        looks = np.random.default_rng(seed).normal(size=(30, 5, 3)) + 2.0 * np.eye(3)[labels]
+        probabilities = np.full((30, 25, 3), np.nan)
+        probabilities[:, :5] = np.exp(looks) / np.exp(looks).sum(axis=-1, keepdims=True)
+        path = folder / "oof" / f"{model.replace('/', '-')}.csv"
+        write_table(path, _IDS, probabilities, folds=np.arange(30) % 5, model=model)
+    return folder
+
+
+def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path) -> None:
+    labels = f"--labels={cohort / 'train.csv'}"
+    stacked = _run("stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, f"--out={tmp_path / 'stack'}")
+    assert stacked.returncode == 0, stacked.stderr
+    assert "No labels for foraminal, subarticular" in stacked.stdout
+    written = {path.name for path in (tmp_path / "stack").iterdir()}
+    assert written == {"stacker.json", "oof.csv", "oof_probability.csv", "folds.csv", "scores.json"}
+    rows = {row["name"]: row["score"] for row in json.loads((tmp_path / "stack" / "scores.json").read_text())}
+    assert rows["stacked, competition head"]["canal"] < rows["prior by level"]["canal"]
+    assert rows["sagittal_t2/a"]["foraminal"] is None
+
+    table = f"--predictions={tmp_path / 'stack' / 'oof.csv'}"
+    evaluated = _run("evaluate", table, labels, f"--out={tmp_path / 'eval'}", "--resamples=50")
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert metrics["canal"]["value"] == pytest.approx(rows["stacked, competition head"]["canal"], abs=1e-6)
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+        "metrics.json",
+        "reliability.png",
+        "confusion.png",
+    }
+
+
+def test_the_callers_and_the_datas_faults_have_their_own_status(cohort: Path, tmp_path: Path) -> None:
+    labels, out = f"--labels={cohort / 'train.csv'}", f"--out={tmp_path / 'out'}"
+    misspelt = _run("stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, out, "--fold=x.csv")
+    nothing = _run("stack", f"--oof={tmp_path / '*.csv'}", labels, out)
+    assert (misspelt.returncode, nothing.returncode) == (2, 2)
+    faulty = tmp_path / "faulty.csv"
+    faulty.write_text("row_id,normal_mild,moderate,severe\n1000_spinal_canal_stenosis_l1_l2,0.9,0.9,0.9\n")
+    refused = _run("evaluate", f"--predictions={faulty}", labels, out)
+    assert refused.returncode == 1
+    assert "faulty.csv, line 2, row_id 1000_spinal_canal_stenosis_l1_l2" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_here_imports_tensorflow() -> None:
+    modules = (
+        "stack",
+        "evaluate",
+        "ensemble.blend",
+        "evaluation.output",
+        "evaluation.metrics",
+        "data.tables",
+    )
+    imports = ", ".join(f"lumbar_tf.{name}" for name in modules)
+    code = f"import sys, {imports}; print('tensorflow' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
