@@ -130,6 +130,17 @@ _SEVERITY_TITLES = {
     Severity.SEVERE: "Severe",
 }
 
+
+class Flag(Enum):
+    """What an answer for a finding had to do without. The order is that of the flag arrays."""
+
+    NO_SAGITTAL_T1 = "no_sagittal_t1"
+    NO_SAGITTAL_T2 = "no_sagittal_t2"
+    NO_AXIAL_T2 = "no_axial_t2"
+    NO_LANDMARK = "no_landmark"
+    PRIOR_ONLY = "prior_only"
+
+
 #: The label of a finding that nobody graded.
 MISSING_LABEL = -1
 

@@ -37,9 +37,7 @@ class CropLayout:
     @property
     def rows(self) -> tuple[int, ...]:
         """The findings answered, as rows of the 25, ascending."""
-        return tuple(
-            row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets
-        )
+        return tuple(row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets)
 
     @property
     def row_crops(self) -> tuple[int, ...]:
@@ -111,9 +109,7 @@ def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.T
     points = tf.concat([canal, left, right, unknown, unknown], axis=1)
     levels = level_points(points)
     canal = tf.where(tf.math.is_finite(canal), canal, levels)
-    return tf.ensure_shape(
-        tf.concat([canal, left, right, levels, levels], axis=1), [None, NUM_FINDINGS, 3]
-    )
+    return tf.ensure_shape(tf.concat([canal, left, right, levels, levels], axis=1), [None, NUM_FINDINGS, 3])
 
 
 def localizer_rows(plane: Plane) -> tuple[int, ...]:

@@ -187,7 +187,12 @@ def keep_slices(record: Record, index: tf.Tensor) -> Record:
         tf.gather(record["slices/image"], unique),
         fn_output_signature=tf.TensorSpec([None, None], tf.uint16),
     )
-    return {**kept, "pixels": pixels, "series/low": record["series/low"], "series/high": record["series/high"]}
+    return {
+        **kept,
+        "pixels": pixels,
+        "series/low": record["series/low"],
+        "series/high": record["series/high"],
+    }
 
 
 def _affine(
@@ -394,9 +399,7 @@ def cut_field(record: Record, *, spec: FieldSpec, warp: Warp) -> Field:
         + tf.gather(record["slices/column_direction"], index) * downwards[:, tf.newaxis]
     )
     fine_px = spec.side_px * spec.supersample
-    affine = _affine(
-        record, index, centre, axes, pitch_mm=spec.side_mm / fine_px, size_px=fine_px, warp=warp
-    )
+    affine = _affine(record, index, centre, axes, pitch_mm=spec.side_mm / fine_px, size_px=fine_px, warp=warp)
     image = _resample(record, index, affine, fine_px)
     if spec.supersample > 1:
         image = tf.nn.avg_pool2d(image[..., tf.newaxis], spec.supersample, spec.supersample, "VALID")[..., 0]

@@ -69,7 +69,9 @@ def read_landmarks(paths: Iterable[Path]) -> dict[str, Points]:
                 try:
                     table[FINDINGS.index(finding)] = [float(row[name]) for name in _COLUMNS[1:4]]
                 except ValueError as error:
-                    raise ValueError(f"{path}, row {row['row_id']}: coordinates must be numbers. {error}") from error
+                    raise ValueError(
+                        f"{path}, row {row['row_id']}: coordinates must be numbers. {error}"
+                    ) from error
     return points
 
 

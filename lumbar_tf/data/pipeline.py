@@ -88,34 +88,75 @@ def _attach_points(points: Mapping[str, Points]) -> Callable[[Record], Record]:
     return attach
 
 
-def _keep_for_crops(layout: CropLayout, crop: CropConfig, slack: int) -> Callable[[Record], Record]:
-    """Makes the function that decodes the slices that the crops around `landmarks` need."""
-
-    def keep(record: Record) -> Record:
-        anchors = anchor_points(record["landmarks"], layout)
-        selection = select_slices(
-            record,
-            anchors,
-            num_slices=crop.num_slices + 2 * slack,
-            max_distance_mm=crop.max_distance_mm + 20.0 * slack,
-            reverse=tf.zeros(len(layout.sides), tf.bool),
-        )
-        index = tf.boolean_mask(selection.index, selection.mask)
-        # A study without a single usable landmark still needs a slice to keep shapes whole.
-        index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
-        kept = keep_slices(record, index)
-        return {**kept, "labels": record["labels"], "landmarks": record["landmarks"], "study_id": record["study_id"]}
-
-    return keep
+def _keep_for_crops(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int) -> Record:
+    """Decodes the slices that the crops around `landmarks` need."""
+    anchors = anchor_points(record["landmarks"], layout)
+    selection = select_slices(
+        record,
+        anchors,
+        num_slices=crop.num_slices + 2 * slack,
+        max_distance_mm=crop.max_distance_mm + 20.0 * slack,
+        reverse=tf.zeros(len(layout.sides), tf.bool),
+    )
+    index = tf.boolean_mask(selection.index, selection.mask)
+    # A study without a single usable landmark still needs a slice to keep shapes whole.
+    index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
+    return {**keep_slices(record, index), **_passed_on(record, "labels", "landmarks", "study_id")}
 
 
-def _keep_for_field(num_slices: int) -> Callable[[Record], Record]:
-    def keep(record: Record) -> Record:
-        index, mask = select_stack(record, num_slices)
-        kept = keep_slices(record, tf.boolean_mask(index, mask))
-        return {**kept, "points": record["points"], "study_id": record["study_id"]}
+def _keep_for_field(record: Record, num_slices: int) -> Record:
+    """Decodes the slices that the localizer looks at."""
+    index, mask = select_stack(record, num_slices)
+    kept = keep_slices(record, tf.boolean_mask(index, mask))
+    return {**kept, **_passed_on(record, "points", "study_id")}
 
-    return keep
+
+def _passed_on(record: Record, *keys: str) -> Record:
+    return {key: record[key] for key in keys}
+
+
+def study_crops(
+    record: Record, landmarks: tf.Tensor, layout: CropLayout, crop: CropConfig
+) -> dict[str, tf.Tensor]:
+    """Cuts one study's crops as evaluation and the exported graph see them.
+
+    Args:
+        record: parsed record with at least one slice.
+        landmarks: float32 [25, 3], LPS mm, NaN where unknown.
+        layout: the plane's layout.
+        crop: size.
+
+    Returns:
+        The grader's inputs; see `grader_inputs`.
+    """
+    kept = _keep_for_crops({**record, "landmarks": landmarks}, layout, crop, slack=0)
+    return grader_inputs(_plain_crops(kept, layout, crop))
+
+
+def _plain_crops(kept: Record, layout: CropLayout, crop: CropConfig) -> Crops:
+    return cut_crops(
+        kept,
+        anchor_points(kept["landmarks"], layout),
+        config=crop,
+        plane=layout.plane,
+        sides=layout.sides,
+        warp=identity_warp(),
+    )
+
+
+def study_field(record: Record, spec: FieldSpec) -> dict[str, tf.Tensor]:
+    """Cuts one study's field as evaluation and the exported graph see it.
+
+    Args:
+        record: parsed record with at least one slice.
+        spec: the field.
+
+    Returns:
+        The localizer's inputs; see `localizer_inputs`.
+    """
+    return localizer_inputs(
+        cut_field(_keep_for_field(record, spec.num_slices), spec=spec, warp=identity_warp())
+    )
 
 
 def _prefer_annotated(record: Record) -> Record:
@@ -131,7 +172,9 @@ def _with_seeds(dataset: tf.data.Dataset, seed: int) -> tf.data.Dataset:
     return tf.data.Dataset.zip(dataset, numbers)
 
 
-def _shuffled(dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int) -> tf.data.Dataset:
+def _shuffled(
+    dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int
+) -> tf.data.Dataset:
     if training.cache:
         dataset = dataset.cache()
     # Decoded studies are megabytes each: a bounded buffer keeps memory flat as a cohort grows.
@@ -196,7 +239,10 @@ def make_grader_train_dataset(
         return grader_inputs(crops), tf.gather(tf.cast(record["labels"], tf.int32), rows)
 
     dataset = _records(source).map(_attach_points(points)).map(_prefer_annotated)
-    dataset = dataset.map(_keep_for_crops(layout, crop, _SLACK_SLICES), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(
+        lambda record: _keep_for_crops(record, layout, crop, slack=_SLACK_SLICES),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     dataset = _shuffled(dataset, training, len(source.study_ids), seed)
     dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
@@ -218,19 +264,10 @@ def make_grader_eval_dataset(
     rows = tf.constant(layout.rows)
 
     def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        crops = cut_crops(
-            record,
-            anchor_points(record["landmarks"], layout),
-            config=crop,
-            plane=layout.plane,
-            sides=layout.sides,
-            warp=identity_warp(),
-        )
         labels = tf.gather(tf.cast(record["labels"], tf.int32), rows)
-        return grader_inputs(crops), labels, record["study_id"]
+        return study_crops(record, record["landmarks"], layout, crop), labels, record["study_id"]
 
     dataset = _records(source).map(_attach_points(points))
-    dataset = dataset.map(_keep_for_crops(layout, crop, 0), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
     return _batched(dataset, batch_studies, drop_remainder=False)
 
@@ -258,7 +295,9 @@ def make_localizer_train_dataset(
         return localizer_inputs(field._replace(image=image)), tf.gather(record["points"], list(rows))
 
     dataset = _records(source)
-    dataset = dataset.map(_keep_for_field(config.num_slices), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(
+        lambda record: _keep_for_field(record, config.num_slices), num_parallel_calls=tf.data.AUTOTUNE
+    )
     dataset = _shuffled(dataset, training, len(source.study_ids), seed)
     dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
@@ -275,23 +314,7 @@ def make_localizer_eval_dataset(
     spec = field_spec(config)
 
     def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        field = cut_field(record, spec=spec, warp=identity_warp())
-        return localizer_inputs(field), tf.gather(record["points"], list(rows)), record["study_id"]
+        return study_field(record, spec), tf.gather(record["points"], list(rows)), record["study_id"]
 
-    dataset = _records(source)
-    dataset = dataset.map(_keep_for_field(config.num_slices), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _records(source).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
     return _batched(dataset, batch_studies, drop_remainder=False)
-
-
-__all__ = [
-    "RecordSource",
-    "field_spec",
-    "grader_inputs",
-    "localizer_inputs",
-    "make_grader_eval_dataset",
-    "make_grader_train_dataset",
-    "make_localizer_eval_dataset",
-    "make_localizer_train_dataset",
-    "read_points",
-]

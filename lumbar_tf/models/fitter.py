@@ -99,7 +99,10 @@ class Fitter:
                 shuffle=False,
                 initial_epoch=done,
                 epochs=self._training.epochs,
-                callbacks=[progress, keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)],
+                callbacks=[
+                    progress,
+                    keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
+                ],
                 verbose=0,
             )
         with replace_atomically(weights) as temporary:
@@ -171,7 +174,9 @@ class _Resumable(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._started, 2)
         if not np.isfinite(row["loss"]):
-            raise ValueError(f"The loss must stay finite. Received: {row['loss']} ({self._directory}, epoch {epoch + 1}).")
+            raise ValueError(
+                f"The loss must stay finite. Received: {row['loss']} ({self._directory}, epoch {epoch + 1})."
+            )
         self._history.append(row)
         with replace_atomically(self._directory / "history.json") as temporary:
             temporary.write_text(json.dumps(self._history, indent=1), encoding="utf-8")

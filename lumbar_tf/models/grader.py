@@ -22,7 +22,9 @@ _ATTENTION_UNITS = 64
 _MASKED_SCORE = -1.0e4
 
 
-def build_grader(backbone: str, config: GraderConfig, layout: CropLayout, *, weights: str = "none") -> keras.Model:
+def build_grader(
+    backbone: str, config: GraderConfig, layout: CropLayout, *, weights: str = "none"
+) -> keras.Model:
     """Builds a grader.
 
     Args:
@@ -43,7 +45,11 @@ def build_grader(backbone: str, config: GraderConfig, layout: CropLayout, *, wei
     }
     base = build_backbone(backbone, size_px=size, weights=weights)
     training = config.training
-    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm and weights != "none")
+    prepare_batch_norm(
+        base,
+        momentum=training.batch_norm_momentum,
+        is_frozen=training.freeze_batch_norm and weights != "none",
+    )
     images = ops.reshape(inputs["image"], (-1, size, size, 1))
     images = scale_layer(backbone)(ops.repeat(images, 3, axis=-1))
     features = keras.layers.GlobalAveragePooling2D()(base(images))

@@ -32,7 +32,12 @@ class Localizer(keras.Model):
     sigma_mm: float = 5.0
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
     ) -> tf.Tensor:
         """Cross-entropy against a Gaussian of `sigma_mm` around each true point.
 
@@ -151,7 +156,11 @@ def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[
     """Returns heatmap evidence [n, h, w, levels] and a context vector [n, d] for each slice."""
     base = build_backbone(config.backbone, size_px=config.side_px, weights=weights)
     training = config.training
-    prepare_batch_norm(base, momentum=training.batch_norm_momentum, is_frozen=training.freeze_batch_norm and weights != "none")
+    prepare_batch_norm(
+        base,
+        momentum=training.batch_norm_momentum,
+        is_frozen=training.freeze_batch_norm and weights != "none",
+    )
     pyramid = feature_pyramid(base, config.side_px)
     encoder = keras.Model(base.inputs, [pyramid[stride] for stride in pyramid])
     levels = encoder(scale_layer(config.backbone)(images))
@@ -184,7 +193,12 @@ def _slice_bias(context: Any, lateral_mm: Any, *, is_sided: bool) -> Any:
 
     def view(sign: float) -> Any:
         offset = lateral * sign
-        bends = [offset, ops.square(offset), ops.exp(-ops.square(offset - 1.0) * 4), ops.exp(-ops.square(offset) * 4)]
+        bends = [
+            offset,
+            ops.square(offset),
+            ops.exp(-ops.square(offset - 1.0) * 4),
+            ops.exp(-ops.square(offset) * 4),
+        ]
         return out(hidden(keras.layers.Concatenate()([context, *bends])))
 
     left, right = view(1.0), view(-1.0)

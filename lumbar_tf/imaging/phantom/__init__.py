@@ -2,9 +2,9 @@
 
 from lumbar_tf.imaging.phantom.anatomy import Anatomy, make_anatomy, mirror_anatomy
 from lumbar_tf.imaging.phantom.cohort import CohortOptions, landmark, write_cohort
+from lumbar_tf.imaging.phantom.patch import Weighting
 from lumbar_tf.imaging.phantom.protocol import Resolution, SeriesPlan, plan_series
 from lumbar_tf.imaging.phantom.render import Acquisition, render_slice
-from lumbar_tf.imaging.phantom.scene import Weighting
 from lumbar_tf.imaging.phantom.severity import (
     GradedSeverity,
     best_possible_losses,

@@ -8,6 +8,7 @@ slice plane cuts the same body. Nothing here is a picture: `render.py` turns it 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,9 +257,9 @@ def _make_segments(
     health = rng.normal(0, 0.5)
     segments = []
     s_mm = 0.0
-    for index, (above, below) in enumerate(zip(vertebrae[:-1], vertebrae[1:])):
+    for index, (above, below) in enumerate(pairwise(vertebrae)):
         graded = index - _FIRST_GRADED_SEGMENT
-        closed = {condition: 0.05 for condition in Condition}
+        closed = dict.fromkeys(Condition, 0.05)
         if 0 <= graded < len(Level):
             level = list(Level)[graded]
             closed = {each: closing(relative[finding_index(each, level)]) for each in Condition}

@@ -235,7 +235,7 @@ def nearest_slice(
     ]
     if not candidates:
         raise ValueError(f"Study {study.study_id} must have a series of {plane.value}. Received: none.")
-    return min(candidates, key=lambda candidate: abs(patient_to_pixel(candidate[3], point)[2]))
+    return min(candidates, key=lambda candidate: abs(patient_to_pixel(candidate[3], point.tolist())[2]))
 
 
 def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Generator) -> Sequence[object]:
@@ -243,7 +243,7 @@ def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Gene
     point = landmark(study.anatomy, finding)
     plane = _PLANE_OF_FAMILY[finding.condition.family]
     _, series_id, number, geometry = nearest_slice(study, plane, point)
-    column, row, _ = patient_to_pixel(geometry, point)
+    column, row, _ = patient_to_pixel(geometry, point.tolist())
     error_mm = rng.normal(0, _ANNOTATOR_JITTER_MM, 2)
     x = column + error_mm[0] / geometry.column_spacing_mm
     y = row + error_mm[1] / geometry.row_spacing_mm

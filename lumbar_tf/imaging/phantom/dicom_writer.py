@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.phantom.scene import Weighting
+from lumbar_tf.imaging.phantom.patch import Weighting
 
 _MAX_STORED = 4095  # 12 bits
 _IMPLEMENTATION_UID = "1.2.826.0.1.3680043.10.1475.1"  # under pydicom's free UID prefix

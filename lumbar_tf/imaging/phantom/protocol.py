@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.phantom.anatomy import Anatomy, Segment
+from lumbar_tf.imaging.phantom.patch import Weighting
 from lumbar_tf.imaging.phantom.render import Acquisition
-from lumbar_tf.imaging.phantom.scene import Weighting
 from lumbar_tf.labels import Level, Plane
 
 Array = NDArray[np.float64]

@@ -69,33 +69,31 @@ def _complete_studies(options: CohortOptions) -> Iterator[tuple[SyntheticStudy, 
 
 def _pictures(study: SyntheticStudy, rng: np.random.Generator) -> Iterator[_Picture]:
     relative = relative_severity(study.latent)
-    axial = [
-        value if each.condition.family is not Family.FORAMINAL else -np.inf
-        for each, value in zip(FINDINGS, relative)
-    ]
-    worst = FINDINGS[int(np.argmax(axial))].level
+    is_axial = np.array([each.condition.family is not Family.FORAMINAL for each in FINDINGS])
+    worst = FINDINGS[int(np.argmax(np.where(is_axial, relative, -np.inf)))].level
     places = (
-        (Plane.SAGITTAL_T2, Finding(_CANAL, Level.L3_L4), "canal", (_CANAL,)),
-        (Plane.SAGITTAL_T1, Finding(_FORAMEN, Level.L4_L5), "left foramina", (_FORAMEN,)),
-        (Plane.AXIAL_T2, Finding(_CANAL, Level.L4_L5), "L4/L5", None),
-        (Plane.AXIAL_T2, Finding(_CANAL, Level.L5_S1), "L5/S1", None),
-        (Plane.AXIAL_T2, Finding(_CANAL, worst), f"worst: {worst.title}", None),
+        (Plane.SAGITTAL_T2, Finding(_CANAL, Level.L3_L4), "canal L1/L2 to L5/S1"),
+        (Plane.SAGITTAL_T1, Finding(_FORAMEN, Level.L4_L5), "left foramina L1/L2 to L5/S1"),
+        (Plane.AXIAL_T2, Finding(_CANAL, Level.L4_L5), "L4/L5"),
+        (Plane.AXIAL_T2, Finding(_CANAL, Level.L5_S1), "L5/S1"),
+        (Plane.AXIAL_T2, Finding(_CANAL, worst), f"worst: {worst.title}"),
     )
-    for plane, finding, name, conditions in places:
+    for plane, finding, name in places:
         plan, _, _, geometry = nearest_slice(study, plane, landmark(study.anatomy, finding))
         image = render_slice(study.anatomy, geometry, plan.acquisition, rng=rng)
-        if conditions is None:
-            text = _axial_caption(relative, finding.level)
-        else:
-            text = " ".join(
-                f"{value:.1f}" for each, value in zip(FINDINGS, relative) if each.condition in conditions
-            )
-        yield _Picture(caption=f"{study.study_id} {name}\n{text}", image=image)
+        caption = _sagittal_caption if plane.is_sagittal else _axial_caption
+        yield _Picture(caption=f"{study.study_id} {name}\n{caption(relative, finding)}", image=image)
 
 
-def _axial_caption(relative: NDArray[np.float64], level: Level) -> str:
+def _sagittal_caption(relative: NDArray[np.float64], finding: Finding) -> str:
+    """Gives the condition's severity at all levels: 0 is Moderate, 1 is Severe."""
+    values = [value for each, value in zip(FINDINGS, relative) if each.condition is finding.condition]
+    return " ".join(f"{value:.1f}" for value in values)
+
+
+def _axial_caption(relative: NDArray[np.float64], finding: Finding) -> str:
     """Names canal and recess severities at a level: 0 is Moderate, 1 is Severe."""
-    values = {each.condition: value for each, value in zip(FINDINGS, relative) if each.level is level}
+    values = {each.condition: value for each, value in zip(FINDINGS, relative) if each.level is finding.level}
     return (
         f"canal {values[_CANAL]:.1f}, recess right {values[Condition.RIGHT_SUBARTICULAR_STENOSIS]:.1f} "
         f"left {values[Condition.LEFT_SUBARTICULAR_STENOSIS]:.1f}"

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from lumbar_tf.labels import FINDINGS, Condition, Finding, Level, Side
 
 def test_severity_closes_a_passage_steadily() -> None:
     values = [closing(relative) for relative in np.linspace(-3, 3, 25)]
-    assert all(first < second for first, second in zip(values, values[1:]))
+    assert all(first < second for first, second in pairwise(values))
     assert values[0] >= 0
     assert values[-1] <= 1
 

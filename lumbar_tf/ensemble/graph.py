@@ -1,0 +1,148 @@
+"""The servable module: serialized Examples in, findings out, core TensorFlow operations only."""
+
+import numpy as np
+import tensorflow as tf
+
+from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
+from lumbar_tf.ensemble.members import (
+    Examples,
+    MemberAnswers,
+    PlaneNetworks,
+    ask_members,
+)
+from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacker, family_findings
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Flag, Plane
+
+_PLANE_FLAGS = {
+    Plane.SAGITTAL_T1: Flag.NO_SAGITTAL_T1,
+    Plane.SAGITTAL_T2: Flag.NO_SAGITTAL_T2,
+    Plane.AXIAL_T2: Flag.NO_AXIAL_T2,
+}
+SIGNATURE = "serving_default"
+
+
+class ServableEnsemble(tf.Module):
+    """What is exported.
+
+    Only variables are tracked, not the Keras objects, so that each weight is stored once.
+    """
+
+    def __init__(self, networks: dict[Plane, PlaneNetworks], stacker: Stacker) -> None:
+        """Takes loaded networks and a fitted stacker whose members they are."""
+        super().__init__(name="lumbar_tf")
+        models = [
+            model
+            for each in networks.values()
+            for model in (*each.localizers, *(fold for folds in each.graders.values() for fold in folds))
+        ]
+        self.parameters = [variable.value for model in models for variable in model.variables]
+        # In a closure and not in an attribute: tf.Module would track (and store) the networks again.
+        self._answer = lambda examples: answer(networks, stacker, examples)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="sagittal_t1"),
+            tf.TensorSpec([None], tf.string, name="sagittal_t2"),
+            tf.TensorSpec([None], tf.string, name="axial_t2"),
+        ]
+    )
+    def serve(
+        self, sagittal_t1: tf.Tensor, sagittal_t2: tf.Tensor, axial_t2: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Grades studies.
+
+        Args:
+            sagittal_t1: serialized Examples, string [study]; "" where the plane is missing.
+            sagittal_t2: likewise.
+            axial_t2: likewise.
+
+        Returns:
+            `probability` and `competition` float32 [study, 25, 3], `landmarks` float32 [study, 25, 3]
+            (LPS mm, NaN where there is none) and `flags` bool [study, 25, len(Flag)].
+        """
+        examples = {
+            Plane.SAGITTAL_T1: sagittal_t1,
+            Plane.SAGITTAL_T2: sagittal_t2,
+            Plane.AXIAL_T2: axial_t2,
+        }
+        outputs: dict[str, tf.Tensor] = self._answer(examples)
+        return outputs
+
+
+def answer(
+    networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
+) -> dict[str, tf.Tensor]:
+    """Returns the servable's outputs for a batch of studies."""
+    said = ask_members(networks, stacker.members, examples)
+    probability, competition, pattern = stack(stacker, said)
+    return {
+        "probability": probability,
+        "competition": competition,
+        "landmarks": said.landmarks,
+        "flags": _flags(stacker, said, pattern),
+    }
+
+
+def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Applies the stacker in the graph; `stacking.apply_stacker` is its NumPy twin.
+
+    Returns:
+        probability and competition float32 [study, 25, 3], and the pattern of available sources
+        int32 [study, 25].
+    """
+    logs = said.log_probabilities
+    is_finite = tf.reduce_all(tf.math.is_finite(logs), axis=-1, keepdims=True)
+    clipped = tf.maximum(tf.where(is_finite, logs, 0.0), float(np.log(MIN_PROBABILITY)))
+    features = clipped - tf.reduce_mean(clipped, axis=-1, keepdims=True)
+    columns: dict[Head, dict[int, tf.Tensor]] = {head: {} for head in Head}
+    patterns: dict[int, tf.Tensor] = {}
+    for family in stacker.families:
+        rows, levels = family_findings(family.family)
+        members = stacker.member_indices(family.family)
+        mine = tf.gather(tf.gather(features, members, axis=0), rows, axis=2)
+        is_there = tf.gather(tf.gather(is_finite[..., 0], members, axis=0), rows, axis=2)
+        pattern = _pattern(family, is_there)
+        for head, fitted in family.heads.items():
+            weights = tf.gather(tf.constant(fitted.weights, tf.float32), pattern)
+            bias = tf.gather_nd(
+                tf.constant(fitted.bias, tf.float32),
+                tf.stack(
+                    [pattern, tf.broadcast_to(tf.constant(levels, tf.int32), tf.shape(pattern))], axis=-1
+                ),
+            )
+            values = tf.nn.softmax(tf.einsum("srmij,msrj->sri", weights, mine) + bias)
+            columns[head].update({row: values[:, place] for place, row in enumerate(rows)})
+        patterns.update({row: pattern[:, place] for place, row in enumerate(rows)})
+    heads = {head: tf.stack([columns[head][row] for row in range(NUM_FINDINGS)], axis=1) for head in Head}
+    return (
+        heads[Head.PROBABILITY],
+        heads[Head.COMPETITION],
+        tf.stack([patterns[row] for row in range(NUM_FINDINGS)], axis=1),
+    )
+
+
+def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [study, row] from bool [member, study, row]."""
+    pattern = tf.zeros(tf.shape(is_there)[1:], tf.int32)
+    for source in range(len(family.sources)):
+        mine = [place for place, each in enumerate(family.member_sources) if each == source]
+        pattern += tf.cast(tf.reduce_any(tf.gather(is_there, mine, axis=0), axis=0), tf.int32) << source
+    return pattern
+
+
+def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tensor:
+    """Returns bool [study, 25, flag]."""
+    never = tf.zeros_like(pattern, tf.bool)
+    flags = {flag: never for flag in Flag}
+    for plane, flag in _PLANE_FLAGS.items():
+        bits = [_source_bit(stacker.family(finding.condition.family), plane) for finding in FINDINGS]
+        expected = tf.constant(bits, tf.int32)
+        flags[flag] = (expected > 0) & tf.equal(tf.bitwise.bitwise_and(pattern, expected), 0)
+    flags[Flag.NO_LANDMARK] = ~tf.reduce_all(tf.math.is_finite(said.landmarks), axis=-1)
+    flags[Flag.PRIOR_ONLY] = tf.equal(pattern, 0)
+    return tf.stack([flags[flag] for flag in Flag], axis=-1)
+
+
+def _source_bit(family: FamilyStacker, plane: Plane) -> int:
+    """Returns the pattern bit of a plane, 0 where no member of the family reads it."""
+    return 1 << family.sources.index(plane.value) if plane.value in family.sources else 0

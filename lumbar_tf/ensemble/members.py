@@ -1,0 +1,217 @@
+"""The ensemble's networks, loaded from their runs, and what they say of serialized studies.
+
+Everything here is TensorFlow operations on tensors, so it runs eagerly and traces into the exported
+graph alike: preprocessing comes from the very functions that training uses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lumbar_tf.config import PlaneConfig
+from lumbar_tf.data.anchors import CropLayout, complete_points
+from lumbar_tf.data.crops import Record
+from lumbar_tf.data.pipeline import field_spec, study_crops, study_field
+from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME
+from lumbar_tf.imaging.geometry import SliceGeometry
+from lumbar_tf.imaging.study import Slice
+from lumbar_tf.labels import NUM_LEVELS, Plane
+from lumbar_tf.models.grader import build_grader, log_probabilities
+from lumbar_tf.models.localizer import build_localizer, locate
+from lumbar_tf.records.schema import encode_plane, parse_example
+
+#: Serialized Examples of a batch of studies by plane, string [study]; "" is a missing plane.
+Examples = dict[Plane, tf.Tensor]
+#: Where the placeholder of a missing plane lies, mm: out of every landmark's reach.
+_NOWHERE_MM = 1.0e6
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneNetworks:
+    """The networks of one plane.
+
+    Attributes:
+        config: the plane's configuration.
+        localizers: one a fold; empty for axial T2.
+        graders: by backbone, one a fold.
+    """
+
+    config: PlaneConfig
+    localizers: tuple[keras.Model, ...]
+    graders: dict[str, tuple[keras.Model, ...]]
+
+    @property
+    def layout(self) -> CropLayout:
+        """The plane's crops."""
+        return CropLayout(self.config.plane, self.config.grader.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class MemberAnswers:
+    """What all members say of a batch of studies.
+
+    Attributes:
+        log_probabilities: float32 [member, study, 25, 3], NaN where a member has no answer.
+        landmarks: float32 [study, 25, 3], LPS mm, NaN where unknown.
+    """
+
+    log_probabilities: tf.Tensor
+    landmarks: tf.Tensor
+
+
+def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> PlaneNetworks:
+    """Builds a plane's networks and loads the weights of every fold that has them.
+
+    Args:
+        runs: folder of all runs.
+        config: the plane's configuration.
+        members: names such as `sagittal_t2/mobilenet_v2`; those of other planes are passed over.
+
+    Raises:
+        ValueError: a member has no trained fold.
+    """
+    # Serving computes in float32, whatever precision training used.
+    keras.config.set_dtype_policy("float32")
+    layout = CropLayout(config.plane, config.grader.targets)
+    localizer = config.localizer
+    localizers: tuple[keras.Model, ...] = ()
+    if localizer is not None:
+        localizers = tuple(
+            _loaded(build_localizer(localizer, config.plane), path)
+            for path in _weights(runs, config.plane, LOCALIZER)
+        )
+    graders = {
+        backbone: tuple(
+            _loaded(build_grader(backbone, config.grader, layout), path)
+            for path in _weights(runs, config.plane, backbone)
+        )
+        for backbone in config.grader.backbones
+        if f"{config.plane.value}/{backbone}" in members
+    }
+    return PlaneNetworks(config, localizers, graders)
+
+
+def _weights(runs: Path, plane: Plane, member: str) -> list[Path]:
+    paths = sorted((runs / plane.value / member).glob(f"fold*/{WEIGHTS_NAME}"))
+    if not paths:
+        raise ValueError(f"{plane.value}/{member} has no trained fold in {runs}. Run lumbar_tf.train first.")
+    return paths
+
+
+def _loaded(model: keras.Model, path: Path) -> keras.Model:
+    model.load_weights(path)
+    model.trainable = False
+    return model
+
+
+def placeholder_example() -> bytes:
+    """Returns the record that stands for a missing plane: one black pixel out of reach of any point."""
+    geometry = SliceGeometry(
+        position=(_NOWHERE_MM, _NOWHERE_MM, _NOWHERE_MM),
+        row_direction=(0.0, 1.0, 0.0),
+        column_direction=(0.0, 0.0, -1.0),
+        row_spacing_mm=1.0,
+        column_spacing_mm=1.0,
+        rows=1,
+        columns=1,
+    )
+    black = Slice(geometry, np.zeros((1, 1), np.float32), series_id="", instance_number=0)
+    return encode_plane("", Plane.SAGITTAL_T2, [black])
+
+
+def _parse_present(serialized: tf.Tensor) -> Record:
+    record = parse_example(
+        tf.where(tf.equal(tf.strings.length(serialized), 0), placeholder_example(), serialized)
+    )
+    # An Example without a single slice is a missing plane too.
+    stand_in = parse_example(tf.constant(placeholder_example()))
+    is_empty = tf.equal(tf.size(record["slices/group"]), 0)
+    return {
+        key: tf.cond(is_empty, lambda key=key: stand_in[key], lambda key=key: record[key]) for key in record
+    }
+
+
+def has_slices(serialized: tf.Tensor) -> tf.Tensor:
+    """Tells which Examples hold at least one slice, bool [study]."""
+    return tf.map_fn(
+        lambda each: tf.size(parse_example(each)["slices/group"]) > 0, serialized, fn_output_signature=tf.bool
+    )
+
+
+def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tf.Tensor:
+    """Locates the level points, float32 [study, 25, 3], LPS mm, NaN where unknown."""
+    found: dict[Plane, tf.Tensor] = {}
+    for plane, each in networks.items():
+        if each.config.localizer is None or not each.localizers:
+            continue
+        spec = field_spec(each.config.localizer)
+        size = spec.side_px
+        field = tf.map_fn(
+            lambda serialized, spec=spec: study_field(_parse_present(serialized), spec),
+            examples[plane],
+            fn_output_signature={
+                "image": tf.TensorSpec([spec.num_slices, size, size], tf.float32),
+                "mask": tf.TensorSpec([spec.num_slices], tf.bool),
+                "lateral_mm": tf.TensorSpec([spec.num_slices], tf.float32),
+                "origin": tf.TensorSpec([spec.num_slices, 3], tf.float32),
+                "right": tf.TensorSpec([spec.num_slices, 3], tf.float32),
+                "down": tf.TensorSpec([spec.num_slices, 3], tf.float32),
+            },
+        )
+        points = tf.stack([locate(field, model(field, training=False))[0] for model in each.localizers])
+        is_present = has_slices(examples[plane])[:, tf.newaxis, tf.newaxis]
+        found[plane] = tf.where(is_present, _median(points), float("nan"))
+    if not found:
+        studies = tf.shape(next(iter(examples.values())))[0]
+        found[Plane.SAGITTAL_T2] = tf.fill([studies, NUM_LEVELS, 3], float("nan"))
+    return complete_points(found.get(Plane.SAGITTAL_T2), found.get(Plane.SAGITTAL_T1))
+
+
+def _median(values: tf.Tensor) -> tf.Tensor:
+    """Median over the first axis: one fold that took a wrong level does not drag the others."""
+    count = values.shape[0]
+    ordered = tf.sort(values, axis=0)
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+
+
+def ask_members(
+    networks: dict[Plane, PlaneNetworks], members: tuple[str, ...], examples: Examples
+) -> MemberAnswers:
+    """Runs all members on a batch of studies.
+
+    A member's answer is the mean of its folds' log-probabilities.
+
+    Args:
+        networks: by plane.
+        members: names, the order of the result.
+        examples: by plane.
+
+    Returns:
+        The answers.
+    """
+    landmarks = find_landmarks(networks, examples)
+    answers: dict[str, tf.Tensor] = {}
+    for plane, each in networks.items():
+        crop, layout = each.config.grader.crop, each.layout
+        crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px
+        inputs = tf.map_fn(
+            lambda pair, layout=layout, crop=crop: study_crops(
+                _parse_present(pair[0]), pair[1], layout, crop
+            ),
+            (examples[plane], landmarks),
+            fn_output_signature={
+                "image": tf.TensorSpec([crops, slices, size, size], tf.float32),
+                "mask": tf.TensorSpec([crops, slices], tf.bool),
+                "offset_mm": tf.TensorSpec([crops, slices], tf.float32),
+            },
+        )
+        for backbone, folds in each.graders.items():
+            logs = [
+                log_probabilities(model(inputs, training=False), inputs["mask"], layout) for model in folds
+            ]
+            mean = tf.nn.log_softmax(tf.reduce_mean(tf.stack(logs), axis=0), axis=-1)
+            answers[f"{plane.value}/{backbone}"] = mean
+    return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks)

@@ -1,0 +1,80 @@
+"""An answer for a study, and its files: the submission table and JSON."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.labels import FINDINGS, Flag, Severity, row_id
+from lumbar_tf.records.shards import replace_atomically
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What the ensemble says of one study; rows in the order of `labels.FINDINGS`.
+
+    Attributes:
+        study_id: the study.
+        probability: calibrated probabilities, float32 [25, 3].
+        competition: what the weighted competition metric rewards, float32 [25, 3].
+        landmarks: LPS mm, float32 [25, 3], NaN where there is none.
+        flags: bool [25, len(Flag)].
+    """
+
+    study_id: str
+    probability: Floats
+    competition: Floats
+    landmarks: Floats
+    flags: NDArray[np.bool_]
+
+
+def write_submission(path: Path, results: Sequence[StudyResult], *, head: str = "competition") -> None:
+    """Writes the competition's table, 25 rows a study, atomically.
+
+    Args:
+        path: the CSV.
+        results: the studies.
+        head: `competition` or `probability`: which of the two numbers.
+    """
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row_id", *(severity.column for severity in Severity)])
+        for result in results:
+            for finding, values in zip(FINDINGS, getattr(result, head), strict=True):
+                writer.writerow([row_id(result.study_id, finding), *(f"{value:.9g}" for value in values)])
+
+
+def result_to_json(result: StudyResult) -> dict[str, Any]:
+    """Returns plain values: a list of findings, each with both numbers, its point and its flags."""
+
+    def numbers(values: Floats) -> dict[str, float]:
+        return {severity.column: round(float(values[severity]), 6) for severity in Severity}
+
+    findings = []
+    for row, finding in enumerate(FINDINGS):
+        point = result.landmarks[row]
+        findings.append(
+            {
+                "condition": finding.condition.value,
+                "level": finding.level.value,
+                "probability": numbers(result.probability[row]),
+                "competition": numbers(result.competition[row]),
+                "landmark_lps_mm": [round(float(each), 2) for each in point] if np.isfinite(point).all() else None,
+                "flags": [flag.value for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set],
+            }
+        )
+    return {"study_id": result.study_id, "findings": findings}
+
+
+def write_json(path: Path, results: Sequence[StudyResult], *, model: str) -> None:
+    """Writes all studies as one JSON file, atomically."""
+    content = {"model": model, "studies": [result_to_json(each) for each in results]}
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
