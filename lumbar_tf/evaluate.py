@@ -26,34 +26,27 @@ class EvaluateOptions(CommandOptions):
 
 def main(options: EvaluateOptions) -> None:
     """Reads, evaluates, writes, prints."""
-    from lumbar_tf.data.tables import read_label_tables
-    from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
     from lumbar_tf.evaluation.output import (
         METRICS_NAME,
         cell_table,
+        evaluate_files,
         make_console,
         scorecard_notes,
         scorecard_table,
-        write_evaluation,
     )
-    from lumbar_tf.evaluation.scorecard import evaluate_table
 
-    all_ids, all_labels = read_label_tables([_existing(Path(name)) for name in options.labels])
-    tables = read_tables([_existing(options.predictions)])
-    if len(tables) != 1:
-        names = [table.model for table in tables]
-        raise ValueError(f"--predictions must hold one model's rows. Received: {names}.")
-    study_ids = covered_studies(tables, all_ids)
-    probabilities = align(tables, study_ids).probabilities[0]
-    index_of = {study_id: index for index, study_id in enumerate(all_ids)}
-    labels = all_labels[[index_of[study_id] for study_id in study_ids]]
-    card = evaluate_table(labels, probabilities, num_resamples=options.resamples, seed=options.seed)
-    title = f"{tables[0].model}, {card.num_studies} studies"
-    write_evaluation(card, labels, probabilities, options.out, title=title)
+    evaluated = evaluate_files(
+        _existing(options.predictions),
+        [_existing(Path(name)) for name in options.labels],
+        options.out,
+        num_resamples=options.resamples,
+        seed=options.seed,
+    )
+    card = evaluated.card
     console = make_console()
-    console.print(scorecard_table(card, title=title))
+    console.print(scorecard_table(card, title=evaluated.title))
     console.print(cell_table((*card.families, *card.findings)))
-    for note in scorecard_notes(card, num_left_out=len(all_ids) - len(study_ids)):
+    for note in scorecard_notes(card, num_left_out=evaluated.num_left_out):
         console.print(note)
     console.print(f"wrote {options.out / METRICS_NAME}", soft_wrap=True)
 

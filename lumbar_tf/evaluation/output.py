@@ -3,15 +3,26 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.data.tables import read_label_tables
+from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.plots import plot_confusion, plot_reliability
-from lumbar_tf.evaluation.scorecard import FIGURES, Cell, Scorecard, ScoreRow, score_rows_json, scorecard_json
+from lumbar_tf.evaluation.scorecard import (
+    FIGURES,
+    Cell,
+    Scorecard,
+    ScoreRow,
+    evaluate_table,
+    score_rows_json,
+    scorecard_json,
+)
 from lumbar_tf.labels import Severity
 
 if TYPE_CHECKING:
@@ -25,6 +36,51 @@ CONFUSION_NAME = "confusion.png"
 
 #: Columns of text where the output is no terminal, so that a log holds whole tables.
 _LOG_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate_files` found.
+
+    Attributes:
+        card: the figures.
+        title: the model's name and the number of studies.
+        num_left_out: labelled studies without a prediction.
+    """
+
+    card: Scorecard
+    title: str
+    num_left_out: int
+
+
+def evaluate_files(
+    predictions: Path, labels: Sequence[Path], out: Path, *, num_resamples: int = 1000, seed: int = 0
+) -> Evaluated:
+    """Scores a table of predictions against label tables and writes metrics.json and pictures.
+
+    Args:
+        predictions: a CSV row_id,normal_mild,moderate,severe of one model.
+        labels: label tables in the layout of train.csv.
+        out: the folder.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the table holds several models, or a study without labels.
+    """
+    all_ids, all_labels = read_label_tables(labels)
+    tables = read_tables([predictions])
+    if len(tables) != 1:
+        names = [table.model for table in tables]
+        raise ValueError(f"{predictions} must hold one model's rows. Received: {names}.")
+    study_ids = covered_studies(tables, all_ids)
+    probabilities = align(tables, study_ids).probabilities[0]
+    index_of = {study_id: index for index, study_id in enumerate(all_ids)}
+    chosen = all_labels[[index_of[study_id] for study_id in study_ids]]
+    card = evaluate_table(chosen, probabilities, num_resamples=num_resamples, seed=seed)
+    title = f"{tables[0].model}, {card.num_studies} studies"
+    write_evaluation(card, chosen, probabilities, out, title=title)
+    return Evaluated(card, title, len(all_ids) - len(study_ids))
 
 
 def write_evaluation(

@@ -84,16 +84,16 @@ def predict_source(
             draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
     if not results:
         reasons = sorted({each.reason.value for each in rejects})
-        raise ValueError(f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}.")
+        raise ValueError(
+            f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}."
+        )
     write_submission(out / SUBMISSION_NAME, results)
     write_submission(out / PROBABILITY_NAME, results, head="probability")
     write_json(out / JSON_NAME, results, model=ensemble.path.name)
     return Prediction(tuple(results), tuple(rejects))
 
 
-def _read_studies(
-    root: Path, study_ids: frozenset[str] | None, progress: ProgressMaker
-) -> Iterator[Study]:
+def _read_studies(root: Path, study_ids: frozenset[str] | None, progress: ProgressMaker) -> Iterator[Study]:
     with read_source(root) as source:
         series_planes, _ = read_series_table(source.series) if source.series else ({}, [])
         folders = [each for each in source.studies if study_ids is None or each.study_id in study_ids]

@@ -66,7 +66,9 @@ def result_to_json(result: StudyResult) -> dict[str, Any]:
                 "level": finding.level.value,
                 "probability": numbers(result.probability[row]),
                 "competition": numbers(result.competition[row]),
-                "landmark_lps_mm": [round(float(each), 2) for each in point] if np.isfinite(point).all() else None,
+                "landmark_lps_mm": [round(float(each), 2) for each in point]
+                if np.isfinite(point).all()
+                else None,
                 "flags": [flag.value for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set],
             }
         )

@@ -67,7 +67,7 @@ def render_slice(
     places = locate(anatomy, geometry, offsets)
     contrast = CONTRAST[acquisition.weighting]
     image = paint_background(anatomy, places, contrast=contrast)
-    softness = 1.2 * max(geometry.row_spacing_mm, geometry.column_spacing_mm, 0.6)
+    softness = 1.2 * max(geometry.row_spacing_mm, geometry.column_spacing_mm, 0.85)
     base = image.copy()
     for segment in anatomy.segments:
         window = _window(places, segment)

@@ -42,11 +42,16 @@ def draw_sheet(path: Path, options: CohortOptions) -> None:
     Args:
         path: the PNG.
         options: the cohort; nothing is read from its files.
+
+    Raises:
+        ValueError: no study of the cohort has all planes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = [list(_pictures(study, rng)) for study, rng in _complete_studies(options)]
+    if not rows:
+        raise ValueError(f"A sheet needs a study with all planes. Received: {options.num_studies} without.")
     figure = Figure(figsize=(20, 4.3 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 5, squeeze=False)
@@ -55,16 +60,18 @@ def draw_sheet(path: Path, options: CohortOptions) -> None:
         cell.set_title(picture.caption, fontsize=10)
         cell.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
 def _complete_studies(options: CohortOptions) -> Iterator[tuple[SyntheticStudy, np.random.Generator]]:
     found = 0
     for index in range(options.num_studies):
         study, rng = draw_study(options, index)
-        if found < _NUM_STUDIES and {plan.plane for plan in study.plans} == set(Plane):
+        if {plan.plane for plan in study.plans} == set(Plane):
             found += 1
             yield study, rng
+        if found == _NUM_STUDIES:
+            return
 
 
 def _pictures(study: SyntheticStudy, rng: np.random.Generator) -> Iterator[_Picture]:

@@ -21,7 +21,7 @@ def paint_background(anatomy: Anatomy, places: Coordinates, *, contrast: Mapping
     coarse = np.sin(0.05 * x + 0.04 * y + 1.9 * bent + phases[2])
     fine = np.sin(0.21 * y + 0.17 * x + 2.3 * bent) * np.sin(0.19 * z - 0.13 * y + 1.7 * coarse + phases[3])
     fat, bowel = contrast[Tissue.FAT], contrast[Tissue.BOWEL]
-    share = np.clip(0.6 + 0.3 * coarse + 0.25 * fine, 0, 1)
+    share = np.clip(0.6 + 0.18 * coarse + 0.2 * fine, 0, 1)
     patch.image[:] = 0.75 * fat + (bowel - 0.75 * fat) * share
     # Fat close to the spine fades into the belly.
     near_spine = np.clip((72 + v - 0.004 * u * u + 6 * coarse) / 22, 0, 1)

@@ -97,7 +97,7 @@ def test_a_tighter_canal_shows_less_csf_on_both_planes() -> None:
             image = render_slice(anatomy, geometry, replace(T2, thickness_mm=2.0), rng=None)
             areas.append(float((around(image, geometry, point, 6.0) > 0.8).mean()))
         assert areas == sorted(areas, reverse=True)
-        assert areas[-1] < 0.5 * areas[0]
+        assert areas[-1] < 0.6 * areas[0]
 
 
 def test_a_crowded_recess_darkens_its_own_corner() -> None:
