@@ -350,10 +350,22 @@ class Field(NamedTuple):
     down: tf.Tensor
 
 
+def _centres(record: Record) -> tf.Tensor:
+    """Returns the patient position of each image's middle, LPS mm, float32 [N, 3]."""
+    across = (tf.cast(record["slices/columns"], tf.float32) - 1) / 2 * record["slices/column_spacing_mm"]
+    downwards = (tf.cast(record["slices/rows"], tf.float32) - 1) / 2 * record["slices/row_spacing_mm"]
+    return (
+        record["slices/position"]
+        + record["slices/row_direction"] * across[:, tf.newaxis]
+        + record["slices/column_direction"] * downwards[:, tf.newaxis]
+    )
+
+
 def select_stack(record: Record, num_slices: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Chooses slices evenly from the record's largest stack.
 
-    The choice is symmetric: a stack read from the other end gives the same slices.
+    The choice is symmetric: a stack read from the other end gives the same slices. Where one of two
+    middle slices must be taken, it is the one nearer to the patient's x = 0.
 
     Args:
         record: parsed record with N >= 1 slices.
@@ -370,8 +382,13 @@ def select_stack(record: Record, num_slices: int) -> tuple[tf.Tensor, tf.Tensor]
     last = tf.cast(count - 1, tf.float32)
     even = tf.linspace(0.0, 1.0, num_slices) * last if num_slices > 1 else tf.reshape(last / 2, [1])
     # Halves are rounded towards the middle from both ends, which keeps the choice symmetric.
-    even = tf.round(even + 1e-3 * tf.sign(last / 2 - even))
-    place = tf.where(count <= num_slices, tf.range(num_slices), tf.cast(even, tf.int32))
+    even = tf.cast(tf.round(even + 1e-3 * tf.sign(last / 2 - even)), tf.int32)
+    if num_slices % 2 == 1:
+        lower, upper = (count - 1) // 2, count // 2
+        lateral = tf.abs(tf.gather(_centres(record)[:, 0], members))
+        middle = tf.where(lateral[upper] < lateral[lower], upper, lower)
+        even = tf.where(tf.range(num_slices) == num_slices // 2, middle, even)
+    place = tf.where(count <= num_slices, tf.range(num_slices), even)
     mask = place < count
     return tf.gather(members, tf.minimum(place, count - 1)), mask
 
@@ -389,15 +406,7 @@ def cut_field(record: Record, *, spec: FieldSpec, warp: Warp) -> Field:
     """
     index, mask = select_stack(record, spec.num_slices)
     axes = plane_axes(tf.gather(slice_normals(record), index), is_sagittal=True)
-    rows = tf.cast(tf.gather(record["slices/rows"], index), tf.float32)
-    columns = tf.cast(tf.gather(record["slices/columns"], index), tf.float32)
-    across = (columns - 1) / 2 * tf.gather(record["slices/column_spacing_mm"], index)
-    downwards = (rows - 1) / 2 * tf.gather(record["slices/row_spacing_mm"], index)
-    centre = (
-        tf.gather(record["slices/position"], index)
-        + tf.gather(record["slices/row_direction"], index) * across[:, tf.newaxis]
-        + tf.gather(record["slices/column_direction"], index) * downwards[:, tf.newaxis]
-    )
+    centre = tf.gather(_centres(record), index)
     fine_px = spec.side_px * spec.supersample
     affine = _affine(record, index, centre, axes, pitch_mm=spec.side_mm / fine_px, size_px=fine_px, warp=warp)
     image = _resample(record, index, affine, fine_px)

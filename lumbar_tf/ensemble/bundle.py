@@ -99,7 +99,7 @@ def describe_ensemble(ensemble: LoadedEnsemble, runs: Path, version: int) -> dic
     planes = {}
     for plane, networks in ensemble.networks.items():
         folder = runs / plane.value
-        names = [*([LOCALIZER] if networks.localizers else []), *networks.graders]
+        names = [*([LOCALIZER] if networks.localizer else []), *networks.graders]
         planes[plane.value] = {
             "config": dump_config(networks.config),
             "weights_sha256": {

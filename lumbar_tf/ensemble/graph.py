@@ -30,12 +30,12 @@ class ServableEnsemble(tf.Module):
     def __init__(self, networks: dict[Plane, PlaneNetworks], stacker: Stacker) -> None:
         """Takes loaded networks and a fitted stacker whose members they are."""
         super().__init__(name="lumbar_tf")
-        models = [
-            model
+        self.parameters = [
+            folded.parameters
             for each in networks.values()
-            for model in (*each.localizers, *(fold for folds in each.graders.values() for fold in folds))
+            for folded in (each.localizer, *each.graders.values())
+            if folded is not None
         ]
-        self.parameters = [variable.value for model in models for variable in model.variables]
         # In a closure and not in an attribute: tf.Module would track (and store) the networks again.
         self._answer = lambda examples: answer(networks, stacker, examples)
 
@@ -44,7 +44,9 @@ class ServableEnsemble(tf.Module):
             tf.TensorSpec([None], tf.string, name="sagittal_t1"),
             tf.TensorSpec([None], tf.string, name="sagittal_t2"),
             tf.TensorSpec([None], tf.string, name="axial_t2"),
-        ]
+        ],
+        # All loops and branches of Python are over the configuration; none is over a tensor.
+        autograph=False,
     )
     def serve(
         self, sagittal_t1: tf.Tensor, sagittal_t2: tf.Tensor, axial_t2: tf.Tensor
@@ -126,7 +128,7 @@ def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
     pattern = tf.zeros(tf.shape(is_there)[1:], tf.int32)
     for source in range(len(family.sources)):
         mine = [place for place, each in enumerate(family.member_sources) if each == source]
-        pattern += tf.cast(tf.reduce_any(tf.gather(is_there, mine, axis=0), axis=0), tf.int32) << source
+        pattern += tf.cast(tf.reduce_any(tf.gather(is_there, mine, axis=0), axis=0), tf.int32) * (1 << source)
     return pattern
 
 

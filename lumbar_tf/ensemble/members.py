@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig
-from lumbar_tf.data.anchors import CropLayout, complete_points
+from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows
 from lumbar_tf.data.crops import Record
 from lumbar_tf.data.pipeline import field_spec, study_crops, study_field
 from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import NUM_LEVELS, Plane
+from lumbar_tf.models.folded import FoldedNetwork
 from lumbar_tf.models.grader import build_grader, log_probabilities
 from lumbar_tf.models.localizer import build_localizer, locate
 from lumbar_tf.records.schema import encode_plane, parse_example
@@ -35,13 +36,13 @@ class PlaneNetworks:
 
     Attributes:
         config: the plane's configuration.
-        localizers: one a fold; empty for axial T2.
-        graders: by backbone, one a fold.
+        localizer: with the weights of all folds; None for axial T2.
+        graders: by backbone, with the weights of all folds.
     """
 
     config: PlaneConfig
-    localizers: tuple[keras.Model, ...]
-    graders: dict[str, tuple[keras.Model, ...]]
+    localizer: FoldedNetwork | None
+    graders: dict[str, FoldedNetwork]
 
     @property
     def layout(self) -> CropLayout:
@@ -76,22 +77,18 @@ def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> 
     # Serving computes in float32, whatever precision training used.
     keras.config.set_dtype_policy("float32")
     layout = CropLayout(config.plane, config.grader.targets)
-    localizer = config.localizer
-    localizers: tuple[keras.Model, ...] = ()
-    if localizer is not None:
-        localizers = tuple(
-            _loaded(build_localizer(localizer, config.plane), path)
-            for path in _weights(runs, config.plane, LOCALIZER)
-        )
+    localizer = None
+    if config.localizer is not None:
+        model = build_localizer(config.localizer, config.plane)
+        localizer = FoldedNetwork(model, _weights(runs, config.plane, LOCALIZER))
     graders = {
-        backbone: tuple(
-            _loaded(build_grader(backbone, config.grader, layout), path)
-            for path in _weights(runs, config.plane, backbone)
+        backbone: FoldedNetwork(
+            build_grader(backbone, config.grader, layout), _weights(runs, config.plane, backbone)
         )
         for backbone in config.grader.backbones
         if f"{config.plane.value}/{backbone}" in members
     }
-    return PlaneNetworks(config, localizers, graders)
+    return PlaneNetworks(config, localizer, graders)
 
 
 def _weights(runs: Path, plane: Plane, member: str) -> list[Path]:
@@ -99,12 +96,6 @@ def _weights(runs: Path, plane: Plane, member: str) -> list[Path]:
     if not paths:
         raise ValueError(f"{plane.value}/{member} has no trained fold in {runs}. Run lumbar_tf.train first.")
     return paths
-
-
-def _loaded(model: keras.Model, path: Path) -> keras.Model:
-    model.load_weights(path)
-    model.trainable = False
-    return model
 
 
 def placeholder_example() -> bytes:
@@ -145,7 +136,7 @@ def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> 
     """Locates the level points, float32 [study, 25, 3], LPS mm, NaN where unknown."""
     found: dict[Plane, tf.Tensor] = {}
     for plane, each in networks.items():
-        if each.config.localizer is None or not each.localizers:
+        if each.config.localizer is None or each.localizer is None:
             continue
         spec = field_spec(each.config.localizer)
         size = spec.side_px
@@ -161,7 +152,12 @@ def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> 
                 "down": tf.TensorSpec([spec.num_slices, 3], tf.float32),
             },
         )
-        points = tf.stack([locate(field, model(field, training=False))[0] for model in each.localizers])
+        points = tf.map_fn(
+            lambda logits, field=field: locate(field, logits)[0],
+            each.localizer(field),
+            fn_output_signature=tf.TensorSpec([None, len(localizer_rows(plane)), 3], tf.float32),
+        )
+        points = tf.ensure_shape(points, [each.localizer.num_folds, None, None, 3])
         is_present = has_slices(examples[plane])[:, tf.newaxis, tf.newaxis]
         found[plane] = tf.where(is_present, _median(points), float("nan"))
     if not found:
@@ -209,9 +205,6 @@ def ask_members(
             },
         )
         for backbone, folds in each.graders.items():
-            logs = [
-                log_probabilities(model(inputs, training=False), inputs["mask"], layout) for model in folds
-            ]
-            mean = tf.nn.log_softmax(tf.reduce_mean(tf.stack(logs), axis=0), axis=-1)
-            answers[f"{plane.value}/{backbone}"] = mean
+            mean = tf.reduce_mean(tf.nn.log_softmax(folds(inputs), axis=-1), axis=0)
+            answers[f"{plane.value}/{backbone}"] = log_probabilities(mean, inputs["mask"], layout)
     return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks)

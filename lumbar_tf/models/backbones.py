@@ -92,7 +92,7 @@ BACKBONES: dict[str, Backbone] = {
     "csp_darknet_s": Backbone(_csp_darknet((64, 128, 256, 512), (1, 3, 3, 1)), _to_symmetric, False),
     # Narrow ones, for a laptop and for small synthetic cohorts.
     "resnet10_v2": Backbone(_resnet_v2((64, 64), (2, 2)), _to_symmetric, False),
-    "mobilenet_v2_narrow": Backbone(_applications("MobileNetV2", alpha=0.35), _to_symmetric, True),
+    "mobilenet_narrow": Backbone(_applications("MobileNet", alpha=0.25), _to_symmetric, True),
     "csp_darknet_narrow": Backbone(_csp_darknet((16, 32, 64, 96), (1, 1, 1, 1)), _to_symmetric, False),
 }
 

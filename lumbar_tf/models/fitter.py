@@ -105,6 +105,9 @@ class Fitter:
                 ],
                 verbose=0,
             )
+        else:
+            # Killed after its last epoch: what `fit` does at its end, the averaged weights, is still to do.
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         with replace_atomically(weights) as temporary:
             # Keras insists on its ending.
             self.model.save_weights(temporary.with_suffix(".weights.h5"))

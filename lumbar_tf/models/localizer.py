@@ -162,6 +162,11 @@ def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[
         is_frozen=training.freeze_batch_norm and weights != "none",
     )
     pyramid = feature_pyramid(base, config.side_px)
+    if min(pyramid) != _STRIDE:
+        raise ValueError(
+            f"A localizer's backbone must have features at stride {_STRIDE}. "
+            f"Received: {config.backbone}, with strides {', '.join(map(str, pyramid))}."
+        )
     encoder = keras.Model(base.inputs, [pyramid[stride] for stride in pyramid])
     levels = encoder(scale_layer(config.backbone)(images))
     width = config.decoder_channels

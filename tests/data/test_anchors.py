@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from lumbar_tf.data.anchors import CropLayout, anchor_points, complete_points, level_points, localizer_rows
+from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Side, finding_index
+
+CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
+FORAMINA = CropLayout(Plane.SAGITTAL_T1, (Family.FORAMINAL,))
+AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
+
+
+def _points() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 40, (25, 3)).astype(np.float32)
+
+
+def test_a_canal_alone_needs_one_crop_a_level() -> None:
+    assert CANAL.sides == (None,) * 5
+    assert CANAL.rows == CANAL.row_crops == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("layout", [FORAMINA, AXIAL])
+def test_every_row_is_answered_by_a_crop_of_its_own_level_and_side(layout: CropLayout) -> None:
+    assert layout.sides == (Side.LEFT, Side.RIGHT) * 5
+    assert [FINDINGS[row].condition.family in layout.targets for row in range(25)] == [
+        row in layout.rows for row in range(25)
+    ]
+    for row, crop in zip(layout.rows, layout.row_crops, strict=True):
+        finding = FINDINGS[row]
+        assert list(Level)[crop // 2] is finding.level
+        assert layout.sides[crop] is (finding.condition.side or Side.LEFT)
+
+
+def test_a_level_without_a_canal_point_lies_between_its_foramina() -> None:
+    points = _points()
+    points[1] = np.nan
+    points[2] = np.nan
+    left = finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L2_L3)
+    right = finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, Level.L2_L3)
+    points[left + 1] = np.nan
+    levels = level_points(points).numpy()
+    np.testing.assert_array_equal(levels[[0, 3, 4]], points[[0, 3, 4]])
+    np.testing.assert_allclose(levels[1], (points[left] + points[right]) / 2, rtol=1e-6)
+    assert np.isnan(levels[2]).all()
+
+
+def test_sagittal_t1_is_cut_around_foramina_and_axials_around_levels() -> None:
+    points = _points()
+    foramina, levels = anchor_points(points, FORAMINA).numpy(), anchor_points(points, AXIAL).numpy()
+    for place, level in enumerate(Level):
+        for side, condition in enumerate(
+            (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
+        ):
+            np.testing.assert_array_equal(foramina[2 * place + side], points[finding_index(condition, level)])
+            np.testing.assert_array_equal(levels[2 * place + side], points[place])
+    np.testing.assert_array_equal(anchor_points(points, CANAL), points[:5])
+    np.testing.assert_array_equal(anchor_points(np.stack([points, points]), FORAMINA)[1], foramina)
+
+
+def test_localizer_outputs_come_back_from_the_rows_they_fill() -> None:
+    rng = np.random.default_rng(0)
+    canal, foramina = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 10, 3))
+    canal, foramina = canal.astype(np.float32), foramina.astype(np.float32)
+    canal[0, 2] = np.nan
+    points = complete_points(canal, foramina).numpy()
+    np.testing.assert_array_equal(points[1][list(localizer_rows(Plane.SAGITTAL_T2))], canal[1])
+    np.testing.assert_array_equal(points[1][list(localizer_rows(Plane.SAGITTAL_T1))], foramina[1])
+    np.testing.assert_allclose(points[0, 2], foramina[0, 4:6].mean(axis=0), rtol=1e-6)
+    # Subarticular findings are looked for at the level points.
+    np.testing.assert_array_equal(points[:, 15:20], points[:, :5])
+    np.testing.assert_array_equal(points[:, 20:25], points[:, :5])
+
+
+def test_one_sagittal_plane_is_enough() -> None:
+    canal, foramina = np.ones((1, 5, 3), np.float32), np.ones((1, 10, 3), np.float32)
+    assert np.isnan(complete_points(canal, None)[0, 5:15]).all()
+    assert np.isfinite(complete_points(canal, None)[0, 15:]).all()
+    assert np.isfinite(complete_points(None, foramina)).all()
+    with pytest.raises(ValueError, match="at least one"):
+        complete_points(None, None)
+
+
+def test_localizer_rows_go_level_by_level_and_left_before_right() -> None:
+    findings = [FINDINGS[row] for row in localizer_rows(Plane.SAGITTAL_T1)]
+    assert [each.level for each in findings] == [level for level in Level for _ in range(2)]
+    assert [each.condition.side for each in findings] == [Side.LEFT, Side.RIGHT] * 5
+    assert {each.condition.family for each in findings} == {Family.FORAMINAL}
+    with pytest.raises(ValueError, match="axial_t2"):
+        localizer_rows(Plane.AXIAL_T2)

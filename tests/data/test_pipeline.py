@@ -1,0 +1,247 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lumbar_tf.config import AugmentationConfig, CropConfig, LocalizerConfig, TrainingConfig
+from lumbar_tf.data.anchors import CropLayout, localizer_rows
+from lumbar_tf.data.pipeline import (
+    RecordSource,
+    make_grader_eval_dataset,
+    make_grader_train_dataset,
+    make_localizer_eval_dataset,
+    make_localizer_train_dataset,
+    read_points,
+)
+from lumbar_tf.imaging.study import Slice
+from lumbar_tf.labels import Condition, Family, Plane, mirror_indices
+from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.records.shards import open_shard
+
+CROP = CropConfig(side_mm=20.0, side_px=16, num_slices=3, max_distance_mm=8.0)
+TRAINING = TrainingConfig(
+    epochs=1, batch_studies=2, learning_rate=1e-3, augmentation=AugmentationConfig(shift_mm=2, drop_slice=0.2)
+)
+LOCALIZER = LocalizerConfig(
+    backbone="resnet10_v2", side_mm=64.0, side_px=32, supersample=1, num_slices=5, training=TRAINING
+)
+FORAMINA = CropLayout(Plane.SAGITTAL_T1, (Family.FORAMINAL,))
+AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
+STUDIES = ("10", "11", "12", "13", "14")
+
+
+def _points() -> np.ndarray:
+    """Points within the small scene: levels along z, sides along x."""
+    points = np.zeros((25, 3), np.float32)
+    for row in range(25):
+        side = list(Condition)[row // 5].side
+        x = 0.0 if side is None else 5.3 if side.value == "left" else -6.1
+        points[row] = (x + 0.2 * (row % 5), 1.0, 10.3 - 5.1 * (row % 5))
+    return points
+
+
+def _labels(place: int) -> np.ndarray:
+    return np.random.default_rng(place).integers(-1, 3, 25)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Shards by plane; study 14 has no slice, "mirrored" is study 10 in the mirror."""
+
+    shards: dict[Plane, tuple[Path, ...]]
+    points: dict[str, np.ndarray]
+
+    def source(self, plane: Plane, *studies: str) -> RecordSource:
+        return RecordSource(self.shards[plane], studies)
+
+
+@pytest.fixture(scope="module")
+def cohort(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_stack: Callable[..., list[Slice]],
+    mirror: Callable[[Slice], Slice],
+) -> Cohort:
+    folder = tmp_path_factory.mktemp("records")
+    points = {study: _points() + np.float32(0.1 * place) for place, study in enumerate(STUDIES)}
+    points["mirrored"] = (points["10"] * np.float32([-1, 1, 1]))[list(mirror_indices())]
+    labels = {study: _labels(place) for place, study in enumerate(STUDIES)}
+    labels["mirrored"] = labels["10"][list(mirror_indices())]
+    shards = {}
+    for plane in Plane:
+        plain = make_stack(plane, tilt=5.0, size=40, count=7)
+        paths = (folder / plane.value / "a.tfrecord", folder / plane.value / "b.tfrecord")
+        for path, members in zip(paths, (STUDIES[:3], (*STUDIES[3:], "mirrored")), strict=True):
+            with open_shard(path) as writer:
+                for study in members:
+                    slices = (
+                        []
+                        if study == "14"
+                        else [mirror(each) for each in plain]
+                        if study == "mirrored"
+                        else plain
+                    )
+                    annotated = points[study].copy()
+                    annotated[3] = np.nan
+                    writer.write(encode_plane(study, plane, slices, labels=labels[study], points=annotated))
+        shards[plane] = paths
+    return Cohort(shards, points)
+
+
+def _shape(tensor: tf.Tensor) -> list[int | None]:
+    return tensor.shape.as_list()
+
+
+@pytest.mark.parametrize(("layout", "rows"), [(FORAMINA, 10), (AXIAL, 15)])
+def test_training_batches_are_full_static_and_of_the_wanted_studies(
+    cohort: Cohort, layout: CropLayout, rows: int
+) -> None:
+    dataset = make_grader_train_dataset(
+        cohort.source(layout.plane, "11", "12", "13"),
+        cohort.points,
+        layout=layout,
+        crop=CROP,
+        training=TRAINING,
+        jitter_mm=(1.0, 1.0, 1.0),
+        seed=3,
+    )
+    inputs, labels = dataset.element_spec
+    assert _shape(inputs["image"]) == [2, 10, 3, 16, 16]
+    assert _shape(inputs["mask"]) == _shape(inputs["offset_mm"]) == [2, 10, 3]
+    assert _shape(labels) == [2, rows]
+    allowed = [_labels(place)[list(layout.rows)].tolist() for place in (1, 2, 3)]
+    seen = []
+    for inputs, labels in dataset.take(5):  # more than the three studies hold: it repeats
+        assert np.isfinite(inputs["image"]).all()
+        assert inputs["mask"].numpy().any()
+        seen += labels.numpy().tolist()
+    assert all(each in allowed for each in seen)
+    assert all(each in seen for each in allowed)
+
+
+def test_one_seed_gives_one_order_and_one_augmentation(cohort: Cohort) -> None:
+    def first(seed: int) -> np.ndarray:
+        dataset = make_grader_train_dataset(
+            cohort.source(Plane.SAGITTAL_T1, "11", "12", "13"),
+            cohort.points,
+            layout=FORAMINA,
+            crop=CROP,
+            training=TRAINING,
+            jitter_mm=(1.0, 1.0, 1.0),
+            seed=seed,
+        )
+        return np.concatenate([inputs["image"] for inputs, _ in dataset.take(2)])
+
+    np.testing.assert_array_equal(first(1), first(1))
+    assert not np.array_equal(first(1), first(2))
+
+
+def test_evaluation_keeps_every_wanted_study_with_slices_once_and_in_order(cohort: Cohort) -> None:
+    dataset = make_grader_eval_dataset(
+        cohort.source(Plane.AXIAL_T2, "14", "13", "10", "12"),
+        cohort.points,
+        layout=AXIAL,
+        crop=CROP,
+        batch_studies=2,
+    )
+    inputs, labels, _ = dataset.element_spec
+    assert _shape(inputs["image"]) == [None, 10, 3, 16, 16]
+    assert _shape(labels) == [None, 15]
+    batches = [(labels.numpy(), studies.numpy().tolist()) for _, labels, studies in dataset]
+    assert [studies for _, studies in batches] == [[b"10", b"12"], [b"13"]]
+    rows = np.concatenate([labels for labels, _ in batches])
+    np.testing.assert_array_equal(rows, [_labels(place)[list(AXIAL.rows)] for place in (0, 2, 3)])
+    assert (rows == -1).any()
+
+
+def test_without_landmarks_every_crop_is_masked(cohort: Cohort) -> None:
+    dataset = make_grader_eval_dataset(
+        cohort.source(Plane.AXIAL_T2, "10"), {}, layout=AXIAL, crop=CROP, batch_studies=4
+    )
+    ((inputs, _, studies),) = dataset
+    assert studies.numpy().tolist() == [b"10"]
+    assert not inputs["mask"].numpy().any()
+    assert not inputs["image"].numpy().any()
+
+
+@pytest.mark.parametrize("layout", [FORAMINA, AXIAL])
+def test_a_mirrored_study_is_the_same_with_sides_swapped(cohort: Cohort, layout: CropLayout) -> None:
+    dataset = make_grader_eval_dataset(
+        cohort.source(layout.plane, "10", "mirrored"),
+        cohort.points,
+        layout=layout,
+        crop=CROP,
+        batch_studies=2,
+    )
+    ((inputs, labels, _),) = dataset
+    swapped = np.arange(10).reshape(5, 2)[:, ::-1].ravel()
+    for name, tolerance in (("image", 2e-4), ("mask", 0), ("offset_mm", 1e-4)):
+        plain, mirrored = inputs[name].numpy().astype(np.float32)
+        np.testing.assert_allclose(mirrored, plain[swapped], atol=tolerance)
+    assert inputs["mask"].numpy().sum() >= 40
+    rows = {row: place for place, row in enumerate(layout.rows)}
+    other = [rows[mirror_indices()[row]] for row in layout.rows]
+    np.testing.assert_array_equal(labels[1], labels.numpy()[0, other])
+
+
+def test_training_prefers_the_annotated_point_and_falls_back_on_the_predicted_one(cohort: Cohort) -> None:
+    """Without augmentation a training crop is the evaluation crop at the annotated points."""
+    nothing = AugmentationConfig(rotation_deg=0, zoom=0, brightness=0, contrast=0, gamma=0, noise=0)
+    layout = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
+    source = cohort.source(Plane.SAGITTAL_T2, "10")
+    wrong = {"10": cohort.points["10"] + np.float32([0, 3, 0])}
+    training = TRAINING.model_copy(update={"augmentation": nothing})
+    ((trained, _),) = make_grader_train_dataset(
+        source, wrong, layout=layout, crop=CROP, training=training, jitter_mm=(0.0, 0.0, 0.0), seed=0
+    ).take(1)
+    expected = cohort.points["10"].copy()
+    expected[3] = wrong["10"][3]  # nobody annotated this one
+    ((plain, _, _),) = make_grader_eval_dataset(
+        source, {"10": expected}, layout=layout, crop=CROP, batch_studies=1
+    )
+    np.testing.assert_allclose(trained["image"], plain["image"], atol=1e-5)
+    np.testing.assert_array_equal(trained["mask"], plain["mask"])
+
+
+def test_annotated_points_are_read_by_study(cohort: Cohort) -> None:
+    points = read_points(cohort.source(Plane.SAGITTAL_T2, "11", "13"))
+    assert sorted(points) == ["11", "13"]
+    assert np.isnan(points["11"][3]).all()
+    np.testing.assert_array_equal(points["13"][4:], cohort.points["13"][4:])
+
+
+@pytest.mark.parametrize(("plane", "count"), [(Plane.SAGITTAL_T2, 5), (Plane.SAGITTAL_T1, 10)])
+def test_localizer_batches_hold_fields_and_points(cohort: Cohort, plane: Plane, count: int) -> None:
+    rows = localizer_rows(plane)
+    train = make_localizer_train_dataset(
+        cohort.source(plane, "10", "11", "12"), rows=rows, config=LOCALIZER, seed=0
+    )
+    inputs, points = train.element_spec
+    assert _shape(inputs["image"]) == [2, 5, 32, 32]
+    assert _shape(inputs["mask"]) == _shape(inputs["lateral_mm"]) == [2, 5]
+    assert _shape(inputs["origin"]) == _shape(inputs["right"]) == _shape(inputs["down"]) == [2, 5, 3]
+    assert _shape(points) == [2, count, 3]
+    assert len(list(train.take(3))) == 3
+    evaluation = make_localizer_eval_dataset(
+        cohort.source(plane, "10", "11", "12", "14"), rows=rows, config=LOCALIZER, batch_studies=2
+    )
+    batches = [(points.numpy(), studies.numpy().tolist()) for _, points, studies in evaluation]
+    assert [studies for _, studies in batches] == [[b"10", b"11"], [b"12"]]
+    expected = cohort.points["12"].copy()
+    expected[3] = np.nan
+    np.testing.assert_array_equal(batches[1][0][0], expected[list(rows)])
+
+
+def test_a_mirrored_stack_is_the_same_field_from_the_other_end(cohort: Cohort) -> None:
+    rows = localizer_rows(Plane.SAGITTAL_T2)
+    source = cohort.source(Plane.SAGITTAL_T2, "10", "mirrored")
+    ((field, _, _),) = make_localizer_eval_dataset(source, rows=rows, config=LOCALIZER, batch_studies=2)
+    plain, mirrored = (
+        {name: value[study].numpy()[:: 1 - 2 * study] for name, value in field.items()} for study in range(2)
+    )
+    np.testing.assert_allclose(mirrored["image"], plain["image"], atol=1e-5)
+    np.testing.assert_allclose(mirrored["lateral_mm"], -plain["lateral_mm"], atol=1e-4)
+    for name in ("origin", "right", "down"):
+        np.testing.assert_allclose(mirrored[name], plain[name] * [-1, 1, 1], atol=1e-4)

@@ -1,0 +1,57 @@
+"""The whole way on a handful of synthetic studies, trained for one epoch: for tests, not for scores."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumbar_tf.demo import DemoOptions, Stopwatch, export_and_predict, make_cohorts, stack_members, train_members
+from lumbar_tf.config import DemoConfig, load_demo_config
+
+_OVERRIDES = (
+    "num_folds=2",
+    "cohort.num_training=14",
+    "cohort.num_held_out=2",
+)
+_PLANE_OVERRIDES = (
+    "grader.backbones=[csp_darknet_narrow]",
+    "grader.crop.side_px=32",
+    "grader.training.epochs=1",
+)
+_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=1")
+
+
+@dataclass(frozen=True)
+class Way:
+    """What the whole way left on disk.
+
+    Attributes:
+        out: the demo's folder.
+        config: what it was made with.
+    """
+
+    out: Path
+    config: DemoConfig
+
+    @property
+    def model(self) -> Path:
+        """The exported version."""
+        return self.out / "models" / "1"
+
+
+def tiny_config(path: Path) -> DemoConfig:
+    """Returns the demo's configuration, cut down to seconds."""
+    overrides = list(_OVERRIDES)
+    for place in range(3):
+        overrides += [f"planes.{place}.{each}" for each in _PLANE_OVERRIDES]
+    for place in range(2):
+        overrides += [f"planes.{place}.{each}" for each in _LOCALIZER_OVERRIDES]
+    return load_demo_config(path, overrides=overrides)
+
+
+def go(out: Path, config: DemoConfig) -> Way:
+    """Goes the whole way into an empty folder."""
+    options, watch = DemoOptions(out=out, workers=1), Stopwatch()
+    make_cohorts(config, options, watch)
+    train_members(config, options, watch)
+    stack_members(options, watch)
+    export_and_predict(options, watch)
+    return Way(out, config)
