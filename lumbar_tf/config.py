@@ -87,7 +87,8 @@ class TrainingConfig(_Config):
         ema_momentum: exponential moving average of the weights; 0 switches it off.
         weights: where each backbone starts: `none`, `imagenet` (an explicit download) or the path of
             a `.weights.h5` file. A backbone that is not named starts from nothing.
-        freeze_batch_norm: keep batch normalisation as it came with given weights; learned where there are none.
+        freeze_batch_norm: keep batch normalisation as it came with given weights (it learns where
+            there are none).
         augmentation: random changes.
         batch_norm_momentum: of the running statistics; short trainings need a short memory.
         validate_every: epochs between looks at the held-out fold; 0 looks only after training.

@@ -11,7 +11,7 @@ class PredictOptions(CommandOptions):
     """Grades one or many studies with an exported ensemble.
 
     Flags:
-        --study     A study's folder, a folder of studies (also the competition's, as it is unzipped) or a zip.
+        --study     A study's folder, a folder of studies (the competition's too, as it is unzipped) or a zip.
         --model     An exported version, or the folder of versions: the newest is taken (models/lumbar).
         --out       Where the answers go (predictions).
         --nosheets  Draw no PNG sheets.

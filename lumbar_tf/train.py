@@ -34,8 +34,8 @@ class TrainOptions(CommandOptions):
         --workers   Networks that train side by side, in processes that share the cores (1).
         --runner    Where the workers run: local.
 
-    Writes weights, history, TensorBoard logs and out-of-fold tables to RUNS/<plane>. A run that was interrupted goes
-    on at the last finished epoch; what is done is passed over.
+    Writes weights, history, TensorBoard logs and out-of-fold tables to RUNS/<plane>. A run that was
+    interrupted goes on at the last finished epoch; what is done is passed over.
     """
 
     plane: Plane

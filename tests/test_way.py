@@ -10,11 +10,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from lumbar_tf.config import dump_config
+from lumbar_tf.data.series_table import read_series_table
+from lumbar_tf.ensemble.bundle import ServedEnsemble, load_ensemble
+from lumbar_tf.ensemble.fold_table import read_fold_table
+from lumbar_tf.ensemble.members import ask_members
+from lumbar_tf.ensemble.oof import read_tables
+from lumbar_tf.ensemble.stacking import Stacked, apply_stacker
+from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
+from lumbar_tf.imaging.study import Slice, Study
+from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
+from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.reporting.prediction import encode_study, predict_source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,49 +50,33 @@ way_module = _load("way")
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory):
+def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The whole way, gone once for all tests of this file."""
-    return way_module.go(tmp_path_factory.mktemp("way"), way_module.tiny_config(ROOT / "configs" / "demo.yaml"))
+    return way_module.go(
+        tmp_path_factory.mktemp("way"), way_module.tiny_config(ROOT / "configs" / "demo.yaml")
+    )
 
 
 @pytest.fixture(scope="module")
-def studies(way):
+def studies(way: Any) -> list[Study]:
     """Two held-out studies, read from DICOM."""
-    from lumbar_tf.data.series_table import read_series_table
-    from lumbar_tf.imaging.dicom import read_study
-
     planes, _ = read_series_table(way.out / "held_out" / "train_series_descriptions.csv")
     folders = sorted((way.out / "held_out" / "train_images").iterdir())
     return [read_study(each, planes[each.name], study_id=each.name) for each in folders]
 
 
 @pytest.fixture(scope="module")
-def served(way):
+def served(way: Any) -> ServedEnsemble:
     """The exported ensemble."""
-    from lumbar_tf.ensemble.bundle import ServedEnsemble
-
     return ServedEnsemble(way.model)
 
 
-def _examples(study):
-    from lumbar_tf.reporting.prediction import encode_study
-
-    return encode_study(study)
-
-
-def _outputs(answers):
+def _outputs(answers: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in answers.items()}
 
 
-def _python_path(way, examples):
+def _python_path(way: Any, examples: list[Mapping[Plane, bytes]]) -> Stacked:
     """The same answers without the export: Keras eagerly, the stacker in NumPy."""
-    import tensorflow as tf
-
-    from lumbar_tf.ensemble.bundle import load_ensemble
-    from lumbar_tf.ensemble.members import ask_members
-    from lumbar_tf.ensemble.stacking import apply_stacker
-    from lumbar_tf.labels import Plane
-
     runs = way.out / "runs"
     ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
     inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
@@ -82,7 +84,7 @@ def _python_path(way, examples):
     return apply_stacker(ensemble.stacker, np.exp(said.log_probabilities.numpy().astype(np.float64)))
 
 
-def _missing_patterns(study):
+def _missing_patterns(study: Mapping[Plane, bytes]) -> Iterator[dict[Plane, bytes]]:
     """The study with every subset of its planes, the empty one too."""
     planes = list(study)
     for count in range(len(planes) + 1):
@@ -90,13 +92,12 @@ def _missing_patterns(study):
             yield {plane: study[plane] for plane in chosen}
 
 
-def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path(way, studies, tmp_path):
-    import tensorflow as tf
-
-    from lumbar_tf.labels import Plane
+def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path(
+    way: Any, studies: list[Study], tmp_path: Path
+) -> None:
 
     # All patterns of missing planes of one study and another study beside them: one unequal batch.
-    batch = [*_missing_patterns(_examples(studies[0])), _examples(studies[1])]
+    batch = [*_missing_patterns(encode_study(studies[0])), encode_study(studies[1])]
     request = tmp_path / "request.tfrecord"
     with tf.io.TFRecordWriter(str(request)) as writer:
         for study in batch:
@@ -106,9 +107,11 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     answer.mkdir()
     script = Path(__file__).parent / "serving" / "answer.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([sys.executable, script, way.model, request, answer], check=True, cwd=tmp_path, env=environment)
+    subprocess.run(
+        [sys.executable, script, way.model, request, answer], check=True, cwd=tmp_path, env=environment
+    )
 
-    def read(name, dtype):
+    def read(name: str, dtype: tf.DType) -> np.ndarray:
         return tf.io.parse_tensor(tf.io.read_file(str(answer / name)), dtype).numpy()
 
     expected = _python_path(way, batch)
@@ -118,11 +121,12 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     assert read("flags", tf.bool).shape == (len(batch), 25, 5)
 
 
-def test_every_pattern_of_missing_planes_is_answered_and_flagged(served, studies):
-    from lumbar_tf.labels import FINDINGS, Family, Flag, Plane
+def test_every_pattern_of_missing_planes_is_answered_and_flagged(
+    served: ServedEnsemble, studies: list[Study]
+) -> None:
 
     flags = list(Flag)
-    for study in _missing_patterns(_examples(studies[0])):
+    for study in _missing_patterns(encode_study(studies[0])):
         outputs = _outputs(served.answer([study]))
         for head in ("probability", "competition"):
             assert np.isfinite(outputs[head]).all()
@@ -136,21 +140,18 @@ def test_every_pattern_of_missing_planes_is_answered_and_flagged(served, studies
             assert np.isnan(outputs["landmarks"]).all()
 
 
-def test_a_batch_answers_as_its_studies_do_alone(served, studies):
-    examples = [_examples(each) for each in studies]
+def test_a_batch_answers_as_its_studies_do_alone(served: ServedEnsemble, studies: list[Study]) -> None:
+    examples = [encode_study(each) for each in studies]
     together = _outputs(served.answer(examples))
     for place, each in enumerate(examples):
         alone = _outputs(served.answer([each]))
         np.testing.assert_allclose(together["probability"][place], alone["probability"][0], atol=1e-5)
 
 
-def _mirror_study(study, *, flips_pixels):
+def _mirror_study(study: Study, *, flips_pixels: bool) -> Study:
     """The same patient in a mirror; optionally each image also stored with its columns turned."""
-    from dataclasses import replace
 
-    from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
-
-    def mirror(each):
+    def mirror(each: Slice) -> Slice:
         geometry = mirror_geometry(each.geometry)
         if not flips_pixels:
             return replace(each, geometry=geometry)
@@ -167,13 +168,14 @@ def _mirror_study(study, *, flips_pixels):
 
 
 @pytest.mark.parametrize("flips_pixels", [False, True])
-def test_a_mirrored_study_gives_swapped_sides(served, studies, flips_pixels):
-    from lumbar_tf.labels import mirror_indices
+def test_a_mirrored_study_gives_swapped_sides(
+    served: ServedEnsemble, studies: list[Study], flips_pixels: bool
+) -> None:
 
     swapped = list(mirror_indices())
     for study in studies:
-        plain = _outputs(served.answer([_examples(study)]))
-        mirrored = _outputs(served.answer([_examples(_mirror_study(study, flips_pixels=flips_pixels))]))
+        plain = _outputs(served.answer([encode_study(study)]))
+        mirrored = _outputs(served.answer([encode_study(_mirror_study(study, flips_pixels=flips_pixels))]))
         for head in ("probability", "competition"):
             np.testing.assert_allclose(mirrored[head][0][swapped], plain[head][0], atol=2e-3)
         expected = plain["landmarks"][0] * np.array([-1.0, 1.0, 1.0])
@@ -183,40 +185,37 @@ def test_a_mirrored_study_gives_swapped_sides(served, studies, flips_pixels):
         assert np.abs(plain["probability"][0] - plain["probability"][0][swapped]).max() > 0.01
 
 
-def test_held_out_studies_are_in_no_record(way):
-    from lumbar_tf.records.manifest import read_manifest
+def test_held_out_studies_are_in_no_record(way: Any) -> None:
 
     trained = {each.study_id for each in read_manifest(way.out / "tfrecords").studies}
     held_out = {each.name for each in (way.out / "held_out" / "train_images").iterdir()}
     assert held_out and not trained & held_out
 
 
-def test_predictions_have_25_rows_a_study_and_a_sheet(way):
+def test_predictions_have_25_rows_a_study_and_a_sheet(way: Any) -> None:
     with (way.out / "predictions" / "submission.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 25
-    assert all(abs(sum(float(row[name]) for name in ("normal_mild", "moderate", "severe")) - 1) < 1e-4 for row in rows)
+    assert all(
+        abs(sum(float(row[name]) for name in ("normal_mild", "moderate", "severe")) - 1) < 1e-4
+        for row in rows
+    )
     studies = json.loads((way.out / "predictions" / "results.json").read_text(encoding="utf-8"))["studies"]
     assert {each["study_id"] for each in studies} == {
         each.stem for each in (way.out / "predictions" / "sheets").glob("*.png")
     }
 
 
-def test_a_zip_is_graded_like_its_folder(way, served, tmp_path):
-    from lumbar_tf.reporting.prediction import predict_source
+def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_path: Path) -> None:
 
     study = sorted((way.out / "held_out" / "train_images").iterdir())[0]
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study.parent, study.name)
     from_zip = predict_source(Path(archive), served, tmp_path / "zip", has_sheets=False)
     from_folder = predict_source(study, served, tmp_path / "folder", has_sheets=False)
-    np.testing.assert_allclose(
-        from_zip.results[0].probability, from_folder.results[0].probability, atol=1e-5
-    )
+    np.testing.assert_allclose(from_zip.results[0].probability, from_folder.results[0].probability, atol=1e-5)
 
 
-def test_out_of_fold_rows_are_of_the_held_out_fold(way):
-    from lumbar_tf.ensemble.fold_table import read_fold_table
-    from lumbar_tf.ensemble.oof import read_tables
+def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:
 
     folds = read_fold_table(way.out / "tfrecords" / "folds.csv")
     tables = read_tables(sorted((way.out / "runs").glob("*/*/oof.csv")))
@@ -227,10 +226,8 @@ def test_out_of_fold_rows_are_of_the_held_out_fold(way):
         assert table.folds == {study: folds[study] for study in table.rows}
 
 
-def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way, tmp_path):
+def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way: Any, tmp_path: Path) -> None:
     """SIGKILL after the second epoch; the second start finishes the rest."""
-    from lumbar_tf.config import dump_config
-
     config = tmp_path / "sagittal_t2.yaml"
     config.write_text(dump_config(way.config.planes[0]), encoding="utf-8")
     epochs = 5

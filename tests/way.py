@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar_tf.demo import DemoOptions, Stopwatch, export_and_predict, make_cohorts, stack_members, train_members
 from lumbar_tf.config import DemoConfig, load_demo_config
+from lumbar_tf.demo import (
+    DemoOptions,
+    Stopwatch,
+    export_and_predict,
+    make_cohorts,
+    stack_members,
+    train_members,
+)
 
 _OVERRIDES = (
     "num_folds=2",

@@ -48,7 +48,8 @@ def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
     needed = {parse_plane(source) for source in stacker.sources}
     missing = [plane.value for plane in needed if plane not in configs]
     if missing:
-        raise ValueError(f"{runs} must hold a run of {', '.join(sorted(missing))}, which {stacker_path} stacks.")
+        names = ", ".join(sorted(missing))
+        raise ValueError(f"{runs} must hold a run of {names}, which {stacker_path} stacks.")
     # A sagittal plane without a member still locates for the axial one.
     wanted = [plane for plane in configs if plane in needed or configs[plane].localizer is not None]
     networks = {plane: load_networks(runs, configs[plane], stacker.members) for plane in wanted}
@@ -61,7 +62,9 @@ def next_version(models: Path) -> int:
     return max(versions, default=0) + 1
 
 
-def export_ensemble(ensemble: LoadedEnsemble, runs: Path, models: Path, *, version: int | None = None) -> Path:
+def export_ensemble(
+    ensemble: LoadedEnsemble, runs: Path, models: Path, *, version: int | None = None
+) -> Path:
     """Writes the SavedModel under its version; it appears whole or not at all.
 
     Args:
@@ -133,7 +136,9 @@ class ServedEnsemble:
         if not (path / "saved_model.pb").is_file():
             path = path / str(next_version(path) - 1)
         if not (path / "saved_model.pb").is_file():
-            raise ValueError(f"--model must be an exported version or a folder of versions. Received: {path.parent}.")
+            raise ValueError(
+                f"The model must be an exported version or a folder of versions. Received: {path.parent}."
+            )
         self.path = path
         self._loaded = tf.saved_model.load(str(path))
         self._serve = self._loaded.signatures[SIGNATURE]
@@ -148,7 +153,8 @@ class ServedEnsemble:
             The signature's outputs; see `ServableEnsemble.serve`.
         """
         inputs = {
-            plane.value: tf.constant([study.get(plane, b"") for study in studies], tf.string) for plane in Plane
+            plane.value: tf.constant([study.get(plane, b"") for study in studies], tf.string)
+            for plane in Plane
         }
         outputs: dict[str, tf.Tensor] = self._serve(**inputs)
         return outputs

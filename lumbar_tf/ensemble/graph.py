@@ -135,7 +135,7 @@ def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
 def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tensor:
     """Returns bool [study, 25, flag]."""
     never = tf.zeros_like(pattern, tf.bool)
-    flags = {flag: never for flag in Flag}
+    flags = dict.fromkeys(Flag, never)
     for plane, flag in _PLANE_FLAGS.items():
         bits = [_source_bit(stacker.family(finding.condition.family), plane) for finding in FINDINGS]
         expected = tf.constant(bits, tf.int32)

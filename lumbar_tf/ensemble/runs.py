@@ -115,8 +115,9 @@ def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
         known = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key, value in origin.items() if key.endswith("sha256") and known.get(key) != value]
         if changed:
+            names = ", ".join(each.removesuffix("_sha256") for each in changed)
             raise ValueError(
-                f"{run.directory} holds a run made from another {', '.join(each.removesuffix('_sha256') for each in changed)}. "
+                f"{run.directory} holds a run made from another {names}. "
                 "Choose another --runs folder, or remove this one to start afresh."
             )
         return

@@ -1,7 +1,7 @@
 """Training a plane: localizer, then graders, fold by fold, to the out-of-fold tables.
 
-A job is one network (a plane's localizer or one of its backbones) over the folds asked for. Jobs share nothing but
-files, so they run in any order in any process, once the landmarks that they need are there.
+A job is one network (a plane's localizer or one of its backbones) over the folds asked for. Jobs share
+nothing but files, so they run in any order in any process, once the landmarks that they need are there.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Fitting one network on one fold after another, resumable at every epoch.
 
 A network is built and its step compiled once; each fold starts from fresh weights in the same
-graph, which saves a trace of 5 to 20 seconds a fold. After each epoch a checkpoint (weights, optimizer, epoch)
-and the history are written, so that a killed run goes on where it was.
+graph, which saves a trace of 5 to 20 seconds a fold. After each epoch a checkpoint (weights,
+optimizer, epoch) and the history are written, so that a killed run goes on where it was.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Asks an exported ensemble as a stranger would: this script imports TensorFlow and nothing of ours.
 
 Usage: answer.py MODEL REQUEST ANSWER. REQUEST is a TFRecord file with three records a study (sagittal T1,
-sagittal T2, axial T2; empty for a missing plane). ANSWER becomes a folder with one serialized tensor an output.
+sagittal T2, axial T2; empty for a missing plane). ANSWER is a folder; it gets a serialized tensor an output.
 """
 
 import sys
