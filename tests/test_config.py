@@ -1,0 +1,59 @@
+"""Configurations are read whole or refused with the field's name."""
+
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.config import default_config_path, dump_config, load_demo_config, load_plane_config
+from lumbar_tf.labels import Plane
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+@pytest.mark.parametrize("plane", Plane)
+def test_each_plane_has_a_configuration_of_two_backbones_at_least(plane: Plane) -> None:
+    config = load_plane_config(default_config_path(plane))
+    assert config.plane is plane
+    assert len(set(config.grader.backbones)) >= 2
+
+
+def test_a_dumped_configuration_reads_back_the_same(tmp_path: Path) -> None:
+    config = load_plane_config(CONFIGS / "sagittal_t2.yaml", overrides=["grader.training.epochs=3"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert load_plane_config(path) == config
+    assert config.grader.training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("grader.training.epochz=3", "grader.training.epochz"),
+        ("grader.training.epochs=many", "grader.training.epochs"),
+        ("grader.crop.num_slices=4", "num_slices must be odd"),
+        ("localizer=null", "localizer is required"),
+        ("grader.training.epochs", "key=value"),
+        ("seed.deeper=1", "seed"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(override: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        load_plane_config(CONFIGS / "sagittal_t2.yaml", overrides=[override])
+
+
+def test_an_override_reaches_into_a_list() -> None:
+    config = load_demo_config(CONFIGS / "demo.yaml", overrides=["planes.1.grader.crop.side_px=32"])
+    assert config.planes[1].grader.crop.side_px == 32
+    assert config.planes[0].grader.crop.side_px != 32
+
+
+def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("plane: !!python/object/apply:os.system ['true']\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="YAML"):
+        load_plane_config(path)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="absent.yaml"):
+        load_plane_config(tmp_path / "absent.yaml")
