@@ -100,7 +100,7 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
     patterns: dict[int, tf.Tensor] = {}
     for family in stacker.families:
         rows, levels = family_findings(family.family)
-        members = stacker.member_indices(family.family)
+        members = tf.constant(stacker.member_indices(family.family), tf.int32)
         mine = tf.gather(tf.gather(features, members, axis=0), rows, axis=2)
         is_there = tf.gather(tf.gather(is_finite[..., 0], members, axis=0), rows, axis=2)
         pattern = _pattern(family, is_there)

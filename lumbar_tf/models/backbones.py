@@ -158,12 +158,14 @@ def feature_pyramid(model: keras.Model, size_px: int) -> dict[int, Any]:
         Stride to symbolic tensor [n, size/stride, size/stride, channels].
     """
     pyramid: dict[int, Any] = {}
+    # Squeeze-and-excitation pools to one pixel on its side paths: that is no level of the pyramid.
+    largest = size_px // model.output.shape[1]
     for layer in model.layers[1:]:
         output = layer.output
         if isinstance(output, list) or len(output.shape) != 4 or output.shape[1] is None:
             continue
         stride, rest = divmod(size_px, output.shape[1])
-        if rest == 0 and stride >= 2 and stride & (stride - 1) == 0:
+        if rest == 0 and 2 <= stride <= largest and stride & (stride - 1) == 0:
             pyramid[stride] = output
     return dict(sorted(pyramid.items()))
 
@@ -176,9 +178,8 @@ def prepare_batch_norm(model: keras.Model, *, momentum: float, is_frozen: bool) 
         momentum: of the running mean and variance.
         is_frozen: keep the statistics, scale and shift that the weights came with.
     """
-    for layer in model.layers:
+    # keras-cv's blocks are layers that hold layers, so `model.layers` alone shows 7 of CSPDarkNet's 27.
+    for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
             layer.trainable = not is_frozen
-        elif isinstance(layer, keras.Model):
-            prepare_batch_norm(layer, momentum=momentum, is_frozen=is_frozen)
