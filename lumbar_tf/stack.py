@@ -25,9 +25,9 @@ class StackOptions(CommandOptions):
 
 def main(options: StackOptions) -> None:
     """Reads tables, stacks, writes, prints."""
+    from lumbar_tf.data.folds import read_fold_table
     from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.ensemble.blend import STACKER_NAME, stack_tables, write_blend
-    from lumbar_tf.ensemble.fold_table import read_fold_table
     from lumbar_tf.ensemble.oof import read_tables
     from lumbar_tf.evaluation.output import comparison_notes, comparison_table, make_console, write_scores
     from lumbar_tf.evaluation.scorecard import compare_blend

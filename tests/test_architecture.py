@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lumbar_tf"
 #: A room may import from rooms with a smaller number, and from itself.
 RANKS = {
     "labels": 0,
+    "files": 0,
     "progress": 0,
     "config": 1,
     "runners": 1,
@@ -28,6 +29,7 @@ COMMAND_RANK = 9
 #: Without a room's number: the package itself, for its version.
 WITHOUT_TENSORFLOW = (
     "labels.py",
+    "files.py",
     "progress.py",
     "config.py",
     "runners.py",

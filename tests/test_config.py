@@ -55,5 +55,5 @@ def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="absent.yaml"):
+    with pytest.raises(ValueError, match=r"absent\.yaml"):
         load_plane_config(tmp_path / "absent.yaml")

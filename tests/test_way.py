@@ -21,9 +21,9 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import dump_config
+from lumbar_tf.data.folds import read_fold_table
 from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.ensemble.bundle import ServedEnsemble, load_ensemble
-from lumbar_tf.ensemble.fold_table import read_fold_table
 from lumbar_tf.ensemble.members import ask_members
 from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.ensemble.stacking import Stacked, apply_stacker

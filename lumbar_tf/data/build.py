@@ -18,6 +18,7 @@ from lumbar_tf.data.coordinates import Coordinate, place_points, read_coordinate
 from lumbar_tf.data.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.data.tables import read_labels
+from lumbar_tf.files import file_sha256
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.sources import Source, read_source
 from lumbar_tf.imaging.study import Reject, RejectReason, Study
@@ -35,7 +36,7 @@ from lumbar_tf.records.manifest import (
     write_manifest,
 )
 from lumbar_tf.records.schema import SCHEMA_VERSION, encode_plane
-from lumbar_tf.records.shards import file_sha256, open_shard, shard_name
+from lumbar_tf.records.shards import open_shard, shard_name
 from lumbar_tf.runners import Runner, run_jobs
 
 

@@ -3,13 +3,17 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Severity
-from lumbar_tf.records.manifest import Manifest
-from lumbar_tf.records.shards import replace_atomically
+
+if TYPE_CHECKING:
+    # The manifest's module needs TensorFlow; stacking foreign tables must not.
+    from lumbar_tf.records.manifest import Manifest
 
 FOLDS_NAME = "folds.csv"
 _COLUMNS = ["study_id", "fold_id"]
@@ -101,7 +105,29 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
         writer.writerows(sorted(folds.items()))
 
 
-def read_folds(path: Path, manifest: Manifest) -> dict[str, int]:
+def read_fold_table(path: Path) -> dict[str, int]:
+    """Reads study_id,fold_id as it stands; further columns are allowed.
+
+    Raises:
+        ValueError: a column is absent, a study is given twice, or a fold is no whole number.
+    """
+    folds: dict[str, int] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {reader.fieldnames}.")
+        for row in reader:
+            study_id, text = row["study_id"], (row["fold_id"] or "").strip()
+            if study_id in folds or not text.isdecimal():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: a study must be given once, with a fold 0, 1, ... "
+                    f"Received: {study_id!r}, {text!r}."
+                )
+            folds[study_id] = int(text)
+    return folds
+
+
+def read_folds(path: Path, manifest: "Manifest") -> dict[str, int]:
     """Reads folds and checks them against the records.
 
     Args:
@@ -112,24 +138,18 @@ def read_folds(path: Path, manifest: Manifest) -> dict[str, int]:
         The fold of every study in the manifest.
 
     Raises:
-        ValueError: a column or a study is missing, a fold is no whole number, or a patient is in two.
+        ValueError: the table is at fault, a study has no fold, or a patient is in two.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [each for each in _COLUMNS if each not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path.name} must have the columns {_COLUMNS}. Missing: {missing}.")
-        texts = {row["study_id"]: row["fold_id"] for row in reader}
+    table = read_fold_table(path)
     folds: dict[str, int] = {}
     fold_of_group: dict[str, tuple[int, str]] = {}
     for study in manifest.studies:
-        text = texts.get(study.study_id)
-        if text is None or not text.isdecimal():
+        if study.study_id not in table:
             raise ValueError(
                 f"{path.name} must give a fold (0, 1, ...) to every study of the records. "
-                f"Received: {text!r} for {study.study_id}."
+                f"Received: none for {study.study_id}."
             )
-        fold = folds[study.study_id] = int(text)
+        fold = folds[study.study_id] = table[study.study_id]
         first_fold, first_study = fold_of_group.setdefault(study.patient_group, (fold, study.study_id))
         if fold != first_fold:
             raise ValueError(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, parse_row_id, row_id
-from lumbar_tf.records.shards import replace_atomically
 
 _COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "fold")
 #: Residuals beyond this are wrong levels, not noise, and are no model for the jitter of training, mm.

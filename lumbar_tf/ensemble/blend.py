@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.data.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.ensemble.fitting import fit_stacker, nested_predictions
-from lumbar_tf.ensemble.fold_table import deal_folds, write_fold_table
 from lumbar_tf.ensemble.oof import Members, OofTable, align, covered_studies, merge_folds, write_table
 from lumbar_tf.ensemble.stacking import Head, Stacked, Stacker, to_json
+from lumbar_tf.files import replace_atomically
 
-FOLDS_NAME = "folds.csv"
 STACKER_NAME = "stacker.json"
 OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
 #: What the two out-of-fold tables say in their `model` column.
@@ -55,7 +55,8 @@ def _assign_folds(
     known = merge_folds(tables, given)
     if not known:
         num_folds = min(_NUM_MADE_FOLDS, len(study_ids))
-        known = deal_folds(study_ids, labels, num_folds=num_folds, seed=seed)
+        # Nothing tells here which studies are of one patient: give a folds file where some are.
+        known = make_folds(study_ids, study_ids, labels, num_folds=num_folds, seed=seed)
     without = [study_id for study_id in study_ids if study_id not in known]
     if without:
         raise ValueError(
@@ -114,7 +115,6 @@ def write_blend(blend: Blend, out: Path) -> None:
             folds=blend.folds,
             model=MODEL_NAMES[head],
         )
-    write_fold_table(out / FOLDS_NAME, dict(zip(blend.study_ids, blend.folds.tolist(), strict=True)))
-    partial = out / f".{STACKER_NAME}.partial"
-    partial.write_text(to_json(blend.stacker), encoding="utf-8")
-    partial.replace(out / STACKER_NAME)
+    write_folds(out / FOLDS_NAME, dict(zip(blend.study_ids, blend.folds.tolist(), strict=True)))
+    with replace_atomically(out / STACKER_NAME) as temporary:
+        temporary.write_text(to_json(blend.stacker), encoding="utf-8")

@@ -14,10 +14,10 @@ from lumbar_tf.ensemble.graph import SIGNATURE, ServableEnsemble
 from lumbar_tf.ensemble.members import PlaneNetworks, load_networks
 from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME, find_plane_configs
 from lumbar_tf.ensemble.stacking import Stacker, from_json, to_json
+from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
 from lumbar_tf.records.manifest import package_versions
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.records.shards import file_sha256
 
 #: TF Serving leaves this folder of a version alone.
 _EXTRA = "assets.extra"

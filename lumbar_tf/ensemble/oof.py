@@ -7,7 +7,6 @@ over several files (a fold each), and one file may hold several models; a row gi
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import (
     FINDINGS,
     NUM_FINDINGS,
@@ -244,9 +244,7 @@ def write_table(
     """
     header = ["row_id", *PROBABILITY_COLUMNS]
     header += [name for name, value in (("fold", folds), ("model", model)) if value is not None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for index, study_id in enumerate(study_ids):
@@ -256,4 +254,3 @@ def write_table(
                 if not np.isnan(values).any():
                     numbers = [f"{value:.9g}" for value in values]
                     writer.writerow([row_id(study_id, finding), *numbers, *extra, *extra_model])
-    partial.replace(path)

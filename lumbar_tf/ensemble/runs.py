@@ -16,9 +16,9 @@ from pathlib import Path
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
 from lumbar_tf.data.folds import FOLDS_NAME, read_folds
+from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
-from lumbar_tf.records.shards import file_sha256, replace_atomically
 
 LOCALIZER = "localizer"
 WEIGHTS_NAME = "weights.weights.h5"

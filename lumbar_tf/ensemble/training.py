@@ -37,13 +37,13 @@ from lumbar_tf.ensemble.runs import (
     PlaneRun,
     landmark_tables,
 )
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Plane
 from lumbar_tf.models.fitter import Fitter, FoldData
 from lumbar_tf.models.grader import build_grader, log_probabilities
 from lumbar_tf.models.localizer import build_localizer, locate
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.models.strategy import StrategyName, choose_precision, choose_strategy
-from lumbar_tf.records.shards import replace_atomically
 
 #: The jitter where no localizer was measured (no point is annotated), mm.
 _DEFAULT_JITTER_MM = (2.0, 2.0, 2.0)

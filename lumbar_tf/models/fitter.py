@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
-from lumbar_tf.records.shards import replace_atomically
+from lumbar_tf.files import replace_atomically
 
 #: Reports one finished epoch: (epochs done, epochs in all, the epoch's row of the history).
 EpochReport = Callable[[int, int, dict[str, float]], None]

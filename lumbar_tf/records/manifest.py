@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lumbar_tf import __version__
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.study import Reject
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.records.shards import replace_atomically
 
 MANIFEST_NAME = "manifest.json"
 

@@ -61,21 +61,29 @@ def draw_table(figure: "SubFigure", result: StudyResult) -> None:
             marks = "".join(
                 _FLAG_MARKS[flag] for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set
             )
-            _draw_cell(axes, column, line, result.probability[row], marks)
+            is_prior = bool(result.flags[row, list(Flag).index(Flag.PRIOR_ONLY)])
+            _draw_cell(axes, column, line, result.probability[row], marks, is_prior=is_prior)
     _draw_legend(figure, result)
 
 
-def _draw_cell(axes: "Axes", column: int, line: int, probability: Floats, marks: str) -> None:
-    """Draws one finding: shaded by expected severity, a stacked bar, and three numbers in percent."""
+def _draw_cell(
+    axes: "Axes", column: int, line: int, probability: Floats, marks: str, *, is_prior: bool
+) -> None:
+    """Draws one finding: shaded by expected severity, a stacked bar, and three numbers in percent.
+
+    What no image supports is grey and names no grade, or a reader would take the prior for a finding.
+    """
     is_known = bool(np.isfinite(probability).all())
-    shade = _shade(expected_severity(probability)) if is_known else MISSING_COLOUR
+    is_graded = is_known and not is_prior
+    shade = _shade(expected_severity(probability)) if is_graded else MISSING_COLOUR
     axes.add_patch(_rectangle(column + 0.02, line + 0.03, 0.96, 0.94, shade, edge="0.75"))
     axes.text(column + 0.95, line + 0.17, marks, ha="right", va="center", fontsize=10, color="0.1")
     if not is_known:
         axes.text(column + 0.5, line + 0.5, "no answer", ha="center", va="center", fontsize=9, color="0.25")
         return
-    likeliest = int(np.argmax(probability))
-    axes.text(column + 0.06, line + 0.17, Severity(likeliest).title, ha="left", va="center", fontsize=7.5)
+    likeliest = int(np.argmax(probability)) if is_graded else None
+    words = "prior only" if likeliest is None else Severity(likeliest).title
+    axes.text(column + 0.06, line + 0.17, words, ha="left", va="center", fontsize=7.5)
     start = 0.06
     for severity, colour, x in zip(Severity, _SEVERITY_COLOURS, (0.06, 0.5, 0.94), strict=True):
         width = 0.88 * float(probability[severity])

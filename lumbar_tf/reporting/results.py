@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import FINDINGS, Flag, Severity, row_id
-from lumbar_tf.records.shards import replace_atomically
 
 Floats = NDArray[np.float32]
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Condition, Level, Plane, Side, finding_index
-from lumbar_tf.records.shards import replace_atomically
 from lumbar_tf.reporting.probability_table import MISSING_COLOUR, draw_table
 from lumbar_tf.reporting.results import StudyResult
 from lumbar_tf.reporting.views import Floats, View, choose_slice, cut_view

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar_tf.data.folds import make_folds, read_folds, write_folds
+from lumbar_tf.data.folds import make_folds, read_fold_table, read_folds, write_folds
 from lumbar_tf.records.manifest import BuildOptions, Manifest, StudyEntry
 
 
@@ -92,13 +92,35 @@ def test_folds_round_trip(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("study_id,fold_id\n1,0\n2,1\n", "study 1 in fold 0, study 2 of the same patient in fold 1"),
-        ("study_id,fold_id\n1,0\n", "None for 2"),
-        ("study_id,fold_id\n1,0\n2,x\n", "'x' for 2"),
-        ("study_id,fold_id\n1,0\n2,-1\n", "'-1' for 2"),
-        ("study_id,fold\n1,0\n2,0\n", "Missing: .*fold_id"),
+        ("study_id,fold_id\n1,0\n", "none for 2"),
+        ("study_id,fold_id\n1,0\n2,x\n", "line 3: .*'2', 'x'"),
+        ("study_id,fold_id\n1,0\n2,-1\n", "line 3: .*'2', '-1'"),
+        ("study_id,fold\n1,0\n2,0\n", "columns .*fold_id"),
     ],
 )
 def test_folds_that_break_the_rules_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "folds.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_folds(tmp_path / "folds.csv", _manifest({"1": "1", "2": "1"}))
+
+
+def test_a_fold_table_reads_back_as_written(tmp_path: Path) -> None:
+    folds = {"10": 1, "9": 0, "x_1": 4}
+    write_folds(tmp_path / "deep" / "folds.csv", folds)
+    assert read_fold_table(tmp_path / "deep" / "folds.csv") == folds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study_id,fold\n1,0\n", "fold_id"),
+        ("study_id,fold_id\n1,0\n1,0\n", "line 3"),
+        ("study_id,fold_id\n1,first\n", "'first'"),
+        ("study_id,fold_id\n1\n", "line 2"),
+    ],
+)
+def test_faults_of_a_fold_table_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_fold_table(path)

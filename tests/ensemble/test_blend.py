@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from lumbar_tf.data.folds import read_fold_table
 from lumbar_tf.ensemble.blend import FOLDS_NAME, OOF_NAMES, STACKER_NAME, stack_tables, write_blend
-from lumbar_tf.ensemble.fold_table import read_fold_table
 from lumbar_tf.ensemble.oof import OofTable, align, read_tables
 from lumbar_tf.ensemble.stacking import Head, apply_stacker, from_json
 

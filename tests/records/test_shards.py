@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.records.shards import file_sha256, open_shard, replace_atomically, shard_name
+from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.records.shards import open_shard, shard_name
 
 
 def test_a_shard_reads_back(tmp_path: Path) -> None:
