@@ -31,6 +31,8 @@ import fire.core
 import fire.decorators
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, validate_call
 
+from lumbar_tf.files import replace_atomically
+
 Options = TypeVar("Options")
 
 _DATA_FAULT = 1
@@ -55,6 +57,12 @@ class CommandOptions(BaseModel):
     """Base of a command's options: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def write_options(options: CommandOptions, folder: Path) -> None:
+    """Writes the options that made a result beside it, as `options.json`."""
+    with replace_atomically(folder / "options.json") as temporary:
+        temporary.write_text(options.model_dump_json(indent=1), encoding="utf-8")
 
 
 class UsageError(ValueError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
 
 
 class EvaluateOptions(CommandOptions):
@@ -43,6 +43,7 @@ def main(options: EvaluateOptions) -> None:
         seed=options.seed,
     )
     card = evaluated.card
+    write_options(options, options.out)
     console = make_console()
     console.print(scorecard_table(card, title=evaluated.title))
     console.print(cell_table((*card.families, *card.findings)))

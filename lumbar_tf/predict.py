@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from lumbar_tf.cli import CommandOptions, run_command
+from lumbar_tf.cli import CommandOptions, run_command, write_options
 from lumbar_tf.progress import progress_bar
 
 
@@ -40,6 +40,7 @@ def predict(options: PredictOptions) -> None:
         has_sheets=options.sheets,
         progress=lambda total: progress_bar("Grading", total),
     )
+    write_options(options, options.out)
     print(f"{len(prediction.results)} studies graded with {ensemble.path} -> {options.out}")
     for reason, count in Counter(each.reason.value for each in prediction.rejects).items():
         print(f"  {reason}: {count}")

@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
 
 
 class StackOptions(CommandOptions):
@@ -39,6 +39,7 @@ def main(options: StackOptions) -> None:
     rows = compare_blend(blend)
     write_blend(blend, options.out)
     write_scores(rows, options.out)
+    write_options(options, options.out)
     console = make_console()
     console.print(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
     for note in comparison_notes(rows, num_uncovered=blend.num_uncovered):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import Plane
 from lumbar_tf.runners import Runner, run_jobs
@@ -86,6 +86,7 @@ def train(options: TrainOptions) -> None:
 
     run = open_run(config, records=options.records, runs=options.runs, folds_path=options.folds)
     folds = _chosen_folds(options, run)
+    write_options(options, run.directory)
     shared = {
         "strategy": StrategyName(options.strategy),
         "threads": max((os.cpu_count() or 1) // options.workers, 1) if options.workers > 1 else None,
