@@ -17,6 +17,10 @@ from lumbar_tf.runners import run_jobs
 
 #: Held-out ids start here, so that no id is in both cohorts.
 _FIRST_HELD_OUT_ID = 800000001
+#: Sheets to look at; drawing takes about as long as grading.
+_MAX_SHEETS = 6
+#: Tells a folder that the demo may empty from any other.
+_MARKER_NAME = "lumbar_tf_demo.yaml"
 
 
 class DemoOptions(CommandOptions):
@@ -55,9 +59,9 @@ class Stopwatch:
 def demo(options: DemoOptions) -> None:
     """Runs all stages and prints times and scores."""
     config = load_demo_config(options.config, overrides=options.set)
-    marker = options.out / "demo.yaml"
-    if options.out.exists() and not marker.is_file():
-        raise ValueError(f"--out must be absent or an earlier demo's folder. Received: {options.out}.")
+    marker = options.out / _MARKER_NAME
+    if options.out.exists() and not marker.is_file() and any(options.out.iterdir()):
+        raise ValueError(f"--out must be absent, empty or an earlier demo's folder. Received: {options.out}.")
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
     marker.write_text(dump_config(config), encoding="utf-8")
@@ -148,6 +152,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
             options.out / "held_out",
             ServedEnsemble(path),
             options.out / "predictions",
+            max_sheets=_MAX_SHEETS,
             progress=lambda total: progress_bar("Grading", total),
         )
 

@@ -37,7 +37,7 @@ def predict(options: PredictOptions) -> None:
         options.study,
         ensemble,
         options.out,
-        has_sheets=options.sheets,
+        max_sheets=None if options.sheets else 0,
         progress=lambda total: progress_bar("Grading", total),
     )
     write_options(options, options.out)

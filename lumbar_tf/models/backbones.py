@@ -78,6 +78,20 @@ def _csp_darknet(channels: tuple[int, ...], depth: tuple[int, ...]) -> Callable[
     return build
 
 
+def _densenet(repeats: tuple[int, ...], growth: int) -> Callable[..., keras.Model]:
+    def build(input_shape: tuple[int, int, int], weights: None) -> keras.Model:
+        import keras_cv
+
+        return keras_cv.models.DenseNetBackbone(
+            stackwise_num_repeats=list(repeats),
+            include_rescaling=False,
+            growth_rate=growth,
+            input_shape=input_shape,
+        )
+
+    return build
+
+
 BACKBONES: dict[str, Backbone] = {
     "mobilenet_v2": Backbone(_applications("MobileNetV2"), _to_symmetric, True),
     "mobilenet_v3_small": Backbone(
@@ -91,8 +105,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet18_v2": Backbone(_resnet_v2((64, 128, 256, 512), (2, 2, 2, 2)), _to_symmetric, False),
     "csp_darknet_s": Backbone(_csp_darknet((64, 128, 256, 512), (1, 3, 3, 1)), _to_symmetric, False),
     # Narrow ones, for a laptop and for small synthetic cohorts.
-    "resnet10_v2": Backbone(_resnet_v2((64, 64), (2, 2)), _to_symmetric, False),
-    "mobilenet_narrow": Backbone(_applications("MobileNet", alpha=0.25), _to_symmetric, True),
+    "densenet_narrow": Backbone(_densenet((2, 3, 3), 16), _to_symmetric, False),
     "csp_darknet_narrow": Backbone(_csp_darknet((16, 32, 64, 96), (1, 1, 1, 1)), _to_symmetric, False),
 }
 

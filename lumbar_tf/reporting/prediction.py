@@ -49,7 +49,7 @@ def predict_source(
     ensemble: ServedEnsemble,
     out: Path,
     *,
-    has_sheets: bool = True,
+    max_sheets: int | None = None,
     study_ids: frozenset[str] | None = None,
     progress: ProgressMaker = silent_progress,
 ) -> Prediction:
@@ -62,7 +62,7 @@ def predict_source(
         ensemble: the exported model.
         out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `results.json`
             and `sheets/<study>.png`.
-        has_sheets: whether to draw them.
+        max_sheets: draw no more than so many; None draws one a study.
         study_ids: only these.
         progress: shows it.
 
@@ -80,7 +80,7 @@ def predict_source(
             continue
         result = grade_study(ensemble, study)
         results.append(result)
-        if has_sheets:
+        if max_sheets is None or len(results) <= max_sheets:
             draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
     if not results:
         reasons = sorted({each.reason.value for each in rejects})

@@ -26,7 +26,7 @@ TRAINING = TrainingConfig(
     epochs=1, batch_studies=2, learning_rate=1e-3, augmentation=AugmentationConfig(shift_mm=2, drop_slice=0.2)
 )
 LOCALIZER = LocalizerConfig(
-    backbone="resnet10_v2", side_mm=64.0, side_px=32, supersample=1, num_slices=5, training=TRAINING
+    backbone="csp_darknet_narrow", side_mm=64.0, side_px=32, supersample=1, num_slices=5, training=TRAINING
 )
 FORAMINA = CropLayout(Plane.SAGITTAL_T1, (Family.FORAMINAL,))
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
