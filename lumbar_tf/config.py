@@ -170,7 +170,7 @@ class PlaneConfig(_Config):
     """
 
     plane: Plane
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2_000_000)] = 0
     mixed_precision: Literal["auto", "off"] = "auto"
     localizer: LocalizerConfig | None = None
     grader: GraderConfig

@@ -40,7 +40,8 @@ def predict(options: PredictOptions) -> None:
         max_sheets=None if options.sheets else 0,
         progress=lambda total: progress_bar("Grading", total),
     )
-    write_options(options, options.out)
+    # The path may hold a name that is not ours to keep.
+    write_options(options.model_copy(update={"study": Path(options.study.name)}), options.out)
     print(f"{len(prediction.results)} studies graded with {ensemble.path} -> {options.out}")
     for reason, count in Counter(each.reason.value for each in prediction.rejects).items():
         print(f"  {reason}: {count}")

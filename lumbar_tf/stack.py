@@ -9,7 +9,7 @@ from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, wr
 class StackOptions(CommandOptions):
     """Fits the stacker to out-of-fold tables, and scores it on folds that it has not seen.
 
-    --oof      a pattern such as 'runs/**/oof*.csv': CSV tables row_id,normal_mild,moderate,severe, with
+    --oof      a pattern such as 'runs/*/*/oof.csv': CSV tables row_id,normal_mild,moderate,severe, with
                fold and model where they are ours; a foreign table's model is called after its file
     --labels   the label table train.csv, or several with commas between them (default train.csv)
     --folds    a CSV study_id,fold_id; without it the tables' own folds, or new ones

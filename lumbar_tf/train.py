@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
@@ -47,7 +47,7 @@ class TrainOptions(CommandOptions):
     folds: Path | None = None
     runs: Path = Path("runs")
     weights: CommaList = ()
-    strategy: str = "auto"
+    strategy: Literal["auto", "mirrored", "tpu"] = "auto"
     workers: PositiveInt = 1
     runner: Runner = Runner.LOCAL
 
@@ -71,6 +71,10 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
             overrides.append(f"localizer.training.weights.{name}={value}")
     path = options.config or default_config_path(options.plane)
     config = load_plane_config(path, overrides=overrides)
+    known = {*config.grader.backbones, *([config.localizer.backbone] if config.localizer else [])}
+    for each in options.weights:
+        if each.partition(":")[0] not in known:
+            raise UsageError(f"--weights must name one of {', '.join(sorted(known))}. Received: {each!r}.")
     if config.plane is not options.plane:
         raise UsageError(f"{path} configures {config.plane.value}, not --plane={options.plane.value}.")
     return config

@@ -21,7 +21,7 @@ from lumbar_tf.data.tables import read_labels
 from lumbar_tf.files import file_sha256
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.sources import Source, read_source
-from lumbar_tf.imaging.study import Reject, RejectReason, Study
+from lumbar_tf.imaging.study import Reject, Study, no_slices
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.manifest import (
@@ -211,7 +211,7 @@ def _build_shards(job: ShardJob) -> ShardResult:
             study = read_study(item.folder, item.series_planes, study_id=item.study_id)
             rejects.extend(study.rejects)
             if not study.planes:
-                rejects.append(_no_slices(item.study_id))
+                rejects.append(no_slices(item.study_id))
                 continue
             points, faults = place_points(item.study_id, study.planes, item.coordinates)
             rejects.extend(faults)
@@ -232,10 +232,6 @@ def _encode_study(
 ) -> Iterator[tuple[Plane, bytes]]:
     for plane, slices in study.planes.items():
         yield plane, encode_plane(study.study_id, plane, slices, labels=labels, points=points)
-
-
-def _no_slices(study_id: str) -> Reject:
-    return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
 
 
 def _describe_shard(out: Path, plane: Plane, name: str, study_ids: Sequence[str]) -> Shard:

@@ -6,7 +6,6 @@ They take a parsed record (`lumbar_tf.records.schema.parse_example`) and points 
 (see `lumbar_tf.imaging.geometry.canonical_axes`), so the scanner's storage order does not matter.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -22,6 +21,8 @@ Record = dict[str, tf.Tensor]
 _MARGIN_PX = 8.0
 #: Larger than any distance in a patient, in mm: keeps slices that do not hold the point from winning.
 _FAR_MM = 1.0e4
+#: sin(64 degrees): L5/S1 blocks are not tilted farther, and beyond it a slice is coronal.
+_STEEPEST_AXIAL = 0.9
 _SLICE_KEYS = (
     "slices/scale",
     "slices/offset",
@@ -111,12 +112,33 @@ def _patient_to_pixel(record: Record, point: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return column, row
 
 
+def _holds(record: Record, points: tf.Tensor) -> tf.Tensor:
+    """Tells which slices' images hold the foot of each point, bool [P, N]."""
+    column, row = _patient_to_pixel(record, points)
+    last_column = tf.cast(record["slices/columns"], tf.float32) - 1
+    last_row = tf.cast(record["slices/rows"], tf.float32) - 1
+    return (
+        (column > -_MARGIN_PX)
+        & (row > -_MARGIN_PX)
+        & (column < last_column + _MARGIN_PX)
+        & (row < last_row + _MARGIN_PX)
+    )
+
+
+def _lies_in(record: Record, plane: Plane) -> tf.Tensor:
+    """Tells which slices lie as the plane's do, bool [N]: a table may name a coronal series axial."""
+    normals = tf.abs(slice_normals(record))
+    is_sagittal = tf.equal(tf.argmax(normals, axis=-1), 0)
+    return is_sagittal if plane.is_sagittal else ~is_sagittal & (normals[:, 1] < _STEEPEST_AXIAL)
+
+
 def select_slices(
     record: Record,
     points: tf.Tensor,
     *,
     num_slices: int,
     max_distance_mm: float,
+    plane: Plane,
     reverse: tf.Tensor,
 ) -> Selection:
     """Chooses the slice nearest to each point and its neighbours in the same orientation group.
@@ -128,6 +150,7 @@ def select_slices(
         points: float32 [P, 3], LPS mm; NaN chooses nothing.
         num_slices: S, odd.
         max_distance_mm: a point farther than this from every slice that holds it chooses nothing.
+        plane: slices that do not lie as the plane's do are passed over.
         reverse: bool [P], whether to list slices against the normal (a right side's sagittals).
 
     Returns:
@@ -135,16 +158,10 @@ def select_slices(
     """
     known = tf.reduce_all(tf.math.is_finite(points), axis=-1)
     points = tf.where(known[:, tf.newaxis], points, 0.0)
-    column, row = _patient_to_pixel(record, points)
-    inside = (
-        (column > -_MARGIN_PX)
-        & (row > -_MARGIN_PX)
-        & (column < tf.cast(record["slices/columns"], tf.float32) - 1 + _MARGIN_PX)
-        & (row < tf.cast(record["slices/rows"], tf.float32) - 1 + _MARGIN_PX)
-    )
     relative = record["slices/position"][tf.newaxis] - points[:, tf.newaxis]
     offset = tf.reduce_sum(relative * slice_normals(record)[tf.newaxis], axis=-1)
-    distance = tf.abs(offset) + tf.where(inside, 0.0, _FAR_MM)
+    is_usable = _holds(record, points) & _lies_in(record, plane)[tf.newaxis]
+    distance = tf.abs(offset) + tf.where(is_usable, 0.0, _FAR_MM)
     nearest = tf.argmin(distance, axis=-1, output_type=tf.int32)
     found = known & (tf.reduce_min(distance, axis=-1) <= max_distance_mm)
 
@@ -156,7 +173,11 @@ def select_slices(
     index = tf.clip_by_value(index, 0, count - 1)
     group = record["slices/group"]
     same = tf.equal(tf.gather(group, index), tf.gather(group, nearest)[:, tf.newaxis])
-    mask = found[:, tf.newaxis] & in_range & same
+    # Of a record that keeps some slices only, the next one may come from far away.
+    order = record.get("slices/order", tf.range(count))
+    step = tf.gather(order, index) - tf.gather(order, nearest)[:, tf.newaxis]
+    is_next = tf.equal(step, steps[tf.newaxis] * sign)
+    mask = found[:, tf.newaxis] & in_range & same & is_next
     offset = tf.gather(offset, index, batch_dims=1) * tf.cast(sign, tf.float32)
     return Selection(index=index, mask=mask, offset_mm=tf.where(mask, offset, 0.0))
 
@@ -189,13 +210,14 @@ def keep_slices(record: Record, index: tf.Tensor) -> Record:
     )
     return {
         **kept,
+        "slices/order": unique,
         "pixels": pixels,
         "series/low": record["series/low"],
         "series/high": record["series/high"],
     }
 
 
-def _affine(
+def crop_affine(
     record: Record,
     index: tf.Tensor,
     centre: tf.Tensor,
@@ -233,7 +255,7 @@ def _affine(
     return tf.stack([*column, *row, zero, zero], axis=-1)
 
 
-def _resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) -> tf.Tensor:
+def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) -> tf.Tensor:
     """Interpolates once and scales to the series' intensity range: float32 [K, size_px, size_px]."""
     images = tf.cast(tf.gather(record["pixels"], index), tf.float32)[..., tf.newaxis]
     crops = tf.raw_ops.ImageProjectiveTransformV3(
@@ -287,6 +309,7 @@ def cut_crops(
         points,
         num_slices=config.num_slices,
         max_distance_mm=config.max_distance_mm,
+        plane=plane,
         reverse=reverse,
     )
     index = tf.reshape(selection.index, [-1])
@@ -295,7 +318,7 @@ def cut_crops(
         turned = tf.repeat(tf.where(is_right, -1.0, 1.0), config.num_slices)
         right = right * turned[:, tf.newaxis]
     centre = tf.repeat(tf.where(tf.math.is_finite(points), points, 0.0), config.num_slices, axis=0)
-    affine = _affine(
+    affine = crop_affine(
         record,
         index,
         centre,
@@ -304,125 +327,11 @@ def cut_crops(
         size_px=config.side_px,
         warp=warp,
     )
-    image = _resample(record, index, affine, config.side_px)
+    image = resample(record, index, affine, config.side_px)
     image = tf.reshape(image, [len(sides), config.num_slices, config.side_px, config.side_px])
     mask = selection.mask
     return Crops(
         image=tf.where(mask[..., tf.newaxis, tf.newaxis], image, 0.0),
         mask=mask,
         offset_mm=selection.offset_mm,
-    )
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """The field of view that a localizer searches.
-
-    Attributes:
-        side_mm: edge length in patient space.
-        side_px: edge length in pixels.
-        supersample: finer sampling before averaging.
-        num_slices: S, slices of the stack.
-    """
-
-    side_mm: float
-    side_px: int
-    supersample: int
-    num_slices: int
-
-
-class Field(NamedTuple):
-    """What a localizer sees of one study.
-
-    Attributes:
-        image: float32 [S, side_px, side_px].
-        mask: bool [S].
-        lateral_mm: float32 [S], patient x of each slice relative to the stack's middle (+ is left).
-        origin: float32 [S, 3], LPS mm of the field's centre in each slice.
-        right, down: float32 [S, 3], patient vectors of one FIELD pixel to the right and down.
-    """
-
-    image: tf.Tensor
-    mask: tf.Tensor
-    lateral_mm: tf.Tensor
-    origin: tf.Tensor
-    right: tf.Tensor
-    down: tf.Tensor
-
-
-def _centres(record: Record) -> tf.Tensor:
-    """Returns the patient position of each image's middle, LPS mm, float32 [N, 3]."""
-    across = (tf.cast(record["slices/columns"], tf.float32) - 1) / 2 * record["slices/column_spacing_mm"]
-    downwards = (tf.cast(record["slices/rows"], tf.float32) - 1) / 2 * record["slices/row_spacing_mm"]
-    return (
-        record["slices/position"]
-        + record["slices/row_direction"] * across[:, tf.newaxis]
-        + record["slices/column_direction"] * downwards[:, tf.newaxis]
-    )
-
-
-def select_stack(record: Record, num_slices: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Chooses slices evenly from the record's largest stack.
-
-    The choice is symmetric: a stack read from the other end gives the same slices. Where one of two
-    middle slices must be taken, it is the one nearer to the patient's x = 0.
-
-    Args:
-        record: parsed record with N >= 1 slices.
-        num_slices: S.
-
-    Returns:
-        index int32 [S] and mask bool [S]; a smaller stack fills the first places.
-    """
-    group = record["slices/group"]
-    sizes = tf.math.bincount(tf.cast(group, tf.int32))
-    largest = tf.cast(tf.argmax(sizes), group.dtype)
-    members = tf.cast(tf.where(tf.equal(group, largest))[:, 0], tf.int32)
-    count = tf.shape(members)[0]
-    last = tf.cast(count - 1, tf.float32)
-    even = tf.linspace(0.0, 1.0, num_slices) * last if num_slices > 1 else tf.reshape(last / 2, [1])
-    # Halves are rounded towards the middle from both ends, which keeps the choice symmetric.
-    even = tf.cast(tf.round(even + 1e-3 * tf.sign(last / 2 - even)), tf.int32)
-    if num_slices % 2 == 1:
-        lower, upper = (count - 1) // 2, count // 2
-        lateral = tf.abs(tf.gather(_centres(record)[:, 0], members))
-        middle = tf.where(lateral[upper] < lateral[lower], upper, lower)
-        even = tf.where(tf.range(num_slices) == num_slices // 2, middle, even)
-    place = tf.where(count <= num_slices, tf.range(num_slices), even)
-    mask = place < count
-    return tf.gather(members, tf.minimum(place, count - 1)), mask
-
-
-def cut_field(record: Record, *, spec: FieldSpec, warp: Warp) -> Field:
-    """Cuts the field of view of one sagittal study, around each slice's own image centre.
-
-    Args:
-        record: from `keep_slices` of what `select_stack` chose (or of more).
-        spec: the field.
-        warp: augmentation, or `identity_warp()`.
-
-    Returns:
-        The field. Its patient coordinates include the warp, so targets need no change.
-    """
-    index, mask = select_stack(record, spec.num_slices)
-    axes = plane_axes(tf.gather(slice_normals(record), index), is_sagittal=True)
-    centre = tf.gather(_centres(record), index)
-    fine_px = spec.side_px * spec.supersample
-    affine = _affine(record, index, centre, axes, pitch_mm=spec.side_mm / fine_px, size_px=fine_px, warp=warp)
-    image = _resample(record, index, affine, fine_px)
-    if spec.supersample > 1:
-        image = tf.nn.avg_pool2d(image[..., tf.newaxis], spec.supersample, spec.supersample, "VALID")[..., 0]
-    image = tf.ensure_shape(image, [spec.num_slices, spec.side_px, spec.side_px])
-    lateral = centre[:, 0]
-    weight = tf.cast(mask, tf.float32)
-    lateral = (lateral - tf.reduce_sum(lateral * weight) / tf.reduce_sum(weight)) * weight
-    right, down = axes
-    pitch_mm = spec.side_mm / spec.side_px
-    return Field(
-        image=tf.where(mask[:, tf.newaxis, tf.newaxis], image, 0.0),
-        mask=mask,
-        lateral_mm=lateral,
-        origin=centre + right * warp.shift_mm[0] + down * warp.shift_mm[1],
-        right=(right * warp.matrix[0, 0] + down * warp.matrix[1, 0]) * pitch_mm,
-        down=(right * warp.matrix[0, 1] + down * warp.matrix[1, 1]) * pitch_mm,
     )

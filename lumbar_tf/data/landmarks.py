@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, parse_row_id, row_id
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, finding_index, parse_row_id, row_id
 
 _COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "fold")
 #: Residuals beyond this are wrong levels, not noise, and are no model for the jitter of training, mm.
@@ -48,14 +48,18 @@ def write_landmarks(path: Path, table: LandmarkTable) -> None:
                 writer.writerow([row_id(study, FINDINGS[row]), *numbers, table.fold])
 
 
-def read_landmarks(paths: Iterable[Path]) -> dict[str, Points]:
+def read_landmarks(paths: Iterable[Path], *, folds: Mapping[str, int] | None = None) -> dict[str, Points]:
     """Reads tables and lays them into the 25 rows.
+
+    Args:
+        paths: tables as `write_landmarks` writes them.
+        folds: fold by study; a landmark found by a localizer of another fold is refused.
 
     Returns:
         float32 [25, 3] by study, LPS mm, NaN where no table points.
 
     Raises:
-        ValueError: a column is missing or a number is none; names file and row.
+        ValueError: a column is missing, a number is none, or a study is in another fold; names file and row.
     """
     points: dict[str, Points] = {}
     for path in paths:
@@ -65,9 +69,16 @@ def read_landmarks(paths: Iterable[Path]) -> dict[str, Points]:
                 raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {reader.fieldnames}.")
             for row in reader:
                 study, finding = parse_row_id(row["row_id"])
+                if folds is not None and str(folds.get(study, row["fold"])) != row["fold"]:
+                    raise ValueError(
+                        f"{path}: a landmark must come from the fold that held its study out. Received: "
+                        f"study {study}, fold {row['fold']} against {folds[study]}."
+                    )
                 table = points.setdefault(study, np.full((NUM_FINDINGS, 3), np.nan, np.float32))
                 try:
-                    table[FINDINGS.index(finding)] = [float(row[name]) for name in _COLUMNS[1:4]]
+                    table[finding_index(finding.condition, finding.level)] = [
+                        float(row[name]) for name in _COLUMNS[1:4]
+                    ]
                 except ValueError as error:
                     raise ValueError(
                         f"{path}, row {row['row_id']}: coordinates must be numbers. {error}"

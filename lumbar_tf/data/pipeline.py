@@ -17,16 +17,13 @@ from lumbar_tf.data.anchors import CropLayout, anchor_points
 from lumbar_tf.data.augment import augment_crops, random_intensity, random_warp
 from lumbar_tf.data.crops import (
     Crops,
-    Field,
-    FieldSpec,
     Record,
     cut_crops,
-    cut_field,
     identity_warp,
     keep_slices,
     select_slices,
-    select_stack,
 )
+from lumbar_tf.data.fields import Field, FieldSpec, cut_field, select_stack
 from lumbar_tf.labels import NUM_FINDINGS
 from lumbar_tf.records.schema import parse_example
 
@@ -96,6 +93,7 @@ def _keep_for_crops(record: Record, layout: CropLayout, crop: CropConfig, *, sla
         anchors,
         num_slices=crop.num_slices + 2 * slack,
         max_distance_mm=crop.max_distance_mm + 20.0 * slack,
+        plane=layout.plane,
         reverse=tf.zeros(len(layout.sides), tf.bool),
     )
     index = tf.boolean_mask(selection.index, selection.mask)

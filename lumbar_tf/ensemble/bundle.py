@@ -9,10 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from lumbar_tf.config import dump_config
+from lumbar_tf.config import PlaneConfig, dump_config
 from lumbar_tf.ensemble.graph import SIGNATURE, ServableEnsemble
 from lumbar_tf.ensemble.members import PlaneNetworks, load_networks
-from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME, find_plane_configs
+from lumbar_tf.ensemble.runs import LOCALIZER, OOF_NAME, WEIGHTS_NAME, find_plane_configs
 from lumbar_tf.ensemble.stacking import Stacker, from_json, to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
@@ -44,6 +44,12 @@ def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
         ValueError: a member's plane or weights are missing.
     """
     stacker = from_json(stacker_path.read_text(encoding="utf-8"))
+    foreign = [each for each in stacker.members if "/" not in each]
+    if foreign:
+        raise ValueError(
+            f"Only members that were trained here can be exported. {stacker_path} stacks "
+            f"{', '.join(foreign)}."
+        )
     configs = find_plane_configs(runs)
     needed = {parse_plane(source) for source in stacker.sources}
     missing = [plane.value for plane in needed if plane not in configs]
@@ -51,9 +57,15 @@ def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{runs} must hold a run of {names}, which {stacker_path} stacks.")
     # A sagittal plane without a member still locates for the axial one.
-    wanted = [plane for plane in configs if plane in needed or configs[plane].localizer is not None]
+    wanted = [plane for plane in configs if plane in needed or _is_located(runs, plane, configs[plane])]
     networks = {plane: load_networks(runs, configs[plane], stacker.members) for plane in wanted}
     return LoadedEnsemble(networks, stacker)
+
+
+def _is_located(runs: Path, plane: Plane, config: PlaneConfig) -> bool:
+    """Whether a plane's localizer and graders are done: then its points were in the out-of-fold crops."""
+    members = [runs / plane.value / each / OOF_NAME for each in config.grader.backbones]
+    return config.localizer is not None and all(path.is_file() for path in members)
 
 
 def next_version(models: Path) -> int:

@@ -111,7 +111,8 @@ def _origin(run: PlaneRun, manifest: Manifest, folds_path: Path) -> dict[str, ob
 
 def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
     path = run.directory / "run.json"
-    if path.is_file():
+    # Until a fold was begun nothing depends on the folder: a call that failed may be put right.
+    if path.is_file() and any(run.directory.glob("*/fold*")):
         known = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key, value in origin.items() if key.endswith("sha256") and known.get(key) != value]
         if changed:

@@ -163,6 +163,7 @@ def _train_localizer(job: TrainingJob) -> None:
         if (directory / LANDMARKS_NAME).is_file():
             continue
         source, held_out = _sources(run, fold)
+        _check_annotated(run, source, fold)
         seed = _fold_seed(job, fold)
         evaluation = make_localizer_eval_dataset(
             held_out, rows=rows, config=config, batch_studies=training.batch_studies
@@ -175,6 +176,15 @@ def _train_localizer(job: TrainingJob) -> None:
         fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
         _write_landmarks(job, fitter.model, evaluation, fold)
     _write_localizer_error(job)
+
+
+def _check_annotated(run: PlaneRun, source: RecordSource, fold: int) -> None:
+    rows = list(localizer_rows(run.config.plane))
+    if not any(np.isfinite(points[rows]).all(axis=-1).any() for points in read_points(source).values()):
+        raise ValueError(
+            "A localizer needs annotated points (train_label_coordinates.csv). Received: none in the "
+            f"training studies of {run.config.plane.value}, fold {fold}."
+        )
 
 
 def _write_landmarks(job: TrainingJob, model: tf.keras.Model, dataset: tf.data.Dataset, fold: int) -> None:
@@ -214,7 +224,7 @@ def predicted_landmarks(run: PlaneRun) -> dict[str, Points]:
     """Returns the held-out landmarks of all studies, float32 [25, 3] by study, LPS mm.
 
     Raises:
-        ValueError: no localizer was trained.
+        ValueError: no localizer was trained, or one was trained on other folds.
     """
     paths = landmark_tables(run.runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1))
     if not paths:
@@ -222,7 +232,7 @@ def predicted_landmarks(run: PlaneRun) -> dict[str, Points]:
             f"The crops of {run.config.plane.value} need the landmarks of a sagittal plane, and {run.runs} "
             "holds none. Run python -m lumbar_tf.train --plane=sagittal_t2 first."
         )
-    tables = read_landmarks(paths)
+    tables = read_landmarks(paths, folds=run.folds)
     if not tables:
         return {}
     points = np.stack(list(tables.values()))

@@ -20,6 +20,8 @@ Vector = NDArray[np.float64]
 #: Normals closer than this (0.99985 = 1 degree) belong to one orientation group. Scanner tilt between
 #: the blocks of one axial lumbar series is 5 degrees and more; within a block it is exactly 0.
 SAME_ORIENTATION_COSINE = 0.99985
+#: Shorter than this a projected axis has no direction that can be trusted.
+_NO_DIRECTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ def canonical_axes(normal: Vector, *, is_sagittal: bool) -> tuple[Vector, Vector
     down_hint = np.array([0.0, 0.0, -1.0]) if is_sagittal else np.array([0.0, 1.0, 0.0])
     right_hint = np.array([0.0, 1.0, 0.0]) if is_sagittal else np.array([1.0, 0.0, 0.0])
     down = down_hint - normal * (down_hint @ normal)
+    if np.linalg.norm(down) < _NO_DIRECTION:
+        # A coronal slice that a table calls axial, or the like: any upright view will do.
+        down_hint = np.array([0.0, 1.0, 0.0]) if is_sagittal else np.array([0.0, 0.0, -1.0])
+        down = down_hint - normal * (down_hint @ normal)
     down = down / np.linalg.norm(down)
     right = np.cross(down, normal)
     if right @ right_hint < 0:

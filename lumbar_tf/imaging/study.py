@@ -54,6 +54,11 @@ class Reject:
     message: str
 
 
+def no_slices(study_id: str) -> Reject:
+    """Returns what is said of a study of which nothing could be used."""
+    return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
+
+
 @dataclass(frozen=True, eq=False)
 class Slice:
     """One image in patient space.

@@ -19,12 +19,12 @@ _TORCH_VARIANCE = (0.229**2, 0.224**2, 0.225**2)
 
 
 def _to_symmetric() -> keras.Layer:
-    """[0, 1] to [-1, 1]: MobileNet, EfficientNetV2."""
+    """[0, 1] to [-1, 1]: MobileNet, and all that start from nothing."""
     return keras.layers.Rescaling(2.0, -1.0)
 
 
 def _to_torch() -> keras.Layer:
-    """[0, 1] to zero mean and unit variance on ImageNet: DenseNet, ConvNeXt."""
+    """[0, 1] to zero mean and unit variance on ImageNet: DenseNet, ConvNeXt, EfficientNetV2-B."""
     return keras.layers.Normalization(mean=_TORCH_MEAN, variance=_TORCH_VARIANCE)
 
 
@@ -98,7 +98,7 @@ BACKBONES: dict[str, Backbone] = {
         _applications("MobileNetV3Small", include_preprocessing=False), _to_symmetric, True
     ),
     "efficientnet_v2_b0": Backbone(
-        _applications("EfficientNetV2B0", include_preprocessing=False), _to_symmetric, True
+        _applications("EfficientNetV2B0", include_preprocessing=False), _to_torch, True
     ),
     "densenet121": Backbone(_applications("DenseNet121"), _to_torch, True),
     "convnext_tiny": Backbone(_applications("ConvNeXtTiny", include_preprocessing=False), _to_torch, True),

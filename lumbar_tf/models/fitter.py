@@ -2,7 +2,8 @@
 
 A network is built and its step compiled once; each fold starts from fresh weights in the same
 graph, which saves a trace of 5 to 20 seconds a fold. After each epoch a checkpoint (weights,
-optimizer, epoch) and the history are written, so that a killed run goes on where it was.
+optimizer, epoch) and the history are written, so that a killed run goes on where it was. The data
+stream starts anew then: order and augmentation are not those of an undisturbed run.
 """
 
 import json
@@ -72,9 +73,10 @@ class Fitter:
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             # jit_compile under MirroredStrategy fails with Keras 3, so XLA is not asked for here.
             self.model.compile(optimizer, loss=loss, jit_compile=False)
-            # Built now, or the first step would be traced twice: once to make the optimizer's variables.
-            optimizer.build(self.model.trainable_variables)
-            self._fresh_state = [variable.numpy() for variable in optimizer.variables]
+            # Under mixed_float16 `compile` wraps the optimizer in loss scaling: the model's own is meant from
+            # here on. Built now, or the first step would be traced twice: once to make its variables.
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._fresh_state = [variable.numpy() for variable in self.model.optimizer.variables]
 
     def fit(self, data: FoldData, directory: Path, *, seed: int, report: EpochReport | None = None) -> None:
         """Trains one fold, or what is left of it, and leaves the weights in `model`.

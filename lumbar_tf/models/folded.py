@@ -44,7 +44,7 @@ class FoldedNetwork:
             with keras.StatelessScope(state_mapping=pairs):
                 return self._model(inputs, training=False)
 
-        # Variables and not their values: reading happens inside the traced function.
+        # Read here, inside the traced function, so that the export keeps them as variables.
         return tf.map_fn(
             ask,
             tuple(variable.read_value() for variable in self.parameters),

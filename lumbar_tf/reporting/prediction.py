@@ -8,7 +8,7 @@ from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.ensemble.bundle import ServedEnsemble
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.sources import read_source
-from lumbar_tf.imaging.study import Reject, Study
+from lumbar_tf.imaging.study import Reject, Study, no_slices
 from lumbar_tf.labels import Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
@@ -25,7 +25,7 @@ class Prediction:
     """What became of a source.
 
     Attributes:
-        results: one a study that could be read.
+        results: one a study; flagged as prior only where nothing could be read.
         rejects: files and studies that could not be used.
     """
 
@@ -70,19 +70,22 @@ def predict_source(
         The results.
 
     Raises:
-        ValueError: not one study could be graded.
+        ValueError: not one study could be read.
     """
     results: list[StudyResult] = []
     rejects: list[Reject] = []
+    num_readable = 0
     for study in _read_studies(root, study_ids, progress):
         rejects.extend(study.rejects)
         if not study.planes:
-            continue
+            rejects.append(no_slices(study.study_id))
+        num_readable += bool(study.planes)
+        # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
         result = grade_study(ensemble, study)
         results.append(result)
-        if max_sheets is None or len(results) <= max_sheets:
+        if study.planes and (max_sheets is None or num_readable <= max_sheets):
             draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
-    if not results:
+    if not num_readable:
         reasons = sorted({each.reason.value for each in rejects})
         raise ValueError(
             f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}."

@@ -10,15 +10,13 @@ from lumbar_tf.config import AugmentationConfig, CropConfig
 from lumbar_tf.data.augment import random_warp
 from lumbar_tf.data.crops import (
     Crops,
-    FieldSpec,
     Warp,
     cut_crops,
-    cut_field,
     identity_warp,
     keep_slices,
     select_slices,
-    select_stack,
 )
+from lumbar_tf.data.fields import FieldSpec, cut_field, select_stack
 from lumbar_tf.imaging.geometry import canonical_axes, patient_to_pixel, pixel_to_patient
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Plane, Side
@@ -161,12 +159,18 @@ def test_several_series_keep_their_own_intensity_range(make_stack: Stacks, make_
     np.testing.assert_allclose(first.image, second.image, atol=1e-3)
 
 
-def _select(record: dict[str, tf.Tensor], points: list[tuple[float, ...]], num_slices: int = 3) -> tuple:
+def _select(
+    record: dict[str, tf.Tensor],
+    points: list[tuple[float, ...]],
+    num_slices: int = 3,
+    plane: Plane = Plane.AXIAL_T2,
+) -> tuple:
     selection = select_slices(
         record,
         tf.constant(points, tf.float32),
         num_slices=num_slices,
         max_distance_mm=6.0,
+        plane=plane,
         reverse=tf.zeros(len(points), tf.bool),
     )
     return tuple(each.numpy() for each in selection)
@@ -218,8 +222,32 @@ def test_the_nearest_plane_wins_over_all_groups_and_neighbours_stay_in_its_group
 
 def test_more_neighbours_than_there_are_slices_are_masked(make_stack: Stacks, make_record: Records) -> None:
     record = make_record(Plane.SAGITTAL_T2, make_stack(Plane.SAGITTAL_T2, count=3))
-    _, mask, _ = _select(record, [(0.0, 0.0, 0.0)], num_slices=7)
+    _, mask, _ = _select(record, [(0.0, 0.0, 0.0)], num_slices=7, plane=Plane.SAGITTAL_T2)
     assert mask.tolist() == [[False, False, True, True, True, False, False]]
+
+
+def test_coronal_slices_among_the_axials_are_passed_over(
+    make_slice: Callable[..., Slice], make_record: Records
+) -> None:
+    pixels = np.arange(40 * 40).reshape(40, 40)
+    coronal = make_slice(
+        (0, 5, 10), orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0), pixels=pixels, series_id="a"
+    )
+    axial = make_slice((0, 0, 3.0), orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), pixels=pixels, series_id="b")
+    point = [(5.0, 5.0, 1.0)]  # in the coronal plane, 2 mm from the axial one
+    index, mask, _ = _select(make_record(Plane.AXIAL_T2, [coronal, axial]), point)
+    assert index[0, 1] == 1
+    assert mask[0].tolist() == [False, True, False]
+    _, mask, _ = _select(make_record(Plane.AXIAL_T2, [coronal]), point)
+    assert not mask.any()
+
+
+def test_of_a_reduced_record_only_true_neighbours_are_used(make_stack: Stacks, make_record: Records) -> None:
+    record = make_record(Plane.SAGITTAL_T1, make_stack(Plane.SAGITTAL_T1, count=7))
+    kept = keep_slices(record, tf.constant([0, 1, 3, 4]))
+    middle = record["slices/position"].numpy()[3]
+    _, mask, _ = _select(kept, [tuple(middle + 1.0)], plane=Plane.SAGITTAL_T1)
+    assert mask[0].tolist() == [False, True, True]
 
 
 def test_masked_crops_are_black(make_stack: Stacks, make_record: Records) -> None:
