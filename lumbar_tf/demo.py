@@ -161,14 +161,21 @@ def report(options: DemoOptions, watch: Stopwatch) -> None:
     """Scores the held-out answers and prints times and scores."""
     from rich.table import Table
 
-    from lumbar_tf.evaluation.output import evaluate_files, make_console, scorecard_table
+    from lumbar_tf.evaluation.output import (
+        compare_files,
+        comparison_table,
+        evaluate_files,
+        make_console,
+        scorecard_table,
+    )
 
     console = make_console()
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
-        card = evaluate_files(
-            options.out / "predictions" / "submission.csv", [labels], options.out / "evaluation"
-        ).card
+        predictions = options.out / "predictions"
+        card = evaluate_files(predictions / "submission.csv", [labels], options.out / "evaluation").card
+        rows = compare_files([predictions / "members.csv", predictions / "submission.csv"], [labels])
+    console.print(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
     console.print(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
     prior, value = card.floors["prior by level"].score, card.scores["score"].value
     margin = f"{1 - value / prior:.1%} under the weighted condition-by-level prior {prior:.4f}"

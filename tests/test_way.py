@@ -117,6 +117,7 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     expected = _python_path(way, batch)
     np.testing.assert_allclose(read("probability", tf.float32), expected.probability, atol=1e-5)
     np.testing.assert_allclose(read("competition", tf.float32), expected.competition, atol=1e-5)
+    assert read("members", tf.float32).shape == (len(batch), 3, 25, 3)
     assert read("landmarks", tf.float32).shape == (len(batch), 25, 3)
     assert read("flags", tf.bool).shape == (len(batch), 25, 5)
 

@@ -137,7 +137,12 @@ def describe_ensemble(ensemble: LoadedEnsemble, runs: Path, version: int) -> dic
 
 
 class ServedEnsemble:
-    """A SavedModel on disk, asked through its signature."""
+    """A SavedModel on disk, asked through its signature.
+
+    Attributes:
+        path: the version's folder.
+        members: names of the members, the second axis of the output `members`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Loads a version's folder, or the newest version in a folder of versions.
@@ -152,6 +157,8 @@ class ServedEnsemble:
                 f"The model must be an exported version or a folder of versions. Received: {path.parent}."
             )
         self.path = path
+        description = json.loads((path / _EXTRA / _DESCRIPTION).read_text(encoding="utf-8"))
+        self.members: tuple[str, ...] = tuple(description["members"])
         self._loaded = tf.saved_model.load(str(path))
         self._serve = self._loaded.signatures[SIGNATURE]
 

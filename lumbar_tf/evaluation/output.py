@@ -20,6 +20,8 @@ from lumbar_tf.evaluation.scorecard import (
     Scorecard,
     ScoreRow,
     evaluate_table,
+    floor_tables,
+    score_row,
     score_rows_json,
     scorecard_json,
 )
@@ -81,6 +83,23 @@ def evaluate_files(
     title = f"{tables[0].model}, {card.num_studies} studies"
     write_evaluation(card, chosen, probabilities, out, title=title)
     return Evaluated(card, title, len(all_ids) - len(study_ids))
+
+
+def compare_files(predictions: Sequence[Path], labels: Sequence[Path]) -> list[ScoreRow]:
+    """Scores every model of several tables on the same labelled studies, floors first.
+
+    Args:
+        predictions: tables of one or several models.
+        labels: label tables in the layout of train.csv.
+    """
+    all_ids, all_labels = read_label_tables(labels)
+    tables = read_tables(predictions)
+    study_ids = covered_studies(tables, all_ids)
+    index_of = {study_id: index for index, study_id in enumerate(all_ids)}
+    chosen = all_labels[[index_of[study_id] for study_id in study_ids]]
+    members = align(tables, study_ids)
+    answers = {**floor_tables(chosen), **dict(zip(members.names, members.probabilities, strict=True))}
+    return [score_row(name, chosen, values) for name, values in answers.items()]
 
 
 def write_evaluation(

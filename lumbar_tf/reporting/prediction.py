@@ -12,12 +12,13 @@ from lumbar_tf.imaging.study import Reject, Study, no_slices
 from lumbar_tf.labels import Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
-from lumbar_tf.reporting.results import StudyResult, write_json, write_submission
+from lumbar_tf.reporting.results import StudyResult, write_json, write_members, write_submission
 from lumbar_tf.reporting.sheet import draw_sheet
 
 SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"
 JSON_NAME = "results.json"
+MEMBERS_NAME = "members.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,8 @@ def predict_source(
     Args:
         root: see `imaging.sources.read_source`.
         ensemble: the exported model.
-        out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `results.json`
-            and `sheets/<study>.png`.
+        out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `members.csv` (each
+            member alone), `results.json` and `sheets/<study>.png`.
         max_sheets: draw no more than so many; None draws one a study.
         study_ids: only these.
         progress: shows it.
@@ -92,6 +93,7 @@ def predict_source(
         )
     write_submission(out / SUBMISSION_NAME, results)
     write_submission(out / PROBABILITY_NAME, results, head="probability")
+    write_members(out / MEMBERS_NAME, results, ensemble.members)
     write_json(out / JSON_NAME, results, model=ensemble.path.name)
     return Prediction(tuple(results), tuple(rejects))
 

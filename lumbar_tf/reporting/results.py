@@ -24,6 +24,7 @@ class StudyResult:
         study_id: the study.
         probability: calibrated probabilities, float32 [25, 3].
         competition: what the weighted competition metric rewards, float32 [25, 3].
+        members: what each member alone says, uncalibrated, float32 [member, 25, 3], NaN without answer.
         landmarks: LPS mm, float32 [25, 3], NaN where there is none.
         flags: bool [25, len(Flag)].
     """
@@ -31,6 +32,7 @@ class StudyResult:
     study_id: str
     probability: Floats
     competition: Floats
+    members: Floats
     landmarks: Floats
     flags: NDArray[np.bool_]
 
@@ -49,6 +51,25 @@ def write_submission(path: Path, results: Sequence[StudyResult], *, head: str = 
         for result in results:
             for finding, values in zip(FINDINGS, getattr(result, head), strict=True):
                 writer.writerow([row_id(result.study_id, finding), *(f"{value:.9g}" for value in values)])
+
+
+def write_members(path: Path, results: Sequence[StudyResult], names: Sequence[str]) -> None:
+    """Writes what each member alone says, in the layout of an out-of-fold table, atomically.
+
+    Args:
+        path: the CSV: a submission's columns and `model`.
+        results: the studies.
+        names: the members' names, in their order.
+    """
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row_id", *(severity.column for severity in Severity), "model"])
+        for place, name in enumerate(names):
+            for result in results:
+                for finding, values in zip(FINDINGS, result.members[place], strict=True):
+                    if np.isfinite(values).all():
+                        numbers = [f"{value:.9g}" for value in values]
+                        writer.writerow([row_id(result.study_id, finding), *numbers, name])
 
 
 def result_to_json(result: StudyResult) -> dict[str, Any]:

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.labels import FINDINGS, Flag, row_id
-from lumbar_tf.reporting.results import StudyResult, result_to_json, write_json, write_submission
+from lumbar_tf.reporting.results import (
+    StudyResult,
+    result_to_json,
+    write_json,
+    write_members,
+    write_submission,
+)
 
 
 def _result(study_id: str, seed: int = 0) -> StudyResult:
@@ -17,7 +24,8 @@ def _result(study_id: str, seed: int = 0) -> StudyResult:
     flags[3, list(Flag).index(Flag.NO_LANDMARK)] = True
     flags[3, list(Flag).index(Flag.NO_AXIAL_T2)] = True
     probability, competition = rng.dirichlet([1, 1, 1], (2, 25)).astype(np.float32)
-    return StudyResult(study_id, probability, competition, landmarks, flags)
+    members = np.stack([probability, np.full((25, 3), np.nan)])
+    return StudyResult(study_id, probability, competition, members, landmarks, flags)
 
 
 @pytest.mark.parametrize("head", ["competition", "probability"])
@@ -67,3 +75,12 @@ def test_the_json_file_is_strict_json_of_all_studies(tmp_path: Path) -> None:
     assert content["model"] == "model-7"
     assert [each["study_id"] for each in content["studies"]] == ["1", "2"]
     assert [path.name for path in tmp_path.iterdir()] == ["answers.json"]
+
+
+def test_members_are_written_as_an_out_of_fold_table_without_their_gaps(tmp_path: Path) -> None:
+    results = [_result("7"), _result("8")]
+    write_members(tmp_path / "members.csv", results, ["sagittal_t2/one", "axial_t2/two"])
+    (table,) = read_tables([tmp_path / "members.csv"])
+    assert table.model == "sagittal_t2/one"
+    assert sorted(table.rows) == ["7", "8"]
+    np.testing.assert_allclose(table.rows["7"], results[0].members[0], atol=1e-6)

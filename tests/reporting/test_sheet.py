@@ -38,7 +38,14 @@ def result() -> StudyResult:
         for place, level in enumerate(Level):
             landmarks[finding_index(condition, level)] = (x, 0, 60 - 30 * place)
     probability = np.random.default_rng(0).dirichlet([1, 1, 1], 25).astype(np.float32)
-    return StudyResult("s-1", probability, probability, landmarks, np.zeros((25, len(Flag)), np.bool_))
+    return StudyResult(
+        "s-1",
+        probability,
+        probability,
+        probability[np.newaxis],
+        landmarks,
+        np.zeros((25, len(Flag)), np.bool_),
+    )
 
 
 @pytest.fixture
