@@ -17,8 +17,8 @@ class PredictOptions(CommandOptions):
         --nosheets  Draw no PNG sheets.
 
     Writes submission.csv (the competition's format and head), probability.csv (calibrated probabilities),
-    members.csv (each member alone), results.json (both heads, with landmarks and flags) and sheets/<study>.png.
-    Research use, not a medical device.
+    members.csv (each member alone), results.json (both heads, with landmarks and flags) and
+    sheets/<study>.png. Research use, not a medical device.
     """
 
     study: Path

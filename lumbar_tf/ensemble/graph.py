@@ -59,9 +59,9 @@ class ServableEnsemble(tf.Module):
             axial_t2: likewise.
 
         Returns:
-            `probability` and `competition` float32 [study, 25, 3], `members` float32 [study, member, 25, 3] (each
-            member alone, uncalibrated, NaN where it has no answer), `landmarks` float32 [study, 25, 3] (LPS mm,
-            NaN where there is none) and `flags` bool [study, 25, len(Flag)].
+            `probability` and `competition` float32 [study, 25, 3]; `members` float32 [study, member, 25, 3]
+            (each member alone, uncalibrated, NaN where it has no answer); `landmarks` float32
+            [study, 25, 3] (LPS mm, NaN where there is none); `flags` bool [study, 25, len(Flag)].
         """
         examples = {
             Plane.SAGITTAL_T1: sagittal_t1,
