@@ -59,6 +59,17 @@ class CommandOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def existing_file(path: Path) -> Path:
+    """Returns a path that a flag names, if there is a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not path.is_file():
+        raise UsageError(f"A table must be a file. Received: {path}.")
+    return path
+
+
 def write_options(options: CommandOptions, folder: Path) -> None:
     """Writes the options that made a result beside it, as `options.json`."""
     with replace_atomically(folder / "options.json") as temporary:

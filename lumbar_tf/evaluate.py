@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
+from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command, write_options
 
 
 class EvaluateOptions(CommandOptions):
@@ -36,8 +36,8 @@ def main(options: EvaluateOptions) -> None:
     )
 
     evaluated = evaluate_files(
-        _existing(options.predictions),
-        [_existing(Path(name)) for name in options.labels],
+        existing_file(options.predictions),
+        [existing_file(Path(name)) for name in options.labels],
         options.out,
         num_resamples=options.resamples,
         seed=options.seed,
@@ -50,12 +50,6 @@ def main(options: EvaluateOptions) -> None:
     for note in scorecard_notes(card, num_left_out=evaluated.num_left_out):
         console.print(note)
     console.print(f"wrote {options.out / METRICS_NAME}", soft_wrap=True)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UsageError(f"A table must be a file. Received: {path}.")
-    return path
 
 
 if __name__ == "__main__":

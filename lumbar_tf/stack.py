@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
 
 
 class StackOptions(CommandOptions):
@@ -33,8 +33,8 @@ def main(options: StackOptions) -> None:
     from lumbar_tf.evaluation.scorecard import compare_blend
 
     paths = _matching(options.oof)
-    study_ids, labels = read_label_tables([_existing(Path(name)) for name in options.labels])
-    folds = read_fold_table(_existing(options.folds)) if options.folds else None
+    study_ids, labels = read_label_tables([existing_file(Path(name)) for name in options.labels])
+    folds = read_fold_table(existing_file(options.folds)) if options.folds else None
     blend = stack_tables(read_tables(paths), study_ids, labels, folds=folds)
     rows = compare_blend(blend)
     write_blend(blend, options.out)
@@ -52,12 +52,6 @@ def _matching(pattern: str) -> list[Path]:
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {pattern!r}.")
     return paths
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UsageError(f"A table must be a file. Received: {path}.")
-    return path
 
 
 if __name__ == "__main__":
