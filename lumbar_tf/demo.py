@@ -114,7 +114,8 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
     runs = [opened(plane) for plane in config.planes]
     shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1), "is_quiet": False}
     for title, make_jobs in (("localizers", localizer_jobs), ("graders", grader_jobs)):
-        jobs = [job for run in runs for job in make_jobs(run, run.fold_numbers, **shared)]
+        # The axial networks see most pictures: the longest jobs first, so that no worker ends alone.
+        jobs = [job for run in reversed(runs) for job in reversed(make_jobs(run, run.fold_numbers, **shared))]
         with watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"):
             for name in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
                 print(f"{name}: done", flush=True)
@@ -157,6 +158,22 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
         )
 
 
+def write_best_possible(truth: Path, out: Path) -> None:
+    """Writes the best answers there can be: each finding's exact P(grade | anatomy), weighted as the metric is.
+
+    Args:
+        truth: the cohort's `truth.csv`.
+        out: a table in the submission's format.
+    """
+    from lumbar_tf.ensemble.oof import align, read_tables, write_table
+    from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS
+
+    tables = read_tables([truth])
+    study_ids = sorted(tables[0].rows)
+    weighted = align(tables, study_ids).probabilities[0] * SEVERITY_WEIGHTS
+    write_table(out, study_ids, weighted / weighted.sum(axis=-1, keepdims=True))
+
+
 def report(options: DemoOptions, watch: Stopwatch) -> None:
     """Scores the held-out answers and prints times and scores."""
     from rich.table import Table
@@ -174,7 +191,9 @@ def report(options: DemoOptions, watch: Stopwatch) -> None:
         labels = options.out / "held_out" / "train.csv"
         predictions = options.out / "predictions"
         card = evaluate_files(predictions / "submission.csv", [labels], options.out / "evaluation").card
-        rows = compare_files([predictions / "members.csv", predictions / "submission.csv"], [labels])
+        write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
+        names = ("members.csv", "submission.csv", "best_possible.csv")
+        rows = compare_files([predictions / name for name in names], [labels])
     console.print(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
     console.print(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
     prior, value = card.floors["prior by level"].score, card.scores["score"].value
