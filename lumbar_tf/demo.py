@@ -159,7 +159,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
 
 
 def write_best_possible(truth: Path, out: Path) -> None:
-    """Writes the best answers there can be: each finding's exact P(grade | anatomy), weighted as the metric is.
+    """Writes the best answers there can be: each finding's exact P(grade | anatomy), in the metric's weights.
 
     Args:
         truth: the cohort's `truth.csv`.
