@@ -95,7 +95,6 @@ def _missing_patterns(study: Mapping[Plane, bytes]) -> Iterator[dict[Plane, byte
 def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path(
     way: Any, studies: list[Study], tmp_path: Path
 ) -> None:
-
     # All patterns of missing planes of one study and another study beside them: one unequal batch.
     batch = [*_missing_patterns(encode_study(studies[0])), encode_study(studies[1])]
     request = tmp_path / "request.tfrecord"
@@ -125,7 +124,6 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
 def test_every_pattern_of_missing_planes_is_answered_and_flagged(
     served: ServedEnsemble, studies: list[Study]
 ) -> None:
-
     flags = list(Flag)
     for study in _missing_patterns(encode_study(studies[0])):
         outputs = _outputs(served.answer([study]))
@@ -172,7 +170,6 @@ def _mirror_study(study: Study, *, flips_pixels: bool) -> Study:
 def test_a_mirrored_study_gives_swapped_sides(
     served: ServedEnsemble, studies: list[Study], flips_pixels: bool
 ) -> None:
-
     swapped = list(mirror_indices())
     for study in studies:
         plain = _outputs(served.answer([encode_study(study)]))
@@ -187,7 +184,6 @@ def test_a_mirrored_study_gives_swapped_sides(
 
 
 def test_held_out_studies_are_in_no_record(way: Any) -> None:
-
     trained = {each.study_id for each in read_manifest(way.out / "tfrecords").studies}
     held_out = {each.name for each in (way.out / "held_out" / "train_images").iterdir()}
     assert held_out and not trained & held_out
@@ -208,7 +204,6 @@ def test_predictions_have_25_rows_a_study_and_a_sheet(way: Any) -> None:
 
 
 def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_path: Path) -> None:
-
     study = sorted((way.out / "held_out" / "train_images").iterdir())[0]
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study.parent, study.name)
     from_zip = predict_source(Path(archive), served, tmp_path / "zip", max_sheets=0)
@@ -217,7 +212,6 @@ def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_p
 
 
 def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:
-
     folds = read_fold_table(way.out / "tfrecords" / "folds.csv")
     tables = read_tables(sorted((way.out / "runs").glob("*/*/oof.csv")))
     assert {table.model for table in tables} == {

@@ -35,12 +35,14 @@ class PlaneRun:
         config: the plane's configuration.
         records: folder of the records.
         runs: folder of all planes' runs.
+        manifest: of the records.
         folds: fold by study.
     """
 
     config: PlaneConfig
     records: Path
     runs: Path
+    manifest: Manifest
     folds: dict[str, int]
 
     @property
@@ -64,13 +66,12 @@ class PlaneRun:
     @property
     def shards(self) -> tuple[Path, ...]:
         """The plane's record files."""
-        manifest = read_manifest(self.records)
-        return tuple(self.records / shard.file for shard in manifest.planes[self.config.plane.value])
+        return tuple(self.records / shard.file for shard in self.manifest.planes[self.config.plane.value])
 
     def studies(self, *, held_out: int, is_training: bool) -> tuple[str, ...]:
         """The studies that have the plane and are in (or outside) a held-out fold."""
-        manifest = read_manifest(self.records)
-        present = [study for shard in manifest.planes[self.config.plane.value] for study in shard.study_ids]
+        shards = self.manifest.planes[self.config.plane.value]
+        present = [study for shard in shards for study in shard.study_ids]
         return tuple(study for study in present if (self.folds[study] != held_out) == is_training)
 
 
@@ -94,17 +95,17 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
     if not manifest.planes.get(config.plane.value):
         raise ValueError(f"The records in {records} hold no study with the plane {config.plane.value}.")
     folds_path = folds_path or records / FOLDS_NAME
-    run = PlaneRun(config, records, runs, read_folds(folds_path, manifest))
-    _claim(run, _origin(run, manifest, folds_path))
+    run = PlaneRun(config, records, runs, manifest, read_folds(folds_path, manifest))
+    _claim(run, _origin(run, folds_path))
     return run
 
 
-def _origin(run: PlaneRun, manifest: Manifest, folds_path: Path) -> dict[str, object]:
+def _origin(run: PlaneRun, folds_path: Path) -> dict[str, object]:
     return {
         "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
         "folds_sha256": file_sha256(folds_path),
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
-        "schema_version": manifest.schema_version,
+        "schema_version": run.manifest.schema_version,
         "packages": package_versions(),
     }
 
