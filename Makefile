@@ -3,7 +3,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PYTEST_ARGS ?= -n auto
+# A file stays on one worker: its fixtures train small ensembles, once.
+PYTEST_ARGS ?= -n auto --dist loadfile
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

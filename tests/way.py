@@ -1,4 +1,4 @@
-"""The whole way on a handful of synthetic studies, trained for one epoch: for tests, not for scores."""
+"""The whole way on a handful of synthetic studies, trained for moments: for tests, not for scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ _OVERRIDES = (
 _PLANE_OVERRIDES = (
     "grader.backbones=[csp_darknet_narrow]",
     "grader.crop.side_px=32",
-    "grader.training.epochs=1",
+    "grader.training.epochs=8",
 )
-_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=1")
+_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=6")
 
 
 @dataclass(frozen=True)
