@@ -46,7 +46,14 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     assert stacked.returncode == 0, stacked.stderr
     assert "No labels for foraminal, subarticular" in stacked.stdout
     written = {path.name for path in (tmp_path / "stack").iterdir()}
-    assert written == {"stacker.json", "oof.csv", "oof_probability.csv", "folds.csv", "scores.json"}
+    assert written == {
+        "stacker.json",
+        "oof.csv",
+        "oof_probability.csv",
+        "folds.csv",
+        "scores.json",
+        "options.json",
+    }
     rows = {row["name"]: row["score"] for row in json.loads((tmp_path / "stack" / "scores.json").read_text())}
     assert rows["stacked, competition head"]["canal"] < rows["prior by level"]["canal"]
     assert rows["sagittal_t2/a"]["foraminal"] is None
@@ -57,6 +64,7 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["canal"]["value"] == pytest.approx(rows["stacked, competition head"]["canal"], abs=1e-6)
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+        "options.json",
         "metrics.json",
         "reliability.png",
         "confusion.png",

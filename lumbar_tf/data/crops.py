@@ -23,6 +23,8 @@ _MARGIN_PX = 8.0
 _FAR_MM = 1.0e4
 #: sin(64 degrees): L5/S1 blocks are not tilted farther, and beyond it a slice is coronal.
 _STEEPEST_AXIAL = 0.9
+#: Share of a slice's distance from the origin that counts: far above float32 noise, far below a slice gap.
+_TIE_BREAK = 1.0e-4
 _SLICE_KEYS = (
     "slices/scale",
     "slices/offset",
@@ -158,11 +160,12 @@ def select_slices(
     """
     known = tf.reduce_all(tf.math.is_finite(points), axis=-1)
     points = tf.where(known[:, tf.newaxis], points, 0.0)
-    relative = record["slices/position"][tf.newaxis] - points[:, tf.newaxis]
-    offset = tf.reduce_sum(relative * slice_normals(record)[tf.newaxis], axis=-1)
+    along = tf.reduce_sum(record["slices/position"] * slice_normals(record), axis=-1)
+    offset = along - tf.matmul(points, slice_normals(record), transpose_b=True)
     is_usable = _holds(record, points) & _lies_in(record, plane)[tf.newaxis]
     distance = tf.abs(offset) + tf.where(is_usable, 0.0, _FAR_MM)
-    nearest = tf.argmin(distance, axis=-1, output_type=tf.int32)
+    # Midway between two slices the one nearer to the origin wins, so that a mirrored patient gets the same.
+    nearest = tf.argmin(distance + _TIE_BREAK * tf.abs(along), axis=-1, output_type=tf.int32)
     found = known & (tf.reduce_min(distance, axis=-1) <= max_distance_mm)
 
     steps = tf.range(-(num_slices // 2), num_slices // 2 + 1)

@@ -224,6 +224,22 @@ def test_more_neighbours_than_there_are_slices_are_masked(make_stack: Stacks, ma
     assert mask.tolist() == [[False, False, True, True, True, False, False]]
 
 
+def test_midway_between_two_slices_a_mirrored_patient_gets_the_same_slice(
+    make_stack: Stacks, make_record: Records, mirror: Callable[[Slice], Slice]
+) -> None:
+    slices = make_stack(Plane.SAGITTAL_T1, count=6)
+    record = make_record(Plane.SAGITTAL_T1, slices)
+    other = make_record(Plane.SAGITTAL_T1, [mirror(each) for each in slices])
+    first, second = record["slices/position"].numpy()[1:3]
+    point = (first + second) / 2 + [0.0, 1.0, -1.0]
+    index, _, _ = _select(record, [tuple(point)], plane=Plane.SAGITTAL_T1)
+    turned, _, _ = _select(other, [tuple(point * [-1.0, 1.0, 1.0])], plane=Plane.SAGITTAL_T1)
+    chosen = record["slices/position"].numpy()[index[0, 1]]
+    np.testing.assert_allclose(
+        other["slices/position"].numpy()[turned[0, 1]] * [-1.0, 1.0, 1.0], chosen, atol=1e-4
+    )
+
+
 def test_coronal_slices_among_the_axials_are_passed_over(
     make_slice: Callable[..., Slice], make_record: Records
 ) -> None:
