@@ -13,6 +13,7 @@ from lumbar_tf.labels import (
     MISSING_LABEL,
     NUM_FINDINGS,
     Finding,
+    finding_index,
     parse_condition,
     parse_level,
     parse_severity,
@@ -20,7 +21,6 @@ from lumbar_tf.labels import (
 
 _STUDY_COLUMN = "study_id"
 _COLUMN = re.compile(r"(?P<condition>.+?)[ _](?P<level>l\d[/_][ls]\d)", re.IGNORECASE)
-_INDEX_OF_FINDING = {finding: index for index, finding in enumerate(FINDINGS)}
 
 
 def _parse_column(name: str, path: Path) -> int:
@@ -35,7 +35,7 @@ def _parse_column(name: str, path: Path) -> int:
             f"{path}: a column must be {_STUDY_COLUMN} or <condition>_<level>, such as {FINDINGS[0].name}; "
             f"column {name!r} is neither. {error}"
         ) from None
-    return _INDEX_OF_FINDING[finding]
+    return finding_index(finding.condition, finding.level)
 
 
 def _parse_header(header: Sequence[str], path: Path) -> dict[int, int]:

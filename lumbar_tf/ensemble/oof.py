@@ -20,6 +20,7 @@ from lumbar_tf.labels import (
     NUM_FINDINGS,
     NUM_SEVERITIES,
     Severity,
+    finding_index,
     parse_plane,
     parse_row_id,
     row_id,
@@ -30,8 +31,6 @@ Floats = NDArray[np.float64]
 PROBABILITY_COLUMNS: tuple[str, ...] = tuple(severity.column for severity in Severity)
 #: A row may miss a sum of 1 by this much, for tables rounded to two decimals; it is divided by its sum.
 SUM_TOLERANCE = 0.01
-
-_INDEX_OF_FINDING = {finding: index for index, finding in enumerate(FINDINGS)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class _Collector:
         study = self.rows.setdefault(model, {}).setdefault(
             study_id, np.full((NUM_FINDINGS, NUM_SEVERITIES), np.nan)
         )
-        place = study[_INDEX_OF_FINDING[finding]]
+        place = study[finding_index(finding.condition, finding.level)]
         if not np.isnan(place).all():
             raise ValueError(
                 f"A row must be given once for a model. Received: {name!r} again for {model!r} ({where})."
