@@ -1,4 +1,5 @@
-# Needs Python 3.11 or later, make and a network; everything else is put into .venv.
+# Needs Python 3.11 or later, make and a network; everything else is put into .venv, and for `make test-tfio`
+# into .venv-tfio (3 GB; Python 3.11 or 3.12).
 # Another interpreter: make test PYTHON=/path/to/python3
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,13 +9,17 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-tfio lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --doctest-modules lumbar_tf tests
+
+# tensorflow-io loads with TensorFlow 2.17 only, so it has an environment of its own.
+test-tfio: .venv-tfio/.stamp
+	.venv-tfio/bin/python -m pytest tests/tfio
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .
@@ -32,5 +37,11 @@ format: .venv/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+.venv-tfio/.stamp: setup.py constraints-tfio.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "Python 3.11 or 3.12 is needed")'
+	$(PYTHON) -m venv .venv-tfio
+	.venv-tfio/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-tfio.txt -e '.[tfio]' hypothesis pytest
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-tfio build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -20,17 +20,20 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["lumbar_tf", "lumbar_tf.*"]),
-    package_data={"lumbar_tf": ["py.typed"]},
+    package_data={"lumbar_tf": ["py.typed", "reporting/templates/*.html"]},
     python_requires=">=3.11",
     install_requires=[
         "fire>=0.7,<1",
+        "google-crc32c>=1.5,<2",
         "imagecodecs>=2024.12.30",
+        "jinja2>=3.1,<4",
         "keras>=3.15.1,<4",
         "keras-cv>=0.9,<0.10",
         "matplotlib>=3.8",
         "numpy>=1.26,<3",
         "pandas>=2.2",
         "pillow>=10.3",
+        "protobuf>=4.25",
         "pydantic>=2.7,<3",
         "pydicom>=3.0.2,<4",
         "pylibjpeg>=2.0.1,<3",
@@ -42,9 +45,10 @@ setup(
         "tensorflow>=2.17,<2.22",
     ],
     extras_require={
-        # The last TensorFlow that tensorflow-io's ops load with is 2.17.
+        # The last TensorFlow that tensorflow-io's ops load with is 2.17. pip searches for minutes without
+        # `-c constraints-tfio.txt`.
         "tfio": ["tensorflow-io>=0.37", "tensorflow<2.18"],
-        "ray": ["ray[default]>=2.30"],
+        "ray": ["ray>=2.30"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         "dev": [
             "highdicom>=0.23",
@@ -53,6 +57,7 @@ setup(
             "pandas-stubs>=2.2",
             "pytest>=8",
             "pytest-xdist>=3.5",
+            "ray>=2.30",
             "ruff>=0.6",
             "SimpleITK>=2.3",
             "types-PyYAML>=6.0",

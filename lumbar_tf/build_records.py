@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, run_command
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
 from lumbar_tf.progress import progress_bar
+from lumbar_tf.records.schema import Codec
 from lumbar_tf.runners import Runner
 
 if TYPE_CHECKING:
+    from lumbar_tf.data.build import BuildMode
     from lumbar_tf.records.manifest import Manifest
 
 
@@ -18,49 +20,112 @@ class BuildRecordsOptions(CommandOptions):
     """Builds TFRecord shards, folds and a manifest from DICOM studies.
 
     Flags:
-        --data               One folder or zip, or several with commas: the competition's folder as it
-                             is unzipped (train_images/ and the CSV tables beside it), a folder of
-                             studies, or one study. Study ids must be distinct.
-        --out                Where the records go (tfrecords).
-        --workers            Processes that read studies (1).
-        --studies-per-shard  Studies in one shard (16: about 100 MB a plane for full-size studies).
-        --folds              Folds to deal the patients to (5); 1 puts all in fold 0.
-        --fold-seed          Shuffles patients whose findings weigh about the same (0).
-        --runner             Where the workers run: local.
+        --data                One folder or zip, or several with commas: the competition's folder as it is
+                              unzipped (train_images/ and the CSV tables beside it), or anything that a PACS
+                              exports: one study, a folder of studies, nested folders, a DICOMDIR.
+        --out                 Where the records go (tfrecords).
+        --workers             Processes that read studies (1).
+        --runner              Where they run: local or ray (local).
+        --ray-address         A Ray cluster that is there, "auto" or HOST:PORT; by default one is started
+                              on this machine.
+        --resume              Go on with a build that was cut off, with the flags that it was begun with.
+        --append              Add the studies that the records lack, in new shards.
+        --overwrite           Replace the records that are there.
+        --forget              Remove the patients of these studies (with commas) from finished records, and
+                              do nothing else: needs --out only, and the key where ids are pseudonyms.
+        --strict              Make the first fault in the input fatal; by default it is left out and listed.
+        --series-map          A CSV study_id,series_id,series_description that overrides tables and headers:
+                              `Sagittal T1`, `Sagittal T2/STIR`, `Axial T2` or `none` to leave a series out.
+        --pseudonym-key-file  Replace study, series and patient ids by hashes keyed with this file (32 bytes
+                              or more; `openssl rand -hex 32`).
+        --studies-per-shard   Studies in one shard (16: about 400 MB a plane for full-size studies).
+        --codec               How records hold images: raw (fastest) or png (about half of the size).
+        --decoder             What decodes DICOM: pydicom, or tfio (needs the extra [tfio]).
+        --folds               Folds to deal the patients to (5); 1 puts all in fold 0.
+        --fold-seed           Shuffles patients whose findings weigh about the same (0).
 
-    Files that cannot be used are left out and listed in manifest.json with a reason. The shards do not
-    depend on the number of workers.
+    What cannot be used is left out and listed in manifest.json with a reason code; docs/ingestion.md has
+    them all. The bytes of the records do not depend on workers, runner or interruptions.
     """
 
-    data: CommaList
+    data: CommaList = ()
     out: Path = Path("tfrecords")
     workers: PositiveInt = 1
+    runner: Runner = Runner.LOCAL
+    ray_address: str | None = None
+    resume: bool = False
+    append: bool = False
+    overwrite: bool = False
+    forget: CommaList = ()
+    strict: bool = False
+    series_map: Path | None = None
+    pseudonym_key_file: Path | None = None
     studies_per_shard: PositiveInt = 16
+    codec: Codec = Codec.RAW
+    decoder: str = "pydicom"
     folds: PositiveInt = 5
     fold_seed: int = 0
-    runner: Runner = Runner.LOCAL
 
 
 def build(options: BuildRecordsOptions) -> None:
-    """Builds the records and prints what was made."""
-    # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.data.build import build_records
+    """Builds the records, or forgets patients, and prints what was done."""
+    # Here, not above: --help must not wait for the readers.
+    from lumbar_tf.data.build import BuildTask, build_records
+    from lumbar_tf.data.decoders import Decoder, frame_decoder
+    from lumbar_tf.data.pseudonyms import read_key
     from lumbar_tf.records.manifest import BuildOptions
 
+    mode = _mode(options)
+    key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
+    if options.forget:
+        _forget(options, key)
+        return
+    if not options.data:
+        raise UsageError("--data must name a folder or a zip. Received: none.")
+    decoder = Decoder(options.decoder)
+    frame_decoder(decoder)  # says now, not in a worker, if it does not load
     started = time.monotonic()
     manifest = build_records(
-        [Path(each) for each in options.data],
-        options.out,
-        BuildOptions(
-            studies_per_shard=options.studies_per_shard,
-            num_folds=options.folds,
-            fold_seed=options.fold_seed,
+        BuildTask(
+            sources=[Path(each) for each in options.data],
+            out=options.out,
+            options=BuildOptions(
+                studies_per_shard=options.studies_per_shard,
+                num_folds=options.folds,
+                fold_seed=options.fold_seed,
+                codec=options.codec,
+                decoder=decoder.value,
+                is_pseudonymised=key is not None,
+            ),
+            mode=mode,
+            series_map=options.series_map,
+            key=key,
+            is_strict=options.strict,
         ),
         workers=options.workers,
         runner=options.runner,
+        ray_address=options.ray_address,
         progress=lambda total: progress_bar("Building records", total),
     )
     _print_summary(manifest, options.out, time.monotonic() - started)
+
+
+def _mode(options: BuildRecordsOptions) -> "BuildMode":
+    from lumbar_tf.data.build import BuildMode
+
+    asked = [mode for mode in BuildMode if getattr(options, mode.value, False)]
+    if len(asked) + bool(options.forget) > 1:
+        raise UsageError("Only one of --resume, --append, --overwrite and --forget can be given.")
+    return asked[0] if asked else BuildMode.NEW
+
+
+def _forget(options: BuildRecordsOptions, key: bytes | None) -> None:
+    from lumbar_tf.data.forget import forget_patients
+
+    if options.data:
+        raise UsageError("--forget works on finished records and takes no --data.")
+    gone = forget_patients(options.out, options.forget, key=key)
+    print(f"{len(gone)} studies removed from {options.out}: {', '.join(gone)}")
 
 
 def _print_summary(manifest: "Manifest", out: Path, seconds: float) -> None:
@@ -68,7 +133,7 @@ def _print_summary(manifest: "Manifest", out: Path, seconds: float) -> None:
     print(f"{len(manifest.studies)} studies of {patients} patients in {seconds:.1f} s -> {out}")
     for plane, shards in manifest.planes.items():
         slices = sum(each.num_slices.get(plane, 0) for each in manifest.studies)
-        size_mb = sum((out / each.file).stat().st_size for each in shards) / 1e6
+        size_mb = sum(each.size_bytes for each in shards) / 1e6
         records = sum(each.num_examples for each in shards)
         print(f"  {plane:12} {records:6} records {slices:8} slices {len(shards):5} shards {size_mb:9.1f} MB")
     reasons: dict[str, int] = {}

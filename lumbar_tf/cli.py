@@ -32,6 +32,7 @@ import fire.decorators
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, validate_call
 
 from lumbar_tf.files import replace_atomically
+from lumbar_tf.runners import JobError
 
 Options = TypeVar("Options")
 
@@ -111,7 +112,7 @@ def run_command(
         status = work(options)
     except UsageError as error:
         _fail(_one_line(error), _CALL_FAULT, usage=_usage(make_options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, JobError) as error:
         _fail(_one_line(error), _DATA_FAULT)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)

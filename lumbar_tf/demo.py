@@ -75,7 +75,7 @@ def demo(options: DemoOptions) -> None:
 
 def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Writes training and held-out studies as DICOM, and the records of the former only."""
-    from lumbar_tf.data.build import build_records
+    from lumbar_tf.data.build import BuildMode, BuildTask, build_records
     from lumbar_tf.imaging.phantom import CohortOptions, Resolution, write_cohort
     from lumbar_tf.records.manifest import BuildOptions
 
@@ -95,9 +95,12 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
         write_cohort(options.out / "held_out", held_out)
     with watch.stage("records"):
         build_records(
-            [options.out / "training"],
-            options.out / "tfrecords",
-            BuildOptions(studies_per_shard=16, num_folds=config.num_folds, fold_seed=cohort.seed),
+            BuildTask(
+                sources=[options.out / "training"],
+                out=options.out / "tfrecords",
+                options=BuildOptions(studies_per_shard=16, num_folds=config.num_folds, fold_seed=cohort.seed),
+                mode=BuildMode.OVERWRITE,
+            ),
             workers=options.workers,
             progress=lambda total: progress_bar("Building records", total),
         )

@@ -1,7 +1,6 @@
 """From DICOM to the exported ensemble's answers: parity, missing planes, left and right, resumption."""
 
 import csv
-import importlib.util
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,8 @@ import tensorflow as tf
 
 from lumbar_tf.config import dump_config
 from lumbar_tf.data.folds import read_fold_table
+from lumbar_tf.data.identifying import collect_from
+from lumbar_tf.data.phi import scan_folder
 from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.ensemble.bundle import ServedEnsemble, load_ensemble
 from lumbar_tf.ensemble.members import ask_members
@@ -29,24 +29,15 @@ from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.ensemble.stacking import Stacked, apply_stacker
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
+from lumbar_tf.imaging.sources import StudyFiles, read_source
 from lumbar_tf.imaging.study import Slice, Study
 from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.reporting.prediction import encode_study, predict_source
+from tests import hospital
+from tests import way as way_module
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-way_module = _load("way")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +53,7 @@ def studies(way: Any) -> list[Study]:
     """Two held-out studies, read from DICOM."""
     planes, _ = read_series_table(way.out / "held_out" / "train_series_descriptions.csv")
     folders = sorted((way.out / "held_out" / "train_images").iterdir())
-    return [read_study(each, planes[each.name], study_id=each.name) for each in folders]
+    return [read_study(StudyFiles(each.name, each), planes[each.name]) for each in folders]
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +202,39 @@ def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_p
     from_zip = predict_source(Path(archive), served, tmp_path / "zip", max_sheets=0)
     from_folder = predict_source(study, served, tmp_path / "folder", max_sheets=0)
     np.testing.assert_allclose(from_zip.results[0].probability, from_folder.results[0].probability, atol=1e-5)
+
+
+def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
+    way: Any, tmp_path: Path
+) -> None:
+    export = hospital.write_hospital_export(tmp_path / "disc")
+    out = tmp_path / "answers"
+    words = [f"--study={export.root}", f"--model={way.model}", f"--out={out}"]
+    command = [sys.executable, "-m", "lumbar_tf.predict", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with (out / "series.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["series_id"]: row["plane"] for row in rows if row["plane"]} == {
+        series_id: plane.value for series_id, plane in export.planes.items()
+    }
+    assert {row["series_id"]: row["reason"] for row in rows if row["reason"]} == {
+        series_id: reason.value for series_id, reason in export.reasons.items()
+    }
+    studies = json.loads((out / "results.json").read_text())["studies"]
+    results = {each["study_id"]: each["findings"] for each in studies}
+    assert set(results) == {hospital.LUMBAR_STUDY, hospital.CERVICAL_STUDY}
+    flags = [set(each["flags"]) for each in results[hospital.LUMBAR_STUDY]]
+    # All three planes are there; of the neck there is nothing to say, and that is said.
+    absent = {Flag.NO_SAGITTAL_T1.value, Flag.NO_SAGITTAL_T2.value, Flag.NO_AXIAL_T2.value}
+    assert not any(each & absent for each in flags)
+    assert all(Flag.PRIOR_ONLY.value in each["flags"] for each in results[hospital.CERVICAL_STUDY])
+    assert (out / "sheets" / f"{hospital.LUMBAR_STUDY}.png").is_file()
+    with read_source(export.root) as source:
+        values = collect_from(source.studies, are_ids_secret=False)
+    assert scan_folder(out, values) == ()
+    written = done.stdout + done.stderr
+    assert not [value for value in hospital.IDENTITY.values() if value in written]
 
 
 def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:

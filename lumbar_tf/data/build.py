@@ -1,298 +1,290 @@
 """Builds records: finds studies, reads them with their tables, writes shards, folds and manifest.
 
 It lives here and not in `records` because it joins tables (`data`) to records, and imports run
-downwards only.
+downwards only. Nothing on this path needs TensorFlow.
 """
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.data.coordinates import Coordinate, place_points, read_coordinates
-from lumbar_tf.data.folds import FOLDS_NAME, make_folds, write_folds
-from lumbar_tf.data.series_table import read_series_table
-from lumbar_tf.data.tables import read_labels
+from lumbar_tf.data.appending import check_base, next_part, studies_to_add
+from lumbar_tf.data.folds import FOLDS_NAME, make_folds, read_folds, write_folds
+from lumbar_tf.data.jobs import Cohort, StudyJob, open_cohort
+from lumbar_tf.data.parts import PartJob, PartResult, build_part
+from lumbar_tf.data.patients import group_studies
+from lumbar_tf.data.record_labels import read_record_labels, write_record_labels
+from lumbar_tf.data.study_records import refuse_faults
 from lumbar_tf.files import file_sha256
-from lumbar_tf.imaging.dicom import read_study
-from lumbar_tf.imaging.sources import Source, read_source
-from lumbar_tf.imaging.study import Reject, Study, no_slices
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
+from lumbar_tf.records.journal import Plan, lock_records, read_plan, remove_journal, write_plan
 from lumbar_tf.records.manifest import (
     MANIFEST_NAME,
     BuildOptions,
     Manifest,
     RejectEntry,
-    Shard,
-    StudyEntry,
-    group_patients,
+    has_manifest,
     package_versions,
+    read_manifest,
     write_manifest,
 )
-from lumbar_tf.records.schema import SCHEMA_VERSION, encode_plane
-from lumbar_tf.records.shards import open_shard, shard_name
+from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.records.shards import remove_shards
 from lumbar_tf.runners import Runner, run_jobs
 
 
+class BuildMode(Enum):
+    """What to do about records that are there already."""
+
+    #: Refuse to touch them.
+    NEW = "new"
+    #: Go on with a build that was cut off, whatever its mode; a finished one is left as it is.
+    RESUME = "resume"
+    #: Add the studies that are not among them, in new shards.
+    APPEND = "append"
+    #: Replace them.
+    OVERWRITE = "overwrite"
+
+
 @dataclass(frozen=True, eq=False)
-class StudyJob:
-    """One study to read, with everything that the tables say of it.
+class BuildTask:
+    """What to build from what, and how faults are taken.
 
     Attributes:
-        study_id: the study.
-        folder: its files.
-        series_planes: the plane of each series that the table names.
-        labels: int8 [25], None where there is no row.
-        coordinates: its annotated points.
+        sources: folders or zips, see `imaging.sources.read_source`.
+        out: gets a folder of shards a plane, `folds.csv` and, last, `manifest.json`.
+        options: how to cut shards and folds.
+        mode: what to do about records that are there already.
+        series_map: a table whose rows override the sources' own, None for none.
+        key: replaces ids by keyed hashes, None to keep them.
+        is_strict: whether the first fault ends the build.
     """
 
-    study_id: str
-    folder: Path
-    series_planes: Mapping[str, Plane]
-    labels: NDArray[np.int8] | None
-    coordinates: Sequence[Coordinate]
-
-
-@dataclass(frozen=True, eq=False)
-class ShardJob:
-    """One shard a plane: the studies in it, and where it goes."""
-
-    index: int
-    count: int
-    studies: tuple[StudyJob, ...]
+    sources: Sequence[Path]
     out: Path
-
-
-@dataclass(frozen=True, eq=False)
-class ShardResult:
-    """What became of a `ShardJob`. PatientIDs stay in memory.
-
-    Attributes:
-        index: the job's index.
-        shards: by plane; planes that none of the studies has are absent.
-        num_slices: by study and plane, for the studies that have any.
-        patient_ids: by study.
-        source_digests: by study.
-        rejects: what was left out or noted.
-        num_studies: how many studies the job held.
-    """
-
-    index: int
-    shards: Mapping[Plane, Shard]
-    num_slices: Mapping[str, dict[str, int]]
-    patient_ids: Mapping[str, str]
-    source_digests: Mapping[str, str]
-    rejects: tuple[Reject, ...]
-    num_studies: int
+    options: BuildOptions
+    mode: BuildMode = BuildMode.NEW
+    series_map: Path | None = None
+    key: bytes | None = None
+    is_strict: bool = False
 
 
 def build_records(
-    sources: Sequence[Path],
-    out: Path,
-    options: BuildOptions,
+    task: BuildTask,
     *,
     workers: int = 1,
     runner: Runner = Runner.LOCAL,
+    ray_address: str | None = None,
     progress: ProgressMaker = silent_progress,
 ) -> Manifest:
     """Builds the records of one or several sources.
 
-    The bytes of every shard depend on the input and the options alone, not on the workers.
+    The bytes of every shard and of the manifest depend on the input and the options alone: not on the
+    workers, not on where they ran, and not on how often the build was cut off and resumed.
 
     Args:
-        sources: folders or zips, see `imaging.sources.read_source`. Study ids must be distinct.
-        out: gets a folder of shards a plane, `folds.csv` and, last, `manifest.json`.
-        options: how to cut shards and folds.
-        workers: processes.
+        task: what to build.
+        workers: processes, or CPUs of a cluster of this machine's own.
         runner: where they run.
+        ray_address: of a cluster that is there.
         progress: shows it, e.g. `lambda total: progress_bar("Building records", total)`.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        ValueError: no usable study, an id in two sources, or a table without its columns.
+        ValueError: no usable study, a table without its columns, records in the way, a disk that is
+            full, or, with `is_strict`, the first fault.
     """
-    with _collect_studies(sources) as (studies, rejects):
-        _check_fold_count(options.num_folds, len(studies))
-        # From here on an older manifest would describe shards that are being replaced.
-        (out / MANIFEST_NAME).unlink(missing_ok=True)
-        jobs = _cut_jobs(studies, out, options.studies_per_shard)
+    task.out.mkdir(parents=True, exist_ok=True)
+    with (
+        lock_records(task.out),
+        open_cohort(task.sources, series_map=task.series_map, key=task.key) as cohort,
+    ):
+        if task.is_strict:
+            refuse_faults(cohort.rejects)
+        base, jobs = _prepare(task, cohort)
+        if base is not None and not jobs:
+            return base
         results = []
-        with progress(len(studies)) as advance:
-            for result in run_jobs(_build_shards, jobs, workers=workers, name=_job_name, runner=runner):
-                advance(result.num_studies)
+        with progress(sum(len(job.studies) for job in jobs)) as advance:
+            for result in run_jobs(
+                build_part,
+                jobs,
+                workers=workers,
+                name=lambda job: job.name,
+                runner=runner,
+                ray_address=ray_address,
+            ):
+                advance(len(jobs[result.part.index - jobs[0].index].studies))
                 results.append(result)
-    results.sort(key=lambda each: each.index)
-    manifest = _make_manifest(results, rejects, options)
-    if not manifest.studies:
-        reasons = Counter(each.reason for each in manifest.rejects)
-        raise ValueError(f"At least one study must be usable. Received: none, rejects: {dict(reasons)}.")
-    labels = {each.study_id: each.labels for each in studies}
-    write_folds(out / FOLDS_NAME, _fold_studies(manifest, labels, options))
-    _remove_stale_shards(out, manifest)
-    write_manifest(out, manifest)
+        manifest = _finish(task, cohort, base, results)
+        remove_journal(task.out)
     return manifest
 
 
-def _check_fold_count(num_folds: int, num_studies: int) -> None:
-    """Says so before hours of reading; patients can still turn out to be fewer than studies."""
+def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[PartJob]]:
+    """Decides what is left to build, and writes it down before the first shard.
+
+    Returns:
+        The manifest that is added to, None for a build of its own; and the parts.
+    """
+    if task.mode is BuildMode.OVERWRITE:
+        remove_journal(task.out)
+        (task.out / MANIFEST_NAME).unlink(missing_ok=True)
+    plan = _read_plan(task.out)
+    if task.mode is BuildMode.NEW and (plan is not None or has_manifest(task.out)):
+        state, flag = ("unfinished", "--resume") if plan else ("finished", "--append")
+        raise ValueError(f"{task.out} must hold no records. Received: {state} ones; {flag} or --overwrite.")
+    is_added_to = has_manifest(task.out) if plan is None else bool(plan.base_sha256)
+    base = read_manifest(task.out) if is_added_to else None
+    if base is not None:
+        check_base(task.out, base, task.options, cohort, has_key=task.key is not None)
+    studies = studies_to_add(cohort.jobs, base, is_resumed=task.mode is BuildMode.RESUME and plan is None)
+    if base is not None and plan is None and not studies:
+        return base, []
+    first = next_part(base)
+    wanted = Plan(
+        fingerprint=_fingerprint(task.options, studies),
+        first_part=first,
+        base_sha256=file_sha256(task.out / MANIFEST_NAME) if base is not None else "",
+    )
+    if plan not in (None, wanted):
+        raise ValueError(
+            f"{task.out} holds an unfinished build of other studies, options or package versions: give what "
+            "it was begun with, or build anew with --overwrite."
+        )
+    if base is None:
+        _check_count(len(studies), task.options.num_folds, cohort)
+    if plan is None:
+        kept = {shard.file for shards in (base.planes.values() if base else ()) for shard in shards}
+        remove_shards(task.out, kept.__contains__)
+        write_plan(task.out, wanted)
+    return base, _cut_parts(task, studies, first)
+
+
+def _read_plan(out: Path) -> Plan | None:
+    """Returns the plan of an unfinished build; one that was cut off after its last file is finished here."""
+    plan = read_plan(out)
+    if plan is not None and plan.base_sha256 and file_sha256(out / MANIFEST_NAME) != plan.base_sha256:
+        # The manifest that was to be written is there; only the journal was still to be removed.
+        remove_journal(out)
+        return None
+    return plan
+
+
+def _check_count(num_studies: int, num_folds: int, cohort: Cohort) -> None:
+    """Says so before hours of reading; studies can still turn out unusable, or of fewer patients."""
+    if not num_studies:
+        raise _nothing_usable(map(RejectEntry.of, cohort.rejects))
     if num_folds > num_studies:
         raise ValueError(
             f"There must be a study for each fold. Received: {num_studies} studies, {num_folds} folds."
         )
 
 
-@contextmanager
-def _collect_studies(sources: Sequence[Path]) -> Iterator[tuple[list[StudyJob], list[Reject]]]:
-    """Yields the studies of all sources, by id, while zips stay unpacked."""
-    studies: dict[str, StudyJob] = {}
-    rejects: list[Reject] = []
-    with ExitStack() as stack:
-        for root in sources:
-            jobs, faults = _join_tables(stack.enter_context(read_source(root)))
-            rejects.extend(faults)
-            for job in jobs:
-                if job.study_id in studies:
-                    raise ValueError(f"Study ids must be distinct. Received: {job.study_id} in two folders.")
-                studies[job.study_id] = job
-        yield [studies[each] for each in sorted(studies)], rejects
+def _nothing_usable(rejects: Iterable[RejectEntry]) -> ValueError:
+    reasons = dict(Counter(each.reason for each in rejects))
+    return ValueError(f"At least one study must be usable. Received: none, rejects: {reasons}.")
 
 
-def _join_tables(source: Source) -> tuple[list[StudyJob], list[Reject]]:
-    series_planes, series_faults = read_series_table(source.series) if source.series else ({}, [])
-    coordinates, faults = read_coordinates(source.coordinates) if source.coordinates else ({}, [])
-    labels: dict[str, NDArray[np.int8]] = {}
-    if source.labels:
-        study_ids, grades = read_labels(source.labels)
-        labels = dict(zip(study_ids, grades, strict=True))
-    jobs = [
-        StudyJob(
-            each.study_id,
-            each.folder,
-            series_planes.get(each.study_id, {}),
-            labels.get(each.study_id),
-            coordinates.get(each.study_id, ()),
-        )
-        for each in source.studies
+def _fingerprint(options: BuildOptions, studies: Sequence[StudyJob]) -> str:
+    parts = [
+        SCHEMA_VERSION,
+        package_versions(),
+        options.model_dump(mode="json"),
+        [each.study_id for each in studies],
     ]
-    return jobs, [*series_faults, *faults]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _cut_jobs(studies: Sequence[StudyJob], out: Path, studies_per_shard: int) -> list[ShardJob]:
-    starts = range(0, len(studies), studies_per_shard)
+def _cut_parts(task: BuildTask, studies: Sequence[StudyJob], first: int) -> list[PartJob]:
+    step = task.options.studies_per_shard
     return [
-        ShardJob(index, len(starts), tuple(studies[start : start + studies_per_shard]), out)
-        for index, start in enumerate(starts)
+        PartJob(
+            index=index,
+            studies=tuple(studies[start : start + step]),
+            out=task.out,
+            options=task.options,
+            key=task.key,
+            is_strict=task.is_strict,
+        )
+        for index, start in enumerate(range(0, len(studies), step), start=first)
     ]
 
 
-def _job_name(job: ShardJob) -> str:
-    return f"shard {job.index} (studies {job.studies[0].study_id} to {job.studies[-1].study_id})"
-
-
-def _build_shards(job: ShardJob) -> ShardResult:
-    """Reads a job's studies one by one and writes one shard for each plane among them."""
-    name = shard_name(job.index, job.count)
-    written: dict[Plane, list[str]] = {}
-    num_slices: dict[str, dict[str, int]] = {}
-    patient_ids: dict[str, str] = {}
-    digests: dict[str, str] = {}
-    rejects: list[Reject] = []
-    with ExitStack() as stack:
-        writers: dict[Plane, tf.io.TFRecordWriter] = {}
-        for item in job.studies:
-            study = read_study(item.folder, item.series_planes, study_id=item.study_id)
-            rejects.extend(study.rejects)
-            if not study.planes:
-                rejects.append(no_slices(item.study_id))
-                continue
-            points, faults = place_points(item.study_id, study.planes, item.coordinates)
-            rejects.extend(faults)
-            for plane, record in _encode_study(study, item.labels, points):
-                if plane not in writers:
-                    writers[plane] = stack.enter_context(open_shard(job.out / plane.value / name))
-                writers[plane].write(record)
-                written.setdefault(plane, []).append(item.study_id)
-            num_slices[item.study_id] = {plane.value: len(each) for plane, each in study.planes.items()}
-            patient_ids[item.study_id] = study.patient_id
-            digests[item.study_id] = study.source_digest
-    shards = {plane: _describe_shard(job.out, plane, name, ids) for plane, ids in written.items()}
-    return ShardResult(job.index, shards, num_slices, patient_ids, digests, tuple(rejects), len(job.studies))
-
-
-def _encode_study(
-    study: Study, labels: NDArray[np.int8] | None, points: NDArray[np.float32]
-) -> Iterator[tuple[Plane, bytes]]:
-    for plane, slices in study.planes.items():
-        yield plane, encode_plane(study.study_id, plane, slices, labels=labels, points=points)
-
-
-def _describe_shard(out: Path, plane: Plane, name: str, study_ids: Sequence[str]) -> Shard:
-    return Shard(
-        file=f"{plane.value}/{name}",
-        sha256=file_sha256(out / plane.value / name),
-        num_examples=len(study_ids),
-        study_ids=tuple(study_ids),
-    )
+def _finish(
+    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[PartResult]
+) -> Manifest:
+    """Writes labels and folds and, last, the manifest."""
+    manifest = _make_manifest(task, cohort, base, results)
+    labels = {each.study_id: each.labels for each in cohort.jobs if each.labels is not None}
+    known = {each.study_id for each in manifest.studies}
+    kept_folds: dict[str, int] = {}
+    if base is not None:
+        kept_folds = read_folds(task.out / FOLDS_NAME, base)
+        labels = {**read_record_labels(task.out), **labels}
+    labels = {study: row for study, row in labels.items() if study in known}
+    write_record_labels(task.out, labels)
+    write_folds(task.out / FOLDS_NAME, _deal_folds(manifest, labels, kept_folds))
+    write_manifest(task.out, manifest)
+    return manifest
 
 
 def _make_manifest(
-    results: Sequence[ShardResult], rejects: Iterable[Reject], options: BuildOptions
+    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[PartResult]
 ) -> Manifest:
-    patients = {study: patient for each in results for study, patient in each.patient_ids.items()}
-    groups = group_patients(patients)
-    studies = [
-        StudyEntry(
-            study_id=study_id,
-            patient_group=groups[study_id],
-            source_digest=each.source_digests[study_id],
-            num_slices=num_slices,
-        )
-        for each in results
-        for study_id, num_slices in each.num_slices.items()
+    parts = sorted((each.part for each in results), key=lambda part: part.index)
+    studies = [*(base.studies if base else ()), *(each for part in parts for each in part.studies)]
+    rejects = [
+        *(base.rejects if base else ()),
+        *map(RejectEntry.of, cohort.rejects),
+        *(each for part in parts for each in part.rejects),
     ]
-    faults = [*rejects, *(fault for each in results for fault in each.rejects)]
+    if not studies:
+        raise _nothing_usable(rejects)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         packages=package_versions(),
-        options=options,
+        options=task.options,
         planes={
-            plane.value: tuple(each.shards[plane] for each in results if plane in each.shards)
+            plane.value: (
+                *(base.planes.get(plane.value, ()) if base else ()),
+                *(part.shards[plane.value] for part in parts if plane.value in part.shards),
+            )
             for plane in Plane
         },
-        studies=tuple(studies),
-        rejects=tuple(RejectEntry.of(each) for each in faults),
+        studies=group_studies(studies, cohort.jobs, _known_patients(results), has_key=task.key is not None),
+        # A study that was tried again says the same again.
+        rejects=tuple(dict.fromkeys(rejects)),
     )
 
 
-def _fold_studies(
-    manifest: Manifest, labels: Mapping[str, NDArray[np.int8] | None], options: BuildOptions
+def _known_patients(results: Sequence[PartResult]) -> dict[str, str]:
+    return {study: patient for each in results for study, patient in each.patient_ids.items()}
+
+
+def _deal_folds(
+    manifest: Manifest, labels: Mapping[str, NDArray[np.int8]], kept: Mapping[str, int]
 ) -> dict[str, int]:
-    missing = np.full(NUM_FINDINGS, MISSING_LABEL, np.int8)
-    found = [labels[each.study_id] for each in manifest.studies]
-    groups = [each.patient_group for each in manifest.studies]
+    options = manifest.options
+    study_ids = [each.study_id for each in manifest.studies]
     if options.num_folds == 1:
-        return {each.study_id: 0 for each in manifest.studies}
+        return dict.fromkeys(study_ids, 0)
+    missing = np.full(NUM_FINDINGS, MISSING_LABEL, np.int8)
     return make_folds(
-        [each.study_id for each in manifest.studies],
-        groups,
-        np.stack([missing if each is None else each for each in found]),
+        study_ids,
+        [each.patient_group for each in manifest.studies],
+        np.stack([labels.get(each, missing) for each in study_ids]),
         num_folds=options.num_folds,
         seed=options.fold_seed,
+        kept=kept,
     )
-
-
-def _remove_stale_shards(out: Path, manifest: Manifest) -> None:
-    """Removes shards of an earlier build into the same folder: nothing describes them any more."""
-    current = {shard.file for shards in manifest.planes.values() for shard in shards}
-    for plane in Plane:
-        for path in (out / plane.value).glob("part-*-of-*.tfrecord"):
-            if f"{plane.value}/{path.name}" not in current:
-                path.unlink()

@@ -1,5 +1,6 @@
 """Reads `train_label_coordinates.csv` and places its points in patient space."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.data.series_table import read_columns
-from lumbar_tf.imaging.geometry import pixel_to_patient
-from lumbar_tf.imaging.study import Reject, RejectReason, Slice
+from lumbar_tf.data.csv_rows import read_columns
+from lumbar_tf.imaging.geometry import SliceGeometry, pixel_to_patient
+from lumbar_tf.imaging.reasons import Reject, RejectReason
+from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import NUM_FINDINGS, Plane, finding_index, parse_condition, parse_level
 
 _COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
@@ -45,23 +47,43 @@ def read_coordinates(path: Path) -> tuple[dict[str, list[Coordinate]], list[Reje
         Points by study id, in the table's order, and a reject for each row that makes no sense.
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: a column is missing, or the file is no CSV.
     """
     points: dict[str, list[Coordinate]] = {}
-    rejects: list[Reject] = []
-    for row in read_columns(path, _COLUMNS).itertuples(index=False):
-        study_id, series_id, instance_number, condition, level, x, y = map(str, row)
+    rows, rejects = read_columns(path, _COLUMNS)
+    for line, (study_id, series_id, *cells) in rows:
         try:
-            column_px, row_px = float(x), float(y)
-            if not (np.isfinite(column_px) and np.isfinite(row_px)):
-                raise ValueError(f"x and y must be finite. Received: {x}, {y}.")
-            finding = finding_index(parse_condition(condition), parse_level(level))
-            # Some tools write whole numbers as 8.0.
-            point = Coordinate(series_id, int(float(instance_number)), finding, column_px, row_px)
+            point = _parse_point(series_id, *cells)
+        except _BadCellError as error:
+            message = f"line {line}: {error}"
+            rejects.append(Reject(study_id, series_id, path.name, RejectReason.BAD_TABLE_ROW, message))
+        else:
             points.setdefault(study_id, []).append(point)
-        except (ValueError, OverflowError) as error:
-            rejects.append(Reject(study_id, series_id, path.name, RejectReason.BAD_TABLE_ROW, str(error)))
     return points, rejects
+
+
+class _BadCellError(Exception):
+    """A cell breaks the rule that the message names; what it holds can be anything, and is not repeated."""
+
+
+def _parse_point(series_id: str, instance: str, condition: str, level: str, x: str, y: str) -> Coordinate:
+    try:
+        finding = finding_index(parse_condition(condition), parse_level(level))
+    except ValueError:
+        raise _BadCellError("condition and level must be a graded condition and L1/L2 to L5/S1") from None
+    # Some tools write whole numbers as 8.0.
+    number, column_px, row_px = _parse_number(instance), _parse_number(x), _parse_number(y)
+    if not number.is_integer() or not (np.isfinite(column_px) and np.isfinite(row_px)):
+        raise _BadCellError("instance_number must be a whole number, x and y finite numbers")
+    return Coordinate(series_id, int(number), finding, column_px, row_px)
+
+
+def _parse_number(text: str) -> float:
+    """Returns a cell's number, NaN where it holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def place_points(
@@ -76,21 +98,35 @@ def place_points(
 
     Returns:
         LPS mm, float32 [25, 3], NaN where there is no point; and a reject for each point whose slice
-        is absent or that lies outside its image.
+        is absent or not the only one of its number, or that lies outside its image.
     """
     points = np.full((NUM_FINDINGS, 3), np.nan, np.float32)
-    slices = {(each.series_id, each.instance_number): each for members in planes.values() for each in members}
+    members = [each for slices in planes.values() for each in slices]
+    geometries = {(each.series_id, each.instance_number): each.geometry for each in members}
+    counts = Counter((each.series_id, each.instance_number) for each in members)
     rejects: list[Reject] = []
     for each in coordinates:
-        found = slices.get((each.series_id, each.instance_number))
-        if found is None:
-            message = f"a point names instance {each.instance_number}, which is not there"
-            rejects.append(Reject(study_id, each.series_id, "", RejectReason.NO_SUCH_SLICE, message))
-            continue
-        rows, columns = found.pixels.shape
-        if not (-0.5 <= each.column <= columns - 0.5 and -0.5 <= each.row <= rows - 0.5):
-            message = f"a point at ({each.column:g}, {each.row:g}) lies outside {columns} x {rows} pixels"
-            rejects.append(Reject(study_id, each.series_id, "", RejectReason.BAD_TABLE_ROW, message))
-            continue
-        points[each.finding] = pixel_to_patient(found.geometry, (each.column, each.row))
+        key = (each.series_id, each.instance_number)
+        reason, message = _judge_point(each, geometries.get(key), counts[key])
+        if reason is None:
+            points[each.finding] = pixel_to_patient(geometries[key], (each.column, each.row))
+        else:
+            rejects.append(Reject(study_id, each.series_id, "", reason, message))
     return points, rejects
+
+
+def _judge_point(
+    point: Coordinate, geometry: SliceGeometry | None, num_slices: int
+) -> tuple[RejectReason | None, str]:
+    """Says why a point cannot be placed; (None, "") where it can."""
+    if geometry is None:
+        return RejectReason.NO_SUCH_SLICE, f"a point names instance {point.instance_number}, which is absent"
+    if num_slices > 1:
+        message = f"a point names instance {point.instance_number}, which {num_slices} slices are"
+        return RejectReason.AMBIGUOUS_SLICE, message
+    rows, columns = geometry.rows, geometry.columns
+    # The outermost pixels reach half a pixel beyond their centres.
+    if not (-0.5 <= point.column <= columns - 0.5 and -0.5 <= point.row <= rows - 0.5):
+        message = f"a point at ({point.column:g}, {point.row:g}) lies outside {columns} x {rows} pixels"
+        return RejectReason.POINT_OUTSIDE_IMAGE, message
+    return None, ""

@@ -1,7 +1,7 @@
 """Cutting crops from a record's slices: one affine and one interpolation, in the graph.
 
 These functions run in the training pipeline and, unchanged, inside the exported SavedModel.
-They take a parsed record (`lumbar_tf.records.schema.parse_example`) and points in patient space
+They take a parsed record (`lumbar_tf.records.parsing.parse_example`) and points in patient space
 (LPS mm); a crop is `side_mm` around a point, in each slice's own plane, along the patient's axes
 (see `lumbar_tf.imaging.geometry.canonical_axes`), so the scanner's storage order does not matter.
 """
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.config import CropConfig
 from lumbar_tf.labels import Plane, Side
-from lumbar_tf.records.schema import decode_image
+from lumbar_tf.records.parsing import decode_image
 
 Record = dict[str, tf.Tensor]
 
@@ -198,17 +198,17 @@ def keep_slices(record: Record, index: tf.Tensor) -> Record:
     """
     unique = tf.sort(tf.unique(index)[0])
     kept = {key: tf.gather(record[key], unique) for key in _SLICE_KEYS}
-    height = tf.cast(tf.reduce_max(kept["slices/rows"]), tf.int32)
-    width = tf.cast(tf.reduce_max(kept["slices/columns"]), tf.int32)
+    rows, columns = (tf.cast(kept[f"slices/{side}"], tf.int32) for side in ("rows", "columns"))
+    height, width = tf.reduce_max(rows), tf.reduce_max(columns)
 
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
-        image = decode_image(encoded)
-        shape = tf.shape(image)
-        return tf.pad(image, [[0, height - shape[0]], [0, width - shape[1]]])
+    def decode(packed: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        encoded, image_rows, image_columns = packed
+        image = decode_image(encoded, image_rows, image_columns, record["codec"])
+        return tf.pad(image, [[0, height - image_rows], [0, width - image_columns]])
 
     pixels = tf.map_fn(
         decode,
-        tf.gather(record["slices/image"], unique),
+        (tf.gather(record["slices/image"], unique), rows, columns),
         fn_output_signature=tf.TensorSpec([None, None], tf.uint16),
     )
     return {

@@ -3,17 +3,13 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Severity
-
-if TYPE_CHECKING:
-    # The manifest's module needs TensorFlow; stacking foreign tables must not.
-    from lumbar_tf.records.manifest import Manifest
+from lumbar_tf.records.manifest import Manifest
 
 FOLDS_NAME = "folds.csv"
 _COLUMNS = ["study_id", "fold_id"]
@@ -26,6 +22,7 @@ def make_folds(
     *,
     num_folds: int,
     seed: int,
+    kept: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Deals patients to folds.
 
@@ -38,6 +35,8 @@ def make_folds(
         labels: severities [n, 25], -1 for missing.
         num_folds: at least 2, at most the number of patients.
         seed: shuffles patients that weigh about the same.
+        kept: folds that some of the studies have already; they and their patients' other studies
+            stay there, and the rest is dealt around them.
 
     Returns:
         Fold 0 to num_folds - 1 by study id, the same for any order of the input.
@@ -63,7 +62,11 @@ def make_folds(
     index_of_group = {group: index for index, group in enumerate(groups)}
     traits = np.zeros((len(groups), _study_traits(labels).shape[1]))
     np.add.at(traits, [index_of_group[each] for each in patient_groups], _study_traits(labels))
-    fold_of_group = _deal(traits, num_folds, seed)
+    fixed = np.full(len(groups), -1)
+    for study, group in zip(study_ids, patient_groups, strict=True):
+        if study in (kept or {}):
+            fixed[index_of_group[group]] = (kept or {})[study]
+    fold_of_group = _deal(traits, num_folds, seed, fixed)
     return {
         study: int(fold_of_group[index_of_group[group]])
         for study, group in zip(study_ids, patient_groups, strict=True)
@@ -80,7 +83,9 @@ def _study_traits(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _deal(traits: NDArray[np.float64], num_folds: int, seed: int) -> NDArray[np.int64]:
+def _deal(
+    traits: NDArray[np.float64], num_folds: int, seed: int, fixed: NDArray[np.int64]
+) -> NDArray[np.int64]:
     # Shares of the total, so that ten severe canals weigh as much as a thousand moderate foramina.
     shares = traits / np.maximum(traits.sum(axis=0), 1)
     shuffled = np.random.default_rng(seed).permutation(len(shares))
@@ -88,8 +93,9 @@ def _deal(traits: NDArray[np.float64], num_folds: int, seed: int) -> NDArray[np.
     weights = np.rint(np.log2(shares.sum(axis=1)))
     order = shuffled[np.argsort(-weights[shuffled], kind="stable")]
     held = np.zeros((num_folds, shares.shape[1]))
-    folds = np.zeros(len(shares), np.int64)
-    for index in order:
+    folds = fixed.copy()
+    np.add.at(held, fixed[fixed >= 0], shares[fixed >= 0])
+    for index in order[fixed[order] < 0]:
         # Growth of sum(held^2), which is least where the folds stay even; then the emptiest fold.
         growth = (2 * held + shares[index]) @ shares[index]
         folds[index] = np.lexsort((held[:, 0], np.round(growth, 12)))[0]
@@ -127,7 +133,7 @@ def read_fold_table(path: Path) -> dict[str, int]:
     return folds
 
 
-def read_folds(path: Path, manifest: "Manifest") -> dict[str, int]:
+def read_folds(path: Path, manifest: Manifest) -> dict[str, int]:
     """Reads folds and checks them against the records.
 
     Args:

@@ -25,7 +25,7 @@ from lumbar_tf.data.crops import (
 )
 from lumbar_tf.data.fields import Field, FieldSpec, cut_field, select_stack
 from lumbar_tf.labels import NUM_FINDINGS
-from lumbar_tf.records.schema import parse_example
+from lumbar_tf.records.parsing import parse_example
 
 Points = NDArray[np.float32]
 

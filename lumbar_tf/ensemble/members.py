@@ -22,7 +22,8 @@ from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.folded import FoldedNetwork
 from lumbar_tf.models.grader import build_grader, log_probabilities
 from lumbar_tf.models.localizer import build_localizer, locate
-from lumbar_tf.records.schema import encode_plane, parse_example
+from lumbar_tf.records.parsing import parse_example
+from lumbar_tf.records.schema import encode_plane
 
 #: Serialized Examples of a batch of studies by plane, string [study]; "" is a missing plane.
 Examples = dict[Plane, tf.Tensor]

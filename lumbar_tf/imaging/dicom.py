@@ -1,249 +1,312 @@
 """Reads the DICOM files of one study into planes of slices.
 
 A file that cannot be used becomes a `Reject` with a reason, and the rest goes on. Names of files and
-InstanceNumber say nothing about order here: slices are arranged by geometry.
+InstanceNumber say nothing about order here: slices are arranged by geometry. Headers are read first and
+series chosen by them; only what is kept is decoded.
 """
 
 import hashlib
-import io
-import math
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
+from numpy.typing import NDArray
 
-from lumbar_tf.imaging.codecs import decode_stored_values
-from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.series import SeriesHeader, is_sagittal, tell_plane
-from lumbar_tf.imaging.study import Reject, RejectReason, Slice, Study, arrange_slices
+from lumbar_tf.imaging.checks import check_stack, median_gap_mm
+from lumbar_tf.imaging.frames import Frame, ImageFile, open_image
+from lumbar_tf.imaging.headers import MAX_FILE_BYTES
+from lumbar_tf.imaging.listing import shown_name
+from lumbar_tf.imaging.pixels import decode_frame
+from lumbar_tf.imaging.reasons import ReasonKind, RefusedError, Reject, RejectReason
+from lumbar_tf.imaging.series import (
+    SeriesDecision,
+    SeriesFacts,
+    choose_series,
+    read_series_header,
+)
+from lumbar_tf.imaging.silence import silence_pydicom
+from lumbar_tf.imaging.sources import StudyFiles, list_study_files
+from lumbar_tf.imaging.study import SeriesSummary, Slice, Study, arrange_slices
+from lumbar_tf.imaging.uids import is_safe_id
 from lumbar_tf.labels import Plane
 
-__all__ = ["Reject", "RejectReason", "Slice", "Study", "list_files", "read_study"]
+#: What turns a frame of a file into pixels, see `pixels.decode_frame`.
+FrameDecoder = Callable[[ImageFile, Frame], NDArray[np.generic]]
 
-#: No MR slice comes near these; a header beyond them is refused before memory is taken for it.
-MAX_FILE_BYTES = 1 << 30
-MAX_PIXELS = 64 << 20
-
-#: How far ImageOrientationPatient may be from two perpendicular unit vectors. Scanners write 6 or
-#: more digits; 0.01 still accepts two-digit rounding.
-_DIRECTION_TOLERANCE = 0.01
-
-
-class _RejectedError(Exception):
-    """This file is left out, for this reason."""
-
-    def __init__(self, reason: RejectReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+#: Files of a study that wait for the choice of series are held up to here, and read again beyond. Ten
+#: times a lumbar examination; an archive's functional series would otherwise fill the memory.
+_MAX_HELD_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file that was read: its slice and what its header says of series and patient."""
+    """A file whose header was read.
 
-    image: Slice
-    header: SeriesHeader
+    `image` is None where the study's files are too large to hold all at once. `copies` have the same
+    SOPInstanceUID: the same image in another folder of an export, which counts only if this one is damaged.
+    """
+
+    path: Path
+    shown_name: str
+    study_uid: str
+    series_id: str
+    sop_uid: str
     patient_id: str
+    frames: tuple[Frame, ...]
+    image: ImageFile | None
+    copies: tuple["_File", ...] = ()
+
+    def open(self) -> ImageFile:
+        return open_image(_read_bytes(self.path)) if self.image is None else self.image
+
+
+#: One frame and the file that it is in.
+_Member = tuple[_File, Frame]
 
 
 def read_study(
-    folder: Path, series_planes: Mapping[str, Plane] | None = None, *, study_id: str | None = None
+    study: StudyFiles,
+    table: Mapping[str, Plane | None] = MappingProxyType({}),
+    *,
+    decode: FrameDecoder = decode_frame,
 ) -> Study:
-    """Reads every DICOM file below a study's folder.
+    """Reads every DICOM file of a study.
 
     Args:
-        folder: the study, with files in it or in folders below it.
-        series_planes: what a series table says, by series id: a folder's name or the
-            SeriesInstanceUID. Its word wins over a header that contradicts it, with a note. Series
-            that it does not name are told from their headers.
-        study_id: the study's name; the folder's name by default.
+        study: its files.
+        table: what a series table says, by series id: a folder's name or the SeriesInstanceUID. Its word
+            wins over a header that contradicts it, with a note; None leaves the series out. Series that it
+            does not name are told from their headers.
+        decode: the decoder.
 
     Returns:
         The study. Planes without any slice are absent.
     """
-    study_id = folder.name if study_id is None else study_id
-    table = dict(series_planes or {})
-    files: list[_File] = []
     rejects: list[Reject] = []
-    digests: list[str] = []
-    for path in list_files(folder):
-        series_id = path.parent.name if path.parent != folder else ""
-        try:
-            data = _read_bytes(path)
-            digests.append(hashlib.sha256(data).hexdigest())
-            with warnings.catch_warnings():
-                # pydicom warns of odd values by printing them, and a value can identify a patient.
-                warnings.simplefilter("ignore")
-                files.append(_read_file(data, folder_name=path.parent.name, table=table))
-        except _RejectedError as error:
-            rejects.append(Reject(study_id, series_id, path.name, error.reason, str(error)))
-    planes, notes = _assign_planes(study_id, files, table)
+
+    def refuse(series_id: str, file_name: str, reason: RejectReason, message: str) -> None:
+        rejects.append(Reject(study.study_id, series_id, file_name, reason, message))
+
+    with silence_pydicom():
+        files, digest = _open_files(study, table, rejects)
+        files = _drop_foreign(study, files, refuse)
+        patients = {each.patient_id for each in files if each.patient_id}
+        if len(patients) > 1:
+            message = f"the files of one study name {len(patients)} patients"
+            refuse("", "", RejectReason.MIXED_PATIENTS, message)
+            files = []
+        series = _group(_join_copies(files))
+        facts = {name: _facts(name, members) for name, members in series.items()}
+        decisions = choose_series(list(facts.values()), table)
+        planes = _read_planes(series, decisions, decode, refuse)
+    if not planes:
+        rejects.append(_judge_empty(study.study_id, rejects, has_series=bool(series)))
     return Study(
-        study_id=study_id,
-        patient_id=next((each.patient_id for each in files if each.patient_id), ""),
+        study_id=study.study_id,
+        patient_id=next(iter(patients)) if len(patients) == 1 else "",
         planes=planes,
-        rejects=(*rejects, *notes),
-        source_digest=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+        series=tuple(_summarize(facts[name], decisions[name]) for name in sorted(series)),
+        rejects=tuple(rejects),
+        source_digest=digest,
     )
 
 
-def list_files(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder in path order; hidden files, tables and links are left out."""
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() != ".csv" and not path.is_symlink():
-                yield path
+def _judge_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) -> Reject:
+    """Returns what is said of a study of which nothing is left: at fault, or sound but not graded here."""
+    if has_series and all(each.reason.kind is ReasonKind.CHOICE for each in rejects):
+        message = "it holds no series that is graded here"
+        return Reject(study_id, "", "", RejectReason.NOTHING_TO_GRADE, message)
+    return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
+
+
+def read_patient_id(study: StudyFiles) -> str:
+    """Returns a study's PatientID from the first header that has one, "" where none has."""
+    paths, _ = list_study_files(study)
+    with silence_pydicom():
+        for path in paths:
+            try:
+                patient_id = open_image(_read_bytes(path)).patient_id
+            except RefusedError:
+                continue
+            if patient_id:
+                return patient_id
+    return ""
+
+
+#: Notes a reject: series id, shown file name, reason, message.
+_Refuse = Callable[[str, str, RejectReason, str], None]
+
+
+def _open_files(
+    study: StudyFiles, table: Mapping[str, Plane | None], rejects: list[Reject]
+) -> tuple[list[_File], str]:
+    """Returns the files that hold images, and the digest over all that could be read."""
+    paths, faults = list_study_files(study)
+    rejects.extend(faults)
+    files: list[_File] = []
+    digests: list[str] = []
+    held_bytes = 0
+    for path in paths:
+        name = shown_name(path, study.root)
+        try:
+            data = _read_bytes(path)
+            digests.append(hashlib.sha256(data).hexdigest())
+            image = open_image(data)
+        except RefusedError as error:
+            # A folder's name may hold a patient's; one that a table names as a series does not.
+            series_id = path.parent.name if path.parent.name in table else ""
+            rejects.append(Reject(study.study_id, series_id, name, error.reason, str(error)))
+            continue
+        held_bytes += len(data)
+        held = image if held_bytes <= _MAX_HELD_BYTES else None
+        files.append(
+            _File(
+                path=path,
+                shown_name=name,
+                study_uid=image.study_uid,
+                series_id=_name_series(study, path, image, table),
+                sop_uid=image.sop_uid,
+                patient_id=image.patient_id,
+                frames=image.frames,
+                image=held,
+            )
+        )
+    return files, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise _RejectedError(RejectReason.TOO_LARGE, f"the file is larger than {MAX_FILE_BYTES} bytes")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            message = f"a file must have at most {MAX_FILE_BYTES} bytes. Received: {size}"
+            raise RefusedError(RejectReason.TOO_LARGE, message)
         return path.read_bytes()
     except OSError as error:
-        raise _RejectedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
+        raise RefusedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
 
 
-def _read_file(data: bytes, *, folder_name: str, table: Mapping[str, Plane]) -> _File:
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
-    except InvalidDicomError:
-        raise _RejectedError(RejectReason.NOT_DICOM, "not a DICOM file") from None
-    except Exception as error:  # pydicom raises many kinds on damaged headers
-        raise _RejectedError(RejectReason.UNREADABLE, f"damaged header ({type(error).__name__})") from None
-    try:
-        _check_image(dataset)
-        geometry = _read_geometry(dataset)
-        pixels = _read_pixels(dataset)
-        uid = str(dataset.get("SeriesInstanceUID", ""))
-        image = Slice(
-            geometry=geometry,
-            pixels=pixels,
-            # The competition names a series by its folder, everybody else by its UID.
-            series_id=folder_name if folder_name in table or not uid else uid,
-            instance_number=int(dataset.get("InstanceNumber", None) or 0),
-        )
-        header = SeriesHeader(str(dataset.get("SeriesDescription", "")), _number(dataset, "EchoTime"))
-        return _File(image, header, str(dataset.get("PatientID", "") or ""))
-    except _RejectedError:
-        raise
-    except Exception as error:  # values are parsed when they are asked for, and may be anything
-        raise _RejectedError(RejectReason.UNREADABLE, f"damaged header ({type(error).__name__})") from None
+def _name_series(study: StudyFiles, path: Path, image: ImageFile, table: Mapping[str, Plane | None]) -> str:
+    """The competition names a series by its folder, and so do its tables; everybody else by its UID."""
+    folder = path.parent.name
+    is_competition = study.files is None and path.parent.parent == study.root and is_safe_id(folder)
+    return folder if folder in table or is_competition or not image.series_uid else image.series_uid
 
 
-def _check_image(dataset: pydicom.Dataset) -> None:
-    """Refuses what is no single grey image, from the header alone."""
-    if "PixelData" not in dataset or "Rows" not in dataset or "Columns" not in dataset:
-        raise _RejectedError(RejectReason.NO_PIXELS, "no pixel data")
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows * columns > MAX_PIXELS:
-        raise _RejectedError(RejectReason.TOO_LARGE, f"{rows} x {columns} is over {MAX_PIXELS} pixels")
-    if int(dataset.get("NumberOfFrames", None) or 1) > 1:
-        raise _RejectedError(RejectReason.MULTI_FRAME, f"{dataset.NumberOfFrames} frames in one file")
-    kind = dataset.get("PhotometricInterpretation", "")
-    if dataset.get("SamplesPerPixel", 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise _RejectedError(RejectReason.COLOUR, f"not a grey image ({kind or 'unnamed'})")
-
-
-def _read_geometry(dataset: pydicom.Dataset) -> SliceGeometry:
-    position = _numbers(dataset, "ImagePositionPatient", 3)
-    orientation = _numbers(dataset, "ImageOrientationPatient", 6)
-    row_spacing_mm, column_spacing_mm = _numbers(dataset, "PixelSpacing", 2)
-    directions = np.array(orientation).reshape(2, 3)
-    # Rows of an orthonormal pair times their transpose give the identity.
-    if np.abs(directions @ directions.T - np.eye(2)).max() > _DIRECTION_TOLERANCE:
-        message = "ImageOrientationPatient must hold two perpendicular unit vectors"
-        raise _RejectedError(RejectReason.BAD_GEOMETRY, message)
-    if min(row_spacing_mm, column_spacing_mm) <= 0:
-        message = f"PixelSpacing must be positive. Received: {row_spacing_mm} x {column_spacing_mm}"
-        raise _RejectedError(RejectReason.BAD_GEOMETRY, message)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    row_direction, column_direction = directions.tolist()
-    return SliceGeometry(
-        position=(position[0], position[1], position[2]),
-        row_direction=tuple(row_direction),
-        column_direction=tuple(column_direction),
-        row_spacing_mm=row_spacing_mm,
-        column_spacing_mm=column_spacing_mm,
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-    )
-
-
-def _read_pixels(dataset: pydicom.Dataset) -> np.ndarray:
-    """Returns float32 [rows, columns]: MONOCHROME1 turned round, then slope and intercept, each once."""
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    if slope is None or intercept is None or slope == 0:
-        raise _RejectedError(RejectReason.BAD_RESCALE, "RescaleSlope and RescaleIntercept must be finite")
-    try:
-        stored = decode_stored_values(dataset)
-    except Exception as error:  # decoders raise many kinds
-        raise _RejectedError(
-            RejectReason.UNDECODABLE, f"cannot be decoded ({type(error).__name__})"
-        ) from None
-    if stored.shape != (dataset.Rows, dataset.Columns):
-        raise _RejectedError(RejectReason.UNDECODABLE, f"decoded to the shape {stored.shape}")
-    pixels = stored.astype(np.float32)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        # Over the full range of BitsStored, so that the slices of a series stay comparable.
-        is_signed = int(dataset.PixelRepresentation) == 1
-        pixels = np.float32(-1 if is_signed else 2 ** int(dataset.BitsStored) - 1) - pixels
-    if (slope, intercept) != (1.0, 0.0):
-        with np.errstate(over="ignore", invalid="ignore"):
-            pixels = pixels * np.float32(slope) + np.float32(intercept)
-        if not np.isfinite(pixels).all():
-            raise _RejectedError(RejectReason.BAD_RESCALE, "rescaled values are beyond float32")
-    return pixels
-
-
-def _number(dataset: pydicom.Dataset, keyword: str, default: float | None = None) -> float | None:
-    """Returns a finite number, the default where it is absent, None where it is no finite number."""
-    value = dataset.get(keyword, None)
-    if value is None or value == "":
-        return default
-    return float(value) if math.isfinite(float(value)) else None
-
-
-def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> list[float]:
-    try:
-        values = [float(each) for each in dataset.get(keyword, None) or ()]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != count or not all(map(math.isfinite, values)):
-        raise _RejectedError(RejectReason.BAD_GEOMETRY, f"{keyword} must hold {count} finite numbers")
-    return values
-
-
-def _assign_planes(
-    study_id: str, files: Sequence[_File], table: Mapping[str, Plane]
-) -> tuple[dict[Plane, tuple[Slice, ...]], list[Reject]]:
-    """Sorts files into planes, a whole series at a time."""
-    by_series: dict[str, list[_File]] = {}
+def _drop_foreign(study: StudyFiles, files: Sequence[_File], refuse: _Refuse) -> list[_File]:
+    """Drops files that name another study than theirs: than the study's id or else than most of them."""
+    counts = Counter(each.study_uid for each in files if each.study_uid)
+    own = study.study_id if study.study_id in counts else max(counts, key=counts.__getitem__, default="")
+    kept = []
     for each in files:
-        by_series.setdefault(each.image.series_id, []).append(each)
-    slices: dict[Plane, list[Slice]] = {}
-    notes: list[Reject] = []
-    for series_id, members in sorted(by_series.items()):
-        told = tell_plane(members[0].image.geometry, members[0].header)
-        plane = table.get(series_id, told)
-        if plane is None:
-            message = "neither a table nor the headers tell a plane that is graded here"
-            notes.append(Reject(study_id, series_id, "", RejectReason.UNKNOWN_PLANE, message))
+        if each.study_uid in ("", own):
+            kept.append(each)
             continue
-        if told not in (None, plane) or is_sagittal(members[0].image.geometry) is not plane.is_sagittal:
-            message = f"the table says {plane.value}, the headers disagree; the table's word is taken"
-            notes.append(Reject(study_id, series_id, "", RejectReason.PLANE_CONTRADICTION, message))
-        slices.setdefault(plane, []).extend(each.image for each in members)
-    planes = {
+        message = "its StudyInstanceUID is another one than that of the rest of the study"
+        refuse(each.series_id, each.shown_name, RejectReason.FOREIGN_FILE, message)
+    return kept
+
+
+def _join_copies(files: Iterable[_File]) -> list[_File]:
+    """Puts files of one SOPInstanceUID together, in path order; files without one stand alone.
+
+    Files that claim to be one image and lie elsewhere in the patient are no copies.
+    """
+    copies: dict[tuple[object, ...], list[_File]] = {}
+    for place, each in enumerate(files):
+        geometry = tuple(frame.geometry for frame in each.frames)
+        copies.setdefault((each.sop_uid or place, geometry), []).append(each)
+    return [replace(first, copies=tuple(others)) for first, *others in copies.values()]
+
+
+def _group(files: Iterable[_File]) -> dict[str, list[_Member]]:
+    series: dict[str, list[_Member]] = {}
+    for each in files:
+        series.setdefault(each.series_id, []).extend((each, frame) for frame in each.frames)
+    return series
+
+
+def _facts(series_id: str, members: Sequence[_Member]) -> SeriesFacts:
+    header = read_series_header(members[0][0].open().dataset)
+    return SeriesFacts(series_id, header, [frame.geometry for _, frame in members])
+
+
+def _read_planes(
+    series: Mapping[str, Sequence[_Member]],
+    decisions: Mapping[str, SeriesDecision],
+    decode: FrameDecoder,
+    refuse: _Refuse,
+) -> dict[Plane, tuple[Slice, ...]]:
+    slices: dict[Plane, list[Slice]] = {}
+    for series_id, members in sorted(series.items()):
+        decision = decisions[series_id]
+        for reason, message in decision.notes:
+            refuse(series_id, "", reason, message)
+        if decision.plane is None:
+            if decision.reason is not None:
+                refuse(series_id, "", decision.reason, decision.message)
+            continue
+        kept = _check(series_id, members, decision.plane, refuse)
+        slices.setdefault(decision.plane, []).extend(_decode(series_id, kept, decode, refuse))
+    return {
         plane: tuple(image for group in arrange_slices(slices[plane]) for image in group.slices)
         for plane in Plane
-        if plane in slices
+        if slices.get(plane)
     }
-    return planes, notes
+
+
+def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: _Refuse) -> list[_Member]:
+    check = check_stack(
+        [frame.geometry for _, frame in members],
+        [frame.instance_number for _, frame in members],
+        plane=plane,
+    )
+    for index, reason, message in check.rejects:
+        refuse(series_id, members[index][0].shown_name, reason, message)
+    for reason, message in check.notes:
+        refuse(series_id, "", reason, message)
+    return [members[index] for index in check.kept]
+
+
+def _decode(
+    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: _Refuse
+) -> Iterator[Slice]:
+    opened: tuple[_File, ImageFile] | None = None
+    for file, frame in members:
+        found: Slice | None = None
+        for copy in (file, *file.copies):
+            if found is not None:
+                if frame.index == 0:
+                    message = "a file before this one has the same SOPInstanceUID, and is taken"
+                    refuse(series_id, copy.shown_name, RejectReason.DUPLICATE_INSTANCE, message)
+                continue
+            try:
+                # The frames of one file follow each other: it is opened once.
+                if opened is None or opened[0] is not copy:
+                    opened = (copy, copy.open())
+                pixels = decode(opened[1], copy.frames[frame.index])
+            except RefusedError as error:
+                refuse(series_id, copy.shown_name, error.reason, str(error))
+            else:
+                found = Slice(frame.geometry, pixels, series_id, frame.instance_number)
+        if found is not None:
+            yield found
+
+
+def _summarize(facts: SeriesFacts, decision: SeriesDecision) -> SeriesSummary:
+    first = facts.geometries[0]
+    return SeriesSummary(
+        series_id=facts.series_id,
+        plane=decision.plane,
+        reason=decision.reason.value if decision.plane is None and decision.reason else "",
+        num_slices=len(facts.geometries),
+        rows=first.rows,
+        columns=first.columns,
+        row_spacing_mm=first.row_spacing_mm,
+        column_spacing_mm=first.column_spacing_mm,
+        gap_mm=median_gap_mm(facts.geometries),
+        vendor=facts.header.vendor,
+        field_strength_tesla=facts.header.field_strength_tesla,
+    )

@@ -11,6 +11,7 @@ same however the scanner wrote it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class SliceGeometry:
     rows: int
     columns: int
 
-    @property
+    @cached_property
     def normal(self) -> Vector:
         """Unit normal, turned to point left (+x), back (+y) or up (+z), whichever it is nearest."""
         return canonical_normal(self.row_direction, self.column_direction)
@@ -64,7 +65,9 @@ def canonical_normal(row_direction: Sequence[float], column_direction: Sequence[
     >>> canonical_normal((0, 1, 0), (0, 0, -1)).tolist()
     [1.0, 0.0, 0.0]
     """
-    normal = np.cross(np.asarray(row_direction, float), np.asarray(column_direction, float))
+    (a, b, c), (d, e, f) = row_direction, column_direction
+    # The cross product, spelled out: NumPy's takes ten times as long, and there is one for each slice.
+    normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d], np.float64)
     normal = normal / np.linalg.norm(normal)
     if normal[np.argmax(np.abs(normal))] < 0:
         normal = -normal

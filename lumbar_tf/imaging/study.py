@@ -2,61 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import SliceGeometry, order_slices
+from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.labels import Plane
-
-
-class RejectReason(Enum):
-    """Why a file or a table row was left out, or a contradiction noted. The value is the stable code."""
-
-    NOT_DICOM = "not_dicom"
-    UNREADABLE = "unreadable"
-    NO_PIXELS = "no_pixels"
-    TOO_LARGE = "too_large"
-    MULTI_FRAME = "multi_frame"
-    COLOUR = "colour"
-    BAD_GEOMETRY = "bad_geometry"
-    BAD_RESCALE = "bad_rescale"
-    UNDECODABLE = "undecodable"
-    UNKNOWN_PLANE = "unknown_plane"
-    PLANE_CONTRADICTION = "plane_contradiction"
-    BAD_TABLE_ROW = "bad_table_row"
-    NO_SUCH_SLICE = "no_such_slice"
-    NO_SLICES = "no_slices"
-
-    @property
-    def is_note(self) -> bool:
-        """Whether the thing was kept all the same, and this only says what is odd about it."""
-        return self is RejectReason.PLANE_CONTRADICTION
-
-
-@dataclass(frozen=True)
-class Reject:
-    """One thing that was left out, or kept with a note.
-
-    Attributes:
-        study_id: the study, "" where none is known.
-        series_id: the series, "" where none is known.
-        file_name: the file's name without its folders, "" for a whole series or study.
-        reason: the stable code.
-        message: one line for a person; holds no header values that could identify a patient.
-    """
-
-    study_id: str
-    series_id: str
-    file_name: str
-    reason: RejectReason
-    message: str
-
-
-def no_slices(study_id: str) -> Reject:
-    """Returns what is said of a study of which nothing could be used."""
-    return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +17,15 @@ class Slice:
 
     Attributes:
         geometry: where its pixels lie, LPS mm.
-        pixels: float32 [rows, columns], after rescale slope and intercept and with MONOCHROME1
-            turned round, so that larger is always brighter.
+        pixels: [rows, columns], after rescale slope and intercept and with MONOCHROME1 turned
+            round, so that larger is always brighter: the stored integers (8 or 16 bits) where
+            there is no rescale, float32 where there is.
         series_id: the series it belongs to.
         instance_number: InstanceNumber, only ever used to find a table's row; 0 where absent.
     """
 
     geometry: SliceGeometry
-    pixels: NDArray[np.float32]
+    pixels: NDArray[Any]
     series_id: str
     instance_number: int
 
@@ -85,6 +38,37 @@ class Slice:
             )
 
 
+@dataclass(frozen=True)
+class SeriesSummary:
+    """What is kept of a series besides its slices: what was decided of it, and sub-groups to count by.
+
+    Attributes:
+        series_id: the series.
+        plane: its plane; None where it was left out.
+        reason: why it was left out, a `RejectReason` value; "" where it was kept.
+        num_slices: its readable slices.
+        rows: of its first slice.
+        columns: of its first slice.
+        row_spacing_mm: of its first slice.
+        column_spacing_mm: of its first slice.
+        gap_mm: median distance between neighbouring slices along their normal; 0 where there is one slice.
+        vendor: the scanner's maker in one spelling (`siemens`, `ge`, ...), "" where unknown.
+        field_strength_tesla: None where unknown.
+    """
+
+    series_id: str
+    plane: Plane | None
+    reason: str
+    num_slices: int
+    rows: int
+    columns: int
+    row_spacing_mm: float
+    column_spacing_mm: float
+    gap_mm: float
+    vendor: str = ""
+    field_strength_tesla: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """One patient's examination.
@@ -93,6 +77,7 @@ class Study:
         study_id: the name used in tables, records and results.
         patient_id: PatientID, "" where absent. Kept in memory only: it is never written anywhere.
         planes: for each plane that was found, its slices in `arrange_slices` order.
+        series: every readable series, kept or not, by series id.
         rejects: what was left out or noted.
         source_digest: SHA-256 over the digests of the study's files.
     """
@@ -100,6 +85,7 @@ class Study:
     study_id: str
     patient_id: str
     planes: Mapping[Plane, tuple[Slice, ...]]
+    series: tuple[SeriesSummary, ...] = ()
     rejects: tuple[Reject, ...] = ()
     source_digest: str = ""
 

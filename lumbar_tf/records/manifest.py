@@ -1,7 +1,8 @@
 """The manifest: what a folder of records holds, and where it came from.
 
 It is written last, so a folder without one is an unfinished build. It names no patient: studies of one
-person share a `patient_group`, which is the smallest of their study ids.
+person share a `patient_group`, which is the smallest of their study ids, or a keyed hash where ids are
+pseudonyms.
 """
 
 from collections.abc import Mapping
@@ -12,14 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lumbar_tf import __version__
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.imaging.study import Reject
+from lumbar_tf.imaging.reasons import Reject
+from lumbar_tf.imaging.study import SeriesSummary
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.records.schema import SCHEMA_VERSION, Codec
 
 MANIFEST_NAME = "manifest.json"
 
 #: The packages whose versions can change a record's bytes.
-_PACKAGES = ("imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "tensorflow")
+_PACKAGES = ("imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "protobuf")
 
 
 class _Entry(BaseModel):
@@ -32,12 +34,14 @@ class Shard(_Entry):
     Attributes:
         file: path below the manifest's folder, with forward slashes.
         sha256: of the whole file.
+        size_bytes: of the whole file.
         num_examples: how many records it holds.
         study_ids: their studies, in order.
     """
 
     file: str
     sha256: str
+    size_bytes: int
     num_examples: int
     study_ids: tuple[str, ...]
 
@@ -47,15 +51,17 @@ class StudyEntry(_Entry):
 
     Attributes:
         study_id: the study.
-        patient_group: the smallest study id of the same patient.
+        patient_group: equal for studies of the same patient, see above.
         source_digest: SHA-256 over the SHA-256 of each of its files.
         num_slices: slices of each plane that it has, by the plane's name.
+        series: every readable series, kept or left out.
     """
 
     study_id: str
     patient_group: str
     source_digest: str
     num_slices: dict[str, int]
+    series: tuple[SeriesSummary, ...] = ()
 
 
 class RejectEntry(_Entry):
@@ -80,11 +86,23 @@ class RejectEntry(_Entry):
 
 
 class BuildOptions(_Entry):
-    """The options that shape the records; where they ran and how many workers there were do not."""
+    """The options that shape the records; where they ran and how many workers there were do not.
+
+    Attributes:
+        studies_per_shard: studies in one part.
+        num_folds: folds that patients are dealt to.
+        fold_seed: shuffles patients whose findings weigh about the same.
+        codec: how records hold images.
+        decoder: what decoded the DICOM files.
+        is_pseudonymised: whether ids are keyed hashes.
+    """
 
     studies_per_shard: int
     num_folds: int
     fold_seed: int
+    codec: Codec = Codec.RAW
+    decoder: str = "pydicom"
+    is_pseudonymised: bool = False
 
 
 class Manifest(_Entry):
@@ -138,6 +156,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     with replace_atomically(path) as temporary:
         temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder holds finished records."""
+    return (folder / MANIFEST_NAME).is_file()
 
 
 def read_manifest(path: Path) -> Manifest:

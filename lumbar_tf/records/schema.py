@@ -1,21 +1,23 @@
-"""The record: one tf.train.Example for a study and plane, in both directions.
+"""The record: what one study and plane hold, and how a study becomes one.
 
-`tfrecords/README.md` documents every feature. Writing happens in `encode_plane`, reading in
-`parse_example`, which uses core TensorFlow ops only because the exported graph calls it too.
+`tfrecords/README.md` documents every feature; `records/parsing.py` reads them, inside TensorFlow's graphs.
+Nothing here needs TensorFlow.
 """
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
 
 import imagecodecs
 import numpy as np
-import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from lumbar_tf.imaging.study import Slice, SliceGroup, arrange_slices
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
+from lumbar_tf.records.example import Values, serialize_example
 
 #: Patch: the same data. Minor: new features, readers of the same major go on. Major: changed data.
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "2.0.0"
 
 #: The share of a series' pixels below `series/low` and `series/high`.
 LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
@@ -27,61 +29,18 @@ _PNG_OPTIONS = {
     "strategy": int(imagecodecs.PNG.STRATEGY.RLE),
     "filter": int(imagecodecs.PNG.FILTER.SUB),
 }
-_MAX_STORED = 65535  # 16-bit PNG
-
-_SLICE_VECTORS = ("slices/position", "slices/row_direction", "slices/column_direction")
-_SLICE_FLOATS = ("slices/scale", "slices/offset", "slices/row_spacing_mm", "slices/column_spacing_mm")
-_SLICE_INTEGERS = (
-    "slices/rows",
-    "slices/columns",
-    "slices/series",
-    "slices/group",
-    "slices/instance_number",
-)
+_MAX_STORED = 65535
+#: Below this a step loses digits in float32, and some processors flush it to zero.
+_SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 
 
-def feature_spec() -> dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]:
-    """Returns how each feature is parsed; an absent feature is empty or missing, not an error."""
+class Codec(Enum):
+    """How a record holds its images. `tests/benchmarks/README.md` has the measurements behind the default."""
 
-    def sequence(shape: Sequence[int], dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
-        return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
-
-    spec = {
-        name: tf.io.FixedLenFeature([], tf.string, "") for name in ("schema_version", "study_id", "plane")
-    }
-    spec["labels"] = tf.io.FixedLenFeature([NUM_FINDINGS], tf.int64, [MISSING_LABEL] * NUM_FINDINGS)
-    spec["points"] = tf.io.FixedLenFeature([NUM_FINDINGS, 3], tf.float32, [float("nan")] * (NUM_FINDINGS * 3))
-    spec["series/id"] = sequence([], tf.string)
-    spec["series/low"] = sequence([], tf.float32)
-    spec["series/high"] = sequence([], tf.float32)
-    spec["slices/image"] = sequence([], tf.string)
-    spec.update({name: sequence([], tf.float32) for name in _SLICE_FLOATS})
-    spec.update({name: sequence([], tf.int64) for name in _SLICE_INTEGERS})
-    spec.update({name: sequence([3], tf.float32) for name in _SLICE_VECTORS})
-    return spec
-
-
-def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one record; images stay encoded.
-
-    Args:
-        serialized: scalar string, an Example made by `encode_plane`, or "" for a missing plane.
-
-    Returns:
-        The features by name: `labels` int64 [25] (-1 missing), `points` float32 [25, 3] (LPS mm, NaN
-        missing), `series/*` [S], `slices/*` [N] and the three vectors [N, 3]. A missing plane has
-        S = N = 0.
-    """
-    return tf.io.parse_single_example(serialized, feature_spec())
-
-
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one entry of `slices/image` to stored values, uint16 [rows, columns].
-
-    A pixel's value is stored * `slices/scale` + `slices/offset`.
-    """
-    image = tf.io.decode_png(encoded, channels=1, dtype=tf.uint16)
-    return tf.squeeze(image, axis=-1)
+    #: uint16, little endian, rows one after the other: no slower than reading.
+    RAW = "raw"
+    #: 16-bit grey PNG: about half of the size, several times the work of decoding the DICOM file.
+    PNG = "png"
 
 
 def encode_plane(
@@ -91,6 +50,7 @@ def encode_plane(
     *,
     labels: ArrayLike | None = None,
     points: ArrayLike | None = None,
+    codec: Codec = Codec.RAW,
 ) -> bytes:
     """Makes the record of one plane of a study. The same input gives the same bytes.
 
@@ -100,6 +60,7 @@ def encode_plane(
         slices: its slices in any order, of one or several series.
         labels: integers [25], -1 for missing; None when there are none.
         points: LPS mm [25, 3], NaN for missing; None when there are none.
+        codec: how images are held.
 
     Returns:
         A serialized tf.train.Example.
@@ -107,22 +68,18 @@ def encode_plane(
     Raises:
         ValueError: labels or points of another shape, or pixels that are not finite.
     """
-    groups = arrange_slices(slices)
-    features = {
-        "schema_version": _bytes([SCHEMA_VERSION.encode()]),
-        "study_id": _bytes([study_id.encode()]),
-        "plane": _bytes([plane.value.encode()]),
+    features: dict[str, Values] = {
+        "schema_version": [SCHEMA_VERSION.encode()],
+        "study_id": [study_id.encode()],
+        "plane": [plane.value.encode()],
+        "codec": [codec.value.encode()],
         "labels": _integers(_filled(labels, (NUM_FINDINGS,), MISSING_LABEL, "labels")),
         "points": _floats(_filled(points, (NUM_FINDINGS, 3), np.nan, "points")),
     }
-    features.update(_encode_groups(groups))
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Map fields have no order of their own; without this two runs could differ.
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+    return serialize_example({**features, **_encode_groups(arrange_slices(slices), codec)})
 
 
-def _encode_groups(groups: Sequence[SliceGroup]) -> dict[str, tf.train.Feature]:
+def _encode_groups(groups: Sequence[SliceGroup], codec: Codec) -> dict[str, Values]:
     series_ids = sorted({group.series_id for group in groups})
     members = [(index, each) for index, group in enumerate(groups) for each in group.slices]
     geometries = [each.geometry for _, each in members]
@@ -134,10 +91,10 @@ def _encode_groups(groups: Sequence[SliceGroup]) -> dict[str, tf.train.Feature]:
         ]
         ranges.append(_value_range(mine))
     return {
-        "series/id": _bytes([each.encode() for each in series_ids]),
+        "series/id": [each.encode() for each in series_ids],
         "series/low": _floats([low for low, _ in ranges]),
         "series/high": _floats([high for _, high in ranges]),
-        "slices/image": _bytes([_encode_png(image) for image, _, _ in stored]),
+        "slices/image": [_encode_image(image, codec) for image, _, _ in stored],
         "slices/scale": _floats([scale for _, scale, _ in stored]),
         "slices/offset": _floats([offset for _, _, offset in stored]),
         "slices/rows": _integers([each.rows for each in geometries]),
@@ -163,46 +120,49 @@ def _store(each: Slice) -> _Stored:
     the 16 bits, so the error is at most half of the range divided by 65535.
     """
     pixels = each.pixels
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return pixels.astype(np.uint16, copy=False), 1.0, 0.0
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(high - low):
         raise ValueError(
             f"Pixel values must be finite. Received: {low} to {high} "
             f"(series {each.series_id}, instance {each.instance_number})."
         )
-    stored = pixels.astype(np.uint16) if low >= 0 and high <= _MAX_STORED else None
-    if stored is not None and np.array_equal(stored, pixels):
-        return stored, 1.0, 0.0
-    if high - low <= _MAX_STORED and np.array_equal(np.rint(pixels), pixels):
-        return (pixels - np.float32(low)).astype(np.uint16), 1.0, low
+    if high - low <= _MAX_STORED and (pixels.dtype.kind in "iu" or np.array_equal(np.rint(pixels), pixels)):
+        offset = low if low < 0 or high > _MAX_STORED else 0.0
+        # In 64 bits: int16 holds no difference of 65535.
+        return (pixels.astype(np.float64) - offset).astype(np.uint16), 1.0, offset
     # The record holds float32, so float32 is what the stored values must be divided by.
     scale = float(np.float32((high - low) / _MAX_STORED))
-    if scale == 0:  # a constant image, or one whose range float32 cannot divide
+    if scale < _SMALLEST_STEP:  # a constant image, or one whose range float32 cannot divide
         return np.zeros(pixels.shape, np.uint16), 1.0, low
     spread = np.rint((pixels.astype(np.float64) - low) / scale)
     return np.minimum(spread, _MAX_STORED).astype(np.uint16), scale, low
 
 
-def _encode_png(image: NDArray[np.uint16]) -> bytes:
+def _encode_image(image: NDArray[np.uint16], codec: Codec) -> bytes:
+    if codec is Codec.RAW:
+        return image.astype("<u2", copy=False).tobytes()
     return bytes(imagecodecs.png_encode(image, **_PNG_OPTIONS))
 
 
 def _value_range(images: Sequence[_Stored]) -> tuple[float, float]:
     """Returns the 0.5 and 99.5 percentile (nearest rank) of a series' values."""
+    # Of all pixels: a sample would differ between an image and the same one stored the other way round.
+    samples = [image.ravel() for image, _, _ in images]
     if all((scale, offset) == images[0][1:] for _, scale, offset in images):
         # Counting 16-bit values is several times faster than sorting them.
-        counts = sum(np.bincount(image.ravel(), minlength=_MAX_STORED + 1) for image, _, _ in images)
+        counts = sum(np.bincount(each, minlength=_MAX_STORED + 1) for each in samples)
         below = np.cumsum(counts)
         ranks = np.ceil(np.array([LOW_QUANTILE, HIGH_QUANTILE]) * below[-1])
         low, high = np.searchsorted(below, ranks) * images[0][1] + images[0][2]
     else:
-        values = np.concatenate([image.ravel() * scale + offset for image, scale, offset in images])
-        low, high = np.quantile(values, [LOW_QUANTILE, HIGH_QUANTILE], method="inverted_cdf")
+        values = [each * scale + offset for each, (_, scale, offset) in zip(samples, images, strict=True)]
+        low, high = np.quantile(np.concatenate(values), [LOW_QUANTILE, HIGH_QUANTILE], method="inverted_cdf")
     return float(low), float(high)
 
 
-def _filled(
-    values: ArrayLike | None, shape: tuple[int, ...], missing: float, name: str
-) -> NDArray[np.generic]:
+def _filled(values: ArrayLike | None, shape: tuple[int, ...], missing: float, name: str) -> NDArray[Any]:
     if values is None:
         return np.full(shape, missing)
     array = np.asarray(values)
@@ -211,15 +171,9 @@ def _filled(
     return array
 
 
-def _bytes(values: Sequence[bytes]) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+def _floats(values: ArrayLike) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
 
 
-def _floats(values: ArrayLike) -> tf.train.Feature:
-    flat = np.asarray(values, np.float32).ravel()
-    return tf.train.Feature(float_list=tf.train.FloatList(value=flat))
-
-
-def _integers(values: ArrayLike) -> tf.train.Feature:
-    flat = np.asarray(values, np.int64).ravel()
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=flat))
+def _integers(values: ArrayLike) -> NDArray[np.int64]:
+    return np.asarray(values, np.int64)

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar_tf.data.series_table import read_series_table
+from lumbar_tf.data.jobs import Cohort, open_cohort
+from lumbar_tf.data.pseudonyms import pseudonymise_study
+from lumbar_tf.data.study_records import refuse_faults
 from lumbar_tf.ensemble.bundle import ServedEnsemble
 from lumbar_tf.imaging.dicom import read_study
-from lumbar_tf.imaging.sources import read_source
-from lumbar_tf.imaging.study import Reject, Study, no_slices
+from lumbar_tf.imaging.reasons import Reject
+from lumbar_tf.imaging.study import SeriesSummary, Study
 from lumbar_tf.labels import Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.reporting.decisions import write_rejects, write_series
 from lumbar_tf.reporting.results import StudyResult, write_json, write_members, write_submission
 from lumbar_tf.reporting.sheet import draw_sheet
 
@@ -19,6 +22,8 @@ SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"
 JSON_NAME = "results.json"
 MEMBERS_NAME = "members.csv"
+SERIES_NAME = "series.csv"
+REJECTS_NAME = "rejects.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,9 @@ def predict_source(
     ensemble: ServedEnsemble,
     out: Path,
     *,
+    series_map: Path | None = None,
+    key: bytes | None = None,
+    is_strict: bool = False,
     max_sheets: int | None = None,
     study_ids: frozenset[str] | None = None,
     progress: ProgressMaker = silent_progress,
@@ -62,7 +70,11 @@ def predict_source(
         root: see `imaging.sources.read_source`.
         ensemble: the exported model.
         out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `members.csv` (each
-            member alone), `results.json` and `sheets/<study>.png`.
+            member alone), `results.json`, `series.csv` (what was taken for which plane), `rejects.csv`
+            (what was left out and why) and `sheets/<study>.png`.
+        series_map: a table that overrides the source's own and the headers.
+        key: replaces ids by keyed hashes.
+        is_strict: whether the first fault in the input ends it.
         max_sheets: draw no more than so many; None draws one a study.
         study_ids: only these.
         progress: shows it.
@@ -71,26 +83,32 @@ def predict_source(
         The results.
 
     Raises:
-        ValueError: not one study could be read.
+        ValueError: not one study could be read, or, with `is_strict`, there is a fault.
     """
     results: list[StudyResult] = []
+    series: list[tuple[str, SeriesSummary]] = []
     rejects: list[Reject] = []
     num_readable = 0
-    for study in _read_studies(root, study_ids, progress):
-        rejects.extend(study.rejects)
-        if not study.planes:
-            rejects.append(no_slices(study.study_id))
-        num_readable += bool(study.planes)
-        # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
-        result = grade_study(ensemble, study)
-        results.append(result)
-        if study.planes and (max_sheets is None or num_readable <= max_sheets):
-            draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
+    with open_cohort([root], series_map=series_map, key=key) as cohort:
+        rejects.extend(cohort.rejects)
+        for study in _read_studies(cohort, key, study_ids, progress):
+            rejects.extend(study.rejects)
+            if is_strict:
+                refuse_faults(rejects)
+            series.extend((study.study_id, each) for each in study.series)
+            num_readable += bool(study.planes)
+            # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
+            result = grade_study(ensemble, study)
+            results.append(result)
+            if study.planes and (max_sheets is None or num_readable <= max_sheets):
+                draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
+    write_rejects(out / REJECTS_NAME, rejects)
     if not num_readable:
         reasons = sorted({each.reason.value for each in rejects})
         raise ValueError(
             f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}."
         )
+    write_series(out / SERIES_NAME, series)
     write_submission(out / SUBMISSION_NAME, results)
     write_submission(out / PROBABILITY_NAME, results, head="probability")
     write_members(out / MEMBERS_NAME, results, ensemble.members)
@@ -98,11 +116,12 @@ def predict_source(
     return Prediction(tuple(results), tuple(rejects))
 
 
-def _read_studies(root: Path, study_ids: frozenset[str] | None, progress: ProgressMaker) -> Iterator[Study]:
-    with read_source(root) as source:
-        series_planes, _ = read_series_table(source.series) if source.series else ({}, [])
-        folders = [each for each in source.studies if study_ids is None or each.study_id in study_ids]
-        with progress(len(folders)) as advance:
-            for each in folders:
-                yield read_study(each.folder, series_planes.get(each.study_id), study_id=each.study_id)
-                advance(1)
+def _read_studies(
+    cohort: Cohort, key: bytes | None, study_ids: frozenset[str] | None, progress: ProgressMaker
+) -> Iterator[Study]:
+    jobs = [each for each in cohort.jobs if study_ids is None or each.study_id in study_ids]
+    with progress(len(jobs)) as advance:
+        for job in jobs:
+            study = read_study(job.files, job.series_planes)
+            yield study if key is None else pseudonymise_study(study, key)
+            advance(1)

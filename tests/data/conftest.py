@@ -1,7 +1,8 @@
-"""Stacks of slices through one analytic scene, and records of them."""
+"""Stacks of slices through one analytic scene, records of them, and a small cohort as files."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import SliceGeometry, mirror_geometry, pixel_to_patient
 from lumbar_tf.imaging.study import Slice
-from lumbar_tf.labels import Plane
-from lumbar_tf.records.schema import encode_plane, parse_example
+from lumbar_tf.labels import FINDINGS, Plane
+from lumbar_tf.records.parsing import parse_example
+from lumbar_tf.records.schema import encode_plane
 
 
 def _rotation(axis: int, degrees: float) -> NDArray[np.float64]:
@@ -106,3 +108,47 @@ def mirror() -> Callable[[Slice], Slice]:
 def make_record() -> Callable[[Plane, list[Slice]], dict[str, tf.Tensor]]:
     """A parsed record of some slices."""
     return _parse
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
+    """Five studies of four patients in the competition's layout; one has no axial series."""
+    root = tmp_path / "cohort"
+    rng = np.random.default_rng(0)
+    series = ["study_id,series_id,series_description"]
+    labels = ["study_id," + ",".join(each.name for each in FINDINGS)]
+    points = ["study_id,series_id,instance_number,condition,level,x,y"]
+    for index in range(5):
+        study = str(10 + index)
+        labels.append(f"{study},{','.join(['Normal/Mild', 'Moderate', 'Severe', '', 'Severe'] * 5)}")
+        points.append(f"{study},1,2,Spinal Canal Stenosis,L1/L2,3,4")
+        planes = [("1", "Sagittal T2/STIR"), ("2", "Axial T2")][: 1 if index == 2 else 2]
+        for series_id, description in planes:
+            series.append(f"{study},{series_id},{description}")
+            for number in (1, 2, 3):
+                write_dicom(
+                    root / "train_images" / study / series_id / f"{number}.dcm",
+                    rng.integers(0, 900, (6, 8)).astype(np.uint16),
+                    PatientID=f"Doe-{index % 4}",
+                    PatientName="Doe^Jane",
+                    InstanceNumber=number,
+                    ImagePositionPatient=[float(number), 0.0, 5.0 * number],
+                    **({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]} if series_id == "2" else {}),
+                )
+    (root / "train_images" / "13" / "1" / "bad.dcm").write_bytes(b"junk")
+    (root / "train.csv").write_text("\n".join(labels) + "\n")
+    (root / "train_series_descriptions.csv").write_text("\n".join(series) + "\n")
+    (root / "train_label_coordinates.csv").write_text("\n".join(points) + "\n")
+    return root
+
+
+@pytest.fixture
+def read_tree() -> Callable[[Path], dict[str, bytes]]:
+    """`read_tree(folder)`: the bytes of every file below it, by relative path."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()
+        }
+
+    return read

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lumbar_tf.data.coordinates import Coordinate, place_points, read_coordinates
-from lumbar_tf.data.series_table import read_series_table
-from lumbar_tf.imaging.study import RejectReason, Slice
+from lumbar_tf.imaging.reasons import RejectReason
+from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Condition, Level, Plane, finding_index
 
 HEADER = "study_id,series_id,instance_number,condition,level,x,y"
@@ -40,19 +40,21 @@ def test_both_spellings_and_further_columns_are_read(tmp_path: Path) -> None:
         "1,1,8,Spinal Canal Stenosis,L1/L2,,2",
         "1,1,inf,Spinal Canal Stenosis,L1/L2,1,2",
         "1,1,,Spinal Canal Stenosis,L1/L2,1,2",
+        "1,1,8.5,Spinal Canal Stenosis,L1/L2,1,2",
+        "1,1,8,Spinal Canal Stenosis,L1/L2,1 Doe,2",
     ],
 )
 def test_a_row_that_makes_no_sense_is_left_out_with_a_reason(tmp_path: Path, row: str) -> None:
     points, rejects = read_coordinates(_table(tmp_path, row, "2,1,8,Spinal Canal Stenosis,L1/L2,1,2"))
     assert list(points) == ["2"]
     assert [(each.study_id, each.reason) for each in rejects] == [("1", RejectReason.BAD_TABLE_ROW)]
+    assert rejects[0].message.startswith("line 2: ")
+    assert "Doe" not in rejects[0].message
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Missing: \['y'\]"):
         read_coordinates(_table(tmp_path, header=HEADER.removesuffix(",y")))
-    with pytest.raises(ValueError, match="series_description"):
-        read_series_table(_table(tmp_path, header="study_id,series_id"))
 
 
 def test_points_are_placed_in_patient_space(make_slice: Callable[..., Slice]) -> None:
@@ -68,19 +70,37 @@ def test_points_are_placed_in_patient_space(make_slice: Callable[..., Slice]) ->
     np.testing.assert_allclose(points[0], (5.0, -10.0 + 4 * 0.75, 20.0 - 2 * 0.5))
     assert np.isnan(points[1:]).all()
     assert [each.reason for each in rejects] == [
-        RejectReason.BAD_TABLE_ROW,
+        RejectReason.POINT_OUTSIDE_IMAGE,
         RejectReason.NO_SUCH_SLICE,
         RejectReason.NO_SUCH_SLICE,
     ]
+    assert {each.study_id for each in rejects} == {"1"}
 
 
-def test_a_series_table_is_read_by_study(tmp_path: Path) -> None:
-    rows = ("01,1,Sagittal T2/STIR", "01,2,Axial T2", "2,1,sagittal_t1", "2,3,Coronal")
-    planes, rejects = read_series_table(
-        _table(tmp_path, *rows, header="study_id,series_id,series_description")
-    )
-    assert planes == {
-        "01": {"1": Plane.SAGITTAL_T2, "2": Plane.AXIAL_T2},
-        "2": {"1": Plane.SAGITTAL_T1},
-    }
-    assert [(each.series_id, each.reason) for each in rejects] == [("3", RejectReason.BAD_TABLE_ROW)]
+@pytest.mark.parametrize(
+    ("column", "row", "is_inside"),
+    [
+        (-0.5, -0.5, True),
+        (7.5, 5.5, True),
+        (-0.6, 0, False),
+        (7.6, 0, False),
+        (0, -0.6, False),
+        (0, 5.6, False),
+    ],
+)
+def test_an_image_reaches_half_a_pixel_beyond_its_outer_centres(
+    make_slice: Callable[..., Slice], column: float, row: float, is_inside: bool
+) -> None:
+    planes = {Plane.SAGITTAL_T2: [make_slice(series_id="a", instance_number=3)]}  # 6 rows, 8 columns
+    points, rejects = place_points("1", planes, [Coordinate("a", 3, 0, column, row)])
+    assert np.isfinite(points[0]).all() == is_inside
+    assert [each.reason for each in rejects] == ([] if is_inside else [RejectReason.POINT_OUTSIDE_IMAGE])
+
+
+def test_a_number_that_two_slices_have_places_no_point(make_slice: Callable[..., Slice]) -> None:
+    slices = [make_slice((each, 0.0, 0.0), series_id="a", instance_number=3) for each in (0.0, 5.0)]
+    other = make_slice(series_id="b", instance_number=3)
+    planes = {Plane.SAGITTAL_T2: slices, Plane.AXIAL_T2: [other]}
+    points, rejects = place_points("1", planes, [Coordinate("a", 3, 0, 1, 1), Coordinate("b", 3, 1, 1, 1)])
+    assert np.isfinite(points[:2]).all(axis=1).tolist() == [False, True]
+    assert [each.reason for each in rejects] == [RejectReason.AMBIGUOUS_SLICE]

@@ -19,7 +19,6 @@ from lumbar_tf.data.pipeline import (
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Condition, Family, Plane, mirror_indices
 from lumbar_tf.records.schema import encode_plane
-from lumbar_tf.records.shards import open_shard
 
 CROP = CropConfig(side_mm=20.0, side_px=16, num_slices=3, max_distance_mm=8.0)
 TRAINING = TrainingConfig(
@@ -73,8 +72,9 @@ def cohort(
     for plane in Plane:
         plain = make_stack(plane, tilt=5.0, size=40, count=7)
         paths = (folder / plane.value / "a.tfrecord", folder / plane.value / "b.tfrecord")
+        (folder / plane.value).mkdir()
         for path, members in zip(paths, (STUDIES[:3], (*STUDIES[3:], "mirrored")), strict=True):
-            with open_shard(path) as writer:
+            with tf.io.TFRecordWriter(str(path)) as writer:
                 for study in members:
                     slices = (
                         []

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.data.tables import read_label_tables, read_labels
+from lumbar_tf.data.tables import read_label_tables, read_labels, read_labels_tolerantly
+from lumbar_tf.imaging.reasons import RejectReason
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Severity
 
 
@@ -61,6 +62,42 @@ def test_faults_are_named(tmp_path: Path, lines: tuple[str, ...], message: str) 
     with pytest.raises(ValueError, match=message) as caught:
         read_labels(_write(tmp_path / "faulty.csv", *lines))
     assert "faulty.csv" in str(caught.value)
+
+
+def test_the_tolerant_reader_keeps_what_is_sound(tmp_path: Path) -> None:
+    header = f"study_id,{FINDINGS[0].name},{FINDINGS[1].name}"
+    rows = ("1,Severe,Doe", "2,Moderate", "3,Moderate,Severe", "3,Severe,Severe", ",Severe,Severe", "4,,")
+    labels, rejects = read_labels_tolerantly(_write(tmp_path / "t.csv", header, *rows))
+    assert {study: row[:2].tolist() for study, row in labels.items()} == {
+        "1": [Severity.SEVERE, MISSING_LABEL],
+        "3": [Severity.MODERATE, Severity.SEVERE],
+        "4": [MISSING_LABEL, MISSING_LABEL],
+    }
+    assert [(each.study_id, each.reason, each.message[:6]) for each in rejects] == [
+        ("1", RejectReason.BAD_LABEL, "line 2"),
+        ("2", RejectReason.BAD_TABLE_ROW, "line 3"),
+        ("3", RejectReason.BAD_TABLE_ROW, "line 5"),
+        ("", RejectReason.BAD_TABLE_ROW, "line 6"),
+    ]
+    assert not any("Doe" in each.message for each in rejects)
+    assert {each.file_name for each in rejects} == {"t.csv"}
+
+
+def test_both_readers_read_a_sound_table_alike(shared_data: Path) -> None:
+    path = shared_data / "spider" / "midsagittal" / "train.csv"
+    ids, labels = read_labels(path)
+    tolerant, rejects = read_labels_tolerantly(path)
+    assert list(tolerant) == ids
+    assert (np.stack(list(tolerant.values())) == labels).all()
+    assert rejects == []
+
+
+def test_a_faulty_header_is_fatal_to_both(tmp_path: Path) -> None:
+    for data in (b"study_id,patient_age\n1,50\n", b"", b"study_id,\xff\n", b'study_id,"\x00'):
+        (tmp_path / "t.csv").write_bytes(data)
+        for read in (read_labels, read_labels_tolerantly):
+            with pytest.raises(ValueError, match=r"t\.csv"):
+                read(tmp_path / "t.csv")
 
 
 def test_several_tables_are_one_below_the_other_and_share_no_study(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.imaging.study import Reject, RejectReason
+from lumbar_tf.imaging.reasons import Reject, RejectReason
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import (
     BuildOptions,
@@ -22,10 +22,10 @@ from lumbar_tf.records.manifest import (
 @pytest.fixture
 def manifest() -> Manifest:
     shard = Shard(
-        file="sagittal_t2/part-00000-of-00001.tfrecord", sha256="ab", num_examples=1, study_ids=("1",)
+        file="sagittal_t2/part-00000.tfrecord", sha256="ab", size_bytes=9, num_examples=1, study_ids=("1",)
     )
     return Manifest(
-        schema_version="1.0.0",
+        schema_version="2.0.0",
         packages=package_versions(),
         options=BuildOptions(studies_per_shard=1, num_folds=1, fold_seed=0),
         planes={"sagittal_t2": (shard,)},
@@ -40,13 +40,13 @@ def test_what_is_written_is_read(tmp_path: Path, manifest: Manifest) -> None:
     path = write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == read_manifest(path) == manifest
     assert manifest.shard_paths(tmp_path, Plane.SAGITTAL_T2) == [
-        tmp_path / "sagittal_t2" / "part-00000-of-00001.tfrecord"
+        tmp_path / "sagittal_t2" / "part-00000.tfrecord"
     ]
     assert manifest.shard_paths(tmp_path, Plane.AXIAL_T2) == []
 
 
 @pytest.mark.parametrize(
-    ("version", "is_read"), [("1.9.3", True), ("2.0.0", False), ("0.9.0", False), ("10.0.0", False)]
+    ("version", "is_read"), [("2.9.3", True), ("1.0.0", False), ("3.0.0", False), ("20.0.0", False)]
 )
 def test_another_major_version_is_refused(
     tmp_path: Path, manifest: Manifest, version: str, is_read: bool

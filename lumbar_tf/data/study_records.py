@@ -1,0 +1,87 @@
+"""What becomes of one study: read, joined with its tables, encoded. Building and verifying both call it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lumbar_tf.data.coordinates import place_points
+from lumbar_tf.data.decoders import Decoder, frame_decoder
+from lumbar_tf.data.jobs import StudyJob
+from lumbar_tf.data.pseudonyms import pseudonymise_rejects, pseudonymise_study
+from lumbar_tf.data.series_table import absent_series
+from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.reasons import ReasonKind, Reject
+from lumbar_tf.labels import Plane
+from lumbar_tf.records.manifest import BuildOptions, StudyEntry
+from lumbar_tf.records.schema import encode_plane
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRecords:
+    """A study as records hold it.
+
+    Attributes:
+        records: serialized Examples by plane; none where no slice could be used.
+        entry: the manifest's entry, `patient_group` being the patient's pseudonym where there is a key
+            and "" where there is none; None where there are no records.
+        patient_id: PatientID or its pseudonym, "" where unknown. Kept in memory only.
+        rejects: what was left out or noted.
+    """
+
+    records: Mapping[Plane, bytes]
+    entry: StudyEntry | None
+    patient_id: str
+    rejects: tuple[Reject, ...]
+
+
+def make_study_records(job: StudyJob, options: BuildOptions, key: bytes | None = None) -> StudyRecords:
+    """Reads a study and encodes its planes. The same files and tables give the same bytes.
+
+    Args:
+        job: the study.
+        options: codec and decoder are taken from here.
+        key: replaces ids by keyed hashes.
+    """
+    study = read_study(job.files, job.series_planes, decode=frame_decoder(Decoder(options.decoder)))
+    points, faults = place_points(study.study_id, study.planes, job.coordinates)
+    found = [each.series_id for each in study.series]
+    rejects = [*faults, *absent_series(study.study_id, job.series_planes, found)]
+    if key is not None:
+        study = pseudonymise_study(study, key)
+        rejects = list(pseudonymise_rejects(rejects, key))
+    rejects = [*study.rejects, *rejects]
+    if not study.planes:
+        return StudyRecords({}, None, study.patient_id, tuple(rejects))
+    records = {
+        plane: encode_plane(
+            study.study_id, plane, slices, labels=job.labels, points=points, codec=options.codec
+        )
+        for plane, slices in study.planes.items()
+    }
+    entry = StudyEntry(
+        study_id=study.study_id,
+        patient_group=study.patient_id if key is not None else "",
+        source_digest=study.source_digest,
+        num_slices={plane.value: len(slices) for plane, slices in study.planes.items()},
+        series=study.series,
+    )
+    return StudyRecords(records, entry, study.patient_id, tuple(rejects))
+
+
+def refuse_faults(rejects: Iterable[Reject]) -> None:
+    """Makes the first fault or note fatal; what is merely nothing to grade stays no error.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for each in rejects:
+        if each.reason.kind is not ReasonKind.CHOICE:
+            place = ", ".join(
+                f"{name} {value}"
+                for name, value in (
+                    ("study", each.study_id),
+                    ("series", each.series_id),
+                    ("file", each.file_name),
+                )
+                if value
+            )
+            raise ValueError(f"--strict: {place or 'the source'}: {each.reason.value}: {each.message}")

@@ -1,0 +1,122 @@
+"""Why something of the input was left out, or kept with a note: every reason code there is.
+
+The codes are stable: manifests hold them, `docs/ingestion.md` lists them (a test holds the two together).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ReasonKind(Enum):
+    """What a reason says of the input."""
+
+    #: Broken or contradictory; left out. Fatal under `--strict`.
+    FAULT = "fault"
+    #: Odd, but kept. Fatal under `--strict`.
+    NOTE = "note"
+    #: Sound, but nothing that is graded here; left out, never fatal.
+    CHOICE = "choice"
+
+
+class RejectReason(Enum):
+    """The reason codes. The value is the stable code; `kind` says what it means for a build."""
+
+    # Files.
+    NOT_DICOM = ("not_dicom", ReasonKind.CHOICE)
+    DICOMDIR = ("dicomdir", ReasonKind.CHOICE)
+    NO_PIXELS = ("no_pixels", ReasonKind.CHOICE)
+    NOT_MR = ("not_mr", ReasonKind.CHOICE)
+    SECONDARY_CAPTURE = ("secondary_capture", ReasonKind.CHOICE)
+    COLOUR = ("colour", ReasonKind.CHOICE)
+    UNREADABLE = ("unreadable", ReasonKind.FAULT)
+    SYMLINK = ("symlink", ReasonKind.FAULT)
+    EXECUTABLE_PREAMBLE = ("executable_preamble", ReasonKind.FAULT)
+    DAMAGED_HEADER = ("damaged_header", ReasonKind.FAULT)
+    TRUNCATED = ("truncated", ReasonKind.FAULT)
+    TOO_LARGE = ("too_large", ReasonKind.FAULT)
+    DEFLATE_BOMB = ("deflate_bomb", ReasonKind.FAULT)
+    UNSUPPORTED_SYNTAX = ("unsupported_syntax", ReasonKind.FAULT)
+    BAD_PIXEL_FORMAT = ("bad_pixel_format", ReasonKind.FAULT)
+    WRONG_PIXEL_COUNT = ("wrong_pixel_count", ReasonKind.FAULT)
+    UNDECODABLE = ("undecodable", ReasonKind.FAULT)
+    BAD_RESCALE = ("bad_rescale", ReasonKind.FAULT)
+    BAD_POSITION = ("bad_position", ReasonKind.FAULT)
+    BAD_ORIENTATION = ("bad_orientation", ReasonKind.FAULT)
+    BAD_SPACING = ("bad_spacing", ReasonKind.FAULT)
+    BAD_FRAMES = ("bad_frames", ReasonKind.FAULT)
+    BAD_UID = ("bad_uid", ReasonKind.FAULT)
+    DUPLICATE_INSTANCE = ("duplicate_instance", ReasonKind.FAULT)
+    FOREIGN_FILE = ("foreign_file", ReasonKind.FAULT)
+    DECODER_REFUSED = ("decoder_refused", ReasonKind.FAULT)
+    # Series.
+    LOCALIZER = ("localizer", ReasonKind.CHOICE)
+    DERIVED = ("derived", ReasonKind.CHOICE)
+    NOT_LUMBAR = ("not_lumbar", ReasonKind.CHOICE)
+    UNKNOWN_PLANE = ("unknown_plane", ReasonKind.CHOICE)
+    UNKNOWN_WEIGHTING = ("unknown_weighting", ReasonKind.CHOICE)
+    LESS_SUITABLE = ("less_suitable", ReasonKind.CHOICE)
+    LEFT_OUT_BY_MAP = ("left_out_by_map", ReasonKind.CHOICE)
+    DUPLICATE_POSITION = ("duplicate_position", ReasonKind.FAULT)
+    DUPLICATE_INSTANCE_NUMBER = ("duplicate_instance_number", ReasonKind.NOTE)
+    MIXED_ORIENTATIONS = ("mixed_orientations", ReasonKind.NOTE)
+    MIXED_SIZES = ("mixed_sizes", ReasonKind.NOTE)
+    MISSING_SLICES = ("missing_slices", ReasonKind.NOTE)
+    UNEVEN_GAPS = ("uneven_gaps", ReasonKind.NOTE)
+    SINGLE_SLICE = ("single_slice", ReasonKind.NOTE)
+    PLANE_CONTRADICTION = ("plane_contradiction", ReasonKind.NOTE)
+    WEIGHTING_CONTRADICTION = ("weighting_contradiction", ReasonKind.NOTE)
+    # Studies and sources.
+    NO_SLICES = ("no_slices", ReasonKind.FAULT)
+    NOTHING_TO_GRADE = ("nothing_to_grade", ReasonKind.CHOICE)
+    MIXED_PATIENTS = ("mixed_patients", ReasonKind.FAULT)
+    DUPLICATE_STUDY = ("duplicate_study", ReasonKind.FAULT)
+    SEVERAL_STUDIES = ("several_studies", ReasonKind.NOTE)
+    EMPTY_FOLDER = ("empty_folder", ReasonKind.FAULT)
+    UNSAFE_ARCHIVE = ("unsafe_archive", ReasonKind.FAULT)
+    NESTED_ARCHIVE = ("nested_archive", ReasonKind.FAULT)
+    LISTED_FILE_ABSENT = ("listed_file_absent", ReasonKind.FAULT)
+    # Tables.
+    BAD_TABLE_ROW = ("bad_table_row", ReasonKind.FAULT)
+    BAD_LABEL = ("bad_label", ReasonKind.FAULT)
+    ABSENT_STUDY = ("absent_study", ReasonKind.NOTE)
+    ABSENT_SERIES = ("absent_series", ReasonKind.FAULT)
+    NO_SUCH_SLICE = ("no_such_slice", ReasonKind.FAULT)
+    AMBIGUOUS_SLICE = ("ambiguous_slice", ReasonKind.FAULT)
+    POINT_OUTSIDE_IMAGE = ("point_outside_image", ReasonKind.FAULT)
+
+    kind: ReasonKind
+
+    def __new__(cls, code: str, kind: ReasonKind) -> "RejectReason":
+        """Makes `value` the code alone, so that `RejectReason("colour")` finds it."""
+        member = object.__new__(cls)
+        member._value_ = code
+        member.kind = kind
+        return member
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One thing that was left out, or kept with a note.
+
+    Attributes:
+        study_id: the study, "" where none is known.
+        series_id: the series, "" where none is known.
+        file_name: the file, as `shown_name` has it; "" for a whole series or study.
+        reason: the stable code.
+        message: one line for a person: the rule and the value that broke it. It holds no header value
+            that could identify a patient: no name, date, free text, path.
+    """
+
+    study_id: str
+    series_id: str
+    file_name: str
+    reason: RejectReason
+    message: str
+
+
+class RefusedError(Exception):
+    """A file, frame or archive is left out, for this reason. Always turned into a `Reject`."""
+
+    def __init__(self, reason: RejectReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,122 @@
+"""What the free text of a header says of a series, in the words that scanners and people use.
+
+Texts are looked at and forgotten: they can hold anything, a patient's name among it, and appear in no
+message. The vocabularies were collected from the vendors' names for their sequences (Siemens, GE, Philips,
+Canon, Hitachi) and the usual abbreviations of radiographers in English and German, with the Romance stems
+of body parts.
+"""
+
+import re
+from enum import Enum
+
+
+class Weighting(Enum):
+    """What makes the contrast of an image."""
+
+    T1 = "t1"
+    T2 = "t2"
+    #: Known, and graded by nobody here: proton density, diffusion, gradient echo, ...
+    OTHER = "other"
+
+
+_SEPARATORS = re.compile(r"[^a-z0-9*+]+")
+_LOCALIZER = re.compile(
+    r"locali[sz]|scout|survey|calib|topogram|scano|\b(?:locs?|loca|locator|pilot|asset cal|counting|"
+    r"3 ?pl(?:ane?s?)?|tri ?planar?|three plane|ref scan|plan scan)\b"
+)
+_DERIVED = re.compile(
+    r"subtract|reformat|screen ?(?:save|shot)|secondary capture|key ?image|fat ?fraction|\b(?:mpr|mip|minip|"
+    r"e?adc|trace ?w?|sub|compos\w*|fused|fusion|(?:t[12]|fa|ff|b0|phase) ?map)\b"
+)
+_OTHER_WEIGHTING = re.compile(
+    # Proton density; diffusion and other echo-planar; T2* and gradient echoes; steady-state free
+    # precession; myelography and other fluid-only; vessels, time series and the rest.
+    r"\b(?:pdw?|pd ?w? ?(?:fs|spair|spir|tse|fse)|dp|proton)\b|"
+    r"\b(?:dwi?bs|dwi|dti|diff\w*|ep2d\w*|epi)\b|"
+    r"t2w? ?\*|t2w? ?star|\b(?:t2s|gre|grass|spgr|flash|fl[23]d\w*|vibe|lava|thrive|swi|medic|merge|"
+    r"m ?ffe|t?ffe|t1 ?ffe|t2 ?ffe|tfe|mprage|bravo|gradient)\b|"
+    r"\b(?:ciss|fiesta|trufi\w*|b ?ffe|bssfp|ssfp|dess|cosmic|balanced)\b|"
+    r"myelo|\b(?:tof|mra|angio\w*|twist|perf\w*|dce|dyn\w*|bold|svs|spectro\w*|cine|flow(?! ?comp)|"
+    r"neurogra\w*|tractogra\w*)\b"
+)
+#: Letters may touch: `SAGT1`, `sT1W`, `t2tse`. A digit may not: T12 is a vertebra.
+_T1 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t1(?!\d)")
+_T2 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t2(?!\d)")
+_STIR = re.compile(r"\bs?(?:stir|tirm)\b")
+_FLUID_SUPPRESSED = re.compile(r"flair|dark ?fluid")
+_FAT_SUPPRESSED = re.compile(
+    r"fat ?s(?:at|up)|(?:\b|t[12]w?|tse|fse)s?fs\b|\b(?:spair|spir|s?stir|tirm|m?dixon|ideal|water)\b"
+)
+_CONTRAST = re.compile(r"\b(?:gad\w*|gd|post(?! ?op)|km|ce|contrast|kontrast\w*|contraste)\b|\+ ?c\b|\bc ?\+")
+_NO_CONTRAST = re.compile(r"\b(?:w ?o|without|non?|ohne|pre|sans|sin|nati[fv]\w*)\b")
+
+_LUMBAR = re.compile(
+    r"lumb|lomb|lendenw|\b(?:lws|lss?|l[1-5]|(?:th?)?l ?s? ?sp(?:ine?)?|l[1-5] ?(?:l[2-5]|s1))\b"
+)
+_OTHER_REGION = re.compile(
+    r"cerv|zervi|halsw|thora[ck]|brustw|dorsal|brain|cerebr|cran|kopf|schadel|pituit|orbit|pelvi|becken|"
+    r"shoulder|schulter|abdom|breast|mamma|prostat|cardia|sacroil|iliosac|"
+    r"\b(?:[ct] ?sp(?:ine?)?|hws|bws|neck|head|hips?|knees?|knie|ankles?|foot|wrists?|hands?|elbows?|"
+    r"liver|heart|si ?joints?|sij|sacrum|coccyx|iac|femur|thighs?|tibia|legs?|kidneys?|rectum|uterus)\b"
+)
+
+
+def simplify(text: str) -> str:
+    """Returns a text in lower case with one space between its words; `*` and `+` stay.
+
+    >>> simplify("t2_TSE-sag, 512 T2* +C")
+    't2 tse sag 512 t2* +c'
+    """
+    return _SEPARATORS.sub(" ", text.lower().replace("ä", "a")).strip()
+
+
+def names_localizer(text: str) -> bool:
+    """Whether a text names a localiser, scout or calibration."""
+    return _LOCALIZER.search(simplify(text)) is not None
+
+
+def names_derived(text: str) -> bool:
+    """Whether a text names a reformat, map, subtraction or screen shot."""
+    return _DERIVED.search(simplify(text)) is not None
+
+
+def names_fat_suppression(text: str) -> bool:
+    """Whether a text names any fat suppression, STIR included."""
+    return _FAT_SUPPRESSED.search(simplify(text)) is not None
+
+
+def names_contrast(text: str) -> bool:
+    """Whether a text says that contrast agent was given: `post`, `+C`, `Gd`, and not `without`."""
+    words = simplify(text)
+    return _CONTRAST.search(words) is not None and _NO_CONTRAST.search(words) is None
+
+
+def names_lumbar(text: str) -> bool | None:
+    """Whether a text names the lumbar spine (True) or only other parts of the body (False).
+
+    >>> [names_lumbar(each) for each in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
+    [True, False, True, None]
+    """
+    words = simplify(text)
+    if _LUMBAR.search(words):
+        return True
+    return False if _OTHER_REGION.search(words) else None
+
+
+def named_weighting(text: str) -> Weighting | None:
+    """Returns the weighting that a text names, None where it names none or both T1 and T2.
+
+    >>> named_weighting("t1_tirm_sag_dark-fluid"), named_weighting("SAG STIR"), named_weighting("AX T2*")
+    (<Weighting.T1: 't1'>, <Weighting.T2: 't2'>, <Weighting.OTHER: 'other'>)
+    """
+    words = simplify(text)
+    if _OTHER_WEIGHTING.search(words):
+        return Weighting.OTHER
+    is_t1, is_t2 = _T1.search(words) is not None, _T2.search(words) is not None
+    if is_t1 != is_t2:
+        # T1 FLAIR is a usual T1; T2 FLAIR has black fluid, and nothing here was made for it.
+        is_dark = is_t2 and _FLUID_SUPPRESSED.search(words) is not None
+        return Weighting.OTHER if is_dark else Weighting.T1 if is_t1 else Weighting.T2
+    if not is_t1 and _STIR.search(words) and not _FLUID_SUPPRESSED.search(words):
+        return Weighting.T2
+    return None

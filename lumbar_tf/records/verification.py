@@ -1,0 +1,199 @@
+"""Proves a folder of records against its manifest: every damage is named, not only the first.
+
+A shard is read once, a record at a time, so memory depends on the number of records and not on their size.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lumbar_tf.progress import ProgressMaker, silent_progress
+from lumbar_tf.records.damage import Damage, DamageFound
+from lumbar_tf.records.journal import JOURNAL_NAME
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest
+from lumbar_tf.records.manifest_check import contradictions, known_shards, load_manifest
+from lumbar_tf.records.shard_check import (
+    ExpectedShard,
+    ShardCheckJob,
+    ShardReport,
+    StoredRecord,
+    check_shard,
+)
+from lumbar_tf.runners import run_jobs
+
+SHARD_SUFFIX = ".tfrecord"
+
+#: What may lie beside records: the tables have checks of their own, the others are for people and git.
+_COMPANIONS = frozenset({MANIFEST_NAME, "folds.csv", "labels.csv", "README.md", ".gitignore", ".gitkeep"})
+
+#: Damages that follow from a shard holding another shard's bytes.
+_FOLLOW_FROM_SWAP = frozenset(
+    {
+        Damage.SHARD_CHANGED,
+        Damage.RECORD_PLANE,
+        Damage.RECORD_FOREIGN,
+        Damage.RECORD_MISSING,
+        Damage.RECORD_ORDER,
+        Damage.SLICE_COUNT,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What a folder of records was found to be.
+
+    Attributes:
+        manifest: None where it cannot be used.
+        records: every sound record.
+        found: what is wrong, by file and record.
+    """
+
+    manifest: Manifest | None
+    records: tuple[StoredRecord, ...]
+    found: tuple[DamageFound, ...]
+
+
+def verify_records(
+    folder: Path,
+    *,
+    workers: int = 1,
+    progress: ProgressMaker = silent_progress,
+) -> Verification:
+    """Checks manifest, shards and records of a folder; folds and source have checks of their own.
+
+    Args:
+        folder: what `build_records` wrote.
+        workers: processes.
+        progress: shows it, a unit a shard.
+
+    Returns:
+        What is there and what is wrong. Without a manifest shards are still read for themselves.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"Records must be in a folder. Received: {str(folder)!r}, which is none.")
+    manifest, found = load_manifest(folder)
+    if manifest is not None:
+        found.extend(contradictions(manifest))
+    jobs, strays = _plan(folder, manifest)
+    found.extend(strays)
+    reports = []
+    with progress(len(jobs)) as advance:
+        for report in run_jobs(check_shard, jobs, workers=workers, name=_job_name):
+            reports.append(report)
+            advance(1)
+    reports = _name_swaps(reports, manifest)
+    records = [record for report in reports for record in report.records]
+    found.extend(each for report in reports for each in report.found)
+    found.extend(_cross_checks(records))
+    return Verification(manifest, tuple(records), sort_found(found))
+
+
+def holds_records(folder: Path) -> bool:
+    """Whether a folder is one of records, finished or not: it has a manifest, a journal or a shard."""
+    names = (PurePosixPath(each) for each in list_files(folder))
+    marks = (MANIFEST_NAME, JOURNAL_NAME)
+    return any(each.parts[0] in marks or each.suffix == SHARD_SUFFIX for each in names)
+
+
+def sort_found(found: Iterable[DamageFound]) -> tuple[DamageFound, ...]:
+    """Sorts by file, record, study and code; what concerns a whole file comes first."""
+
+    def place(each: DamageFound) -> tuple[str, int, str, str]:
+        return each.file, -1 if each.record is None else each.record, each.study_id, each.damage.value
+
+    return tuple(sorted(found, key=place))
+
+
+def _job_name(job: ShardCheckJob) -> str:
+    return job.file
+
+
+def _plan(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[DamageFound]]:
+    """Returns the shards to read and the files that do not belong."""
+    expected = _expect(manifest) if manifest else {}
+    jobs = [ShardCheckJob(folder, file, each) for file, each in expected.items()]
+    found = []
+    for file in list_files(folder):
+        if file in expected or file in _COMPANIONS:
+            continue
+        name = PurePosixPath(file).name
+        if (folder / file).is_symlink():
+            found.append(DamageFound(Damage.FOREIGN_FILE, file, "a link that the manifest does not name"))
+        elif name.startswith(".") or file.startswith(f"{JOURNAL_NAME}/"):
+            found.append(DamageFound(Damage.LEFTOVER_FILE, file, "left by a build that did not finish"))
+        elif not name.endswith(SHARD_SUFFIX):
+            found.append(DamageFound(Damage.FOREIGN_FILE, file, "no part of a folder of records"))
+        elif manifest is None:
+            jobs.append(ShardCheckJob(folder, file, None))
+        else:
+            found.append(DamageFound(Damage.SHARD_FOREIGN, file, "the manifest does not name it"))
+    return jobs, found
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    """Yields every file and link below a folder, by its path there with forward slashes, in order."""
+    for parent, folders, names in os.walk(folder, followlinks=False):
+        links = [each for each in folders if Path(parent, each).is_symlink()]
+        folders[:] = sorted(set(folders) - set(links))
+        for name in sorted([*names, *links]):
+            yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def _expect(manifest: Manifest) -> dict[str, ExpectedShard]:
+    slices = {each.study_id: each.num_slices for each in manifest.studies}
+    expected = {}
+    for plane, shard in known_shards(manifest):
+        # A study that the manifest does not count is one of its contradictions: nothing to compare with.
+        num_slices = {study: slices.get(study, {}).get(plane.value) for study in shard.study_ids}
+        expected[shard.file] = ExpectedShard(plane, shard.sha256, shard.size_bytes, num_slices)
+    return expected
+
+
+def _name_swaps(reports: Sequence[ShardReport], manifest: Manifest | None) -> list[ShardReport]:
+    """Says of a shard that holds another one's bytes just that, instead of a damage for each record."""
+    expected = {shard.file: shard.sha256 for _, shard in known_shards(manifest)} if manifest else {}
+    owners = {sha256: file for file, sha256 in expected.items()}
+    named = []
+    for report in reports:
+        owner = owners.get(report.sha256)
+        if owner is not None and report.file in expected and report.sha256 != expected[report.file]:
+            rest = [each for each in report.found if each.damage not in _FOLLOW_FROM_SWAP]
+            swap = DamageFound(Damage.SHARD_SWAPPED, report.file, f"it holds the bytes of {owner}")
+            report = ShardReport(report.file, report.sha256, report.records, (swap, *rest))
+        named.append(report)
+    return sorted(named, key=lambda each: each.file)
+
+
+def _cross_checks(records: Sequence[StoredRecord]) -> Iterator[DamageFound]:
+    """What only several shards together can tell."""
+    by_record: dict[tuple[str, str], list[StoredRecord]] = defaultdict(list)
+    by_study: dict[str, list[StoredRecord]] = defaultdict(list)
+    for each in records:
+        by_record[each.study_id, each.plane].append(each)
+        by_study[each.study_id].append(each)
+    for first, *others in by_record.values():
+        for other in others:
+            if other.file != first.file:
+                message = f"{first.file} holds this study too"
+                yield DamageFound(
+                    Damage.STUDY_IN_TWO_SHARDS, other.file, message, other.study_id, other.index
+                )
+    for first, *others in by_study.values():
+        for other in others:
+            differing = [
+                name
+                for name, differs in (
+                    ("labels", other.labels != first.labels),
+                    ("points", other.points_sha256 != first.points_sha256),
+                )
+                if differs
+            ]
+            if differing:
+                message = f"its {' and '.join(differing)} are not those in {first.file}"
+                yield DamageFound(Damage.PLANES_DISAGREE, other.file, message, other.study_id, other.index)

@@ -1,0 +1,121 @@
+"""Where the tables of a study contradict each other, or the patient's anatomy."""
+
+from collections.abc import Mapping
+from enum import Enum
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.labels import (
+    FINDINGS,
+    MISSING_LABEL,
+    Condition,
+    Family,
+    Finding,
+    Level,
+    Plane,
+    Side,
+    finding_index,
+)
+
+
+class Contradiction(Enum):
+    """What does not fit together. The value is a code like those of `RejectReason`."""
+
+    LABEL_WITHOUT_POINT = "label_without_point"
+    POINT_WITHOUT_LABEL = "point_without_label"
+    POINT_ON_OTHER_PLANE = "point_on_other_plane"
+    SIDES_SWAPPED = "sides_swapped"
+    LEVELS_OUT_OF_ORDER = "levels_out_of_order"
+
+    @property
+    def title(self) -> str:
+        """One line for a reader."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    Contradiction.LABEL_WITHOUT_POINT: "Graded, but no point says where",
+    Contradiction.POINT_WITHOUT_LABEL: "A point, but no grade",
+    Contradiction.POINT_ON_OTHER_PLANE: "The point lies on a plane that this finding is not marked on",
+    Contradiction.SIDES_SWAPPED: "The left point lies to the right of the right one",
+    Contradiction.LEVELS_OUT_OF_ORDER: "The canal point of a level lies below that of the next level down",
+}
+
+#: The plane that the competition's annotators marked each family on.
+MARKED_ON = {
+    Family.CANAL: Plane.SAGITTAL_T2,
+    Family.FORAMINAL: Plane.SAGITTAL_T1,
+    Family.SUBARTICULAR: Plane.AXIAL_T2,
+}
+
+
+def find_contradictions(
+    labels: NDArray[np.int8] | None, points: NDArray[np.float32], planes: Mapping[int, Plane]
+) -> tuple[tuple[Contradiction, str], ...]:
+    """Compares a study's labels and points with each other.
+
+    Args:
+        labels: int8 [25], `MISSING_LABEL` where nobody graded; None where there is no row to compare with.
+        points: LPS mm, float32 [25, 3], NaN where there is none. A study without any point is not asked
+            for points.
+        planes: the plane of the slice that each point was placed on, by the finding's row.
+
+    Returns:
+        What was found and where, by contradiction and finding.
+    """
+    is_placed = np.asarray(np.isfinite(points).all(axis=1))
+    if not is_placed.any():
+        return ()
+    return (
+        *_compare_with_labels(labels, is_placed),
+        *_compare_planes(planes),
+        *_compare_sides(points),
+        *_compare_levels(points),
+    )
+
+
+def _compare_with_labels(
+    labels: NDArray[np.int8] | None, is_placed: NDArray[np.bool_]
+) -> list[tuple[Contradiction, str]]:
+    if labels is None:
+        return []
+    is_graded = labels != MISSING_LABEL
+    cases = (
+        (Contradiction.LABEL_WITHOUT_POINT, is_graded & ~is_placed),
+        (Contradiction.POINT_WITHOUT_LABEL, is_placed & ~is_graded),
+    )
+    return [(kind, FINDINGS[index].name) for kind, found in cases for index in np.flatnonzero(found)]
+
+
+def _compare_planes(planes: Mapping[int, Plane]) -> list[tuple[Contradiction, str]]:
+    return [
+        (Contradiction.POINT_ON_OTHER_PLANE, f"{FINDINGS[index].name} is marked on {plane.value}")
+        for index, plane in sorted(planes.items())
+        if plane is not MARKED_ON[FINDINGS[index].condition.family]
+    ]
+
+
+def _compare_sides(points: NDArray[np.float32]) -> list[tuple[Contradiction, str]]:
+    found = []
+    for index, finding in enumerate(FINDINGS):
+        if finding.condition.side is Side.LEFT:
+            right = finding_index(finding.mirrored.condition, finding.level)
+            # LPS: +x is the patient's left. NaN compares as False.
+            if points[index, 0] < points[right, 0]:
+                by_mm = points[right, 0] - points[index, 0]
+                found.append((Contradiction.SIDES_SWAPPED, f"{finding.name} by {by_mm:.1f} mm"))
+    return found
+
+
+def _compare_levels(points: NDArray[np.float32]) -> list[tuple[Contradiction, str]]:
+    canal = Condition.SPINAL_CANAL_STENOSIS
+    found = []
+    for upper, lower in pairwise(Level):
+        # LPS: +z is towards the head.
+        by_mm = points[finding_index(canal, lower), 2] - points[finding_index(canal, upper), 2]
+        if by_mm > 0:
+            message = f"{Finding(canal, upper).name} by {by_mm:.1f} mm"
+            found.append((Contradiction.LEVELS_OUT_OF_ORDER, message))
+    return found

@@ -1,0 +1,80 @@
+"""What becomes of a job: its result, its exception, or a process that died of it."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+#: How often a job is started before its dying processes are taken to be its own doing.
+MAX_ATTEMPTS = 3
+
+
+class JobError(RuntimeError):
+    """A job failed through no fault of its data."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """What a job returned."""
+
+    value: Result
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a job raised, as text: many exceptions cannot be pickled, or not be unpickled.
+
+    Attributes:
+        is_data_fault: whether it was a ValueError.
+        type_name: the exception's class.
+        message: its text.
+        trace: where it was raised.
+    """
+
+    is_data_fault: bool
+    type_name: str
+    message: str
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """Returns the description of an exception."""
+        trace = "".join(traceback.format_exception(error))
+        return cls(isinstance(error, ValueError), type(error).__name__, str(error), trace)
+
+    def named(self, job_name: str) -> Exception:
+        """Returns the exception for the caller, with the job's name in its message.
+
+        >>> Failure.of(ValueError("two is bad")).named("job 2")
+        ValueError('job 2: two is bad')
+        >>> Failure.of(KeyError("three")).named("job 3")
+        JobError("job 3: KeyError: 'three'")
+        """
+        error: Exception
+        if self.is_data_fault:
+            error = ValueError(f"{job_name}: {self.message}")
+        else:
+            error = JobError(f"{job_name}: {self.type_name}: {self.message}")
+        error.add_note(self.trace)
+        return error
+
+
+def attempt(function: Callable[[Job], Result], job: Job) -> Done[Result] | Failure:
+    """Runs a job and returns what became of it."""
+    try:
+        return Done(function(job))
+    except Exception as error:
+        return Failure.of(error)
+
+
+def lost_jobs_error(reasons: dict[str, str]) -> JobError:
+    """Returns the error for jobs that never came to an end.
+
+    Args:
+        reasons: by the job's name, how its last process ended.
+    """
+    lost = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    return JobError(f"The worker process died in each of {MAX_ATTEMPTS} attempts at: {lost}.")

@@ -1,0 +1,154 @@
+"""`python -m lumbar_tf.verify`: proves a finished folder, alone or against the DICOM files it came from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveInt
+
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.progress import progress_bar
+
+if TYPE_CHECKING:
+    from lumbar_tf.data.jobs import Cohort
+    from lumbar_tf.records.damage import DamageFound
+    from lumbar_tf.records.verification import Verification
+
+_DAMAGED = 1
+
+
+class VerifyOptions(CommandOptions):
+    """Names everything that is wrong with a finished folder.
+
+    Flags:
+        --records             What build_records wrote (tfrecords); with --phi also any other output, such
+                              as what predict wrote.
+        --data                The source, as it was given to build_records: every study is read and encoded
+                              again, and compared byte for byte.
+        --phi                 Search every file of the folder for the names, dates, numbers, addresses and
+                              free texts in the source's headers. Needs --data.
+        --workers             Processes (1).
+        --series-map          The one that build_records was given.
+        --pseudonym-key-file  The one that build_records was given.
+
+    Prints a line for each damage: file, record, study, code, message. docs/ingestion.md lists the codes.
+    Exit status 0 where there is none, 1 where there is.
+    """
+
+    records: Path = Path("tfrecords")
+    data: CommaList = ()
+    phi: bool = False
+    workers: PositiveInt = 1
+    series_map: Path | None = None
+    pseudonym_key_file: Path | None = None
+
+
+def verify(options: VerifyOptions) -> int:
+    """Checks the folder and prints what is wrong with it."""
+    # Here, not above: --help must not wait for the readers.
+    from lumbar_tf.data.jobs import open_cohort
+    from lumbar_tf.data.pseudonyms import read_key
+
+    if not options.data and (options.phi or options.series_map or options.pseudonym_key_file):
+        raise UsageError("--phi, --series-map and --pseudonym-key-file need the source: --data.")
+    series_map = existing_file(options.series_map) if options.series_map else None
+    key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
+    verification = _verify_records(options)
+    found = list(verification.found) if verification else []
+    if options.data:
+        sources = [Path(each) for each in options.data]
+        with open_cohort(sources, series_map=series_map, key=key) as cohort:
+            if verification:
+                found += _verify_source(options, verification, cohort, key)
+            if options.phi:
+                found += _scan(options, cohort, are_ids_secret=key is not None)
+    for each in found:
+        print(each)
+    _print_summary(options, verification, found)
+    return _DAMAGED if found else 0
+
+
+def _verify_records(options: VerifyOptions) -> "Verification | None":
+    """Checks the folder by itself; None where it holds no records and none are asked for."""
+    from lumbar_tf.data.table_check import check_tables
+    from lumbar_tf.records.verification import Verification, holds_records, verify_records
+
+    if options.phi and options.records.is_dir() and not holds_records(options.records):
+        return None
+    verification = verify_records(
+        options.records,
+        workers=options.workers,
+        progress=lambda total: progress_bar("Reading shards", total, unit="shard"),
+    )
+    faults = check_tables(options.records, verification)
+    return Verification(verification.manifest, verification.records, (*verification.found, *faults))
+
+
+def _verify_source(
+    options: VerifyOptions, verification: "Verification", cohort: "Cohort", key: bytes | None
+) -> "Sequence[DamageFound]":
+    from functools import partial
+
+    from lumbar_tf.data.source_check import verify_source
+    from lumbar_tf.data.study_records import make_study_records
+
+    if verification.manifest is None:
+        return ()
+    built = verification.manifest.options
+    if built.is_pseudonymised != (key is not None):
+        raise UsageError(
+            "--pseudonym-key-file must be given where records hold pseudonyms, and only there. These "
+            f"{'do' if built.is_pseudonymised else 'do not'}."
+        )
+    return verify_source(
+        options.records,
+        verification,
+        cohort.jobs,
+        partial(make_study_records, options=built, key=key),
+        workers=options.workers,
+        progress=lambda total: progress_bar("Reading the source", total),
+    )
+
+
+def _scan(options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool) -> "Sequence[DamageFound]":
+    from lumbar_tf.data.identifying import collect_from
+    from lumbar_tf.data.phi import scan_folder
+
+    values = collect_from(
+        [each.files for each in cohort.jobs],
+        are_ids_secret=are_ids_secret,
+        workers=options.workers,
+        progress=lambda total: progress_bar("Reading headers", total),
+    )
+    found = scan_folder(
+        options.records,
+        values,
+        workers=options.workers,
+        progress=lambda total: progress_bar("Searching", total, unit="file"),
+    )
+    print(f"searched for {len(values.tags)} phrases from the headers of {len(cohort.jobs)} studies")
+    if values.num_unread:
+        print(
+            f"  {values.num_unread} files of the source have headers that cannot be read, and were not used"
+        )
+    return found
+
+
+def _print_summary(
+    options: VerifyOptions, verification: "Verification | None", found: "Sequence[DamageFound]"
+) -> None:
+    if verification:
+        studies = len({each.study_id for each in verification.records})
+        shards = len({each.file for each in verification.records})
+        print(f"{len(verification.records)} sound records of {studies} studies in {shards} shards")
+    if not found:
+        print(f"{options.records}: nothing is wrong")
+        return
+    print(f"{options.records}: {len(found)} damages")
+    for code, count in sorted(Counter(each.damage.value for each in found).items()):
+        print(f"  {count} x {code}")
+
+
+if __name__ == "__main__":
+    run_command(VerifyOptions, verify)

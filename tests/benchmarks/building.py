@@ -1,0 +1,151 @@
+"""Build time against bare decoding, memory against cohort size, reading against raw reading.
+
+    python -m lumbar_tf.imaging.phantom --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
+    python tests/benchmarks/building.py /somewhere/cohort [--workers=2] [--rounds=5]
+
+Whole processes are timed, in turn, so that what else the machine does falls on both; the figures to quote
+are the ratios of medians. The files are in the page cache (the first round, which fills it, does not count).
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def decode_file(path: str) -> int:
+    """What any reader has to do: parse the file and decode its pixels, with the build's own decoder."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    return int(pixel_array(pydicom.dcmread(path), decoding_plugin="pylibjpeg").size)
+
+
+def decode_bare(cohort: Path, workers: int) -> None:
+    files = sorted(str(path) for path in cohort.rglob("*.dcm"))
+    if workers == 1:
+        total = sum(map(decode_file, files))
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            total = sum(pool.imap_unordered(decode_file, files, chunksize=64))
+    print(len(files), "files", total, "pixels")
+
+
+def build(cohort: Path, out: Path, workers: int, codec: str) -> None:
+    from lumbar_tf.data.build import BuildTask, build_records
+    from lumbar_tf.records.manifest import BuildOptions
+    from lumbar_tf.records.schema import Codec
+
+    options = BuildOptions(studies_per_shard=4, num_folds=5, fold_seed=0, codec=Codec(codec))
+    build_records(BuildTask(sources=[cohort], out=out, options=options), workers=workers)
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print("peak_mb", json.dumps([round(each / 1024, 1) for each in peaks]))
+
+
+def read_back(out: Path, mode: str) -> None:
+    import tensorflow as tf
+
+    from lumbar_tf.records.parsing import parse_example
+
+    files = sorted(str(path) for path in out.rglob("*.tfrecord"))
+    size = sum(Path(path).stat().st_size for path in files)
+    seconds = []
+    for _ in range(5):
+        dataset = tf.data.TFRecordDataset(files, buffer_size=8 << 20)
+        if mode == "parsed":
+            dataset = dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
+        started = time.perf_counter()
+        for _ in dataset:
+            pass
+        seconds.append(time.perf_counter() - started)
+    print("mb_per_s", size / 1e6 / statistics.median(seconds))
+
+
+def _run(*words: str) -> tuple[float, str]:
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, *words], check=True, capture_output=True, text=True, env=_environment()
+    )
+    return time.perf_counter() - started, done.stdout
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def compare(cohort: Path, workers: int, rounds: int, codec: str) -> None:
+    times: dict[str, list[float]] = {"bare": [], "build": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for place in range(rounds + 1):
+            out = Path(folder, str(place))
+            commands: dict[str, Sequence[str]] = {
+                "bare": ("--do=bare", str(cohort), f"--workers={workers}"),
+                "build": (
+                    "--do=build",
+                    str(cohort),
+                    f"--out={out}",
+                    f"--workers={workers}",
+                    f"--codec={codec}",
+                ),
+            }
+            for name, words in commands.items():
+                seconds, _ = _run(*words)
+                if place:
+                    times[name].append(seconds)
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        print(f"{workers} processes, {rounds} rounds, codec {codec}: medians {medians}")
+        print(f"build / bare decoding: {medians['build'] / medians['bare']:.3f}")
+        raw = float(_run("--do=read", str(out), "--mode=raw")[1].split()[-1])
+        parsed = float(_run("--do=read", str(out), "--mode=parsed")[1].split()[-1])
+        print(f"read back, MB/s: raw {raw:.0f}, parsed {parsed:.0f}: {parsed / raw:.3f}")
+
+
+def compare_memory(cohort: Path, codec: str) -> None:
+    studies = sorted((cohort / "train_images").iterdir())
+    with tempfile.TemporaryDirectory() as folder:
+        peaks = {}
+        for count in (len(studies) // 4, len(studies)):
+            part = Path(folder, f"cohort{count}")
+            (part / "train_images").mkdir(parents=True)
+            for study in studies[:count]:
+                # Hard links: the reader follows no symbolic ones.
+                subprocess.run(["cp", "-rl", str(study), str(part / "train_images")], check=True)
+            for table in cohort.glob("*.csv"):
+                os.link(table, part / table.name)
+            out = Path(folder, f"out{count}")
+            _, text = _run("--do=build", str(part), f"--out={out}", "--workers=2", f"--codec={codec}")
+            peaks[count] = json.loads(text.split("peak_mb")[1])
+        print(f"peak memory, MB, [parent, largest worker], by number of studies: {peaks}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--do", default="compare")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--codec", default="raw")
+    parser.add_argument("--mode", default="raw")
+    words = parser.parse_args()
+    actions: dict[str, Callable[[], None]] = {
+        "bare": lambda: decode_bare(words.cohort, words.workers),
+        "build": lambda: build(words.cohort, words.out, words.workers, words.codec),
+        "read": lambda: read_back(words.cohort, words.mode),
+        "memory": lambda: compare_memory(words.cohort, words.codec),
+        "compare": lambda: compare(words.cohort, words.workers, words.rounds, words.codec),
+    }
+    actions[words.do]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A small folder of records, written without the build."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumbar_tf.imaging.study import Slice
+from lumbar_tf.labels import NUM_FINDINGS, Plane
+from lumbar_tf.records.framing import RecordWriter
+from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry, write_manifest
+from lumbar_tf.records.schema import SCHEMA_VERSION, encode_plane
+
+STUDIES = ("10", "11", "12", "13", "14", "15")
+#: Studies 10 and 14 are of one patient.
+GROUPS = {**{each: each for each in STUDIES}, "14": "10"}
+FOLDS = {"10": 0, "11": 1, "12": 0, "13": 1, "14": 0, "15": 1}
+PLANES = (Plane.SAGITTAL_T2, Plane.AXIAL_T2)
+NUM_SLICES = 2
+
+
+@pytest.fixture
+def make_record(make_slice: Callable[..., Slice]) -> Callable[..., bytes]:
+    """`make_record(study_id, plane)`: two slices with labels; both planes of a study share them."""
+
+    def make(study_id: str, plane: Plane, *, label: int | None = None, num_slices: int = NUM_SLICES) -> bytes:
+        slices = [
+            make_slice((4.0 * number, 0.0, 0.0), instance_number=number) for number in range(num_slices)
+        ]
+        labels = np.full(NUM_FINDINGS, int(study_id) % 3 if label is None else label)
+        return encode_plane(study_id, plane, slices, labels=labels)
+
+    return make
+
+
+def write_shard(path: Path, records: list[bytes]) -> RecordWriter:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for record in records:
+            writer.write(record)
+    return writer
+
+
+@pytest.fixture
+def records_folder(tmp_path: Path, make_record: Callable[..., bytes]) -> Path:
+    """Six studies of five patients, two planes, three studies a shard, two folds."""
+    folder = tmp_path / "records"
+    planes: dict[str, tuple[Shard, ...]] = {each.value: () for each in Plane}
+    for plane in PLANES:
+        for part in range(2):
+            study_ids = STUDIES[3 * part : 3 * part + 3]
+            file = f"{plane.value}/part-{part:05d}.tfrecord"
+            writer = write_shard(folder / file, [make_record(each, plane) for each in study_ids])
+            shard = Shard(
+                file=file,
+                sha256=writer.sha256,
+                size_bytes=(folder / file).stat().st_size,
+                num_examples=writer.num_records,
+                study_ids=study_ids,
+            )
+            planes[plane.value] += (shard,)
+    studies = tuple(
+        StudyEntry(
+            study_id=each,
+            patient_group=GROUPS[each],
+            source_digest="0" * 64,
+            num_slices={plane.value: NUM_SLICES for plane in PLANES},
+        )
+        for each in STUDIES
+    )
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        packages={},
+        options=BuildOptions(studies_per_shard=3, num_folds=2, fold_seed=0),
+        planes=planes,
+        studies=studies,
+        rejects=(),
+    )
+    rows = "".join(f"{study},{fold}\n" for study, fold in FOLDS.items())
+    (folder / "folds.csv").write_text(f"study_id,fold_id\n{rows}")
+    write_manifest(folder, manifest)
+    return folder

@@ -1,0 +1,89 @@
+"""What the documents say is what the package does."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from lumbar_tf.cli import CommandOptions
+from lumbar_tf.imaging import archives, codecs, frames, headers
+from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
+from lumbar_tf.records.damage import Damage
+
+INGESTION = Path(__file__).resolve().parents[1] / "docs" / "ingestion.md"
+TEXT = INGESTION.read_text(encoding="utf-8")
+#: | input | `code` | kind | what the system does |
+ROWS = re.findall(r"^\| ([^|]+) \| `(\w+)` \| (\w+) \| ([^|]+) \|$", TEXT, re.MULTILINE)
+COMMANDS = re.findall(r"python -m (lumbar_tf\.\w+)([^`\n]*)", TEXT)
+
+
+def _options(module: str) -> type[BaseModel]:
+    values = vars(importlib.import_module(module)).values()
+    (found,) = {
+        each
+        for each in values
+        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    }
+    return found
+
+
+def _flags(text: str) -> set[str]:
+    return {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z-]*)", text)} - {"help"}
+
+
+def test_the_table_of_reasons_has_a_row_for_each_code_in_order_with_its_kind() -> None:
+    assert [(code, ReasonKind(kind)) for _, code, kind, _ in ROWS] == [
+        (each.value, each.kind) for each in RejectReason
+    ]
+
+
+def test_the_table_of_damage_has_a_row_for_each_code_in_order() -> None:
+    codes = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", TEXT, re.MULTILINE)
+    assert codes == [each.value for each in Damage]
+
+
+def test_no_two_rows_of_the_table_say_the_same_of_the_input() -> None:
+    assert len({row[0] for row in ROWS}) == len(ROWS)
+
+
+def test_every_code_that_the_text_names_exists() -> None:
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
+    others = {"series_description", "patient_group", "spinal_canal_stenosis", "train_images", "test_images"}
+    commands = {module.removeprefix("lumbar_tf.") for module, _ in COMMANDS}
+    assert named - others - commands <= {each.value for code in (RejectReason, Damage) for each in code}
+
+
+@pytest.mark.parametrize(("module", "words"), COMMANDS)
+def test_every_command_takes_the_flags_that_it_is_shown_with(module: str, words: str) -> None:
+    assert _flags(words) <= set(_options(module).model_fields)
+
+
+def test_every_flag_that_the_text_names_is_one_of_a_command() -> None:
+    known = {name for module, _ in COMMANDS for name in _options(module).model_fields}
+    assert _flags(re.sub(r"^.*pip install.*$", "", TEXT, flags=re.MULTILINE)) - known == set()
+
+
+def test_the_table_of_transfer_syntaxes_is_what_is_read() -> None:
+    found = re.findall(r"\b1\.2\.840\.10008\.1\.2[.\d]*", TEXT)
+    assert sorted(found) == sorted(str(each) for each in (*codecs.CODECS, *codecs.NATIVE_SYNTAXES))
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    for value, words in (
+        (headers.MAX_FILE_BYTES, "| a file | 1 GiB |"),
+        (headers.MAX_HEADER_BYTES, "16 MiB"),
+        (headers.MAX_ELEMENTS, "20,000 elements"),
+        (frames.MAX_PIXELS, "64 Mi pixels"),
+        (frames.MAX_FRAMES, "| frames in a file | 65,536 |"),
+        (headers.MAX_INFLATED_BYTES, "512 MiB, and"),
+        (headers.MAX_INFLATE_RATIO, "100 times its size"),
+        (headers.SMALL_INFLATED_BYTES, "over 64 MiB"),
+        (archives.MAX_ZIP_BYTES, "64 GiB unpacked"),
+        (archives.MAX_ZIP_MEMBERS, "2,000,000 files"),
+        (archives.MAX_ZIP_RATIO, "200 times its packed size"),
+    ):
+        number, unit = re.findall(r"([\d,]+) ?(Ki|Mi|Gi)?", words)[0]
+        assert int(number.replace(",", "")) * {"": 1, "Mi": 1 << 20, "Gi": 1 << 30}[unit] == value
+        assert words in TEXT
