@@ -21,7 +21,7 @@ from lumbar_tf.records.schema import SCHEMA_VERSION, Codec
 MANIFEST_NAME = "manifest.json"
 
 #: The packages whose versions can change a record's bytes.
-_PACKAGES = ("imagecodecs", "numpy", "pydicom", "pylibjpeg-rle", "protobuf")
+_PACKAGES = ("imagecodecs", "numpy", "pydicom", "protobuf")
 
 
 class _Entry(BaseModel):
