@@ -1,15 +1,20 @@
 """What becomes of one study: read, joined with its tables, encoded. Building and verifying both call it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lumbar_tf.data.coordinates import place_points
-from lumbar_tf.data.decoders import Decoder, frame_decoder
+from lumbar_tf.data.decoders import Decoder, FrameDecoder, frame_decoder
 from lumbar_tf.data.jobs import StudyJob
-from lumbar_tf.data.pseudonyms import pseudonymise_rejects, pseudonymise_study
+from lumbar_tf.data.pseudonyms import pseudonymise_study
 from lumbar_tf.data.series_table import absent_series
 from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.pixels import decode_frame
 from lumbar_tf.imaging.reasons import ReasonKind, Reject
+from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import BuildOptions, StudyEntry
 from lumbar_tf.records.schema import encode_plane
@@ -33,6 +38,19 @@ class StudyRecords:
     rejects: tuple[Reject, ...]
 
 
+def read_job(job: StudyJob, *, decode: FrameDecoder = decode_frame) -> tuple[Study, NDArray[np.float32]]:
+    """Reads a study and joins its tables, under the source's own ids.
+
+    Returns:
+        The study, its rejects with those of the tables; and its annotated points, LPS mm, float32 [25, 3],
+        NaN where there is none.
+    """
+    study = read_study(job.files, job.series_planes, decode=decode)
+    points, faults = place_points(study.study_id, study.planes, job.coordinates)
+    absent = absent_series(study.study_id, job.series_planes, [each.series_id for each in study.series])
+    return replace(study, rejects=(*study.rejects, *faults, *absent)), points
+
+
 def make_study_records(job: StudyJob, options: BuildOptions, key: bytes | None = None) -> StudyRecords:
     """Reads a study and encodes its planes. The same files and tables give the same bytes.
 
@@ -41,16 +59,11 @@ def make_study_records(job: StudyJob, options: BuildOptions, key: bytes | None =
         options: codec and decoder are taken from here.
         key: replaces ids by keyed hashes.
     """
-    study = read_study(job.files, job.series_planes, decode=frame_decoder(Decoder(options.decoder)))
-    points, faults = place_points(study.study_id, study.planes, job.coordinates)
-    found = [each.series_id for each in study.series]
-    rejects = [*faults, *absent_series(study.study_id, job.series_planes, found)]
+    study, points = read_job(job, decode=frame_decoder(Decoder(options.decoder)))
     if key is not None:
         study = pseudonymise_study(study, key)
-        rejects = list(pseudonymise_rejects(rejects, key))
-    rejects = [*study.rejects, *rejects]
     if not study.planes:
-        return StudyRecords({}, None, study.patient_id, tuple(rejects))
+        return StudyRecords({}, None, study.patient_id, study.rejects)
     records = {
         plane: encode_plane(
             study.study_id, plane, slices, labels=job.labels, points=points, codec=options.codec
@@ -64,7 +77,7 @@ def make_study_records(job: StudyJob, options: BuildOptions, key: bytes | None =
         num_slices={plane.value: len(slices) for plane, slices in study.planes.items()},
         series=study.series,
     )
-    return StudyRecords(records, entry, study.patient_id, tuple(rejects))
+    return StudyRecords(records, entry, study.patient_id, study.rejects)
 
 
 def refuse_faults(rejects: Iterable[Reject]) -> None:

@@ -2,16 +2,15 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lumbar_tf.data.coordinates import Coordinate, place_points
+from lumbar_tf.data.coordinates import Coordinate
 from lumbar_tf.data.jobs import StudyJob, open_cohort
 from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_study
-from lumbar_tf.data.series_table import absent_series
-from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.data.study_records import read_job
 from lumbar_tf.imaging.geometry import patient_to_pixel
 from lumbar_tf.imaging.study import Slice, Study
 from lumbar_tf.labels import Plane
@@ -103,12 +102,8 @@ def _look_name(look: _Look) -> str:
 
 def _look(look: _Look) -> StudyFacts:
     job = look.job
-    study = read_study(job.files, job.series_planes)
-    positions, faults = place_points(study.study_id, study.planes, job.coordinates)
-    found = [each.series_id for each in study.series]
-    rejects = [*faults, *absent_series(study.study_id, job.series_planes, found)]
+    study, positions = read_job(job)
     placed = _find_slices(study, positions, job.coordinates)
-    study = replace(study, rejects=(*study.rejects, *rejects))
     slices = {index: (each.series_id, each.instance_number) for index, (_, each) in placed.items()}
     if look.key is not None:
         key = look.key

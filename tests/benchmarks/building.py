@@ -22,7 +22,7 @@ from pathlib import Path
 
 
 def decode_file(path: str) -> int:
-    """What any reader has to do: parse the file and decode its pixels, with the build's own decoder."""
+    """What any reader has to do: parse the file and decode its pixels; here by pydicom and pylibjpeg-rle."""
     import pydicom
     from pydicom.pixels import pixel_array
 
