@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from lumbar_tf.data.build import BuildTask, build_records
+from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
+from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.runners import JobError, Runner, run_jobs
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -108,30 +112,89 @@ class TestTwoNodes:
     def test_a_node_that_dies_loses_nothing(
         self, jobs_module: ModuleType, cluster: Any, tmp_path: Path
     ) -> None:
-        doomed = cluster.list_all_nodes()[-1]
+        doomed = cluster.add_node(num_cpus=1)
         results: list[int] = []
-        for result in run_jobs(
-            jobs_module.say_where,
-            [(str(tmp_path), number) for number in range(12)],
-            runner=Runner.RAY,
-            ray_address=cluster.address,
-        ):
-            results.append(result)
-            if len(results) == 3:
-                time.sleep(0.1)
-                kill_machine(doomed, tmp_path)
-        assert sorted(results) == list(range(12))
+        with killed_once(doomed, lambda: any(tmp_path.glob(f"*.{doomed.node_id}.*"))):
+            for result in run_jobs(
+                jobs_module.say_where,
+                [(str(tmp_path), number) for number in range(24)],
+                runner=Runner.RAY,
+                ray_address=cluster.address,
+            ):
+                results.append(result)
+        assert sorted(results) == list(range(24))
         runs = [each.name.split(".") for each in tmp_path.iterdir()]
-        assert len({node for _, node, _ in runs}) == 2, "both nodes had work"
-        assert len(runs) > 12, "the node died in the middle of a job"
+        assert len({node for _, node, _ in runs}) > 1, "another node had work"
+        assert len(runs) > 24, "the node died in the middle of a job"
+
+    def test_a_build_that_loses_a_node_writes_the_same_bytes(self, cluster: Any, tmp_path: Path) -> None:
+        write_cohort(tmp_path / "cohort", CohortOptions(num_studies=8, seed=3))
+        options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0)
+
+        def build(name: str, **where: Any) -> dict[str, bytes]:
+            out = tmp_path / name
+            build_records(BuildTask(sources=[tmp_path / "cohort"], out=out, options=options), **where)
+            return {
+                str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+            }
+
+        doomed = cluster.add_node(num_cpus=1)
+        with killed_once(doomed, lambda: has_open_file(doomed, tmp_path / "ray")):
+            on_cluster = build("ray", runner=Runner.RAY, ray_address=cluster.address)
+        assert on_cluster == build("local")
 
 
-def kill_machine(node: Any, folder: Path) -> None:
-    """Kills a node's Ray daemon and the processes that left files in the folder, as a power cut would."""
-    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-    for path in folder.glob(f"*.{node.node_id}.*"):
+@contextlib.contextmanager
+def killed_once(node: Any, is_time: Callable[[], bool]) -> Iterator[None]:
+    """Kills a node as soon as it is time, and insists on having done so before the block ends."""
+    killed = threading.Event()
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            if is_time():
+                kill_machine(node)
+                killed.set()
+                return
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+        assert killed.is_set(), "the node must have died before the jobs were done"
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def kill_machine(node: Any) -> None:
+    """Kills a node's Ray daemon and the processes that it started, as a power cut would."""
+    daemon = node.all_processes["raylet"][0].process.pid
+    for process in (daemon, *children(daemon)):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(path.name.split(".")[2]), signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    """Returns the processes that a process started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def has_open_file(node: Any, folder: Path) -> bool:
+    """Whether one of a node's processes is writing below a folder."""
+    daemon = node.all_processes["raylet"][0].process.pid
+    for process in children(daemon):
+        with contextlib.suppress(OSError):
+            opened = [str(each.readlink()) for each in Path(f"/proc/{process}/fd").iterdir()]
+            if any(each.startswith(f"{folder}/") for each in opened):
+                return True
+    return False
 
 
 def test_no_cluster_at_the_address_is_a_fault_of_the_call() -> None:

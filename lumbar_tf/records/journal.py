@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, remove_unfinished, replace_atomically
+from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import RejectEntry, Shard, StudyEntry
 
 JOURNAL_NAME = ".build"
@@ -131,6 +132,9 @@ def remove_journal(folder: Path) -> None:
 def lock_records(folder: Path) -> Iterator[None]:
     """Keeps a second build out of the folder for as long as the block runs.
 
+    Nobody else makes files there then, so what killed processes left of theirs goes: those of an earlier
+    build, and at the end those that died on the way.
+
     Raises:
         ValueError: another process is building there.
     """
@@ -141,8 +145,15 @@ def lock_records(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"{folder} must have one build at a time. Another one is running.") from None
+        _sweep(folder)
         try:
             yield
         finally:
+            _sweep(folder)
             if not has_journal(folder):
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    for place in (folder, folder / JOURNAL_NAME, *(folder / plane.value for plane in Plane)):
+        remove_unfinished(place)

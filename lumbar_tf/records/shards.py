@@ -95,7 +95,7 @@ def rewrite_shard(path: Path, records: Iterable[bytes]) -> tuple[str, int]:
 
 
 def remove_shards(folder: Path, is_wanted: Callable[[str], bool]) -> None:
-    """Removes shards that are not wanted, and what a killed build left behind unfinished.
+    """Removes shards that are not wanted.
 
     Args:
         folder: where the records are.
@@ -105,5 +105,3 @@ def remove_shards(folder: Path, is_wanted: Callable[[str], bool]) -> None:
         for path in (folder / plane.value).glob(SHARD_PATTERN):
             if not is_wanted(f"{plane.value}/{path.name}"):
                 path.unlink()
-        for path in (folder / plane.value).glob(f".{SHARD_PATTERN}.*.tmp"):
-            path.unlink()

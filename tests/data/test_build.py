@@ -13,6 +13,7 @@ import tensorflow as tf
 from lumbar_tf.data.build import BuildMode, BuildTask, build_records
 from lumbar_tf.data.folds import read_folds
 from lumbar_tf.data.record_labels import read_record_labels
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import BuildOptions, Manifest, read_manifest
 from lumbar_tf.records.parsing import parse_example
@@ -142,6 +143,28 @@ def test_a_build_that_fails_is_resumed_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr("lumbar_tf.data.parts.make_study_records", _no_space)
         _build(cohort, tmp_path / "out", mode=BuildMode.RESUME)
+    assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("mode", [BuildMode.RESUME, BuildMode.OVERWRITE])
+def test_what_a_killed_build_left_half_written_is_gone(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Tree, mode: BuildMode
+) -> None:
+    _build(cohort, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
+        with pytest.raises(OSError, match="no space"):
+            _build(cohort, tmp_path / "out")
+    # Blocks that are entered and not left, as SIGKILL has it.
+    killed = [
+        replace_atomically(tmp_path / "out" / name)
+        for name in ("folds.csv", "manifest.json", "axial_t2/part-00001.tfrecord", ".build/part-00001.json")
+    ]
+    for each in killed:
+        each.__enter__().write_bytes(b"half")
+    (tmp_path / "out" / ".somebodys.tmp").write_text("own")
+    _build(cohort, tmp_path / "out", mode=mode)
+    (tmp_path / "out" / ".somebodys.tmp").unlink()
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
 
 

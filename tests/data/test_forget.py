@@ -7,6 +7,7 @@ from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.data.folds import read_folds
 from lumbar_tf.data.forget import forget_patients
 from lumbar_tf.data.record_labels import read_record_labels
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
@@ -54,6 +55,9 @@ def test_a_call_that_was_cut_off_is_finished_by_the_same_call(
         patch.setattr("lumbar_tf.data.forget.write_manifest", cut_off)
         with pytest.raises(KeyboardInterrupt):
             forget_patients(records, ["14"])
+    # A shard that SIGKILL left half-written holds what is to be forgotten.
+    killed = replace_atomically(records / "axial_t2" / "part-00000.tfrecord")
+    killed.__enter__().write_bytes(b"half")
     forget_patients(records, ["14"])
     assert read_tree(records) == read_tree(other)
 

@@ -242,8 +242,8 @@ PLANTED: dict[str, tuple[Plant, set[tuple[str, str, int | None, str]]]] = {
         {("manifest_schema", MANIFEST, None, "")},
     ),
     "a temporary file": (
-        lambda folder: (folder / "sagittal_t2" / ".part-00002.tfrecord.17.tmp").write_bytes(b"x"),
-        {("leftover_file", "sagittal_t2/.part-00002.tfrecord.17.tmp", None, "")},
+        lambda folder: (folder / "sagittal_t2" / ".part-00002.tfrecord.17-0a1b2c3d.tmp").write_bytes(b"x"),
+        {("leftover_file", "sagittal_t2/.part-00002.tfrecord.17-0a1b2c3d.tmp", None, "")},
     ),
     "an unfinished build's journal": (
         lambda folder: [(folder / ".build").mkdir(), (folder / ".build" / "plan.json").write_text("{}")],
