@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 _READ_BYTES = 1 << 20
 #: A temporary file's name; the random part tells processes of several machines apart.
@@ -29,6 +30,15 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def release_cache(file: IO[bytes]) -> None:
+    """Has the system write a file's bytes to the disk from now on, and forget those that it has written.
+
+    Left to itself it would keep gigabytes of them in memory that nobody reads again soon, and write them
+    all at once in the end, while the file is waited for.
+    """
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def remove_unfinished(folder: Path) -> None:

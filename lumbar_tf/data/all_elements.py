@@ -36,7 +36,7 @@ def read_all_elements(path: Path) -> tuple[Dataset, bool]:
         file = read_headered_file(data)
     except RefusedError as error:
         return _read_damaged(data, error.reason)
-    dataset = file.dataset
+    dataset = file.joined()
     dataset.update(_behind_pixels(file))
     return dataset, False
 

@@ -25,7 +25,7 @@ from lumbar_tf.data.crops import (
 )
 from lumbar_tf.data.fields import Field, FieldSpec, cut_field, select_stack
 from lumbar_tf.labels import NUM_FINDINGS
-from lumbar_tf.records.parsing import parse_example
+from lumbar_tf.records.parsing import read_dataset
 
 Points = NDArray[np.float32]
 
@@ -54,10 +54,7 @@ def _records(source: RecordSource) -> tf.data.Dataset:
         ),
         default_value=0,
     )
-    files = [str(path) for path in sorted(source.shards)]
-    dataset = tf.data.TFRecordDataset(files, num_parallel_reads=None)
-    dataset = dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.filter(
+    return read_dataset(source.shards).filter(
         lambda record: (wanted.lookup(record["study_id"]) > 0) & (tf.size(record["slices/group"]) > 0)
     )
 

@@ -14,7 +14,7 @@ from lumbar_tf.data.jobs import StudyJob
 from lumbar_tf.data.study_records import StudyRecords
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.damage import Damage, DamageFound
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.example import join_pieces, parse_features
 from lumbar_tf.records.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -162,7 +162,7 @@ def _differences(job: _Comparison, made: StudyRecords) -> Iterator[DamageFound]:
 
 
 def _record_differences(job: _Comparison, made: StudyRecords) -> Iterator[DamageFound]:
-    records = {plane.value: record for plane, record in made.records.items()}
+    records = {plane.value: join_pieces(pieces) for plane, pieces in made.records.items()}
     for each in job.stored:
         record = records.get(each.plane)
         if record is None or hashlib.sha256(record).hexdigest() == each.sha256:

@@ -1,6 +1,6 @@
 """What becomes of one study: read, joined with its tables, encoded. Building and verifying both call it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,9 @@ from lumbar_tf.imaging.pixels import decode_frame
 from lumbar_tf.imaging.reasons import ReasonKind, Reject
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane
+from lumbar_tf.records.example import Piece
 from lumbar_tf.records.manifest import BuildOptions, StudyEntry
-from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.records.schema import plane_pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +26,14 @@ class StudyRecords:
     """A study as records hold it.
 
     Attributes:
-        records: serialized Examples by plane; none where no slice could be used.
+        records: serialized Examples, in pieces, by plane; none where no slice could be used.
         entry: the manifest's entry, `patient_group` being the patient's pseudonym where there is a key
             and "" where there is none; None where there are no records.
         patient_id: PatientID or its pseudonym, "" where unknown. Kept in memory only.
         rejects: what was left out or noted.
     """
 
-    records: Mapping[Plane, bytes]
+    records: Mapping[Plane, Sequence[Piece]]
     entry: StudyEntry | None
     patient_id: str
     rejects: tuple[Reject, ...]
@@ -65,7 +66,7 @@ def make_study_records(job: StudyJob, options: BuildOptions, key: bytes | None =
     if not study.planes:
         return StudyRecords({}, None, study.patient_id, study.rejects)
     records = {
-        plane: encode_plane(
+        plane: plane_pieces(
             study.study_id, plane, slices, labels=job.labels, points=points, codec=options.codec
         )
         for plane, slices in study.planes.items()

@@ -20,6 +20,7 @@ from lumbar_tf.data.landmarks import (
     read_landmarks,
     write_landmarks,
 )
+from lumbar_tf.data.memory import keep_freed_memory
 from lumbar_tf.data.pipeline import (
     RecordSource,
     make_grader_eval_dataset,
@@ -95,6 +96,7 @@ def run_training_job(job: TrainingJob) -> str:
     """
     if job.threads is not None:
         _limit_threads(job.threads)
+    keep_freed_memory()
     choose_precision(job.run.config.mixed_precision)
     if job.member == LOCALIZER:
         _train_localizer(job)

@@ -66,7 +66,7 @@ class ImageFile:
     """A file whose header is sound and whose pixels can be decoded, one frame at a time.
 
     Attributes:
-        dataset: everything before the pixel data, with `file_meta`. The pixel data are not in it.
+        dataset: everything before the pixel data, without `file_meta`.
         study_uid: StudyInstanceUID, "" where absent.
         series_uid: SeriesInstanceUID, "" where absent.
         sop_uid: SOPInstanceUID, "" where absent.
@@ -139,7 +139,7 @@ def _check_kind(file: HeaderedFile) -> None:
     """Refuses what is no grey MR image."""
     dataset = file.dataset
     # The competition's files name their class in the file meta information alone.
-    meta_class = str(read_value(dataset.file_meta, "MediaStorageSOPClassUID") or "")
+    meta_class = str(read_value(file.meta, "MediaStorageSOPClassUID") or "")
     sop_class = str(read_value(dataset, "SOPClassUID") or meta_class)
     modality = str(read_value(dataset, "Modality") or "")
     if meta_class == uid.MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:

@@ -80,16 +80,23 @@ class HeaderedFile:
     """A DICOM file of which the header has been read.
 
     Attributes:
-        dataset: everything before the pixel data, with `file_meta`.
+        dataset: everything before the pixel data, without `file_meta`.
+        meta: the file meta information, empty where there is none.
         syntax: the transfer syntax UID.
         body: the bytes that hold the pixel data: the whole file, or what its dataset inflated to.
         pixels: where the pixel data lie in `body`; None where there are none.
     """
 
     dataset: Dataset
+    meta: Dataset
     syntax: str
     body: bytes
     pixels: PixelElement | None
+
+    def joined(self) -> Dataset:
+        """Returns the dataset with its `file_meta`, as pydicom itself reads a file."""
+        self.dataset.file_meta = FileMetaDataset(self.meta)
+        return self.dataset
 
 
 def read_dataset(data: bytes) -> Dataset:
@@ -105,7 +112,7 @@ def read_dataset(data: bytes) -> Dataset:
     Raises:
         RefusedError: NOT_DICOM, EXECUTABLE_PREAMBLE, TRUNCATED, TOO_LARGE, DEFLATE_BOMB or DAMAGED_HEADER.
     """
-    return read_headered_file(data).dataset
+    return read_headered_file(data).joined()
 
 
 def read_headered_file(data: bytes) -> HeaderedFile:
@@ -188,10 +195,10 @@ class _Watch:
 def _parse(data: bytes, start: int) -> HeaderedFile:
     stream = io.BytesIO(data)
     stream.seek(start)
-    meta = FileMetaDataset()
+    meta = Dataset()
     if data[start : start + 2] == b"\x02\x00":
         watch = _Watch(stream, len(data), is_meta=True)
-        meta = FileMetaDataset(filereader.read_dataset(stream, False, True, stop_when=watch))
+        meta = filereader.read_dataset(stream, False, True, stop_when=watch)
     start = stream.tell()
     if start >= len(data):
         raise RefusedError(RejectReason.TRUNCATED, "the file ends before its dataset")
@@ -206,7 +213,7 @@ def _parse(data: bytes, start: int) -> HeaderedFile:
     return _parse_dataset(head, start, meta, syntax, body)
 
 
-def _parse_dataset(head: bytes, start: int, meta: FileMetaDataset, syntax: str, body: bytes) -> HeaderedFile:
+def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: bytes) -> HeaderedFile:
     """Reads the elements in `head`, which is all of `body` or as much as a header may take."""
     is_implicit, is_little_endian = syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
     stream = io.BytesIO(head)
@@ -215,8 +222,7 @@ def _parse_dataset(head: bytes, start: int, meta: FileMetaDataset, syntax: str, 
     dataset = filereader.read_dataset(stream, is_implicit, is_little_endian, stop_when=watch)
     if watch.pixels is None:
         _check_end(stream.tell(), watch.end, len(head), len(body))
-    dataset.file_meta = meta
-    return HeaderedFile(dataset, syntax, body, watch.pixels)
+    return HeaderedFile(dataset, meta, syntax, body, watch.pixels)
 
 
 def _check_end(told: int, end: int | None, head_size: int, size: int) -> None:

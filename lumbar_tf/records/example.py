@@ -4,7 +4,7 @@ The message is declared here, field for field as in tensorflow/core/example/{exa
 and the protobuf library writes and reads it; a test holds both against TensorFlow's own class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+#: A run of a message's bytes. Pixels are not copied into the message: megabytes go from where they lie.
+Piece = bytes | NDArray[np.uint8]
 #: A feature's values: byte strings, or an array of floats or integers.
-Values = Sequence[bytes] | NDArray[Any]
+Values = Sequence[Piece] | NDArray[Any]
+
+#: Wire type of strings, bytes and messages (protobuf.dev/programming-guides/encoding).
+_LENGTH_DELIMITED = 2
+_SMALL_BYTES = 4096
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "lumbar_tf.example"
@@ -63,30 +69,81 @@ _Example = _declare()
 
 
 def serialize_example(features: Mapping[str, Values]) -> bytes:
+    """Serializes a tf.train.Example, see `example_pieces`."""
+    return join_pieces(example_pieces(features))
+
+
+def view_piece(piece: Piece) -> memoryview:
+    """Returns a view of a piece's bytes."""
+    buffer: Any = piece  # arrays are buffers, which type checkers know from Python 3.12 on
+    return memoryview(buffer)
+
+
+def join_pieces(pieces: Iterable[Piece]) -> bytes:
+    """Returns what the pieces hold, one after the other."""
+    return b"".join(map(view_piece, pieces))
+
+
+def example_pieces(features: Mapping[str, Values]) -> list[Piece]:
     """Serializes a tf.train.Example; the same features give the same bytes.
+
+    The protobuf library would copy every byte three times. It writes all but lists of byte strings; those
+    are wrapped here in what the wire format puts around them, and stay where they lie.
 
     Args:
         features: by name: byte strings, or an array whose values are written flat, as float32 where
             it holds floats and as int64 where it holds integers.
+
+    Returns:
+        The serialized message, in pieces.
     """
-    example = _Example()
-    example.features.SetInParent()  # an Example without features holds an empty list of them
-    target = example.features.feature
-    for name, values in features.items():
-        kind = _kind(values)
-        field = getattr(target[name], kind)
+    # In the order that the protobuf library calls deterministic.
+    entries = [_entry(name, features[name]) for name in sorted(features)]
+    return _join_small(_message(1, [piece for entry in entries for piece in entry]))
+
+
+def _entry(name: str, values: Values) -> list[Piece]:
+    """Returns one entry of the map of features, field 1 of Features."""
+    if isinstance(values, np.ndarray):
+        entry = _Example().features
+        field = getattr(entry.feature[name], "float_list" if values.dtype.kind == "f" else "int64_list")
         field.SetInParent()  # an empty list is still a feature of its kind, as TensorFlow writes it
-        flat = values.ravel().tolist() if isinstance(values, np.ndarray) else values
-        field.value.extend(flat)
-    # Map fields have no order of their own; without this two runs could differ.
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+        field.value.extend(values.ravel().tolist())
+        return [entry.SerializeToString()]
+    bytes_list = [piece for value in values for piece in _message(1, [value])]
+    feature = _message(2, _message(1, bytes_list))
+    return _message(1, [*_message(1, [name.encode()]), *feature])
 
 
-def _kind(values: Values) -> str:
-    if not isinstance(values, np.ndarray):
-        return "bytes_list"
-    return "float_list" if values.dtype.kind == "f" else "int64_list"
+def _message(number: int, pieces: list[Piece]) -> list[Piece]:
+    """Returns a length-delimited field: its tag, the length, and what it holds."""
+    return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, pieces))), *pieces]
+
+
+def _varint(value: int) -> bytes:
+    """Returns a number in groups of seven bits, the lowest first, each but the last marked by its top bit.
+
+    >>> _varint(300).hex()
+    'ac02'
+    """
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*groups, value))
+
+
+def _join_small(pieces: Iterable[Piece]) -> list[Piece]:
+    """Joins runs of small pieces: a handful of bytes is not worth a call of its own."""
+    joined: list[Piece] = []
+    small: list[Piece] = []
+    for piece in pieces:
+        if len(piece) < _SMALL_BYTES:
+            small.append(piece)
+            continue
+        joined += [join_pieces(small), piece]
+        small.clear()
+    return [*joined, join_pieces(small)]
 
 
 def parse_features(serialized: bytes) -> dict[str, list[Any]]:

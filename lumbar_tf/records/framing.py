@@ -5,6 +5,7 @@ checksum (4). A checksum is CRC-32C, "masked" as tensorflow/core/lib/hash/crc32c
 both directions against TensorFlow.
 """
 
+import functools
 import hashlib
 import io
 import struct
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
+
+from lumbar_tf.records.example import Piece, view_piece
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -38,13 +41,13 @@ class DamagedRecordError(ValueError):
         self.offset = offset
 
 
-def masked_crc32c(data: bytes) -> int:
-    """Returns the checksum that TFRecord files hold.
+def masked_crc32c(*pieces: Piece) -> int:
+    """Returns the checksum that TFRecord files hold, of bytes in one piece or several.
 
     >>> hex(masked_crc32c(b"123456789"))  # CRC-32C of these digits is 0xe3069283 (RFC 3720)
     '0xc78ab0e5'
     """
-    checksum = google_crc32c.value(data)
+    checksum = functools.reduce(google_crc32c.extend, pieces, 0)
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -62,19 +65,19 @@ class RecordWriter:
         self.num_records = 0
         self.size_bytes = 0
 
-    def write(self, record: bytes) -> None:
-        """Appends one record."""
-        length = _LENGTH.pack(len(record))
+    def write(self, *record: Piece) -> None:
+        """Appends one record, given whole or in pieces."""
+        length = _LENGTH.pack(sum(map(len, record)))
         head = length + _CHECKSUM.pack(masked_crc32c(length))
-        for part in (head, record, _CHECKSUM.pack(masked_crc32c(record))):
-            self._write_all(part)
-            self._digest.update(part)
-            self.size_bytes += len(part)
+        for piece in (head, *record, _CHECKSUM.pack(masked_crc32c(*record))):
+            self._write_all(piece)
+            self._digest.update(view_piece(piece))
+            self.size_bytes += len(piece)
         self.num_records += 1
 
-    def _write_all(self, data: bytes) -> None:
+    def _write_all(self, data: Piece) -> None:
         """A raw file may take less than it is given, without an error: a disk about to be full does."""
-        rest = memoryview(data)
+        rest = view_piece(data)
         while rest:
             rest = rest[self._file.write(rest) :]
 

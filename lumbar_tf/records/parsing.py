@@ -3,12 +3,16 @@
 Core TensorFlow ops only: the exported graph calls these very functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
 from lumbar_tf.records.schema import Codec
+
+#: Files that are read side by side: with one, parsing waits for reading; each holds a record in memory.
+_PARALLEL_READS = 2
 
 _SLICE_VECTORS = ("slices/position", "slices/row_direction", "slices/column_direction")
 _SLICE_FLOATS = ("slices/scale", "slices/offset", "slices/row_spacing_mm", "slices/column_spacing_mm")
@@ -55,6 +59,17 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         S = N = 0.
     """
     return tf.io.parse_single_example(serialized, feature_spec())
+
+
+def read_dataset(files: Iterable[Path]) -> tf.data.Dataset:
+    """Reads shards, two side by side, and parses their records.
+
+    Returns:
+        A dataset of what `parse_example` gives, in an order that depends on the files alone.
+    """
+    names = [str(path) for path in sorted(files)]
+    dataset = tf.data.TFRecordDataset(names, num_parallel_reads=_PARALLEL_READS)
+    return dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def decode_image(encoded: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, codec: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,13 @@
 """Shards: plain TFRecord files that appear whole or not at all."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import release_cache, replace_atomically
 from lumbar_tf.labels import Plane
+from lumbar_tf.records.example import Piece
 from lumbar_tf.records.framing import RecordWriter
 from lumbar_tf.records.manifest import Shard
 
@@ -38,19 +40,21 @@ class ShardSet:
         self._folder = folder
         self._name = shard_name(index)
         self._stack = stack
+        self._files: dict[Plane, IO[bytes]] = {}
         self._writers: dict[Plane, RecordWriter] = {}
         self._study_ids: dict[Plane, list[str]] = {}
 
-    def write(self, study_id: str, records: Mapping[Plane, bytes]) -> None:
-        """Appends a study's record to the shard of each plane that it has."""
+    def write(self, study_id: str, records: Mapping[Plane, Sequence[Piece]]) -> None:
+        """Appends a study's record, in pieces, to the shard of each plane that it has."""
         for plane, record in records.items():
             if plane not in self._writers:
                 path = self._folder / plane.value / self._name
                 temporary = self._stack.enter_context(replace_atomically(path))
                 # Unbuffered: a record is written whole, and megabytes need no second copy.
                 file = self._stack.enter_context(temporary.open("wb", buffering=0))
-                self._writers[plane] = RecordWriter(file)
-            self._writers[plane].write(record)
+                self._files[plane], self._writers[plane] = file, RecordWriter(file)
+            self._writers[plane].write(*record)
+            release_cache(self._files[plane])
             self._study_ids.setdefault(plane, []).append(study_id)
 
     def describe(self) -> dict[str, Shard]:

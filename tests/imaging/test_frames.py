@@ -6,6 +6,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from lumbar_tf.imaging.frames import open_image
+from lumbar_tf.imaging.headers import read_dataset
 from lumbar_tf.imaging.pixels import decode_frame
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 from tests.imaging.made_files import SAGITTAL, encode, make_enhanced, make_file, make_pixels
@@ -37,7 +38,7 @@ def test_the_competitions_files_are_classic_whatever_their_meta_says() -> None:
     data = data[:start] + data[start + 8 + int.from_bytes(data[start + 6 : start + 8], "little") :]
     image = open_image(data)
     assert "SOPClassUID" not in image.dataset
-    assert image.dataset.file_meta.MediaStorageSOPClassUID == uid.EnhancedMRImageStorage
+    assert read_dataset(data).file_meta.MediaStorageSOPClassUID == uid.EnhancedMRImageStorage
     assert image.frames[0].geometry.position == (1.5, -20.0, 300.25)
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.records.example import parse_features, serialize_example
+from lumbar_tf.records.example import example_pieces, parse_features, serialize_example
 
 FLOATS = st.lists(st.floats(width=32), max_size=5)
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5)
@@ -28,11 +28,27 @@ def _feature(values: list[bytes] | np.ndarray) -> tf.train.Feature:
 
 
 @given(FEATURES)
-def test_the_bytes_are_those_of_tensorflows_own_class(features: dict) -> None:
+def test_tensorflows_own_class_reads_the_same_and_writes_no_less(features: dict) -> None:
     expected = tf.train.Example(
         features=tf.train.Features(feature={name: _feature(values) for name, values in features.items()})
     )
-    assert serialize_example(features) == expected.SerializeToString(deterministic=True)
+    serialized = serialize_example(features)
+    # repr: NaN equals no NaN.
+    assert repr(tf.train.Example.FromString(serialized)) == repr(expected)
+    assert len(serialized) == expected.ByteSize()
+
+
+@given(FEATURES)
+def test_the_order_of_features_is_that_of_their_names(features: dict) -> None:
+    turned = {name: features[name] for name in reversed(features)}
+    assert serialize_example(turned) == serialize_example(features)
+
+
+def test_large_values_stay_where_they_lie() -> None:
+    pixels = np.arange(100_000, dtype=np.uint8)
+    pieces = example_pieces({"b": [b"x", pixels], "c": np.ones(2)})
+    assert sum(piece is pixels for piece in pieces) == 1
+    assert b"".join(pieces) == serialize_example({"c": np.ones(2), "b": [b"x", pixels.tobytes()]})
 
 
 @given(FEATURES)

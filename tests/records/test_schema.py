@@ -137,6 +137,21 @@ def test_series_range_is_the_percentile_of_all_its_slices(make_slice: Callable[.
     assert (float(record["series/low"][0]), float(record["series/high"][0])) == (low, high)
 
 
+@pytest.mark.parametrize("rows", [7, 256, 517, 1024])
+def test_series_range_of_a_large_image_is_near_and_the_same_in_the_mirror(
+    make_slice: Callable[..., Slice], rows: int
+) -> None:
+    pixels = np.random.default_rng(rows).gamma(2.0, 150.0, (rows, 300)).astype(np.uint16)
+    ranges = []
+    for image in (pixels, pixels[::-1], pixels[:, ::-1]):
+        record = parse_example(encode_plane("1", Plane.SAGITTAL_T1, [make_slice(pixels=image)]))
+        ranges.append((float(record["series/low"][0]), float(record["series/high"][0])))
+    assert len(set(ranges)) == 1
+    expected = np.quantile(pixels, [0.005, 0.995], method="inverted_cdf")
+    # A tenth of the step from one value's rank to the next is the noise of so large a sample.
+    np.testing.assert_allclose(ranges[0], expected, rtol=0.1 if rows > 7 else 0)
+
+
 @pytest.mark.parametrize("pixels", [[[0.0, np.nan]], [[1.0, np.inf]]])
 def test_pixels_that_are_not_finite_are_refused(make_slice: Callable[..., Slice], pixels: list) -> None:
     with pytest.raises(ValueError, match="finite"):

@@ -13,8 +13,8 @@ from lumbar_tf.records.shards import open_shards, remove_shards, rewrite_shard, 
 def test_shards_of_a_part_read_back_and_are_described(tmp_path: Path) -> None:
     path = tmp_path / "axial_t2" / shard_name(7)
     with open_shards(tmp_path, 7) as shards:
-        shards.write("1", {Plane.AXIAL_T2: b"one"})
-        shards.write("2", {Plane.AXIAL_T2: b"", Plane.SAGITTAL_T1: b"two"})
+        shards.write("1", {Plane.AXIAL_T2: [b"o", b"ne"]})
+        shards.write("2", {Plane.AXIAL_T2: [b""], Plane.SAGITTAL_T1: [b"two"]})
         assert not path.exists()
     assert [each.numpy() for each in tf.data.TFRecordDataset([str(path)])] == [b"one", b""]
     assert [each.name for each in path.parent.iterdir()] == ["part-00007.tfrecord"]
@@ -33,7 +33,7 @@ def test_shards_of_a_part_read_back_and_are_described(tmp_path: Path) -> None:
 def test_a_part_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def write_half() -> None:
         with open_shards(tmp_path, 0) as shards:
-            shards.write("1", {Plane.AXIAL_T2: b"half", Plane.SAGITTAL_T1: b"half"})
+            shards.write("1", {Plane.AXIAL_T2: [b"half"], Plane.SAGITTAL_T1: [b"half"]})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -44,7 +44,7 @@ def test_a_part_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_only_wanted_shards_stay(tmp_path: Path) -> None:
     for index in (0, 1):
         with open_shards(tmp_path, index) as shards:
-            shards.write("1", {Plane.AXIAL_T2: b"x"})
+            shards.write("1", {Plane.AXIAL_T2: [b"x"]})
     (tmp_path / "axial_t2" / "notes.txt").write_text("somebody's own")
     remove_shards(tmp_path, {"axial_t2/part-00001.tfrecord"}.__contains__)
     assert sorted(each.name for each in (tmp_path / "axial_t2").iterdir()) == [
