@@ -73,7 +73,7 @@ def test_the_table_of_transfer_syntaxes_is_what_is_read() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     for value, words in (
         (headers.MAX_FILE_BYTES, "| a file | 1 GiB |"),
-        (headers.MAX_HEADER_BYTES, "16 MiB"),
+        (headers.MAX_HEADER_BYTES, "6 MiB"),
         (headers.MAX_ELEMENTS, "20,000 elements"),
         (frames.MAX_PIXELS, "64 Mi pixels"),
         (frames.MAX_FRAMES, "| frames in a file | 65,536 |"),

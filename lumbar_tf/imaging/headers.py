@@ -23,11 +23,11 @@ from lumbar_tf.imaging.values import read_value
 
 #: No MR file comes near this, multi-frame series included.
 MAX_FILE_BYTES = 1 << 30
-#: All that lies before the pixel data: 1,000 frames of Siemens XA, the most talkative, take as much. pydicom
-#: needs up to 5 us for an element of 8 bytes and 25 us for a sequence's item: these bounds hold it to 10 s
-#: and 700 MB, whatever a file was made for.
-MAX_HEADER_BYTES = 16 << 20
-MAX_ITEMS = 100_000
+#: All that lies before the pixel data: 400 frames of Siemens XA, the most talkative, take as much. pydicom
+#: needs up to 5 us for an element of 8 bytes and 25 us for a sequence's item: these bounds hold it to 4 s
+#: and 300 MB, whatever a file was made for.
+MAX_HEADER_BYTES = 6 << 20
+MAX_ITEMS = 50_000
 MAX_ELEMENTS = 20_000
 #: A file of this size cannot hold too many items.
 _SMALL_FILE_BYTES = 8 * MAX_ITEMS
