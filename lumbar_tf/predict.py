@@ -42,7 +42,7 @@ def predict(options: PredictOptions) -> None:
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.data.pseudonyms import read_key
     from lumbar_tf.ensemble.bundle import ServedEnsemble
-    from lumbar_tf.imaging.listing import shown_name
+    from lumbar_tf.imaging.sources.listing import shown_name
     from lumbar_tf.reporting.prediction import predict_source
 
     ensemble = ServedEnsemble(options.model)

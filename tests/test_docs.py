@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel
 
 from lumbar_tf.cli import CommandOptions
-from lumbar_tf.imaging import archives, codecs, frames, headers
+from lumbar_tf.imaging.files import codecs, frames, headers
 from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
+from lumbar_tf.imaging.sources import archives
 from lumbar_tf.records.damage import Damage
 
 INGESTION = Path(__file__).resolve().parents[1] / "docs" / "ingestion.md"

@@ -29,7 +29,7 @@ from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.ensemble.stacking import Stacked, apply_stacker
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
-from lumbar_tf.imaging.sources import StudyFiles, read_source
+from lumbar_tf.imaging.sources.reading import StudyFiles, read_source
 from lumbar_tf.imaging.study import Slice, Study
 from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
 from lumbar_tf.records.manifest import read_manifest

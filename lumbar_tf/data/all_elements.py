@@ -1,7 +1,7 @@
 """Reads all elements of a DICOM file: what lies behind the pixels too, and what lies before a damage.
 
-`imaging.headers` refuses damaged files, as it should: nobody may grade them. They have a patient all the
-same, whose values must not be found anywhere.
+`imaging.files.headers` refuses damaged files, as it should: nobody may grade them. They have a patient all
+the same, whose values must not be found anywhere.
 """
 
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom import filereader, uid
 from pydicom.dataset import Dataset
 
-from lumbar_tf.imaging.headers import MAX_FILE_BYTES, HeaderedFile, read_headered_file
+from lumbar_tf.imaging.files.headers import MAX_FILE_BYTES, HeaderedFile, read_headered_file
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 
 #: Where a file's transfer syntax stands, if anywhere.

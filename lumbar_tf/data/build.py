@@ -59,7 +59,7 @@ class BuildTask:
     """What to build from what, and how faults are taken.
 
     Attributes:
-        sources: folders or zips, see `imaging.sources.read_source`.
+        sources: folders or zips, see `imaging.sources.reading.read_source`.
         out: gets a folder of shards a plane, `folds.csv` and, last, `manifest.json`.
         options: how to cut shards and folds.
         mode: what to do about records that are there already.

@@ -10,8 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lumbar_tf.data import tfio_decoder
-from lumbar_tf.imaging import pixels
-from lumbar_tf.imaging.frames import Frame, ImageFile
+from lumbar_tf.imaging.files import pixels
+from lumbar_tf.imaging.files.frames import Frame, ImageFile
 
 #: Takes a file and one of its frames, gives the frame's pixels [rows, columns] or raises `RefusedError`.
 FrameDecoder = Callable[[ImageFile, Frame], NDArray[Any]]

@@ -26,9 +26,9 @@ from pydicom.tag import BaseTag
 
 from lumbar_tf.data.all_elements import read_all_elements
 from lumbar_tf.data.phrases import phrases_of, split_words
-from lumbar_tf.imaging.listing import is_plain_name
-from lumbar_tf.imaging.silence import silence_pydicom
-from lumbar_tf.imaging.sources import StudyFiles, list_study_files
+from lumbar_tf.imaging.files.silence import silence_pydicom
+from lumbar_tf.imaging.sources.listing import is_plain_name
+from lumbar_tf.imaging.sources.reading import StudyFiles, list_study_files
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.runners import run_jobs
 

@@ -12,10 +12,10 @@ from lumbar_tf.data.coordinates import Coordinate, read_coordinates
 from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_rejects
 from lumbar_tf.data.series_table import SeriesPlanes, absent_studies, merge_series_tables, read_series_table
 from lumbar_tf.data.tables import read_labels_tolerantly
-from lumbar_tf.imaging.archives import UnsafeArchiveError
-from lumbar_tf.imaging.listing import shown_name
 from lumbar_tf.imaging.reasons import Reject, RejectReason
-from lumbar_tf.imaging.sources import Source, StudyFiles, read_source
+from lumbar_tf.imaging.sources.archives import UnsafeArchiveError
+from lumbar_tf.imaging.sources.listing import shown_name
+from lumbar_tf.imaging.sources.reading import Source, StudyFiles, read_source
 from lumbar_tf.labels import Plane
 
 
@@ -55,7 +55,7 @@ def open_cohort(
     Zips stay unpacked for as long as the block runs.
 
     Args:
-        sources: see `imaging.sources.read_source`. The first of two studies of one name counts.
+        sources: see `imaging.sources.reading.read_source`. The first of two studies of one name counts.
         series_map: a table of the layout of `train_series_descriptions.csv` whose rows override it.
         key: replaces ids by keyed hashes.
 

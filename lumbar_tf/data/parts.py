@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lumbar_tf.data.jobs import StudyJob
 from lumbar_tf.data.study_records import make_study_records, refuse_faults
-from lumbar_tf.imaging.sources import list_study_files
+from lumbar_tf.imaging.sources.reading import list_study_files
 from lumbar_tf.records.journal import Part, read_part, write_part
 from lumbar_tf.records.manifest import BuildOptions, RejectEntry, StudyEntry
 from lumbar_tf.records.shards import open_shards

@@ -12,7 +12,7 @@ from lumbar_tf.data.jobs import StudyJob
 from lumbar_tf.data.pseudonyms import pseudonymise_study
 from lumbar_tf.data.series_table import absent_series
 from lumbar_tf.imaging.dicom import read_study
-from lumbar_tf.imaging.pixels import decode_frame
+from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.reasons import ReasonKind, Reject
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane

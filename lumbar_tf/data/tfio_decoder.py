@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.imaging.codecs import CODECS, decode_stream
-from lumbar_tf.imaging.fragments import read_frame_bytes
-from lumbar_tf.imaging.frames import Frame, ImageFile, find_value
+from lumbar_tf.imaging.files.codecs import CODECS, decode_stream
+from lumbar_tf.imaging.files.fragments import read_frame_bytes
+from lumbar_tf.imaging.files.frames import Frame, ImageFile, find_value
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 
 #: Overlay planes stand in the even groups 6000 to 601E (PS3.5 section 7.6); curves and more behind them.
@@ -60,7 +60,7 @@ def _load() -> Callable[[bytes], NDArray[np.uint16]]:
 
 
 def decode_frame(image: ImageFile, frame: Frame) -> NDArray[Any]:
-    """Decodes one frame as `imaging.pixels.decode_frame` does, by other means, or refuses to.
+    """Decodes one frame as `imaging.files.pixels.decode_frame` does, by other means, or refuses to.
 
     Args:
         image: the file.

@@ -15,20 +15,20 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.imaging.checks import check_stack, median_gap_mm
-from lumbar_tf.imaging.frames import Frame, ImageFile, open_image
-from lumbar_tf.imaging.headers import MAX_FILE_BYTES
-from lumbar_tf.imaging.listing import shown_name
-from lumbar_tf.imaging.pixels import decode_frame
+from lumbar_tf.imaging.files.frames import Frame, ImageFile, open_image
+from lumbar_tf.imaging.files.headers import MAX_FILE_BYTES
+from lumbar_tf.imaging.files.pixels import decode_frame
+from lumbar_tf.imaging.files.silence import silence_pydicom
 from lumbar_tf.imaging.reasons import ReasonKind, RefusedError, Reject, RejectReason
-from lumbar_tf.imaging.series import (
+from lumbar_tf.imaging.series.choice import (
     SeriesDecision,
     SeriesFacts,
     choose_series,
     read_series_header,
 )
-from lumbar_tf.imaging.silence import silence_pydicom
-from lumbar_tf.imaging.sources import StudyFiles, list_study_files
+from lumbar_tf.imaging.series.stack import check_stack, median_gap_mm
+from lumbar_tf.imaging.sources.listing import shown_name
+from lumbar_tf.imaging.sources.reading import StudyFiles, list_study_files
 from lumbar_tf.imaging.study import SeriesSummary, Slice, Study, arrange_slices
 from lumbar_tf.imaging.uids import is_safe_id
 from lumbar_tf.labels import Plane

@@ -57,7 +57,7 @@ def inspect_sources(
     are reading, counts, and a few cases of each reason.
 
     Args:
-        sources: see `imaging.sources.read_source`.
+        sources: see `imaging.sources.reading.read_source`.
         out: gets `inspection.html` and `inspection.json`.
         max_montages: draw so many studies, evenly spread over the source.
         workers: processes; what is written does not depend on it.

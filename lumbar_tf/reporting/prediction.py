@@ -67,7 +67,7 @@ def predict_source(
     Studies are read and graded one by one, so memory does not grow with their number.
 
     Args:
-        root: see `imaging.sources.read_source`.
+        root: see `imaging.sources.reading.read_source`.
         ensemble: the exported model.
         out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `members.csv` (each
             member alone), `results.json`, `series.csv` (what was taken for which plane), `rejects.csv`

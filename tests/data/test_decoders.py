@@ -2,7 +2,7 @@ import pytest
 
 from lumbar_tf.data import tfio_decoder
 from lumbar_tf.data.decoders import Decoder, frame_decoder
-from lumbar_tf.imaging import pixels
+from lumbar_tf.imaging.files import pixels
 
 
 def test_the_words_of_the_command_line() -> None:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from lumbar_tf.data.identifying import IdentifyingValues, collect_from
 from lumbar_tf.data.phi import scan_folder
 from lumbar_tf.data.phrases import own_words, split_words
-from lumbar_tf.imaging.sources import StudyFiles
+from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.records.example import serialize_example
 from lumbar_tf.records.framing import RecordWriter
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.data import tfio_decoder
-from lumbar_tf.imaging.frames import open_image
+from lumbar_tf.imaging.files.frames import open_image
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 
 PIXELS = np.arange(48, dtype=np.uint16).reshape(6, 8)

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 
-from lumbar_tf.imaging.frames import ImageFile, open_image
-from lumbar_tf.imaging.pixels import decode_frame
+from lumbar_tf.imaging.files.frames import ImageFile, open_image
+from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.reasons import RefusedError
 from tests.imaging.made_files import DEFLATED, LOSSLESS, LOSSY, NATIVE, make_enhanced, make_file, make_pixels
 

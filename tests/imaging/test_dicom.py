@@ -9,7 +9,7 @@ from pydicom.uid import RLELossless
 from lumbar_tf.imaging import dicom
 from lumbar_tf.imaging.dicom import read_patient_id
 from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
-from lumbar_tf.imaging.sources import StudyFiles
+from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane
 

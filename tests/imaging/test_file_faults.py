@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from lumbar_tf.imaging.frames import open_image
-from lumbar_tf.imaging.pixels import decode_frame
+from lumbar_tf.imaging.files.frames import open_image
+from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.reasons import RefusedError
 from tests.imaging.file_faults import FILE_FAULTS, FileFault
 from tests.imaging.made_files import make_file, make_pixels

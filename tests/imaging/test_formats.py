@@ -8,9 +8,9 @@ import pytest
 from highdicom.spatial import PixelToReferenceTransformer
 from pydicom import uid
 
-from lumbar_tf.imaging.frames import open_image
+from lumbar_tf.imaging.files.frames import open_image
+from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.geometry import pixel_to_patient
-from lumbar_tf.imaging.pixels import decode_frame
 from tests.imaging import made_files
 from tests.imaging.made_files import make_enhanced, make_file, make_pixels
 

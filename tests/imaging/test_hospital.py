@@ -8,10 +8,10 @@ import pydicom
 import pytest
 
 from lumbar_tf.imaging.dicom import read_study
-from lumbar_tf.imaging.frames import open_image
+from lumbar_tf.imaging.files.frames import open_image
 from lumbar_tf.imaging.reasons import Reject, RejectReason
-from lumbar_tf.imaging.series import SeriesFacts, choose_series, read_series_header
-from lumbar_tf.imaging.sources import StudyFiles, list_study_files, read_source
+from lumbar_tf.imaging.series.choice import SeriesFacts, choose_series, read_series_header
+from lumbar_tf.imaging.sources.reading import StudyFiles, list_study_files, read_source
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane
 from tests import hospital

@@ -15,8 +15,8 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from lumbar_tf.data import tfio_decoder
 from lumbar_tf.data.decoders import Decoder, frame_decoder
-from lumbar_tf.imaging import pixels
-from lumbar_tf.imaging.frames import open_image
+from lumbar_tf.imaging.files import pixels
+from lumbar_tf.imaging.files.frames import open_image
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 
 WriteDicom = Callable[..., Path]

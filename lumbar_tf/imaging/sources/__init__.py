@@ -1,0 +1,1 @@
+"""Where studies lie: folders, exports, DICOMDIRs and zips."""
