@@ -49,7 +49,8 @@ class CropConfig(_Config):
 class AugmentationConfig(_Config):
     """Random changes during training; zero switches one off.
 
-    Geometric ones compose into the crop's one affine; the others act on the crop.
+    Geometric ones compose into the crop's one affine; the others act on the crop. Localizers take the
+    geometric ones and those of intensity; the rest is for graders alone.
 
     Attributes:
         rotation_deg: uniform rotation in the slice plane.
@@ -59,8 +60,21 @@ class AugmentationConfig(_Config):
         contrast: uniform relative change of contrast.
         gamma: uniform change of log2(gamma).
         noise: largest standard deviation of additive noise.
-        cutout: probability of blanking a rectangle.
+        bias_field: largest logarithm of a smooth factor across a crop (0.5 is 0.6 to 1.6 times).
+        blur_px: largest standard deviation of a Gaussian blur, in pixels of the crop.
+        spike: probability, for each slice, of the stripes that a spike in k-space leaves.
+        spike_strength: largest amplitude of the stripes, as a fraction of the intensity range.
+        motion_ghost: probability, for each slice, of ghosts from periodic motion.
+        motion_shift: largest amplitude of that motion, as a share of the crop's edge (0.02 of 50 mm: 1 mm).
+        num_operations: of the changes of intensity and the occlusions that are switched on, each crop gets
+            this many, chosen at random; 0 applies all.
+        cutout: probability, for each crop, of blanking a rectangle.
+        grid_mask: probability, for each crop, of blanking a grid of squares.
         drop_slice: probability of masking each slice but the central one.
+        mixup: probability, for each crop, of being added to another study's of the same place.
+        mixup_alpha: its share is Beta(alpha, alpha); a small alpha keeps one of the two nearly whole.
+        cutmix: probability, for each crop, of taking a rectangle from another study's of the same place.
+        cutmix_alpha: the same for the rectangle's share of the area.
     """
 
     rotation_deg: Annotated[float, Field(ge=0, le=90)] = 10.0
@@ -70,8 +84,52 @@ class AugmentationConfig(_Config):
     contrast: Fraction = 0.2
     gamma: Fraction = 0.3
     noise: Fraction = 0.03
+    bias_field: Fraction = 0.0
+    blur_px: Annotated[float, Field(ge=0, le=5)] = 0.0
+    spike: Fraction = 0.0
+    spike_strength: Fraction = 0.1
+    motion_ghost: Fraction = 0.0
+    motion_shift: Annotated[float, Field(ge=0, le=0.2)] = 0.02
+    num_operations: Annotated[int, Field(ge=0)] = 0
     cutout: Fraction = 0.0
+    grid_mask: Fraction = 0.0
     drop_slice: Fraction = 0.0
+    mixup: Fraction = 0.0
+    mixup_alpha: Annotated[float, Field(ge=0.1, le=10)] = 0.4
+    cutmix: Fraction = 0.0
+    cutmix_alpha: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+
+    @model_validator(mode="after")
+    def _a_crop_is_mixed_once(self) -> "AugmentationConfig":
+        if self.mixup + self.cutmix > 1:
+            raise ValueError(
+                "mixup and cutmix must not exceed 1 together, as a crop is mixed once. "
+                f"Received: {self.mixup} and {self.cutmix}."
+            )
+        return self
+
+    @classmethod
+    def nothing(cls) -> "AugmentationConfig":
+        """Returns the configuration that changes nothing."""
+        return cls(rotation_deg=0, zoom=0, brightness=0, contrast=0, gamma=0, noise=0)
+
+
+class EarlyStoppingConfig(_Config):
+    """When training ends before its last epoch, and which epoch's weights are used then.
+
+    What decides is a part of the TRAINING studies, by patient, that is kept out of training for it. The
+    held-out fold is scored afterwards: to choose an epoch by it would make that score too good.
+
+    Attributes:
+        patience: epochs without a better value that end the training.
+        metric: `loss`, or `weighted_log_loss` for graders: the competition's weighted log loss of all
+            watched studies together.
+        share: of the training patients that are kept out.
+    """
+
+    patience: Count
+    metric: Literal["loss", "weighted_log_loss"] = "loss"
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
 
 
 class TrainingConfig(_Config):
@@ -93,6 +151,10 @@ class TrainingConfig(_Config):
         batch_norm_momentum: of the running statistics; short trainings need a short memory.
         validate_every: epochs between looks at the held-out fold; 0 looks only after training.
         cache: keep decoded slices in memory between epochs.
+        early_stopping: None trains all epochs and uses the last one's weights.
+        jit_compile: compile the step with XLA, on one device; the first step waits for it, and dropout draws
+            other numbers.
+        board_pictures: show the crops of the first batch, and the confusions at each validation, in TensorBoard.
     """
 
     epochs: Count
@@ -108,6 +170,9 @@ class TrainingConfig(_Config):
     validate_every: Annotated[int, Field(ge=0)] = 1
     augmentation: AugmentationConfig = AugmentationConfig()
     cache: bool = False
+    early_stopping: EarlyStoppingConfig | None = None
+    jit_compile: bool = False
+    board_pictures: bool = True
 
     def weights_of(self, backbone: str) -> str:
         """Returns where a backbone starts: `none`, `imagenet` or a file."""
@@ -121,20 +186,26 @@ class LocalizerConfig(_Config):
         backbone: encoder, a name in `lumbar_tf.models.backbones.BACKBONES`.
         side_mm: edge of the field that is searched, around the image centre.
         side_px: edge in pixels of what the network sees.
+        covers_image: the field is each study's whole image (its longest edge) instead of `side_mm`: no level is
+            cut off, and a wrong pixel spacing does not change what the network sees.
         supersample: the field is cut this much finer and averaged, against aliasing.
         num_slices: slices drawn evenly from the largest stack.
         decoder_channels: width of the decoder.
         sigma_mm: spread of the target around the true point.
+        init_from: a run whose localizer's weights this starts from, or a file of weights; see
+            `lumbar_tf.ensemble.warm_start`.
         training: how it is fitted.
     """
 
     backbone: str
     side_mm: Positive = 320.0
     side_px: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 128
+    covers_image: bool = False
     supersample: Annotated[int, Field(ge=1, le=4)] = 2
     num_slices: Annotated[int, Field(ge=1, le=63)] = 13
     decoder_channels: Count = 32
     sigma_mm: Positive = 5.0
+    init_from: str | None = None
     training: TrainingConfig
 
 
@@ -146,7 +217,17 @@ class GraderConfig(_Config):
         targets: which families of findings the plane grades.
         crop: what the network sees.
         jitter: training landmarks are moved by this many times the localizer's measured error.
+        channels: of the backbone's input: 3 repeats the grey crop, 1 sums the first kernel of given weights.
+        pooling: how a crop's slices become one: weighed by `attention`, by their `mean`, or by a `recurrent`
+            network that reads them in order.
+        level_context: let each level see its neighbours before it is graded.
         dropout: before the heads.
+        loss: `weighted` is the metric's weighted cross-entropy of each family, `metric` adds its any-severe
+            term, `ordinal` charges a wrong grade by how far it is off.
+        two_step_epochs: after `training.epochs` without class weights, epochs that fit the heads alone with
+            the weights 1, 2, 4; 0 fits everything with the weights from the start.
+        init_from: a run whose members' weights these start from, or a file of weights; see
+            `lumbar_tf.ensemble.warm_start`.
         training: how they are fitted.
     """
 
@@ -154,7 +235,13 @@ class GraderConfig(_Config):
     targets: Annotated[tuple[Family, ...], Field(min_length=1)]
     crop: CropConfig
     jitter: Annotated[float, Field(ge=0, le=5)] = 1.0
+    channels: Literal[1, 3] = 3
+    pooling: Literal["attention", "mean", "recurrent"] = "attention"
+    level_context: bool = False
     dropout: Fraction = 0.2
+    loss: Literal["weighted", "metric", "ordinal"] = "weighted"
+    two_step_epochs: Annotated[int, Field(ge=0)] = 0
+    init_from: str | None = None
     training: TrainingConfig
 
 
@@ -290,6 +377,7 @@ __all__ = [
     "CohortConfig",
     "CropConfig",
     "DemoConfig",
+    "EarlyStoppingConfig",
     "GraderConfig",
     "LocalizerConfig",
     "PlaneConfig",

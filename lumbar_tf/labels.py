@@ -139,6 +139,7 @@ class Flag(Enum):
     NO_AXIAL_T2 = "no_axial_t2"
     NO_LANDMARK = "no_landmark"
     PRIOR_ONLY = "prior_only"
+    LEVEL_SHIFT = "level_shift"
 
 
 #: The label of a finding that nobody graded.

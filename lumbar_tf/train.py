@@ -4,38 +4,45 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import Plane
-from lumbar_tf.runners import Runner, run_jobs
+from lumbar_tf.runners import JobShare, Runner, run_jobs
 
 if TYPE_CHECKING:
     from lumbar_tf.ensemble.runs import PlaneRun
+    from lumbar_tf.ensemble.training import TrainingJob
 
 
 class TrainOptions(CommandOptions):
     """Trains the localizer and the graders of one plane, for all folds.
 
     Flags:
-        --plane     sagittal_t1, sagittal_t2 or axial_t2. Axial crops are cut at the sagittal landmarks, so
-                    train sagittal_t2 first.
-        --config    The plane's YAML (configs/<plane>.yaml).
-        --set       Overrides, such as --set grader.training.epochs=3.
-        --backbone  Backbones to train instead of the configured ones, with commas.
-        --fold      One fold instead of all.
-        --records   Where build_records put the records (tfrecords).
-        --folds     Folds file (folds.csv beside the records).
-        --runs      Where runs go (runs).
-        --weights   Where backbones start: NAME:FILE or NAME:imagenet (downloads), with commas; one that is
-                    not named starts from nothing. Holds for localizer and graders.
-        --strategy  auto, mirrored or tpu (untested).
-        --workers   Networks that train side by side, in processes that share the cores (1).
-        --runner    Where the workers run: local.
+        --plane         sagittal_t1, sagittal_t2 or axial_t2. Axial crops are cut at the sagittal landmarks,
+                        so train sagittal_t2 first.
+        --config        The plane's YAML (configs/<plane>.yaml).
+        --set           Overrides, such as --set grader.training.epochs=3.
+        --backbone      Backbones to train instead of the configured ones, with commas.
+        --fold          One fold instead of all.
+        --records       Where build_records put the records (tfrecords).
+        --folds         Folds file (folds.csv beside the records).
+        --runs          Where runs go (runs).
+        --weights       Where backbones start: NAME:FILE or NAME:imagenet (downloads), with commas; one that
+                        is not named starts from nothing. Holds for localizer and graders.
+        --strategy      auto, mirrored or tpu (untested): the devices of one job.
+        --workers       Jobs side by side (1); with more than one, and with ray, each network and fold is a
+                        job of its own, else each network. Local ones share this machine's cores.
+        --runner        Where jobs run: local or ray (local).
+        --ray-address   A Ray cluster that is there, "auto" or HOST:PORT; by default one is started on this
+                        machine. All machines must see the folders at the same paths.
+        --cpus-per-job  With ray: CPUs of each job (1).
+        --gpus-per-job  With ray: GPUs of each job (0); below 1, several jobs share one.
 
     Writes weights, history, TensorBoard logs and out-of-fold tables to RUNS/<plane>. A run that was
-    interrupted goes on at the last finished epoch; what is done is passed over.
+    interrupted goes on at the last finished epoch and ends as if it had not been; what is done is passed
+    over.
     """
 
     plane: Plane
@@ -50,6 +57,9 @@ class TrainOptions(CommandOptions):
     strategy: Literal["auto", "mirrored", "tpu"] = "auto"
     workers: PositiveInt = 1
     runner: Runner = Runner.LOCAL
+    ray_address: str | None = None
+    cpus_per_job: PositiveInt = 1
+    gpus_per_job: NonNegativeFloat = 0.0
 
 
 def resolve_config(options: TrainOptions) -> PlaneConfig:
@@ -83,24 +93,73 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
 def train(options: TrainOptions) -> None:
     """Trains what the options name."""
     config = resolve_config(options)
+    share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.ensemble.runs import open_run
-    from lumbar_tf.ensemble.training import grader_jobs, localizer_jobs, run_training_job
+    from lumbar_tf.ensemble.training import grader_jobs, localizer_jobs
     from lumbar_tf.models.strategy import StrategyName
 
-    run = open_run(config, records=options.records, runs=options.runs, folds_path=options.folds)
+    # Absolute, because a job on another machine starts in another folder.
+    run = open_run(
+        config,
+        records=options.records.absolute(),
+        runs=options.runs.absolute(),
+        folds_path=options.folds,
+    )
     folds = _chosen_folds(options, run)
     write_options(options, run.directory)
-    shared = {
-        "strategy": StrategyName(options.strategy),
-        "threads": max((os.cpu_count() or 1) // options.workers, 1) if options.workers > 1 else None,
-    }
+    shared = {"strategy": StrategyName(options.strategy), "threads": _threads(options)}
+    # Crops are cut where the localizers point: no grader begins before they are done.
     for jobs in (localizer_jobs(run, folds, **shared), grader_jobs(run, folds, **shared)):
-        for name in run_jobs(
-            run_training_job, jobs, workers=options.workers, name=lambda job: job.name, runner=options.runner
-        ):
-            print(f"{name}: done")
+        _run_side_by_side(options, jobs, share)
     print(f"Runs and out-of-fold tables: {run.directory}")
+
+
+def _run_side_by_side(options: TrainOptions, jobs: "list[TrainingJob]", share: JobShare | None) -> None:
+    """Runs networks that do not wait for each other, and joins what their folds leave."""
+    from lumbar_tf.ensemble.training import finish_member, run_training_job, split_by_fold
+
+    is_split = options.workers > 1 or options.runner is Runner.RAY
+    for name in run_jobs(
+        run_training_job,
+        split_by_fold(jobs) if is_split else jobs,
+        workers=options.workers,
+        name=lambda job: job.name,
+        runner=options.runner,
+        ray_address=options.ray_address,
+        share=share,
+    ):
+        print(f"{name}: done", flush=True)
+    if is_split:
+        for job in jobs:
+            finish_member(job)
+
+
+def _job_share(options: TrainOptions) -> JobShare | None:
+    """Returns what each job has of a Ray machine; None where jobs run elsewhere.
+
+    Raises:
+        UsageError: a flag needs Ray, or a path would be another one elsewhere.
+    """
+    share = JobShare(options.cpus_per_job, options.gpus_per_job)
+    if options.runner is Runner.RAY:
+        for each in options.weights:
+            name, _, value = each.partition(":")
+            if value not in ("none", "imagenet") and not Path(value).is_absolute():
+                raise UsageError(
+                    f"--weights must be an absolute path with --runner=ray. Received: {value!r} for {name}."
+                )
+        return share
+    if share != JobShare() or options.ray_address is not None:
+        raise UsageError("--ray-address, --cpus-per-job and --gpus-per-job need --runner=ray.")
+    return None
+
+
+def _threads(options: TrainOptions) -> int | None:
+    """Returns the CPU threads of each job; None leaves them to TensorFlow."""
+    if options.runner is Runner.RAY:
+        return options.cpus_per_job
+    return max((os.cpu_count() or 1) // options.workers, 1) if options.workers > 1 else None
 
 
 def _chosen_folds(options: TrainOptions, run: "PlaneRun") -> tuple[int, ...]:

@@ -109,7 +109,7 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     np.testing.assert_allclose(read("competition", tf.float32), expected.competition, atol=1e-5)
     assert read("members", tf.float32).shape == (len(batch), 3, 25, 3)
     assert read("landmarks", tf.float32).shape == (len(batch), 25, 3)
-    assert read("flags", tf.bool).shape == (len(batch), 25, 5)
+    assert read("flags", tf.bool).shape == (len(batch), 25, 6)
 
 
 def test_every_pattern_of_missing_planes_is_answered_and_flagged(

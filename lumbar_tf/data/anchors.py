@@ -40,14 +40,17 @@ class CropLayout:
         return tuple(row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets)
 
     @property
-    def row_crops(self) -> tuple[int, ...]:
-        """For each of `rows` the crop that shows it; the canal's evidence is asked of the left view."""
+    def row_views(self) -> tuple[tuple[bool, ...], ...]:
+        """For each of `rows` which of the P crops show it: its side's, or the canal's from both sides."""
         per_level = len(self.sides) // len(Level)
-        levels = list(Level)
+        findings = [FINDINGS[row] for row in self.rows]
         return tuple(
-            levels.index(FINDINGS[row].level) * per_level
-            + (1 if FINDINGS[row].condition.side is Side.RIGHT else 0)
-            for row in self.rows
+            tuple(
+                list(Level)[crop // per_level] is each.level
+                and (side is None or each.condition.side in (side, None))
+                for crop, side in enumerate(self.sides)
+            )
+            for each in findings
         )
 
 

@@ -226,7 +226,7 @@ def crop_affine(
     centre: tf.Tensor,
     axes: tuple[tf.Tensor, tf.Tensor],
     *,
-    pitch_mm: float,
+    pitch_mm: float | tf.Tensor,
     size_px: int,
     warp: Warp,
 ) -> tf.Tensor:

@@ -17,12 +17,14 @@ class FieldSpec:
         side_px: edge length in pixels.
         supersample: finer sampling before averaging.
         num_slices: S, slices of the stack.
+        covers_image: the edge length is that of the study's largest image instead of `side_mm`.
     """
 
     side_mm: float
     side_px: int
     supersample: int
     num_slices: int
+    covers_image: bool = False
 
 
 class Field(NamedTuple):
@@ -53,6 +55,16 @@ def _centres(record: Record) -> tf.Tensor:
         + record["slices/row_direction"] * across[:, tf.newaxis]
         + record["slices/column_direction"] * downwards[:, tf.newaxis]
     )
+
+
+def _longest_edge(record: Record, index: tf.Tensor) -> tf.Tensor:
+    """Returns the longest edge of the chosen images, mm, float32 []."""
+    edges = [
+        tf.cast(tf.gather(record[f"slices/{axis}s"], index), tf.float32)
+        * tf.gather(record[f"slices/{axis}_spacing_mm"], index)
+        for axis in ("row", "column")
+    ]
+    return tf.reduce_max(tf.stack(edges))
 
 
 def select_stack(record: Record, num_slices: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -102,9 +114,8 @@ def cut_field(record: Record, *, spec: FieldSpec, warp: Warp) -> Field:
     axes = plane_axes(tf.gather(slice_normals(record), index), is_sagittal=True)
     centre = tf.gather(_centres(record), index)
     fine_px = spec.side_px * spec.supersample
-    affine = crop_affine(
-        record, index, centre, axes, pitch_mm=spec.side_mm / fine_px, size_px=fine_px, warp=warp
-    )
+    side_mm = _longest_edge(record, index) if spec.covers_image else tf.constant(spec.side_mm)
+    affine = crop_affine(record, index, centre, axes, pitch_mm=side_mm / fine_px, size_px=fine_px, warp=warp)
     image = resample(record, index, affine, fine_px)
     if spec.supersample > 1:
         image = tf.nn.avg_pool2d(image[..., tf.newaxis], spec.supersample, spec.supersample, "VALID")[..., 0]
@@ -113,7 +124,7 @@ def cut_field(record: Record, *, spec: FieldSpec, warp: Warp) -> Field:
     weight = tf.cast(mask, tf.float32)
     lateral = (lateral - tf.reduce_sum(lateral * weight) / tf.reduce_sum(weight)) * weight
     right, down = axes
-    pitch_mm = spec.side_mm / spec.side_px
+    pitch_mm = side_mm / spec.side_px
     return Field(
         image=tf.where(mask[:, tf.newaxis, tf.newaxis], image, 0.0),
         mask=mask,

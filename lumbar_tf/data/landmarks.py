@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, finding_index, parse_row_id, row_id
 
-_COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "fold")
+_COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "doubt", "fold")
 #: Residuals beyond this are wrong levels, not noise, and are no model for the jitter of training, mm.
 _OUTLIER_MM = 10.0
 
@@ -27,6 +27,7 @@ class LandmarkTable:
         rows: the findings pointed at, as rows of the 25.
         points: float32 [n, rows, 3], LPS mm.
         spread_mm: float32 [n, rows].
+        doubt: float32 [n, rows], 0 to 1, that the point is on another level's disc.
         fold: the fold that was held out.
     """
 
@@ -34,6 +35,7 @@ class LandmarkTable:
     rows: Sequence[int]
     points: Points
     spread_mm: Points
+    doubt: Points
     fold: int
 
 
@@ -42,9 +44,12 @@ def write_landmarks(path: Path, table: LandmarkTable) -> None:
     with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for study, points, spreads in zip(table.study_ids, table.points, table.spread_mm, strict=True):
-            for row, point, spread in zip(table.rows, points, spreads, strict=True):
-                numbers = [f"{value:.4f}" for value in (*point, spread)]
+        measures = np.concatenate(
+            [table.points, table.spread_mm[..., np.newaxis], table.doubt[..., np.newaxis]], axis=-1
+        )
+        for study, rows in zip(table.study_ids, measures, strict=True):
+            for row, values in zip(table.rows, rows, strict=True):
+                numbers = [f"{value:.4f}" for value in values]
                 writer.writerow([row_id(study, FINDINGS[row]), *numbers, table.fold])
 
 
@@ -61,6 +66,17 @@ def read_landmarks(paths: Iterable[Path], *, folds: Mapping[str, int] | None = N
     Raises:
         ValueError: a column is missing, a number is none, or a study is in another fold; names file and row.
     """
+    measures = _read_measures(paths, folds=folds)
+    return {study: table[:, :3] for study, table in measures.items()}
+
+
+def read_doubt(paths: Iterable[Path]) -> dict[str, Points]:
+    """Returns the doubt in each landmark, float32 [25] by study, 0 to 1, NaN where no table points."""
+    return {study: table[:, 4] for study, table in _read_measures(paths, folds=None).items()}
+
+
+def _read_measures(paths: Iterable[Path], *, folds: Mapping[str, int] | None) -> dict[str, Points]:
+    """Returns x, y, z, spread and doubt, float32 [25, 5] by study."""
     points: dict[str, Points] = {}
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
@@ -74,10 +90,12 @@ def read_landmarks(paths: Iterable[Path], *, folds: Mapping[str, int] | None = N
                         f"{path}: a landmark must come from the fold that held its study out. Received: "
                         f"study {study}, fold {row['fold']} against {folds[study]}."
                     )
-                table = points.setdefault(study, np.full((NUM_FINDINGS, 3), np.nan, np.float32))
+                table = points.setdefault(
+                    study, np.full((NUM_FINDINGS, len(_COLUMNS) - 2), np.nan, np.float32)
+                )
                 try:
                     table[finding_index(finding.condition, finding.level)] = [
-                        float(row[name]) for name in _COLUMNS[1:4]
+                        float(row[name]) for name in _COLUMNS[1:-1]
                     ]
                 except ValueError as error:
                     raise ValueError(
@@ -92,6 +110,7 @@ class LandmarkError:
 
     Attributes:
         num_points: compared.
+        num_withheld: annotated points of these studies and conditions that got no answer.
         median_mm: median distance.
         within_10_mm: share of points within 10 mm.
         own_level: share of points nearest to their own level's annotated point.
@@ -99,6 +118,7 @@ class LandmarkError:
     """
 
     num_points: int
+    num_withheld: int
     median_mm: float
     within_10_mm: float
     own_level: float
@@ -117,17 +137,22 @@ def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Point
     """
     pairs = [(predicted[study], annotated[study]) for study in predicted if study in annotated]
     if not pairs:
-        return LandmarkError(0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
+        return LandmarkError(0, 0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
     guess, truth = (np.stack(each).astype(np.float64) for each in zip(*pairs, strict=True))
-    known = np.isfinite(guess).all(-1) & np.isfinite(truth).all(-1)
+    is_annotated, is_found = np.isfinite(truth).all(-1), np.isfinite(guess).all(-1)
+    known = is_annotated & is_found
+    # A condition that no study has a point of is none that this localizer looks for.
+    asked = is_found.reshape(len(guess), -1, NUM_LEVELS).any(axis=(0, 2)).repeat(NUM_LEVELS)
+    num_withheld = int((is_annotated & ~is_found & asked).sum())
     if not known.any():
-        return LandmarkError(0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
+        return LandmarkError(0, num_withheld, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
     residual = (guess - truth)[known]
     distance = np.linalg.norm(residual, axis=-1)
     near = residual[distance <= _OUTLIER_MM]
     deviation = np.sqrt(np.mean(near**2, axis=0)) if len(near) else np.zeros(3)
     return LandmarkError(
         num_points=len(distance),
+        num_withheld=num_withheld,
         median_mm=float(np.median(distance)),
         within_10_mm=float(np.mean(distance <= _OUTLIER_MM)),
         own_level=float(np.mean(_is_own_level(guess, truth)[known])),
@@ -135,7 +160,7 @@ def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Point
     )
 
 
-def _is_own_level(guess: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _is_own_level(guess: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether each point is nearest to its own level among its condition's five annotated points."""
     by_condition = (len(guess), NUM_FINDINGS // NUM_LEVELS, NUM_LEVELS, 3)
     guess, truth = guess.reshape(by_condition), truth.reshape(by_condition)
@@ -143,3 +168,48 @@ def _is_own_level(guess: NDArray[np.float64], truth: NDArray[np.float64]) -> NDA
     nearest = np.argmin(np.where(np.isfinite(distance), distance, np.inf), axis=-1)
     own: NDArray[np.bool_] = nearest == np.arange(NUM_LEVELS)
     return own.reshape(len(guess), NUM_FINDINGS)
+
+
+@dataclass(frozen=True)
+class ShiftFlags:
+    """How well doubt tells the studies whose ladder sits on wrong levels.
+
+    Attributes:
+        num_studies: with annotated and predicted points.
+        num_shifted: with at least two points nearest to another level's annotated point.
+        num_flagged: with at least one point of more doubt than the threshold.
+        num_caught: both.
+    """
+
+    num_studies: int
+    num_shifted: int
+    num_flagged: int
+    num_caught: int
+
+
+def measure_flags(
+    predicted: Mapping[str, Points],
+    doubt: Mapping[str, Points],
+    annotated: Mapping[str, Points],
+    *,
+    threshold: float,
+) -> ShiftFlags:
+    """Counts shifted and flagged studies.
+
+    Args:
+        predicted: float32 [25, 3] by study, LPS mm.
+        doubt: float32 [25] by study, 0 to 1.
+        annotated: float32 [25, 3] by study; a study without a point in both is left out.
+        threshold: doubt above it raises the flag.
+
+    Returns:
+        The counts.
+    """
+    shifted, flagged = [], []
+    for study in sorted(set(predicted) & set(annotated)):
+        guess, truth = predicted[study][np.newaxis], annotated[study][np.newaxis]
+        known = (np.isfinite(guess) & np.isfinite(truth)).all(axis=-1)
+        if known.any():
+            shifted.append(int((~_is_own_level(guess, truth))[known].sum()) >= 2)
+            flagged.append(bool(((doubt[study] > threshold) & np.isfinite(guess[0]).all(axis=-1)).any()))
+    return ShiftFlags(len(shifted), sum(shifted), sum(flagged), sum(map(min, shifted, flagged)))

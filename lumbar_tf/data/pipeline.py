@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lumbar_tf.config import CropConfig, LocalizerConfig, TrainingConfig
 from lumbar_tf.data.anchors import CropLayout, anchor_points
-from lumbar_tf.data.augment import augment_crops, random_intensity, random_warp
+from lumbar_tf.data.augment import augment_crops, mix_studies, random_intensity, random_warp
+from lumbar_tf.data.augment.draws import Draw, stream
 from lumbar_tf.data.crops import (
     Crops,
     Record,
@@ -24,13 +25,15 @@ from lumbar_tf.data.crops import (
     select_slices,
 )
 from lumbar_tf.data.fields import Field, FieldSpec, cut_field, select_stack
-from lumbar_tf.labels import NUM_FINDINGS
+from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.records.parsing import read_dataset
 
 Points = NDArray[np.float32]
 
 #: Slices decoded beyond a crop's own on either side, so that a jittered landmark finds its slice.
 _SLACK_SLICES = 1
+#: Any but 0, which TensorFlow compares with a seed's value when it has none yet.
+_ORDER_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -160,21 +163,68 @@ def _prefer_annotated(record: Record) -> Record:
     return {**record, "landmarks": tf.where(tf.math.is_finite(points), points, record["landmarks"])}
 
 
-def _with_seeds(dataset: tf.data.Dataset, seed: int) -> tf.data.Dataset:
-    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).map(
-        lambda number: tf.stack([tf.cast(number % 2_000_000_000, tf.int32), seed])
-    )
-    return tf.data.Dataset.zip(dataset, numbers)
+def epoch_batches(num_studies: int, batch_studies: int) -> int:
+    """Returns how many full batches an epoch has; a cohort smaller than a batch is one batch.
+
+    >>> epoch_batches(10, 4), epoch_batches(3, 4)
+    (2, 1)
+    """
+    return num_studies // min(batch_studies, num_studies)
+
+
+def _epoch_studies(training: TrainingConfig, num_studies: int) -> int:
+    """Returns how many studies the full batches of an epoch hold."""
+    return epoch_batches(num_studies, training.batch_studies) * min(training.batch_studies, num_studies)
+
+
+def _with_seeds(dataset: tf.data.Dataset, seed: int, start: int) -> tf.data.Dataset:
+    """Pairs each element with a seed int32 [2] that depends on `seed` and on its place in the run alone.
+
+    Args:
+        dataset: elements of the run from place `start` on.
+        seed: of the run.
+        start: place of the first element.
+    """
+
+    def number(place: tf.Tensor) -> tf.Tensor:
+        drawn = tf.random.stateless_uniform(
+            [], tf.stack([tf.constant(seed, tf.int64), place]), 0, 2_000_000_000, tf.int32
+        )
+        return tf.stack([drawn, seed])
+
+    return tf.data.Dataset.zip(dataset, tf.data.Dataset.counter(start).map(number))
 
 
 def _shuffled(
-    dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int
+    dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int, start_epoch: int
 ) -> tf.data.Dataset:
+    """Full epochs without end, from `start_epoch` on, each in an order of its own.
+
+    An order depends on seed and epoch alone, so that a run that is taken up again at an epoch sees what an
+    undisturbed one sees, and nothing has to be read to get there. What does not fill the last batch of an
+    epoch is left out of it; the next order leaves out others.
+    """
     if training.cache:
         dataset = dataset.cache()
-    # Decoded studies are megabytes each: a bounded buffer keeps memory flat as a cohort grows.
-    buffer = num_studies if training.cache else min(num_studies, 64)
-    return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True).repeat()
+    # Decoded studies are megabytes each: a bounded buffer keeps memory flat as a cohort grows. One place
+    # more than there are studies: a cache is kept only where its end was seen.
+    buffer = num_studies + 1 if training.cache else min(num_studies, 64)
+    length = _epoch_studies(training, num_studies)
+
+    def shuffle(epoch: tf.Tensor, again: tf.Tensor) -> tf.data.Dataset:
+        # Of this function's own graph: the order must not depend on a seed that others set for the process.
+        tf.random.set_seed(_ORDER_SEED)
+        drawn = tf.random.stateless_uniform(
+            [], tf.stack([tf.constant(seed, tf.int64), epoch]), 1, 1 << 62, tf.int64
+        )
+        return dataset.shuffle(buffer, seed=drawn + again)
+
+    def fill(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Studies without a slice are not there: where that leaves an epoch short, others come again.
+        again = tf.data.Dataset.range(length)
+        return again.flat_map(lambda number: shuffle(epoch, number)).take(length)
+
+    return tf.data.Dataset.counter(start_epoch).flat_map(fill)
 
 
 def _batched(dataset: tf.data.Dataset, batch_studies: int, *, drop_remainder: bool) -> tf.data.Dataset:
@@ -184,6 +234,16 @@ def _batched(dataset: tf.data.Dataset, batch_studies: int, *, drop_remainder: bo
 def grader_inputs(crops: Crops) -> dict[str, tf.Tensor]:
     """Returns the grader's inputs: image [P, S, H, W], mask [P, S], offset_mm [P, S]."""
     return {"image": crops.image, "mask": crops.mask, "offset_mm": crops.offset_mm}
+
+
+def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
+    """Returns one-hot targets of the answered rows, float32 [rows, 3], all zeros where the label is missing.
+
+    Args:
+        labels: integers [25], -1 for missing.
+        layout: the plane's layout.
+    """
+    return tf.one_hot(tf.gather(tf.cast(labels, tf.int32), layout.rows), NUM_SEVERITIES)
 
 
 def localizer_inputs(field: Field) -> dict[str, tf.Tensor]:
@@ -200,6 +260,7 @@ def make_grader_train_dataset(
     training: TrainingConfig,
     jitter_mm: Sequence[float],
     seed: int,
+    start_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Batches of augmented crops of whole studies.
 
@@ -211,17 +272,19 @@ def make_grader_train_dataset(
         training: batch size, cache and augmentation.
         jitter_mm: standard deviation of the landmark jitter along x, y, z (LPS).
         seed: of order and augmentation.
+        start_epoch: the first epoch that is wanted; its batches are those of a run from epoch 0 on.
 
     Returns:
-        Dataset of (inputs, labels): inputs as `grader_inputs` with a leading study axis, labels
-        int32 [study, rows] with -1 for missing. Batches are full and never end.
+        Dataset of (inputs, targets): inputs as `grader_inputs` with a leading study axis, targets float32
+        [study, rows, 3] as `severity_targets` gives them, soft where crops are mixed. Batches are full and
+        never end.
     """
     sigma = tf.constant(jitter_mm, tf.float32)
-    rows = tf.constant(layout.rows)
 
-    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         anchors = anchor_points(record["landmarks"], layout)
-        moved = anchors + sigma * tf.random.stateless_normal(tf.shape(anchors), number + [0, 41])
+        jitter = tf.random.stateless_normal(tf.shape(anchors), stream(number, Draw.JITTER))
+        moved = anchors + sigma * jitter
         crops = cut_crops(
             record,
             moved,
@@ -231,16 +294,24 @@ def make_grader_train_dataset(
             warp=random_warp(number, training.augmentation),
         )
         crops = augment_crops(crops, number, training.augmentation)
-        return grader_inputs(crops), tf.gather(tf.cast(record["labels"], tf.int32), rows)
+        return grader_inputs(crops), severity_targets(record["labels"], layout), number
+
+    def mix(
+        inputs: dict[str, tf.Tensor], targets: tf.Tensor, numbers: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        # A batch mixes by its first study's number: that depends on the place in the run alone, too.
+        return mix_studies(inputs, targets, numbers[0], training.augmentation, layout=layout)
 
     dataset = _records(source).map(_attach_points(points)).map(_prefer_annotated)
     dataset = dataset.map(
         lambda record: _keep_for_crops(record, layout, crop, slack=_SLACK_SLICES),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    dataset = _shuffled(dataset, training, len(source.study_ids), seed)
-    dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
+    dataset = _shuffled(dataset, training, len(source.study_ids), seed, start_epoch)
+    start = start_epoch * _epoch_studies(training, len(source.study_ids))
+    dataset = _with_seeds(dataset, seed, start).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
+    return dataset.map(mix, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def make_grader_eval_dataset(
@@ -254,14 +325,13 @@ def make_grader_eval_dataset(
     """Batches of plain crops at the given (predicted) landmarks.
 
     Returns:
-        Dataset of (inputs, labels, study_id), in an order that depends on the files alone; the last batch
-        may be smaller.
+        Dataset of (inputs, targets, study_id), targets as `severity_targets` gives them, in an order that
+        depends on the files alone; the last batch may be smaller.
     """
-    rows = tf.constant(layout.rows)
 
     def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        labels = tf.gather(tf.cast(record["labels"], tf.int32), rows)
-        return study_crops(record, record["landmarks"], layout, crop), labels, record["study_id"]
+        targets = severity_targets(record["labels"], layout)
+        return study_crops(record, record["landmarks"], layout, crop), targets, record["study_id"]
 
     dataset = _records(source).map(_attach_points(points))
     dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
@@ -270,13 +340,15 @@ def make_grader_eval_dataset(
 
 def field_spec(config: LocalizerConfig) -> FieldSpec:
     """Returns the field that a localizer's configuration names."""
-    return FieldSpec(config.side_mm, config.side_px, config.supersample, config.num_slices)
+    return FieldSpec(
+        config.side_mm, config.side_px, config.supersample, config.num_slices, config.covers_image
+    )
 
 
 def make_localizer_train_dataset(
-    source: RecordSource, *, rows: Sequence[int], config: LocalizerConfig, seed: int
+    source: RecordSource, *, rows: Sequence[int], config: LocalizerConfig, seed: int, start_epoch: int = 0
 ) -> tf.data.Dataset:
-    """Batches of augmented fields with the annotated points.
+    """Batches of augmented fields with the annotated points; see `make_grader_train_dataset`.
 
     Returns:
         Dataset of (inputs, points): inputs as `localizer_inputs` with a leading study axis, points
@@ -294,8 +366,9 @@ def make_localizer_train_dataset(
     dataset = dataset.map(
         lambda record: _keep_for_field(record, config.num_slices), num_parallel_calls=tf.data.AUTOTUNE
     )
-    dataset = _shuffled(dataset, training, len(source.study_ids), seed)
-    dataset = _with_seeds(dataset, seed).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _shuffled(dataset, training, len(source.study_ids), seed, start_epoch)
+    start = start_epoch * _epoch_studies(training, len(source.study_ids))
+    dataset = _with_seeds(dataset, seed, start).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return _batched(dataset, min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
 
 
@@ -305,8 +378,8 @@ def make_localizer_eval_dataset(
     """Batches of plain fields.
 
     Returns:
-        Dataset of (inputs, points, study_id), in an order that depends on the files alone; the last batch
-        may be smaller.
+        Dataset of (inputs, points, study_id), in an order that depends on the files alone; the last
+        batch may be smaller.
     """
     spec = field_spec(config)
 

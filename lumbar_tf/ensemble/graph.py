@@ -12,6 +12,7 @@ from lumbar_tf.ensemble.members import (
 )
 from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacker, family_findings
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Flag, Plane
+from lumbar_tf.models.ladder import SHIFT_DOUBT
 
 _PLANE_FLAGS = {
     Plane.SAGITTAL_T1: Flag.NO_SAGITTAL_T1,
@@ -144,6 +145,8 @@ def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tens
         flags[flag] = (expected > 0) & tf.equal(tf.bitwise.bitwise_and(pattern, expected), 0)
     flags[Flag.NO_LANDMARK] = ~tf.reduce_all(tf.math.is_finite(said.landmarks), axis=-1)
     flags[Flag.PRIOR_ONLY] = tf.equal(pattern, 0)
+    # A doubt of NaN, where there is no landmark, is no level shift.
+    flags[Flag.LEVEL_SHIFT] = said.doubt > SHIFT_DOUBT
     return tf.stack([flags[flag] for flag in Flag], axis=-1)
 
 

@@ -21,7 +21,7 @@ from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.folded import FoldedNetwork
 from lumbar_tf.models.grader import build_grader, log_probabilities
-from lumbar_tf.models.localizer import build_localizer, locate
+from lumbar_tf.models.localizer import Located, build_localizer, combine_folds, locate
 from lumbar_tf.records.parsing import parse_example
 from lumbar_tf.records.schema import encode_plane
 
@@ -58,10 +58,12 @@ class MemberAnswers:
     Attributes:
         log_probabilities: float32 [member, study, 25, 3], NaN where a member has no answer.
         landmarks: float32 [study, 25, 3], LPS mm, NaN where unknown.
+        doubt: float32 [study, 25], 0 to 1, that a landmark is on another level's disc; NaN where unknown.
     """
 
     log_probabilities: tf.Tensor
     landmarks: tf.Tensor
+    doubt: tf.Tensor
 
 
 def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> PlaneNetworks:
@@ -133,9 +135,14 @@ def has_slices(serialized: tf.Tensor) -> tf.Tensor:
     )
 
 
-def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tf.Tensor:
-    """Locates the level points, float32 [study, 25, 3], LPS mm, NaN where unknown."""
+def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+    """Locates the level points.
+
+    Returns:
+        float32 [study, 25, 3], LPS mm, and the doubt in each, float32 [study, 25]; NaN where unknown.
+    """
     found: dict[Plane, tf.Tensor] = {}
+    doubts: dict[Plane, tf.Tensor] = {}
     for plane, each in networks.items():
         if each.config.localizer is None or each.localizer is None:
             continue
@@ -153,25 +160,30 @@ def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> 
                 "down": tf.TensorSpec([spec.num_slices, 3], tf.float32),
             },
         )
-        points = tf.map_fn(
-            lambda logits, field=field: locate(field, logits)[0],
+        points = len(localizer_rows(plane))
+        by_fold = tf.map_fn(
+            lambda logits, field=field: locate(field, logits),
             each.localizer(field),
-            fn_output_signature=tf.TensorSpec([None, len(localizer_rows(plane)), 3], tf.float32),
+            fn_output_signature=Located(
+                tf.TensorSpec([None, points, 3], tf.float32),
+                tf.TensorSpec([None, points], tf.float32),
+                tf.TensorSpec([None, points], tf.float32),
+            ),
         )
-        points = tf.ensure_shape(points, [each.localizer.num_folds, None, None, 3])
+        located = combine_folds(by_fold)
         is_present = has_slices(examples[plane])[:, tf.newaxis, tf.newaxis]
-        found[plane] = tf.where(is_present, _median(points), float("nan"))
+        found[plane] = tf.where(is_present, located.points, float("nan"))
+        is_known = tf.math.is_finite(found[plane])
+        doubts[plane] = tf.where(is_known, located.doubt[..., tf.newaxis], float("nan"))
     if not found:
         studies = tf.shape(next(iter(examples.values())))[0]
-        found[Plane.SAGITTAL_T2] = tf.fill([studies, NUM_LEVELS, 3], float("nan"))
-    return complete_points(found.get(Plane.SAGITTAL_T2), found.get(Plane.SAGITTAL_T1))
-
-
-def _median(values: tf.Tensor) -> tf.Tensor:
-    """Median over the first axis: one fold that took a wrong level does not drag the others."""
-    count = values.shape[0]
-    ordered = tf.sort(values, axis=0)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        unknown = tf.fill([studies, NUM_LEVELS, 3], float("nan"))
+        found[Plane.SAGITTAL_T2] = doubts[Plane.SAGITTAL_T2] = unknown
+    # A level point midway between two foramina has the mean of their doubts.
+    points, doubt = (
+        complete_points(each.get(Plane.SAGITTAL_T2), each.get(Plane.SAGITTAL_T1)) for each in (found, doubts)
+    )
+    return points, doubt[..., 0]
 
 
 def ask_members(
@@ -189,7 +201,7 @@ def ask_members(
     Returns:
         The answers.
     """
-    landmarks = find_landmarks(networks, examples)
+    landmarks, doubt = find_landmarks(networks, examples)
     answers: dict[str, tf.Tensor] = {}
     for plane, each in networks.items():
         crop, layout = each.config.grader.crop, each.layout
@@ -208,4 +220,4 @@ def ask_members(
         for backbone, folds in each.graders.items():
             mean = tf.reduce_mean(tf.nn.log_softmax(folds(inputs), axis=-1), axis=0)
             answers[f"{plane.value}/{backbone}"] = log_probabilities(mean, inputs["mask"], layout)
-    return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks)
+    return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks, doubt)

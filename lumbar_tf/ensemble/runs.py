@@ -2,10 +2,11 @@
 
 runs/<plane>/config.yaml                     the resolved configuration
 runs/<plane>/run.json                        digests of configuration, folds and records
-runs/<plane>/localizer/fold0/                weights, history, checkpoint, landmarks.csv
+runs/<plane>/localizer/fold0/                weights, fold.json, history, checkpoint, landmarks.csv
 runs/<plane>/localizer/error.json            measured on the held-out folds
-runs/<plane>/<backbone>/fold0/               weights, history, checkpoint, oof.csv
+runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv
 runs/<plane>/<backbone>/oof.csv              all folds, the ensemble's currency
+runs/<plane>/<member>/run.json               what made the member: the plane's run.json, and each fold.json
 """
 
 import hashlib
@@ -18,13 +19,29 @@ from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
 from lumbar_tf.data.folds import FOLDS_NAME, read_folds
 from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
+from lumbar_tf.models.fitter import WEIGHTS_NAME
+from lumbar_tf.models.fold_record import training_versions
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 LOCALIZER = "localizer"
-WEIGHTS_NAME = "weights.weights.h5"
+RUN_NAME = "run.json"
 LANDMARKS_NAME = "landmarks.csv"
 OOF_NAME = "oof.csv"
 ERROR_NAME = "error.json"
+
+__all__ = [
+    "ERROR_NAME",
+    "LANDMARKS_NAME",
+    "LOCALIZER",
+    "OOF_NAME",
+    "RUN_NAME",
+    "WEIGHTS_NAME",
+    "PlaneRun",
+    "find_plane_configs",
+    "landmark_tables",
+    "open_run",
+    "table_name",
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,18 @@ class PlaneRun:
     def fold_directory(self, member: str, fold: int) -> Path:
         """The folder of one fold of the localizer or of one backbone."""
         return self.directory / member / f"fold{fold}"
+
+    def member_name(self, member: str) -> str:
+        """`sagittal_t2/mobilenet_v2`: the member's name in every table."""
+        return f"{self.config.plane.value}/{member}"
+
+    def fold_seed(self, fold: int) -> int:
+        """The seed of one fold's weights, order and augmentation."""
+        return self.config.seed * 1000 + fold
+
+    def is_answered(self, member: str, fold: int) -> bool:
+        """Whether a fold's held-out studies have been answered: the last thing that is done for it."""
+        return (self.fold_directory(member, fold) / table_name(member)).is_file()
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
@@ -106,12 +135,14 @@ def _origin(run: PlaneRun, folds_path: Path) -> dict[str, object]:
         "folds_sha256": file_sha256(folds_path),
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
         "schema_version": run.manifest.schema_version,
-        "packages": package_versions(),
+        # Whoever starts from these weights must not be tested on what they have seen.
+        "studies": sorted(run.folds),
+        "packages": training_versions(),
     }
 
 
 def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
-    path = run.directory / "run.json"
+    path = run.directory / RUN_NAME
     # Until a fold was begun nothing depends on the folder: a call that failed may be put right.
     if path.is_file() and any(run.directory.glob("*/fold*")):
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -127,6 +158,11 @@ def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
         temporary.write_text(dump_config(run.config), encoding="utf-8")
     with replace_atomically(path) as temporary:
         temporary.write_text(json.dumps(origin, indent=1), encoding="utf-8")
+
+
+def table_name(member: str) -> str:
+    """Returns the name of the table that a member writes for each fold."""
+    return LANDMARKS_NAME if member == LOCALIZER else OOF_NAME
 
 
 def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:

@@ -1,31 +1,30 @@
 """The Keras backbones that members are made of, behind one dict.
 
-A backbone takes images [n, size, size, 3] in [0, 1] and gives a feature map. The intensity scale
-that its weights expect is applied inside. keras-cv is frozen upstream and its named classes reach for the
-network even without weights, so its base classes are built here from `stackwise_*` alone.
+A backbone takes images [n, size, size, channels] in [0, 1] and gives a feature map. The intensity
+scale that its weights expect is applied inside.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
 
-#: ImageNet mean and variance of RGB in [0, 1], as `keras.applications.imagenet_utils` uses in `torch` mode.
-_TORCH_MEAN = (0.485, 0.456, 0.406)
-_TORCH_VARIANCE = (0.229**2, 0.224**2, 0.225**2)
+from lumbar_tf.models.architectures import (
+    Builder,
+    applications,
+    csp_darknet,
+    cut_before,
+    densenet,
+    mix_transformer,
+    resnet_v2,
+)
+from lumbar_tf.models.input_scale import OVER_128, SYMMETRIC, TORCH, InputScale
+from lumbar_tf.models.pretrained import build_pretrained, fold_colours
 
 
-def _to_symmetric() -> keras.Layer:
-    """[0, 1] to [-1, 1]: MobileNet, and all that start from nothing."""
-    return keras.layers.Rescaling(2.0, -1.0)
-
-
-def _to_torch() -> keras.Layer:
-    """[0, 1] to zero mean and unit variance on ImageNet: DenseNet, ConvNeXt, EfficientNetV2-B."""
-    return keras.layers.Normalization(mean=_TORCH_MEAN, variance=_TORCH_VARIANCE)
+def _unchanged(model: keras.Model) -> keras.Model:
+    return model
 
 
 @dataclass(frozen=True)
@@ -34,130 +33,91 @@ class Backbone:
 
     Attributes:
         build: takes `input_shape` and `weights` (None or "imagenet") and returns the headless model.
-        scale: makes the layer that turns [0, 1] into what `build` expects.
+        scale: from [0, 1] to what its weights expect.
         has_imagenet: whether `--weights=imagenet` exists for it.
+        finish: what is done to the model once its weights are in.
+        min_side_px: smallest image that it takes.
     """
 
-    build: Callable[..., keras.Model]
-    scale: Callable[[], keras.Layer]
-    has_imagenet: bool
+    build: Builder
+    scale: InputScale
+    has_imagenet: bool = True
+    finish: Callable[[keras.Model], keras.Model] = _unchanged
+    min_side_px: int = 32
 
 
-def _applications(name: str, **options: Any) -> Callable[..., keras.Model]:
-    return partial(getattr(keras.applications, name), include_top=False, **options)
+def _from_nothing(build: Builder, *, min_side_px: int = 16) -> Backbone:
+    """A backbone of keras-cv: there are no weights for it without its network access."""
+    return Backbone(build, SYMMETRIC, has_imagenet=False, min_side_px=min_side_px)
 
 
-def _resnet_v2(filters: tuple[int, ...], blocks: tuple[int, ...]) -> Callable[..., keras.Model]:
-    def build(input_shape: tuple[int, int, int], weights: None) -> keras.Model:
-        import keras_cv
-
-        return keras_cv.models.ResNetV2Backbone(
-            stackwise_filters=list(filters),
-            stackwise_blocks=list(blocks),
-            stackwise_strides=[1, *[2] * (len(filters) - 1)],
-            include_rescaling=False,
-            block_type="basic_block",
-            input_shape=input_shape,
-        )
-
-    return build
-
-
-def _csp_darknet(channels: tuple[int, ...], depth: tuple[int, ...]) -> Callable[..., keras.Model]:
-    def build(input_shape: tuple[int, int, int], weights: None) -> keras.Model:
-        import keras_cv
-
-        return keras_cv.models.CSPDarkNetBackbone(
-            stackwise_channels=list(channels),
-            stackwise_depth=list(depth),
-            include_rescaling=False,
-            use_depthwise=False,
-            input_shape=input_shape,
-        )
-
-    return build
-
-
-def _densenet(repeats: tuple[int, ...], growth: int) -> Callable[..., keras.Model]:
-    def build(input_shape: tuple[int, int, int], weights: None) -> keras.Model:
-        import keras_cv
-
-        return keras_cv.models.DenseNetBackbone(
-            stackwise_num_repeats=list(repeats),
-            include_rescaling=False,
-            growth_rate=growth,
-            input_shape=input_shape,
-        )
-
-    return build
-
+_BARE: dict[str, Any] = {"include_preprocessing": False}
 
 BACKBONES: dict[str, Backbone] = {
-    "mobilenet_v2": Backbone(_applications("MobileNetV2"), _to_symmetric, True),
-    "mobilenet_v3_small": Backbone(
-        _applications("MobileNetV3Small", include_preprocessing=False), _to_symmetric, True
-    ),
-    "efficientnet_v2_b0": Backbone(
-        _applications("EfficientNetV2B0", include_preprocessing=False), _to_torch, True
-    ),
-    "densenet121": Backbone(_applications("DenseNet121"), _to_torch, True),
-    "convnext_tiny": Backbone(_applications("ConvNeXtTiny", include_preprocessing=False), _to_torch, True),
-    "resnet18_v2": Backbone(_resnet_v2((64, 128, 256, 512), (2, 2, 2, 2)), _to_symmetric, False),
-    "csp_darknet_s": Backbone(_csp_darknet((64, 128, 256, 512), (1, 3, 3, 1)), _to_symmetric, False),
+    "mobilenet_v2": Backbone(applications("MobileNetV2"), SYMMETRIC),
+    "mobilenet_v3_small": Backbone(applications("MobileNetV3Small", **_BARE), SYMMETRIC),
+    "mobilenet_v3_large": Backbone(applications("MobileNetV3Large", **_BARE), SYMMETRIC),
+    # Keras' EfficientNetB0 scales inside, and differently with its own download than with a file of the same
+    # weights. Together its layers are the `torch` scale, so they are left out and that is used.
+    "efficientnet_b0": Backbone(applications("EfficientNetB0"), TORCH, finish=cut_before("stem_conv_pad")),
+    "efficientnet_v2_b0": Backbone(applications("EfficientNetV2B0", **_BARE), TORCH),
+    "efficientnet_v2_s": Backbone(applications("EfficientNetV2S", **_BARE), OVER_128),
+    "densenet121": Backbone(applications("DenseNet121"), TORCH),
+    "resnet50_v2": Backbone(applications("ResNet50V2"), SYMMETRIC),
+    "convnext_tiny": Backbone(applications("ConvNeXtTiny", **_BARE), TORCH),
+    "convnext_small": Backbone(applications("ConvNeXtSmall", **_BARE), TORCH),
+    "resnet18_v2": _from_nothing(resnet_v2((64, 128, 256, 512), (2, 2, 2, 2))),
+    "resnet34_v2": _from_nothing(resnet_v2((64, 128, 256, 512), (3, 4, 6, 3))),
+    "csp_darknet_s": _from_nothing(csp_darknet((64, 128, 256, 512), (1, 3, 3, 1))),
+    # At 32 px its last stage would be a single pixel, which keras-cv cannot build.
+    "mit_b0": _from_nothing(mix_transformer((2, 2, 2, 2), (32, 64, 160, 256)), min_side_px=33),
     # Narrow ones, for a laptop and for small synthetic cohorts.
-    "densenet_narrow": Backbone(_densenet((2, 3, 3), 16), _to_symmetric, False),
-    "csp_darknet_narrow": Backbone(_csp_darknet((16, 32, 64, 96), (1, 1, 1, 1)), _to_symmetric, False),
+    "densenet_narrow": _from_nothing(densenet((2, 3, 3), 16)),
+    "csp_darknet_narrow": _from_nothing(csp_darknet((16, 32, 64, 96), (1, 1, 1, 1))),
 }
 
 
-def build_backbone(name: str, *, size_px: int, weights: str = "none") -> keras.Model:
+def build_backbone(name: str, *, size_px: int, weights: str = "none", channels: int = 3) -> keras.Model:
     """Builds a headless backbone.
 
     Args:
         name: a key of `BACKBONES`.
         size_px: edge of the square input.
         weights: `none`, `imagenet` (downloads, so only ever on an explicit wish) or a file that
-            `keras.Model.load_weights` reads.
+            `keras.Model.load_weights` reads; given weights are those of three channels.
+        channels: 1 or 3. With given weights and 1, the first kernel is summed over its channels, so
+            that the answer is that of the grey image repeated; see `fold_colours`.
 
     Returns:
         A functional model without the scaling layer; see `scale_layer`.
 
     Raises:
-        ValueError: an unknown name, weights that do not exist, do not fit or cannot be fetched.
+        ValueError: an unknown name, an image that is too small for it, or weights that do not exist, do
+            not fit or cannot be fetched.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}. Received: {name!r}.")
     backbone = BACKBONES[name]
+    if size_px < backbone.min_side_px:
+        raise ValueError(f"{name} takes images of at least {backbone.min_side_px} px. Received: {size_px}.")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3. Received: {channels}.")
     if weights == "imagenet" and not backbone.has_imagenet:
         raise ValueError(f"There are no ImageNet weights for {name}. Use weights=none or a file.")
-    shape = (size_px, size_px, 3)
-    if weights in ("none", "imagenet"):
-        try:
-            return backbone.build(input_shape=shape, weights=None if weights == "none" else weights)
-        except Exception as error:
-            if weights == "none":
-                raise
-            # Keras raises a bare Exception when a download fails.
-            raise ValueError(
-                f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network, "
-                "pass the path of a weights file (--weights=FILE) or --weights=none."
-            ) from error
-    return _load_file(backbone.build(input_shape=shape, weights=None), name, Path(weights))
+    shape = (size_px, size_px, channels)
+    if weights == "none":
+        return backbone.finish(backbone.build(input_shape=shape, weights=None))
+    model = backbone.finish(build_pretrained(name, backbone.build, (size_px, size_px, 3), weights))
+    if channels == 3:
+        return model
+    grey = backbone.finish(backbone.build(input_shape=shape, weights=None))
+    fold_colours(model, grey, backbone.scale)
+    return grey
 
 
-def _load_file(model: keras.Model, name: str, path: Path) -> keras.Model:
-    if not path.is_file():
-        raise ValueError(f"weights must be none, imagenet or an existing file. Received: {path}.")
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"{path} does not hold weights of {name}: {error}") from error
-    return model
-
-
-def scale_layer(name: str) -> keras.Layer:
+def scale_layer(name: str, channels: int = 3) -> keras.Layer:
     """Returns the layer from [0, 1] to what the backbone's weights expect."""
-    return BACKBONES[name].scale()
+    return BACKBONES[name].scale.layer(channels)
 
 
 def feature_pyramid(model: keras.Model, size_px: int) -> dict[int, Any]:

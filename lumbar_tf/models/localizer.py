@@ -6,15 +6,18 @@ side is the left side of the mirrored patient by construction: the same weights 
 slice offsets' sign turned.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from lumbar_tf.config import LocalizerConfig
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.backbones import build_backbone, feature_pyramid, prepare_batch_norm, scale_layer
+from lumbar_tf.models.ladder import SAME_DISC_MM, read_ladder
+from lumbar_tf.models.strategy import total_over_replicas
 
 #: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
 _LATERAL_UNIT_MM = 20.0
@@ -59,7 +62,9 @@ class Localizer(keras.Model):
         log_probability = tf.nn.log_softmax(_flat(tf.cast(y_pred, tf.float32)), axis=1)
         entropy = -tf.reduce_sum(wanted * log_probability, axis=1)
         weight = tf.cast(known, tf.float32)
-        return tf.reduce_sum(entropy * weight) / tf.maximum(tf.reduce_sum(weight), 1.0)
+        # Replicas that share a batch add their gradients: each gives its part of the whole batch's mean.
+        num_known = total_over_replicas(tf.reduce_sum(weight))
+        return tf.reduce_sum(entropy * weight) / tf.maximum(num_known, 1.0)
 
 
 def _flat(heatmap: tf.Tensor) -> tf.Tensor:
@@ -91,31 +96,80 @@ def _squared_distance(field: dict[str, tf.Tensor], points: tf.Tensor, cells: int
     return tf.reduce_sum(tf.square(position - points[:, tf.newaxis, tf.newaxis, tf.newaxis]), axis=-1)
 
 
-def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reads points off the heatmaps.
+class Located(NamedTuple):
+    """Points read off the heatmaps.
+
+    Attributes:
+        points: float32 [study, points, 3], LPS mm; NaN where no ladder of five levels was found.
+        spread_mm: float32 [study, points], the root mean square distance of the whole heatmap from the
+            point. Far above the target's own sigma it says that the localizer saw more than one candidate.
+        doubt: float32 [study, points], 0 to 1, the share of ladders that have the level on another disc.
+    """
+
+    points: tf.Tensor
+    spread_mm: tf.Tensor
+    doubt: tf.Tensor
+
+
+def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
+    """Reads points off the heatmaps: the discs that the five levels agree on, each at its own centre of mass.
 
     Args:
         field: the localizer's inputs.
-        logits: float [study, slice, h, w, points].
+        logits: float [study, slice, h, w, points], level by level and within a level side by side.
 
     Returns:
-        points float32 [study, points, 3] in LPS mm, and their spread float32 [study, points]: the
-        root mean square distance of the whole heatmap from the point, in mm. A spread far above the
-        target's own sigma says that the localizer saw more than one candidate.
+        The points.
     """
-    cells = logits.shape[2]
-    probability = tf.nn.softmax(_flat(tf.cast(logits, tf.float32)), axis=1)
-    position = tf.reshape(_cell_positions(field, cells), [tf.shape(logits)[0], -1, 3])
-    peak = tf.gather(position, tf.argmax(probability, axis=1), batch_dims=1)
+    shape, cells = tf.shape(logits), logits.shape[2]
+    sides = logits.shape[-1] // NUM_LEVELS
+    logits = tf.cast(logits, tf.float32)
+    position = _cell_positions(field, cells)
+    probability = tf.nn.softmax(_flat(logits), axis=1)
+    by_side = tf.reshape(probability, tf.concat([shape[:4], [NUM_LEVELS, sides]], axis=0))
+    ladders = [read_ladder(by_side[..., side], position) for side in range(sides)]
+    rungs = tf.reshape(tf.stack([each.points for each in ladders], axis=2), [-1, NUM_LEVELS * sides, 3])
+    doubt = tf.reshape(tf.stack([each.doubt for each in ladders], axis=2), [-1, NUM_LEVELS * sides])
+    flat = tf.reshape(position, [shape[0], -1, 3])
 
     def squared_to(points: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.square(position[:, :, tf.newaxis] - points[:, tf.newaxis]), axis=-1)
+        return tf.reduce_sum(tf.square(flat[:, :, tf.newaxis] - points[:, tf.newaxis]), axis=-1)
 
-    near = probability * tf.cast(squared_to(peak) <= _WINDOW_MM**2, tf.float32)
-    near /= tf.reduce_sum(near, axis=1, keepdims=True)
-    points = tf.einsum("bcp,bcx->bpx", near, position)
+    # Of the logits and not of the probabilities, which underflow where a level was outvoted.
+    is_near = squared_to(rungs) <= _WINDOW_MM**2
+    share = tf.nn.softmax(tf.where(is_near, _flat(logits), 2 * _MASKED_LOGIT), axis=1)
+    refined = tf.einsum("bcp,bcx->bpx", share, flat)
+    points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, rungs)
     spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
-    return points, spread
+    return Located(points, spread, doubt)
+
+
+def combine_folds(located: Located) -> Located:
+    """Joins what the networks of several folds found.
+
+    Args:
+        located: with a leading fold axis on every tensor.
+
+    Returns:
+        The median of the points that were found (one fold that took a wrong level does not drag the
+        others), their mean spread, and the mean doubt, where a fold that points at another disc than the
+        median counts as full doubt. NaN and 1 where no fold found a point.
+    """
+    is_found = tf.reduce_all(tf.math.is_finite(located.points), axis=-1, keepdims=True)
+    count = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=0)
+    # What was not found is sorted behind the rest.
+    ordered = tf.sort(tf.where(is_found, located.points, np.inf), axis=0)
+    ordered = tf.transpose(ordered, [1, 2, 3, 0])
+
+    def pick(rank: tf.Tensor) -> tf.Tensor:
+        return tf.gather(ordered, tf.broadcast_to(rank, tf.shape(ordered)[:3]), batch_dims=3)
+
+    last = tf.maximum(count - 1, 0)
+    median = (pick(last // 2) + pick(tf.minimum(count // 2, last))) / 2
+    median = tf.where(count > 0, median, float("nan"))
+    is_near = tf.norm(located.points - median, axis=-1) <= SAME_DISC_MM
+    doubt = tf.reduce_mean(tf.where(is_near, located.doubt, 1.0), axis=0)
+    return Located(median, tf.reduce_mean(located.spread_mm, axis=0), doubt)
 
 
 def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "none") -> Localizer:

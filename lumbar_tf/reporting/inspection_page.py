@@ -1,11 +1,9 @@
 """Writes a census as one self-contained HTML page and as JSON."""
 
-import base64
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lumbar_tf import __version__
 from lumbar_tf.files import replace_atomically
@@ -13,9 +11,7 @@ from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity, finding_index
 from lumbar_tf.reporting.census import Breakdown, CaseList, Census
 from lumbar_tf.reporting.contradictions import Contradiction
 from lumbar_tf.reporting.montage import Montage
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from lumbar_tf.reporting.page_templates import data_uri, page_templates
 
 PAGE_NAME = "inspection.html"
 JSON_NAME = "inspection.json"
@@ -39,7 +35,7 @@ def write_page(path: Path, census: Census, montages: Iterable[str]) -> None:
         montages: from `render_montage`, taken one by one as the page is written.
     """
     stream = (
-        _templates()
+        page_templates()
         .get_template("inspection.html")
         .generate(
             version=__version__,
@@ -61,8 +57,8 @@ def write_page(path: Path, census: Census, montages: Iterable[str]) -> None:
 
 def render_montage(montage: Montage) -> str:
     """Returns a study's pictures as a piece of HTML for `write_page`."""
-    template = _templates().get_template("montage.html")
-    return template.render(montage=montage, data_uri=_data_uri)
+    template = page_templates().get_template("montage.html")
+    return template.render(montage=montage, data_uri=data_uri)
 
 
 def write_json(path: Path, census: Census) -> None:
@@ -71,30 +67,12 @@ def write_json(path: Path, census: Census) -> None:
         temporary.write_text(json.dumps(_as_json(census), indent=1) + "\n", encoding="utf-8")
 
 
-@cache
-def _templates() -> "Environment":
-    # Here, not above: a command's --help does not wait for it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("lumbar_tf.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def _trusted(montages: Iterable[str]) -> Iterator[Any]:
     """Marks what `render_montage` has escaped already."""
     from markupsafe import Markup
 
     for each in montages:
         yield Markup(each)  # noqa: S704 - rendered by this module's own template, with autoescape
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _figures(census: Census) -> list[tuple[str, int]]:

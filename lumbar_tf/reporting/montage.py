@@ -215,18 +215,19 @@ def _picture(view: View, caption: str, edges: tuple[str, str], marks: Sequence[M
     return Picture(encode_png(view.image, view.size_mm), width, height, caption, edges, tuple(marks))
 
 
-def encode_png(image: Floats, size_mm: tuple[float, float]) -> bytes:
+def encode_png(image: Floats, size_mm: tuple[float, float], *, pitch_mm: float = _PITCH_MM) -> bytes:
     """Returns a PNG of an image, windowed to its own values (1st to 99.5th percentile), black where NaN.
 
     Args:
         image: float32 [height, width].
-        size_mm: width and height; the PNG has a pixel for each 0.8 mm.
+        size_mm: width and height.
+        pitch_mm: the PNG's pixels are this far apart.
     """
     values = image[np.isfinite(image)]
     low, high = np.percentile(values, (1.0, 99.5)) if values.size else (0.0, 1.0)
     scaled = np.clip((np.nan_to_num(image, nan=low) - low) / max(high - low, 1e-6), 0, 1)
     grey = Image.fromarray(np.round(scaled * 255).astype(np.uint8))
-    width, height = (round(size / _PITCH_MM) for size in size_mm)
+    width, height = (round(size / pitch_mm) for size in size_mm)
     small = np.asarray(grey.resize((width, height), Image.Resampling.BOX), np.float32)
     levels = np.round(np.round(small / 255 * (_NUM_GREYS - 1)) * 255 / (_NUM_GREYS - 1))
     buffer = io.BytesIO()

@@ -24,13 +24,14 @@ _HEADING = "Calibrated probabilities (the likeliest grade in words)"
 #: Cells are shaded from white, all Normal/Mild, to this, all Severe; black text stays readable on it.
 _SEVERE_SHADE = (0.96, 0.62, 0.58)
 #: The order of footnote marks that typesetters use.
-_FLAG_MARKS = dict(zip(Flag, ("*", "†", "‡", "§", "¶"), strict=True))
+_FLAG_MARKS = dict(zip(Flag, ("*", "†", "‡", "§", "¶", "‖"), strict=True))
 _FLAG_WORDS = {
     Flag.NO_SAGITTAL_T1: "answered without sagittal T1",
     Flag.NO_SAGITTAL_T2: "answered without sagittal T2",
     Flag.NO_AXIAL_T2: "answered without axial T2",
     Flag.NO_LANDMARK: "no level point",
     Flag.PRIOR_ONLY: "prior only: no image was looked at",
+    Flag.LEVEL_SHIFT: "the level may be its neighbour",
 }
 _CONDITION_WORDS = {
     Condition.SPINAL_CANAL_STENOSIS: "Spinal canal\nstenosis",

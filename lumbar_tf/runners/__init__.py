@@ -1,6 +1,6 @@
 """Where independent jobs run: this process, local processes, a Ray cluster."""
 
 from lumbar_tf.runners.jobs import Runner, run_jobs
-from lumbar_tf.runners.outcomes import JobError
+from lumbar_tf.runners.outcomes import JobError, JobShare
 
-__all__ = ["JobError", "Runner", "run_jobs"]
+__all__ = ["JobError", "JobShare", "Runner", "run_jobs"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
-from lumbar_tf.runners.outcomes import Failure, Job, Result
+from lumbar_tf.runners.outcomes import Failure, Job, JobShare, Result
 from lumbar_tf.runners.processes import run_in_processes
 from lumbar_tf.runners.ray_tasks import run_on_ray
 
@@ -23,6 +23,7 @@ def run_jobs(
     name: Callable[[Job], str] = str,
     runner: Runner = Runner.LOCAL,
     ray_address: str | None = None,
+    share: JobShare | None = None,
 ) -> Iterator[Result]:
     """Runs a function over jobs and yields each result as it is finished, in any order.
 
@@ -35,13 +36,14 @@ def run_jobs(
         jobs: one argument each.
         workers: with `Runner.LOCAL`, 1 runs the jobs here, one after the other, without protection from
             a process that dies; more runs so many spawned processes, so a command's module must be
-            guarded by `if __name__ == "__main__"`. With `Runner.RAY`, the CPUs of the cluster
-            that is started here; a cluster that runs already says itself how many it has.
+            guarded by `if __name__ == "__main__"`. With `Runner.RAY`, for how many jobs side by side the
+            cluster that is started here has CPUs; a cluster that runs already says itself what it has.
         name: names a job for error messages.
         runner: where to run. With `Runner.RAY` all machines must see the input and output folders at
             the same paths, and have this package installed.
         ray_address: of the Ray cluster to use, `auto` (on one of its machines) or `host:port`; None starts
             one on this machine and stops it at the end.
+        share: with `Runner.RAY`, what each job has of a machine; one CPU by default.
 
     Yields:
         What the function returned.
@@ -57,10 +59,14 @@ def run_jobs(
         raise ValueError(
             f"`ray_address` needs the ray runner. Received: {ray_address!r}, runner {runner.value}."
         )
+    if runner is not Runner.RAY and share is not None:
+        raise ValueError(f"`share` needs the ray runner. Received: {share}, runner {runner.value}.")
     if not jobs:
         return
     if runner is Runner.RAY:
-        yield from run_on_ray(function, jobs, workers=workers, name=name, address=ray_address)
+        yield from run_on_ray(
+            function, jobs, workers=workers, name=name, address=ray_address, share=share or JobShare()
+        )
     elif workers > 1:
         yield from run_in_processes(function, jobs, workers=workers, name=name)
     else:

@@ -1,4 +1,4 @@
-"""What becomes of a job: its result, its exception, or a process that died of it."""
+"""What a job is given, and what becomes of it: its result, its exception, or a process that died of it."""
 
 import traceback
 from collections.abc import Callable
@@ -14,6 +14,27 @@ MAX_ATTEMPTS = 3
 
 class JobError(RuntimeError):
     """A job failed through no fault of its data."""
+
+
+@dataclass(frozen=True)
+class JobShare:
+    """What one job has of a cluster's machine to itself.
+
+    Attributes:
+        num_cpus: whole CPUs, at least one.
+        num_gpus: GPUs; below 1 several jobs share one.
+    """
+
+    num_cpus: int = 1
+    num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses what no machine can give."""
+        if self.num_cpus < 1 or self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1):
+            raise ValueError(
+                "A job's share must be at least one CPU and no GPU, a part of one, or whole ones. "
+                f"Received: {self.num_cpus} CPUs, {self.num_gpus} GPUs."
+            )
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from lumbar_tf.runners.outcomes import (
     MAX_ATTEMPTS,
     Failure,
     Job,
+    JobShare,
     Result,
     attempt,
     lost_jobs_error,
 )
 
-#: Tasks handed to the cluster for each of its CPUs: one runs, one waits, so that no CPU idles and a cluster
-#: that can grow sees that it should.
-_TASKS_PER_CPU = 2
+#: Tasks handed to the cluster for each that it has room for: one runs, one waits, so that no CPU idles and
+#: a cluster that can grow sees that it should.
+_TASKS_PER_PLACE = 2
 #: How long cancelled tasks may take to leave their blocks, seconds.
 _GRACE_S = 5.0
 
@@ -35,6 +36,7 @@ def run_on_ray(
     workers: int,
     name: Callable[[Job], str],
     address: str | None,
+    share: JobShare,
 ) -> Iterator[Result]:
     """Runs jobs on a Ray cluster; see `run_jobs`, which this is a part of.
 
@@ -43,8 +45,8 @@ def run_on_ray(
         JobError: as `run_jobs` has it.
     """
     ray = _load_ray()
-    with _connect(ray, min(workers, len(jobs)), address):
-        yield from _run_tasks(ray, function, jobs, name)
+    with _connect(ray, min(workers, len(jobs)) * share.num_cpus, address):
+        yield from _run_tasks(ray, function, jobs, name, share)
 
 
 def _load_ray() -> ModuleType:
@@ -62,7 +64,7 @@ def _load_ray() -> ModuleType:
 
 
 @contextmanager
-def _connect(ray: ModuleType, workers: int, address: str | None) -> Iterator[None]:
+def _connect(ray: ModuleType, num_cpus: int, address: str | None) -> Iterator[None]:
     """Starts a cluster or joins one, and ends what was begun. A connection that the caller has is used."""
     if ray.is_initialized():
         yield
@@ -70,7 +72,7 @@ def _connect(ray: ModuleType, workers: int, address: str | None) -> Iterator[Non
     if address and address != "auto":
         _check_port(address)
     # Without an address Ray would join any cluster that it finds; "local" always starts one.
-    options: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers}
+    options: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": num_cpus}
     try:
         ray.init(include_dashboard=None if address else False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -98,15 +100,20 @@ def _address_error(address: str | None, error: Exception) -> ValueError:
 
 
 def _run_tasks(
-    ray: ModuleType, function: Callable[[Job], Result], jobs: Sequence[Job], name: Callable[[Job], str]
+    ray: ModuleType,
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    name: Callable[[Job], str],
+    share: JobShare,
 ) -> Iterator[Result]:
-    task = ray.remote(num_cpus=1, max_retries=MAX_ATTEMPTS - 1)(attempt)
+    # Ray ends the process of a job with GPUs after it: TensorFlow gives their memory back no sooner.
+    task = ray.remote(num_cpus=share.num_cpus, num_gpus=share.num_gpus, max_retries=MAX_ATTEMPTS - 1)(attempt)
     waiting = deque(range(len(jobs)))
     running: dict[Any, int] = {}
     lost: dict[str, str] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < _window(ray):
+            while waiting and len(running) < _window(ray, share):
                 index = waiting.popleft()
                 running[_submit(task, function, jobs[index], name)] = index
             for reference in ray.wait(list(running), num_returns=1)[0]:
@@ -127,9 +134,13 @@ def _run_tasks(
         raise lost_jobs_error(lost)
 
 
-def _window(ray: ModuleType) -> int:
+def _window(ray: ModuleType, share: JobShare) -> int:
     """Returns how many tasks may be outstanding; machines come and go, so it is asked every time."""
-    return _TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 0)), 1)
+    has = ray.cluster_resources()
+    places = int(has.get("CPU", 0)) // share.num_cpus
+    if share.num_gpus:
+        places = min(places, int(has.get("GPU", 0) / share.num_gpus))
+    return _TASKS_PER_PLACE * max(places, 1)
 
 
 def _submit(task: Any, function: Callable[[Job], Result], job: Job, name: Callable[[Job], str]) -> Any:

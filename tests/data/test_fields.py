@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -103,3 +104,26 @@ def test_lateral_offsets_are_patient_x_from_the_middle_of_the_stack(
     assert field.mask.numpy().tolist() == [True, True, True, False, False]
     np.testing.assert_allclose(field.lateral_mm, [-4, 0, 4, 0, 0], atol=1e-4)
     assert not field.image.numpy()[3:].any()
+
+
+def test_a_field_that_covers_the_image_sees_the_same_at_any_pixel_spacing(
+    make_stack: Stacks, make_record: Records
+) -> None:
+    spec = FieldSpec(side_mm=10.0, side_px=32, supersample=2, num_slices=1, covers_image=True)
+    (plain,) = make_stack(Plane.SAGITTAL_T2, size=48, count=1)
+    pixels = np.random.default_rng(0).random((48, 48)).astype(np.float32) * 900
+    fields = []
+    for scale in (1.0, 2.5):
+        geometry = dataclasses.replace(
+            plain.geometry,
+            row_spacing_mm=plain.geometry.row_spacing_mm * scale,
+            column_spacing_mm=plain.geometry.column_spacing_mm * scale,
+        )
+        record = make_record(
+            Plane.SAGITTAL_T2, [dataclasses.replace(plain, geometry=geometry, pixels=pixels)]
+        )
+        fields.append(cut_field(keep_slices(record, tf.range(1)), spec=spec, warp=identity_warp()))
+    np.testing.assert_allclose(fields[0].image, fields[1].image, atol=1e-3)
+    np.testing.assert_allclose(fields[1].right, 2.5 * fields[0].right, rtol=1e-5)
+    longest = 48 * max(plain.geometry.row_spacing_mm, plain.geometry.column_spacing_mm)
+    assert float(tf.norm(fields[0].down[0])) == pytest.approx(longest / 32, rel=1e-5)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from lumbar_tf.data.anchors import localizer_rows
-from lumbar_tf.data.landmarks import LandmarkTable, measure_error, read_landmarks, write_landmarks
+from lumbar_tf.data.landmarks import (
+    LandmarkTable,
+    measure_error,
+    measure_flags,
+    read_doubt,
+    read_landmarks,
+    write_landmarks,
+)
 from lumbar_tf.labels import Plane
 
 
@@ -12,7 +19,8 @@ def _table(plane: Plane, studies: tuple[str, ...], fold: int) -> LandmarkTable:
     rng = np.random.default_rng(fold)
     rows = localizer_rows(plane)
     points = rng.normal(0, 60, (len(studies), len(rows), 3)).astype(np.float32)
-    return LandmarkTable(studies, rows, points, rng.random((len(studies), len(rows)), np.float32), fold)
+    spread, doubt = rng.random((2, len(studies), len(rows)), np.float32)
+    return LandmarkTable(studies, rows, points, spread, doubt, fold)
 
 
 def test_tables_of_planes_and_folds_come_back_in_one(tmp_path: Path) -> None:
@@ -30,6 +38,9 @@ def test_tables_of_planes_and_folds_come_back_in_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(points["1"][list(tables[2].rows)], tables[2].points[0], atol=5.1e-5)
     assert np.isfinite(points["1"][:15]).all()
     assert np.isnan(points["1"][15:]).all()
+    doubt = read_doubt(paths)
+    np.testing.assert_allclose(doubt["2"][list(tables[0].rows)], tables[0].doubt[1], atol=5.1e-5)
+    assert np.isnan(doubt["3"][5:]).all()
     assert np.isnan(points["3"][5:]).all()
     assert points["1"].dtype == np.float32
 
@@ -77,6 +88,7 @@ def test_error_is_measured_over_common_points_with_wrong_levels_left_out_of_the_
     truth["1"][4] = np.nan
     error = measure_error(guess, truth)
     assert error.num_points == 48
+    assert error.num_withheld == 1
     assert error.median_mm == pytest.approx(4.0)  # 23 of 3 mm, 24 of 4 mm, one far off
     assert error.within_10_mm == pytest.approx(47 / 48)
     assert error.own_level == pytest.approx(47 / 48)
@@ -92,3 +104,17 @@ def test_nothing_in_common_is_no_error_at_all() -> None:
         assert error.num_points == 0
         assert np.isnan(error.median_mm)
         assert error.sd_mm == (0.0, 0.0, 0.0)
+
+
+def test_flags_are_counted_by_study_and_one_stray_point_is_no_shift() -> None:
+    truth = {study: _spine() for study in "1234"}
+    guess = {study: _spine() for study in "12345"}
+    guess["1"][:5, 2] += 35.0
+    guess["2"][:5, 2] -= 35.0
+    guess["3"][3, 2] += 35.0
+    doubt = {study: np.full(25, np.nan, np.float32) for study in "12345"}
+    doubt["1"][2] = 0.3
+    doubt["2"][2] = 0.1
+    doubt["4"][4] = 0.21
+    flags = measure_flags(guess, doubt, truth, threshold=0.2)
+    assert (flags.num_studies, flags.num_shifted, flags.num_flagged, flags.num_caught) == (4, 2, 2, 1)

@@ -46,6 +46,11 @@ def _labels(place: int) -> np.ndarray:
     return np.random.default_rng(place).integers(-1, 3, 25)
 
 
+def _targets(place: int, layout: CropLayout) -> np.ndarray:
+    """One-hot labels of the answered rows; a missing label, -1, is none of the three."""
+    return (_labels(place)[list(layout.rows), None] == np.arange(3)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Shards by plane; study 14 has no slice, "mirrored" is study 10 in the mirror."""
@@ -110,8 +115,8 @@ def test_training_batches_are_full_static_and_of_the_wanted_studies(
     inputs, labels = dataset.element_spec
     assert _shape(inputs["image"]) == [2, 10, 3, 16, 16]
     assert _shape(inputs["mask"]) == _shape(inputs["offset_mm"]) == [2, 10, 3]
-    assert _shape(labels) == [2, rows]
-    allowed = [_labels(place)[list(layout.rows)].tolist() for place in (1, 2, 3)]
+    assert _shape(labels) == [2, rows, 3]
+    allowed = [_targets(place, layout).tolist() for place in (1, 2, 3)]
     seen = []
     for inputs, labels in dataset.take(5):  # more than the three studies hold: it repeats
         assert np.isfinite(inputs["image"]).all()
@@ -138,6 +143,44 @@ def test_one_seed_gives_one_order_and_one_augmentation(cohort: Cohort) -> None:
     assert not np.array_equal(first(1), first(2))
 
 
+def test_mixing_follows_the_batch_and_its_seed(cohort: Cohort) -> None:
+    """The same run with mixing switched on: the same batches, their crops and targets mixed."""
+
+    def first(**mixing: float) -> tuple[np.ndarray, np.ndarray]:
+        augmentation = AugmentationConfig.nothing().model_copy(update=mixing)
+        dataset = make_grader_train_dataset(
+            cohort.source(Plane.AXIAL_T2, "11", "12", "13"),
+            cohort.points,
+            layout=AXIAL,
+            crop=CROP,
+            training=TRAINING.model_copy(update={"augmentation": augmentation}),
+            jitter_mm=(0.0, 0.0, 0.0),
+            seed=5,
+        )
+        inputs, targets = dataset.element_spec
+        assert _shape(inputs["image"]) == [2, 10, 3, 16, 16]
+        assert _shape(targets) == [2, 15, 3]
+        ((inputs, targets),) = dataset.take(1)
+        return inputs["image"].numpy(), targets.numpy()
+
+    (plain, hard), (mixed, soft) = first(), first(mixup=1.0, mixup_alpha=5.0)
+    for again, before in zip(first(mixup=1.0, mixup_alpha=5.0), (mixed, soft), strict=True):
+        np.testing.assert_array_equal(again, before)
+    # Of two studies each is the other's partner, and rows of one crop tell its share. The outer slices may
+    # be one study's only.
+    for row, views in enumerate(AXIAL.row_views):
+        if sum(views) > 1:
+            continue  # the canal, seen from both sides
+        crop = views.index(True)
+        (one, two), (own, other) = hard[:, row], plain[:, crop]
+        if (one == two).all() or not one.any() or not two.any():
+            continue
+        share = soft[0, row] @ one
+        assert 0 < share < 1
+        np.testing.assert_allclose(soft[0, row], share * one + (1 - share) * two, atol=1e-5)
+        np.testing.assert_allclose(mixed[0, crop, 1], (share * own + (1 - share) * other)[1], atol=1e-4)
+
+
 def test_evaluation_keeps_every_wanted_study_with_slices_once(cohort: Cohort) -> None:
     dataset = make_grader_eval_dataset(
         cohort.source(Plane.AXIAL_T2, "14", "13", "10", "12"),
@@ -148,7 +191,7 @@ def test_evaluation_keeps_every_wanted_study_with_slices_once(cohort: Cohort) ->
     )
     inputs, labels, _ = dataset.element_spec
     assert _shape(inputs["image"]) == [None, 10, 3, 16, 16]
-    assert _shape(labels) == [None, 15]
+    assert _shape(labels) == [None, 15, 3]
     batches = [(labels.numpy(), studies.numpy().tolist()) for _, labels, studies in dataset]
     assert [len(studies) for _, studies in batches] == [2, 1]
     rows = {
@@ -156,8 +199,8 @@ def test_evaluation_keeps_every_wanted_study_with_slices_once(cohort: Cohort) ->
     }
     assert set(rows) == {"10", "12", "13"}
     for place, study in ((0, "10"), (2, "12"), (3, "13")):
-        np.testing.assert_array_equal(rows[study], _labels(place)[list(AXIAL.rows)])
-    assert any((row == -1).any() for row in rows.values())
+        np.testing.assert_array_equal(rows[study], _targets(place, AXIAL))
+    assert any((row.sum(axis=-1) == 0).any() for row in rows.values())
     again = [studies.numpy().tolist() for _, _, studies in dataset]
     assert again == [studies for _, studies in batches], "the order depends on the files alone"
 

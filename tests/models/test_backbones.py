@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from lumbar_tf.models.backbones import (
     prepare_batch_norm,
     scale_layer,
 )
+from lumbar_tf.models.input_scale import InputScale
+from lumbar_tf.models.pretrained import fold_colours
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = ("mobilenet_v2", "csp_darknet_narrow")
@@ -32,7 +35,7 @@ def test_every_backbone_that_a_configuration_names_is_known(path: Path) -> None:
     assert _named_backbones(yaml.safe_load(path.read_text())) <= set(BACKBONES)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, pytest.param("efficientnet_b0", marks=pytest.mark.slow)])
 def test_a_backbone_gives_finite_features_at_powers_of_two(name: str) -> None:
     model = build_backbone(name, size_px=64)
     pyramid = feature_pyramid(model, 64)
@@ -52,11 +55,199 @@ def test_side_paths_that_pool_to_one_pixel_are_no_level_of_the_pyramid() -> None
     assert list(feature_pyramid(model, 128)) == [2, 4, 8, 16, 32]
 
 
-def test_intensities_are_scaled_as_the_weights_expect() -> None:
-    image = np.broadcast_to(np.array([0.0, 0.5, 1.0], np.float32), (1, 2, 2, 3))
-    np.testing.assert_allclose(scale_layer("mobilenet_v2")(image)[0, 0, 0], [-1, 0, 1], atol=1e-6)
-    expected = keras.applications.imagenet_utils.preprocess_input(image * 255, mode="torch")
-    np.testing.assert_allclose(scale_layer("densenet121")(image), expected, atol=1e-5)
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_takes_any_size_and_one_or_three_channels(name: str, channels: int) -> None:
+    size = 51
+    model = build_backbone(name, size_px=size, channels=channels)
+    image = np.random.default_rng(0).random((2, size, size, channels)).astype(np.float32)
+    features = model(scale_layer(name, channels)(image), training=False)
+    assert model.input.shape == (None, size, size, channels)
+    assert features.shape == (2, *model.output.shape[1:])
+    assert features.shape.rank == 4
+    assert np.isfinite(features).all()
+    assert np.abs(features[0] - features[1]).max() > 0
+
+
+IMAGE = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("mobilenet_v2", keras.applications.mobilenet_v2),
+        ("densenet121", keras.applications.densenet),
+        ("resnet50_v2", keras.applications.resnet_v2),
+    ],
+)
+def test_intensities_are_scaled_as_keras_preprocesses_them(name: str, module: object) -> None:
+    expected = module.preprocess_input(IMAGE.copy())  # type: ignore[attr-defined]
+    np.testing.assert_allclose(scale_layer(name)(IMAGE / 255), expected, atol=1e-5)
+
+
+def _own_scaling(model: keras.Model) -> keras.Model:
+    """The part of a Keras network before its first convolution (or the padding for it)."""
+    last = None
+    for layer in model.layers[1:]:
+        if not isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
+            break
+        last = layer
+    return keras.Model(model.input, last.output)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("mobilenet_v3_small", keras.applications.MobileNetV3Small),
+        ("mobilenet_v3_large", keras.applications.MobileNetV3Large),
+        ("efficientnet_v2_b0", keras.applications.EfficientNetV2B0),
+        pytest.param("efficientnet_v2_s", keras.applications.EfficientNetV2S, marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", keras.applications.ConvNeXtTiny, marks=pytest.mark.slow),
+        pytest.param("convnext_small", keras.applications.ConvNeXtSmall, marks=pytest.mark.slow),
+    ],
+)
+def test_intensities_are_scaled_as_keras_own_network_scales_them(name: str, build: Any) -> None:
+    image = np.tile(IMAGE, (1, 4, 4, 1))
+    own = _own_scaling(build(include_top=False, weights=None, input_shape=(32, 32, 3)))
+    np.testing.assert_allclose(scale_layer(name)(image / 255), own(image), atol=1e-5)
+
+
+def test_efficientnet_b0_is_scaled_as_keras_own_network_with_its_imagenet_weights() -> None:
+    # The released file holds this mean and variance for the layer `normalization`, and Keras adds a layer
+    # for the download alone (see the comment in keras/src/applications/efficientnet.py).
+    deviation = keras.src.applications.efficientnet.IMAGENET_STDDEV_RGB
+    full = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    image = np.tile(IMAGE, (1, 4, 4, 1))
+    own = keras.layers.Normalization(mean=[0.485, 0.456, 0.406], variance=deviation)(image / 255)
+    own = keras.layers.Rescaling([1 / np.sqrt(each) for each in deviation])(own)
+    np.testing.assert_allclose(scale_layer("efficientnet_b0")(image / 255), own, atol=1e-5)
+    # What is left out of our model is that scaling and nothing else.
+    left_out = [type(each) for each in full.layers[1:3]]
+    assert left_out == [keras.layers.Rescaling, keras.layers.Normalization]
+    ours = build_backbone("efficientnet_b0", size_px=32)
+    assert [type(each) for each in ours.layers[1:]] == [type(each) for each in full.layers[3:]]
+
+
+def test_one_channel_is_scaled_by_the_mean_of_three() -> None:
+    grey = np.full((1, 2, 2, 1), 0.3, np.float32)
+    np.testing.assert_allclose(scale_layer("mobilenet_v2", 1)(grey), -0.4, atol=1e-6)
+    np.testing.assert_allclose(scale_layer("densenet121", 1)(grey), (0.3 - 0.449) / 0.226, atol=1e-5)
+
+
+def _grey_and_colour(name: str, folder: Path) -> tuple[keras.Model, keras.Model]:
+    """Both networks with the weights of one file, whose biases and statistics are not those of fresh ones."""
+    path, rng = folder / "colour.weights.h5", np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    source = BACKBONES[name].build(input_shape=(64, 64, 3), weights=None)
+    for each in source.weights:
+        if each.name in ("bias", "beta", "gamma", "moving_mean"):
+            each.assign(np.asarray(each) + rng.normal(0, 0.1, each.shape))
+    source.save_weights(path)
+    grey, colour = (
+        build_backbone(name, size_px=64, weights=str(path), channels=channels) for channels in (1, 3)
+    )
+    return grey, colour
+
+
+def _ask(model: keras.Model, name: str, output: Any) -> np.ndarray:
+    """What a layer makes of two grey images."""
+    channels = model.input.shape[-1]
+    image = np.random.default_rng(2).random((2, 64, 64, 1)).astype(np.float32)
+    scaled = scale_layer(name, channels)(np.repeat(image, channels, axis=-1))
+    return np.asarray(keras.Model(model.input, output)(scaled, training=False))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "csp_darknet_narrow",
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_large", marks=pytest.mark.slow),
+        pytest.param("efficientnet_v2_s", marks=pytest.mark.slow),
+        pytest.param("resnet50_v2", marks=pytest.mark.slow),
+        pytest.param("resnet18_v2", marks=pytest.mark.slow),
+        pytest.param("mit_b0", marks=pytest.mark.slow),
+        # Its colours have scales of their own, but its first kernel never reaches beyond the image.
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_one_channel_answers_as_the_grey_image_repeated(name: str, tmp_path: Path) -> None:
+    models = _grey_and_colour(name, tmp_path)
+    # Fresh weights fade with depth, so the early map is the one that could differ; not where the last layer
+    # normalises each image for itself.
+    is_late = name in ("mit_b0", "convnext_tiny")
+    early = [model.output if is_late else feature_pyramid(model, 64)[2] for model in models]
+    grey, colour = (_ask(model, name, output) for model, output in zip(models, early, strict=True))
+    # What the comparison allows is a thousandth of what the image changes.
+    change = np.abs(colour[0] - colour[1]).max()
+    assert change > 1e-3
+    np.testing.assert_allclose(grey, colour, rtol=0, atol=1e-3 * change)
+    last = [_ask(model, name, model.output) for model in models]
+    np.testing.assert_allclose(*last, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_trained_weights_answer_one_channel_as_three(shared_data: Path) -> None:
+    path = str(shared_data / "weights" / "mobilenet_v2.imagenet.notop.weights.h5")
+    grey, colour = (
+        build_backbone("mobilenet_v2", size_px=64, weights=path, channels=channels) for channels in (1, 3)
+    )
+    one, three = (_ask(model, "mobilenet_v2", model.output) for model in (grey, colour))
+    assert np.abs(three[0] - three[1]).max() > 0.1
+    np.testing.assert_allclose(one, three, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_v2_b0", "densenet121"])
+def test_one_channel_differs_only_at_the_border_where_colours_have_their_own_scale(
+    name: str, tmp_path: Path
+) -> None:
+    maps = []
+    for model in _grey_and_colour(name, tmp_path):
+        norm = next(each for each in model.layers if isinstance(each, keras.layers.BatchNormalization))
+        maps.append(_ask(model, name, norm.output))
+    # Kernels of at most 7 px and stride 2: two pixels of the map at each edge look beyond the image.
+    np.testing.assert_allclose(maps[0][:, 2:-2, 2:-2], maps[1][:, 2:-2, 2:-2], atol=1e-4)
+    assert np.abs(maps[1][0] - maps[1][1]).max() > 0.05
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_colours_with_scales_of_their_own_are_folded_into_bias_or_normalisation(use_bias: bool) -> None:
+    scale = InputScale((0.2, 0.5, 0.9), (0.3, 0.2, 0.1))
+
+    def build(channels: int) -> keras.Model:
+        layers = [
+            keras.Input((8, 8, channels)),
+            keras.layers.Conv2D(4, 3, use_bias=use_bias),
+            keras.layers.BatchNormalization(),
+            keras.layers.Conv2D(5, 3, bias_initializer="normal"),
+        ]
+        return keras.Sequential(layers)
+
+    colour, grey = build(3), build(1)
+    image = np.random.default_rng(0).random((2, 8, 8, 1)).astype(np.float32)
+    fold_colours(colour, grey, scale)
+    np.testing.assert_allclose(
+        grey(scale.layer(1)(image)), colour(scale.layer(3)(np.repeat(image, 3, axis=-1))), atol=1e-5
+    )
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> str:
+        raise Exception("URL fetch failure on https://example.org: None -- no network")
+
+    # Where keras.applications fetches its files.
+    monkeypatch.setattr(keras.src.utils.file_utils, "get_file", fail)
+    with pytest.raises(ValueError, match=r"mobilenet_v2 could not be downloaded.*no network.*--weights=FILE"):
+        build_backbone("mobilenet_v2", size_px=32, weights="imagenet")
+
+
+def test_images_that_are_too_small_and_odd_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"mobilenet_v2 takes images of at least 32 px\. Received: 24"):
+        build_backbone("mobilenet_v2", size_px=24)
+    with pytest.raises(ValueError, match=r"channels must be 1 or 3\. Received: 2"):
+        build_backbone("csp_darknet_narrow", size_px=32, channels=2)
 
 
 def test_unknown_names_and_weights_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from lumbar_tf.config import LocalizerConfig, TrainingConfig
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.localizer import Localizer, build_localizer, locate
+from lumbar_tf.models.localizer import Localizer, Located, build_localizer, combine_folds, locate
 
 SLICES, SIZE, CELLS = 5, 32, 16
 PIXEL_MM = 8.0
@@ -65,44 +65,90 @@ def test_a_backbone_without_fine_features_is_refused() -> None:
         build_localizer(CONFIG.model_copy(update={"backbone": "convnext_tiny"}), Plane.SAGITTAL_T2)
 
 
-def test_a_peak_is_found_where_it_lies_in_the_patient() -> None:
-    field = _field()
+#: Field pixels of five discs, head to feet: 32 mm apart and not quite straight.
+DISCS = ((14.5, 6.5), (14.5, 10.5), (16.5, 14.5), (16.5, 18.5), (18.5, 22.5))
+
+
+def _peaks(at: tuple[tuple[float, float], ...] = DISCS, study_slice: int = 3) -> np.ndarray:
+    """Heatmaps of five levels with one sharp peak each, float32 [2, slice, cells, cells, 5]."""
     logits = np.full((2, SLICES, CELLS, CELLS, 5), -50.0, np.float32)
-    logits[0, 3, 6, 9, 0] = 0.0
-    logits[1, 0, 15, 0, 4] = 0.0
-    points, spread = (each.numpy() for each in locate(field, logits))
-    # A cell of stride 2 covers two pixels a side: cell 9 is centred between pixels 18 and 19.
-    np.testing.assert_allclose(points[0, 0], _patient(field, 0, 3, 18.5, 12.5), atol=1e-3)
-    np.testing.assert_allclose(points[1, 4], _patient(field, 1, 0, 0.5, 30.5), atol=1e-3)
-    assert spread[0, 0] < 0.1
-    assert spread[0, 1] > 20  # an even heatmap knows nothing
+    for level, (i, j) in enumerate(at):
+        logits[:, study_slice, int(j) // 2, int(i) // 2, level] = 0.0
+    return logits
 
 
-def test_a_blob_is_found_between_cells_and_slices() -> None:
+def test_peaks_are_found_where_they_lie_in_the_patient() -> None:
     field = _field()
-    field["right"] /= 4
-    field["down"] /= 4
-    truth = _patient(field, 0, 2, 15.3, 18.1) + np.array([1.4, 0, 0])
-    logits = np.zeros((2, SLICES, CELLS, CELLS, 1), np.float32)
-    for each in range(SLICES):
-        for row in range(CELLS):
-            for column in range(CELLS):
-                cell = _patient(field, 0, each, 2 * column + 0.5, 2 * row + 0.5)
-                logits[0, each, row, column] = -((cell - truth) ** 2).sum() / (2 * 4.0**2)
-    points, spread = locate(field, logits)
-    np.testing.assert_allclose(points[0, 0], truth, atol=0.5)
-    # Root mean square distance of a 3-D Gaussian, a little less for the window and the stack's ends.
-    assert float(spread[0, 0]) == pytest.approx(4.0 * np.sqrt(3), rel=0.1)
+    points, spread, doubt = (each.numpy() for each in locate(field, _peaks()))
+    for study in range(2):
+        # A cell of stride 2 covers two pixels a side: cell 7 is centred between pixels 14 and 15.
+        truth = [_patient(field, study, 3, *disc) for disc in DISCS]
+        np.testing.assert_allclose(points[study], truth, atol=1e-3)
+    assert spread.max() < 0.1
+    assert doubt.max() < 0.02
 
 
-def test_two_candidates_give_one_of_them_and_a_wide_spread() -> None:
+def test_a_level_that_is_outvoted_is_read_off_its_own_heatmap_at_the_other_disc() -> None:
+    field, logits = _field(), _peaks()
+    # The third level sees the second disc, and of its own disc a trace.
+    logits[:, 3, 7, 8, 2] = -20.0
+    logits[:, 3, 5, 7, 2] = 0.0
+    logits[:, 3, 7, 8, 1] = -2.0
+    points, spread, _ = (each.numpy() for each in locate(field, logits))
+    np.testing.assert_allclose(points[0], [_patient(field, 0, 3, *disc) for disc in DISCS], atol=1e-2)
+    assert spread[0, 2] > 30  # its heatmap is elsewhere
+
+
+def test_blobs_are_found_between_cells_and_slices() -> None:
     field = _field()
-    logits = np.full((2, SLICES, CELLS, CELLS, 1), -50.0, np.float32)
-    logits[:, 2, 5, 8] = 0.0
-    logits[:, 2, 10, 8] = -0.1
-    points, spread = locate(field, logits)
-    np.testing.assert_allclose(points[0, 0], _patient(field, 0, 2, 16.5, 10.5), atol=1e-3)
-    assert float(spread[0, 0]) > 40  # they lie 80 mm apart
+    field["right"] /= 1.5
+    field["down"] /= 1.5
+    truths = [_patient(field, 0, 2, 15.3, 1.1 + 7 * level) + np.array([1.4, 0, 0]) for level in range(5)]
+    logits = np.zeros((2, SLICES, CELLS, CELLS, 5), np.float32)
+    cells = np.array(
+        [
+            [[_patient(field, 0, each, 2 * i + 0.5, 2 * j + 0.5) for i in range(CELLS)] for j in range(CELLS)]
+            for each in range(SLICES)
+        ]
+    )
+    for level, truth in enumerate(truths):
+        logits[0, ..., level] = -((cells - truth) ** 2).sum(axis=-1) / (2 * 6.0**2)
+    points, spread, _ = (each.numpy() for each in locate(field, logits))
+    np.testing.assert_allclose(points[0, 1:4], truths[1:4], atol=1.0)
+    # Root mean square distance of a 3-D Gaussian, a little less for the stack's ends.
+    np.testing.assert_allclose(spread[0, 1:4], 6.0 * np.sqrt(3), rtol=0.12)
+
+
+def test_a_heatmap_that_sees_nothing_at_all_abstains() -> None:
+    field, logits = _field(), _peaks()
+    logits[1] = -50.0
+    logits[1, 3, 7, 8] = 0.0  # five levels on one disc are no ladder
+    points, _, doubt = (each.numpy() for each in locate(field, logits))
+    assert np.isfinite(points[0]).all()
+    assert np.isnan(points[1]).all()
+    assert (doubt[1] == 1).all()
+
+
+def test_the_sides_of_a_level_are_read_off_apart() -> None:
+    field = _field()
+    both = np.stack([_peaks(study_slice=4), _peaks(study_slice=1)], axis=-1).reshape(
+        2, SLICES, CELLS, CELLS, 10
+    )
+    points = locate(field, both).points.numpy()
+    for side, place in enumerate((4, 1)):
+        truth = [_patient(field, 0, place, *disc) for disc in DISCS]
+        np.testing.assert_allclose(points[0, side::2], truth, atol=1e-3)
+
+
+def test_folds_are_joined_by_the_median_of_what_was_found() -> None:
+    points = np.zeros((4, 1, 3, 3), np.float32)
+    points[:, 0, 0, 2] = (1.0, 2.0, 40.0, 3.0)  # one fold is a level off
+    points[:, 0, 1, 2] = (5.0, np.nan, 7.0, np.nan)
+    points[:, 0, 2] = np.nan
+    doubt = np.full((4, 1, 3), 0.2, np.float32)
+    joined = combine_folds(Located(points, np.ones((4, 1, 3), np.float32), doubt))
+    np.testing.assert_allclose(joined.points[0, :, 2], [2.5, 6.0, np.nan])
+    np.testing.assert_allclose(joined.doubt[0], [(3 * 0.2 + 1) / 4, (2 * 0.2 + 2) / 4, 1.0], rtol=1e-6)
 
 
 @pytest.fixture(scope="module", params=[Plane.SAGITTAL_T1, Plane.SAGITTAL_T2])
@@ -119,11 +165,12 @@ def test_a_mirrored_stack_swaps_the_sides(localizer: Localizer) -> None:
     field = _field()
     field["mask"][1, 4] = False
     mirrored = _mirrored(field)
-    points, _ = locate(field, localizer(field, training=False))
-    others, _ = locate(mirrored, localizer(mirrored, training=False))
+    points, _, _ = locate(field, localizer(field, training=False))
+    others, _, _ = locate(mirrored, localizer(mirrored, training=False))
     points, others = points.numpy(), others.numpy()
+    assert np.isfinite(points).any()
     if points.shape[1] == 10:
-        assert np.abs(points[:, 0::2] - points[:, 1::2]).max() > 3  # the sides differ
+        assert np.nanmax(np.abs(points[:, 0::2] - points[:, 1::2])) > 3  # the sides differ
         others = others.reshape(2, 5, 2, 3)[:, :, ::-1].reshape(2, 10, 3)
     np.testing.assert_allclose(others * [-1, 1, 1], points, atol=2e-3)
 
@@ -139,8 +186,8 @@ def test_masked_slices_have_no_weight(localizer: Localizer) -> None:
     cells = logits.reshape(2, SLICES, -1, logits.shape[-1]).astype(np.float64)
     share = np.exp(cells - cells.max(axis=(1, 2), keepdims=True))
     assert share[:, 3:].max() == 0
-    points, _ = locate(field, logits)
-    assert float(tf.reduce_max(points[..., 0])) <= field["origin"][0, 2, 0] + 1e-3
+    points, _, _ = locate(field, logits)
+    assert np.nanmax(points[..., 0]) <= field["origin"][0, 2, 0] + 1e-3
 
 
 def test_the_loss_is_least_at_its_own_target_and_leaves_missing_points_out(localizer: Localizer) -> None:

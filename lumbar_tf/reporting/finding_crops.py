@@ -1,0 +1,187 @@
+"""Pictures of single findings, cut from the records by the functions that cut what graders see.
+
+Not mirrored as a grader's crops are: a reader wants the patient's sides where they belong.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lumbar_tf.config import CropConfig
+from lumbar_tf.data.anchors import complete_points, level_points
+from lumbar_tf.data.crops import (
+    Record,
+    Selection,
+    cut_crops,
+    identity_warp,
+    keep_slices,
+    plane_axes,
+    select_slices,
+    slice_normals,
+)
+from lumbar_tf.data.landmarks import Points, read_landmarks
+from lumbar_tf.ensemble.runs import landmark_tables
+from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Family, Finding, Plane
+from lumbar_tf.records.manifest import Manifest
+from lumbar_tf.records.parsing import read_dataset
+from lumbar_tf.reporting.montage import Mark, MontageRow, Picture, encode_png
+
+#: A finding and what is around it, and the slices before and after; half a millimetre is what scanners store.
+REVIEW_CROP = CropConfig(side_mm=60.0, side_px=120, num_slices=3, max_distance_mm=10.0)
+
+#: Where a reader looks for a finding, the plane that grades it best first.
+PLANES_OF = {
+    Family.CANAL: (Plane.SAGITTAL_T2, Plane.AXIAL_T2),
+    Family.FORAMINAL: (Plane.SAGITTAL_T1,),
+    Family.SUBARTICULAR: (Plane.AXIAL_T2,),
+}
+#: An annotated point is marked on slices that pass this near to it, mm: half an axial gap of 4 mm, and a bit.
+_ON_SLICE_MM = 2.5
+
+#: A finding of a study: the study's id and the finding's row, 0 to 24.
+FindingKey = tuple[str, int]
+
+
+def read_predicted_points(runs: Path, folds: Mapping[str, int]) -> dict[str, Points]:
+    """Returns the localizers' points of the studies that they held out, completed to all findings.
+
+    Args:
+        runs: folder of all planes' runs; one without landmarks gives no point.
+        folds: fold by study; a landmark found by a localizer of another fold is refused.
+
+    Returns:
+        float32 [25, 3] by study, LPS mm, NaN where unknown.
+
+    Raises:
+        ValueError: a table is at fault, or of other folds.
+    """
+    tables = read_landmarks(landmark_tables(runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)), folds=folds)
+    if not tables:
+        return {}
+    points = np.stack(list(tables.values()))
+    sides = points[:, NUM_LEVELS : 3 * NUM_LEVELS].reshape(-1, 2, NUM_LEVELS, 3)
+    foramina = sides.transpose(0, 2, 1, 3).reshape(-1, 2 * NUM_LEVELS, 3)
+    completed = complete_points(tf.constant(points[:, :NUM_LEVELS]), tf.constant(foramina)).numpy()
+    return dict(zip(tables, completed, strict=True))
+
+
+def cut_views(
+    records: Path, manifest: Manifest, findings: Sequence[FindingKey], predicted: Mapping[str, Points]
+) -> dict[FindingKey, list[MontageRow]]:
+    """Cuts the pictures of some findings.
+
+    Args:
+        records: folder of the records.
+        manifest: of the records.
+        findings: which ones.
+        predicted: points float32 [25, 3] by study, LPS mm; where there is none the annotator's own counts.
+
+    Returns:
+        A row of pictures for each plane that shows the finding, by finding.
+    """
+    views: dict[FindingKey, list[MontageRow]] = {key: [] for key in findings}
+    for plane in (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2):
+        wanted: dict[str, list[int]] = {}
+        for study_id, row in findings:
+            if plane in PLANES_OF[FINDINGS[row].condition.family]:
+                wanted.setdefault(study_id, []).append(row)
+        for record in _read(records, manifest, plane, wanted):
+            study_id = record["study_id"].numpy().decode()
+            for row, view in _cut(record, plane, wanted[study_id], predicted.get(study_id)):
+                views[study_id, row].append(view)
+    return views
+
+
+def _read(records: Path, manifest: Manifest, plane: Plane, wanted: Mapping[str, object]) -> Iterator[Record]:
+    """Yields the records of the wanted studies that have a slice; only their shards are opened."""
+    for shard in manifest.planes.get(plane.value, ()):
+        if any(study_id in wanted for study_id in shard.study_ids):
+            for record in read_dataset([records / shard.file]):
+                if record["study_id"].numpy().decode() in wanted and len(record["slices/group"]):
+                    yield record
+
+
+def _cut(
+    record: Record, plane: Plane, rows: Sequence[int], predicted: Points | None
+) -> Iterator[tuple[int, MontageRow]]:
+    """Yields (finding's row, its pictures) for those of one study's findings that a slice shows."""
+    annotated = record["points"].numpy()
+    located = np.full_like(annotated, np.nan) if predicted is None else predicted
+    given = np.where(np.isfinite(located), located, annotated)
+    # A finding without a point of its own is looked for at its level.
+    levels = np.tile(level_points(tf.constant(given)).numpy(), (len(FINDINGS) // NUM_LEVELS, 1))
+    points = tf.constant(np.where(np.isfinite(given), given, levels)[list(rows)])
+    selection = _select(record, points, plane)
+    if not selection.mask.numpy().any():
+        return
+    kept = keep_slices(record, tf.boolean_mask(selection.index, selection.mask))
+    sides = (None,) * len(rows)
+    crops = cut_crops(kept, points, config=REVIEW_CROP, plane=plane, sides=sides, warp=identity_warp())
+    for place, row in enumerate(rows):
+        shown = [number for number, is_there in enumerate(crops.mask[place].numpy()) if is_there]
+        offsets = _place(record, selection, place, annotated[row] - points[place].numpy(), plane)
+        pictures = [
+            _picture(crops.image[place, each].numpy(), float(crops.offset_mm[place, each]), each, plane,
+                     _marks(FINDINGS[row], offsets[each]))
+            for each in shown
+        ]  # fmt: skip
+        if pictures:
+            note = _note(FINDINGS[row], located[row], annotated[row])
+            yield row, MontageRow(plane, note, tuple(pictures))
+
+
+def _select(record: Record, points: tf.Tensor, plane: Plane) -> Selection:
+    return select_slices(
+        record,
+        points,
+        num_slices=REVIEW_CROP.num_slices,
+        max_distance_mm=REVIEW_CROP.max_distance_mm,
+        plane=plane,
+        reverse=tf.zeros(len(points), tf.bool),
+    )
+
+
+def _place(
+    record: Record, selection: Selection, place: int, from_centre: NDArray[np.float32], plane: Plane
+) -> NDArray[np.float32]:
+    """Where the annotated point lies on each slice of a crop: float32 [S, 3], mm right, down and off it."""
+    normals = tf.gather(slice_normals(record), selection.index[place])
+    right, down = plane_axes(normals, is_sagittal=plane.is_sagittal)
+    across, along, off = (tf.linalg.matvec(each, from_centre).numpy() for each in (right, down, normals))
+    return np.stack([across, along, off - selection.offset_mm[place].numpy()], axis=-1)
+
+
+def _marks(finding: Finding, offset: NDArray[np.float32]) -> tuple[Mark, ...]:
+    across, along, off = (float(each) for each in offset)
+    half = REVIEW_CROP.side_mm / 2
+    # NaN, where nobody annotated, is near to nothing.
+    if not (abs(off) <= _ON_SLICE_MM and abs(across) <= half and abs(along) <= half):
+        return ()
+    x, y = round(across + half, 1), round(along + half, 1)
+    return (Mark(x, y, "", "annotated point", finding.condition.family.value, False),)
+
+
+def _picture(
+    image: NDArray[np.float32], offset_mm: float, number: int, plane: Plane, marks: tuple[Mark, ...]
+) -> Picture:
+    side, pitch = REVIEW_CROP.side_mm, REVIEW_CROP.side_mm / REVIEW_CROP.side_px
+    positive, negative = ("left", "right") if plane.is_sagittal else ("up", "down")
+    distance = f"{abs(offset_mm):.0f} mm {positive if offset_mm > 0 else negative}"
+    caption = "nearest" if number == REVIEW_CROP.num_slices // 2 else distance
+    edges = ("A", "P") if plane.is_sagittal else ("R", "L")
+    return Picture(encode_png(image, (side, side), pitch_mm=pitch), side, side, caption, edges, marks)
+
+
+def _note(finding: Finding, located: NDArray[np.float32], annotated: NDArray[np.float32]) -> str:
+    """Says which point the pictures are cut around."""
+    if not np.isfinite(located).all():
+        return "around the annotated point" if np.isfinite(annotated).all() else "around the level's point"
+    if finding.condition.family is Family.SUBARTICULAR:
+        # No localizer points at these: their crops are cut around the level's point.
+        return "around the localizer's point of the level"
+    distance = float(np.linalg.norm(annotated - located))
+    apart = f", {distance:.1f} mm from the annotated one" if np.isfinite(distance) else ""
+    return f"around the localizer's point{apart}"

@@ -1,0 +1,63 @@
+"""Writes the labels to look at as one self-contained HTML page, with their pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lumbar_tf import __version__
+from lumbar_tf.ensemble.label_noise import Doubt
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.labels import Condition, finding_index
+from lumbar_tf.reporting.finding_crops import FindingKey
+from lumbar_tf.reporting.montage import MontageRow
+from lumbar_tf.reporting.page_templates import data_uri, page_templates
+
+PAGE_NAME = "worklist.html"
+
+
+def finding_key(doubt: Doubt) -> FindingKey:
+    """Returns what `finding_crops` calls a doubt's finding."""
+    return doubt.study_id, finding_index(doubt.finding.condition, doubt.finding.level)
+
+
+def write_worklist_page(
+    path: Path, doubts: Sequence[Doubt], views: Mapping[FindingKey, Sequence[MontageRow]], *, num_labels: int
+) -> None:
+    """Writes the page, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        doubts: in order of rank.
+        views: pictures by finding; a finding without any is shown without.
+        num_labels: labels that a member answers, of which the doubts are the first.
+    """
+    stream = (
+        page_templates()
+        .get_template("worklist.html")
+        .generate(
+            version=__version__,
+            num_labels=num_labels,
+            doubts=[(each, views.get(finding_key(each), ())) for each in doubts],
+            conditions=_counts(doubts),
+            condition_title=condition_title,
+            data_uri=data_uri,
+        )
+    )
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(stream)
+
+
+def condition_title(condition: Condition) -> str:
+    """Returns `Left subarticular stenosis`.
+
+    >>> condition_title(Condition.LEFT_SUBARTICULAR_STENOSIS)
+    'Left subarticular stenosis'
+    """
+    return condition.value.replace("_", " ").capitalize()
+
+
+def _counts(doubts: Sequence[Doubt]) -> list[tuple[str, int]]:
+    """How many of the doubts each condition has."""
+    return [
+        (condition_title(condition), sum(each.finding.condition is condition for each in doubts))
+        for condition in Condition
+    ]

@@ -1,0 +1,64 @@
+"""The options of `python -m lumbar_tf.train`, before any work starts."""
+
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.cli import UsageError
+from lumbar_tf.labels import Plane
+from lumbar_tf.runners import JobShare, Runner, run_jobs
+from lumbar_tf.train import TrainOptions, _job_share, _threads, resolve_config
+
+
+def _options(**changes: object) -> TrainOptions:
+    return TrainOptions.model_validate({"plane": "sagittal_t2", **changes})
+
+
+@pytest.mark.parametrize(
+    "flags", [{"ray_address": "auto"}, {"gpus_per_job": 1}, {"cpus_per_job": 4}], ids=lambda each: str(each)
+)
+def test_shares_of_a_cluster_need_ray(flags: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="--runner=ray"):
+        _job_share(_options(**flags))
+    assert _job_share(_options(**flags, runner="ray")) is not None
+
+
+def test_a_rays_job_has_the_share_that_was_asked_for() -> None:
+    options = _options(runner="ray", gpus_per_job="0.5", cpus_per_job="3")
+    assert _job_share(options) == JobShare(num_cpus=3, num_gpus=0.5)
+    assert _threads(options) == 3
+    assert _job_share(_options()) is None
+    assert _threads(_options()) is None
+
+
+@pytest.mark.parametrize("gpus", [-1, 1.5])
+def test_a_share_that_no_machine_can_give_is_refused(gpus: float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        JobShare(num_gpus=gpus)
+
+
+def test_a_share_without_ray_is_a_fault_of_the_call() -> None:
+    with pytest.raises(ValueError, match="ray runner"):
+        list(run_jobs(str, [1], runner=Runner.LOCAL, share=JobShare()))
+
+
+def test_other_machines_need_absolute_paths_of_weights() -> None:
+    with pytest.raises(UsageError, match="absolute"):
+        _job_share(_options(runner="ray", weights="mobilenet_v2:a.weights.h5"))
+    assert _job_share(_options(runner="ray", weights="mobilenet_v2:/a.weights.h5")) == JobShare()
+
+
+def test_flags_reach_the_configuration() -> None:
+    path = Path(__file__).resolve().parents[1] / "configs" / "sagittal_t2.yaml"
+    options = _options(
+        config=path,
+        backbone="mobilenet_v2",
+        set=("grader.training.early_stopping={patience: 3}", "grader.training.jit_compile=true"),
+    )
+    config = resolve_config(options)
+    assert config.plane is Plane.SAGITTAL_T2
+    assert config.grader.backbones == ("mobilenet_v2",)
+    stopping = config.grader.training.early_stopping
+    assert stopping is not None and (stopping.patience, stopping.metric) == (3, "loss")
+    assert config.grader.training.jit_compile
+    assert config.localizer is not None and config.localizer.training.early_stopping is None

@@ -1,0 +1,142 @@
+"""A training grid on a Ray cluster that loses a machine."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumbar_tf.data.build import BuildTask, build_records
+from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
+from lumbar_tf.records.manifest import BuildOptions
+from lumbar_tf.train import TrainOptions, train
+from tests.test_ray_tasks import children, kill_machine
+
+pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIG = """
+plane: sagittal_t2
+localizer:
+  backbone: csp_darknet_narrow
+  side_px: 32
+  supersample: 1
+  num_slices: 1
+  decoder_channels: 8
+  training: &training
+    {epochs: 3, batch_studies: 2, learning_rate: 0.001, validate_every: 0, board_pictures: false}
+grader:
+  backbones: [csp_darknet_narrow]
+  targets: [canal]
+  crop: {side_mm: 45, side_px: 16, num_slices: 1}
+  training: *training
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without CPUs and two machines with one each."""
+    from ray.cluster_utils import Cluster
+
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "include_dashboard": False,
+                "_system_config": {**checks, "health_check_failure_threshold": 3},
+            },
+        )
+        try:
+            cluster.add_node(num_cpus=1)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@contextlib.contextmanager
+def _killed(node: Any, is_time: Callable[[], bool]) -> Iterator[threading.Event]:
+    """Kills a machine as soon as it is time."""
+    killed, is_over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not (is_over.is_set() or killed.is_set()):
+            if is_time():
+                kill_machine(node)
+                killed.set()
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def _holds(node: Any, folder: Path) -> bool:
+    """Whether one of a machine's processes has a file open below a folder: it trains there."""
+    for process in children(node.all_processes["raylet"][0].process.pid):
+        with contextlib.suppress(OSError):
+            for each in Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(each.readlink()).startswith(f"{folder}/"):
+                        return True
+    return False
+
+
+def _losses(runs: Path) -> dict[str, list[tuple[float, float]]]:
+    return {
+        str(path.parent.relative_to(runs)): [
+            (row["epoch"], row["loss"]) for row in json.loads(path.read_text())
+        ]
+        for path in sorted(runs.glob("*/*/fold*/history.json"))
+    }
+
+
+@pytest.mark.slow
+def test_a_grid_that_loses_a_machine_is_finished(cluster: Any, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "cohort", CohortOptions(num_studies=4, seed=3))
+    build_records(
+        BuildTask(
+            sources=[tmp_path / "cohort"],
+            out=tmp_path / "tfrecords",
+            options=BuildOptions(studies_per_shard=4, num_folds=2, fold_seed=0),
+        )
+    )
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG)
+    doomed = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    runs = tmp_path / "runs"
+    options = TrainOptions.model_validate(
+        {
+            "plane": "sagittal_t2",
+            "config": config,
+            "records": tmp_path / "tfrecords",
+            "runs": runs,
+            "runner": "ray",
+            "ray_address": cluster.address,
+        }
+    )
+    with _killed(doomed, lambda: _holds(doomed, runs)) as killed:
+        train(options)
+    assert killed.is_set(), "the machine must have died in the middle of a job"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    # Two networks and two folds, each epoch once, whoever trained it.
+    losses = _losses(runs)
+    assert len(losses) == 4
+    assert all([epoch for epoch, _ in rows] == [1.0, 2.0, 3.0] for rows in losses.values())
+    for member, table in (("localizer", "error.json"), ("csp_darknet_narrow", "oof.csv")):
+        folder = runs / "sagittal_t2" / member
+        assert (folder / table).is_file()
+        record = json.loads((folder / "run.json").read_text())
+        assert record["is_complete"] and set(record["folds"]) == {"0", "1"}
