@@ -254,8 +254,8 @@ def make_grader_eval_dataset(
     """Batches of plain crops at the given (predicted) landmarks.
 
     Returns:
-        Dataset of (inputs, labels, study_id), in an order that depends on the files alone; the last batch
-        may be smaller.
+        Dataset of (inputs, labels, study_id), in an order that depends on the files alone; the last
+        batch may be smaller.
     """
     rows = tf.constant(layout.rows)
 
@@ -305,8 +305,8 @@ def make_localizer_eval_dataset(
     """Batches of plain fields.
 
     Returns:
-        Dataset of (inputs, points, study_id), in an order that depends on the files alone; the last batch
-        may be smaller.
+        Dataset of (inputs, points, study_id), in an order that depends on the files alone; the last
+        batch may be smaller.
     """
     spec = field_spec(config)
 
