@@ -209,6 +209,18 @@ class LocalizerConfig(_Config):
     training: TrainingConfig
 
 
+class LabelNoiseConfig(_Config):
+    """Which labels training leaves out: those that the members of a run before this one disagree with.
+
+    Attributes:
+        threshold: of 1 - p(label), p being the mean out-of-fold probability; as much or more is left out.
+        oof: pattern of that run's out-of-fold tables, such as `before/*/*/oof.csv`.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    oof: str
+
+
 class GraderConfig(_Config):
     """The networks that grade crops.
 
@@ -228,6 +240,7 @@ class GraderConfig(_Config):
             the weights 1, 2, 4; 0 fits everything with the weights from the start.
         init_from: a run whose members' weights these start from, or a file of weights; see
             `lumbar_tf.ensemble.warm_start`.
+        label_noise: None trains on all labels; see `docs/training.md` for what dropping them cannot promise.
         training: how they are fitted.
     """
 
@@ -242,6 +255,7 @@ class GraderConfig(_Config):
     loss: Literal["weighted", "metric", "ordinal"] = "weighted"
     two_step_epochs: Annotated[int, Field(ge=0)] = 0
     init_from: str | None = None
+    label_noise: LabelNoiseConfig | None = None
     training: TrainingConfig
 
 

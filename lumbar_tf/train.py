@@ -31,6 +31,10 @@ class TrainOptions(CommandOptions):
         --runs          Where runs go (runs).
         --weights       Where backbones start: NAME:FILE or NAME:imagenet (downloads), with commas; one that
                         is not named starts from nothing. Holds for localizer and graders.
+        --init-from     A run whose members' weights these start from, fold by fold, or a file of weights.
+        --drop-noisy    Leaves out training labels that --noise-oof disagrees with by as much or more, such
+                        as 0.8 (off). Never in the held-out fold.
+        --noise-oof     A pattern of the out-of-fold tables of a run before this one, in another folder.
         --strategy      auto, mirrored or tpu (untested): the devices of one job.
         --workers       Jobs side by side (1); with more than one, and with ray, each network and fold is a
                         job of its own, else each network. Local ones share this machine's cores.
@@ -54,6 +58,9 @@ class TrainOptions(CommandOptions):
     folds: Path | None = None
     runs: Path = Path("runs")
     weights: CommaList = ()
+    init_from: str | None = None
+    drop_noisy: float | None = None
+    noise_oof: str | None = None
     strategy: Literal["auto", "mirrored", "tpu"] = "auto"
     workers: PositiveInt = 1
     runner: Runner = Runner.LOCAL
@@ -79,6 +86,15 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
         overrides.append(f"grader.training.weights.{name}={value}")
         if options.plane.is_sagittal:
             overrides.append(f"localizer.training.weights.{name}={value}")
+    if options.init_from is not None:
+        overrides.append(f"grader.init_from={options.init_from}")
+        if options.plane.is_sagittal:
+            overrides.append(f"localizer.init_from={options.init_from}")
+    if (options.drop_noisy is None) != (options.noise_oof is None):
+        raise UsageError("--drop-noisy and --noise-oof need each other.")
+    if options.drop_noisy is not None:
+        overrides.append(f"grader.label_noise.threshold={options.drop_noisy}")
+        overrides.append(f"grader.label_noise.oof={options.noise_oof}")
     path = options.config or default_config_path(options.plane)
     config = load_plane_config(path, overrides=overrides)
     known = {*config.grader.backbones, *([config.localizer.backbone] if config.localizer else [])}

@@ -23,7 +23,7 @@ from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
 from lumbar_tf.records.damage import Damage, DamageFound
 from lumbar_tf.records.example import parse_features
-from lumbar_tf.records.scanning import scan_records
+from lumbar_tf.records.framing import DamagedRecord, scan_records
 from lumbar_tf.records.verification import SHARD_SUFFIX, list_files, sort_found
 from lumbar_tf.runners import run_jobs
 
@@ -140,8 +140,8 @@ def _search_file(path: Path, search: PhraseSearch) -> Iterator[_Hit]:
 
 def _search_records(file: BinaryIO, search: PhraseSearch) -> Iterator[_Hit]:
     is_sound = True
-    for framed in scan_records(file, sha256()):
-        if framed.data is None:
+    for framed in scan_records(file):
+        if isinstance(framed, DamagedRecord):
             is_sound = False
             continue
         try:

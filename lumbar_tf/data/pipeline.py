@@ -25,6 +25,7 @@ from lumbar_tf.data.crops import (
     select_slices,
 )
 from lumbar_tf.data.fields import Field, FieldSpec, cut_field, select_stack
+from lumbar_tf.data.label_mask import mask_labels
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.records.parsing import read_dataset
 
@@ -261,6 +262,7 @@ def make_grader_train_dataset(
     jitter_mm: Sequence[float],
     seed: int,
     start_epoch: int = 0,
+    hidden: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> tf.data.Dataset:
     """Batches of augmented crops of whole studies.
 
@@ -273,6 +275,7 @@ def make_grader_train_dataset(
         jitter_mm: standard deviation of the landmark jitter along x, y, z (LPS).
         seed: of order and augmentation.
         start_epoch: the first epoch that is wanted; its batches are those of a run from epoch 0 on.
+        hidden: labels that training does not see, bool [25] by study; see `mask_labels`.
 
     Returns:
         Dataset of (inputs, targets): inputs as `grader_inputs` with a leading study axis, targets float32
@@ -302,7 +305,8 @@ def make_grader_train_dataset(
         # A batch mixes by its first study's number: that depends on the place in the run alone, too.
         return mix_studies(inputs, targets, numbers[0], training.augmentation, layout=layout)
 
-    dataset = _records(source).map(_attach_points(points)).map(_prefer_annotated)
+    dataset = _records(source).map(mask_labels(hidden or {}))
+    dataset = dataset.map(_attach_points(points)).map(_prefer_annotated)
     dataset = dataset.map(
         lambda record: _keep_for_crops(record, layout, crop, slack=_SLACK_SLICES),
         num_parallel_calls=tf.data.AUTOTUNE,

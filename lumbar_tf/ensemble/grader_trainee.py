@@ -5,17 +5,19 @@ import json
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lumbar_tf.data.anchors import CropLayout, complete_points
 from lumbar_tf.data.landmarks import Points, read_landmarks
 from lumbar_tf.data.pipeline import RecordSource, make_grader_eval_dataset, make_grader_train_dataset
+from lumbar_tf.ensemble.dropped_labels import read_noisy_labels
 from lumbar_tf.ensemble.grading_judge import GradingJudge
 from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.ensemble.runs import ERROR_NAME, LOCALIZER, OOF_NAME, PlaneRun, landmark_tables
-from lumbar_tf.ensemble.trainee import Trainee
+from lumbar_tf.ensemble.trainee import FirstStep, Trainee
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Plane
-from lumbar_tf.models.grader import build_grader, log_probabilities
+from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
 
 #: The jitter where no localizer was measured (no point is annotated), mm.
@@ -33,6 +35,8 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
     points, jitter_mm = predicted_landmarks(run), landmark_jitter(run)
     loss = build_loss(config.loss, layout.rows)
 
+    hidden = _noisy_labels(run)
+
     def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
         return make_grader_train_dataset(
             source,
@@ -43,11 +47,21 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
             jitter_mm=jitter_mm,
             seed=seed,
             start_epoch=start_epoch,
+            # Of training studies alone: nothing else is in the source.
+            hidden={study: hidden[study] for study in source.study_ids if study in hidden},
         )
 
+    def build() -> keras.Model:
+        return build_grader(backbone, config, layout, weights=training.weights_of(backbone))
+
+    first_step = None
+    if config.two_step_epochs:
+        first_step = FirstStep(build, training, build_loss(config.loss, layout.rows, is_weighted=False))
     return Trainee(
-        build=lambda: build_grader(backbone, config, layout, weights=training.weights_of(backbone)),
-        training=training,
+        build=build if first_step is None else lambda: freeze_features(build()),
+        training=training
+        if first_step is None
+        else training.model_copy(update={"epochs": config.two_step_epochs}),
         loss=loss,
         make_train=make_train,
         make_evaluation=lambda source: make_grader_eval_dataset(
@@ -56,7 +70,19 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
         judge=GradingJudge(layout.rows, loss, draws=training.board_pictures),
         check=lambda source: None,
         write_table=lambda model, dataset, fold: _write_oof(run, backbone, layout, model, dataset, fold),
+        first_step=first_step,
     )
+
+
+def _noisy_labels(run: PlaneRun) -> dict[str, NDArray[np.bool_]]:
+    """Returns the labels that training leaves out, bool [25] by study."""
+    noise = run.config.grader.label_noise
+    if noise is None:
+        return {}
+    labels = read_noisy_labels(
+        noise.oof, records=run.records, runs=run.runs, folds=run.folds, threshold=noise.threshold
+    )
+    return dict(labels)
 
 
 def predicted_landmarks(run: PlaneRun) -> dict[str, Points]:

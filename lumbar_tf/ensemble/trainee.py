@@ -22,6 +22,21 @@ class MakeTrain(Protocol):
 
 
 @dataclass(frozen=True)
+class FirstStep:
+    """What a network learns before what it is wanted for: features, which its second step keeps.
+
+    Attributes:
+        build: makes the network with fresh weights, all of them free.
+        training: how it is fitted.
+        loss: without class weights.
+    """
+
+    build: Callable[[], keras.Model]
+    training: TrainingConfig
+    loss: keras.losses.Loss
+
+
+@dataclass(frozen=True)
 class Trainee:
     """A localizer or a grader of one plane.
 
@@ -35,6 +50,7 @@ class Trainee:
         check: raises ValueError where it cannot learn from studies.
         write_table: writes a held-out fold's answers, from the network, the fold's evaluation batches and
             its number.
+        first_step: what comes before, None for nothing.
     """
 
     build: Callable[[], keras.Model]
@@ -45,6 +61,7 @@ class Trainee:
     judge: Judge
     check: Callable[[RecordSource], None]
     write_table: Callable[[keras.Model, tf.data.Dataset, int], None]
+    first_step: FirstStep | None = None
 
 
 @dataclass(frozen=True)

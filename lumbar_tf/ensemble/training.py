@@ -18,8 +18,11 @@ from lumbar_tf.ensemble.run_record import write_member_record
 from lumbar_tf.ensemble.runs import LOCALIZER, PlaneRun
 from lumbar_tf.ensemble.trainee import FoldSources, Trainee, fold_sources
 from lumbar_tf.ensemble.warm_start import initial_weights
-from lumbar_tf.models.fitter import EpochReport, Fitter, FoldData
+from lumbar_tf.models.fitter import WEIGHTS_NAME, EpochReport, Fitter, FoldData
 from lumbar_tf.models.strategy import StrategyName, choose_precision, choose_strategy
+
+#: Of a fold's folder: where the first of two steps leaves what the second begins with.
+FIRST_STEP = "features"
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,20 @@ def _limit_threads(threads: int) -> None:
 def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
     run = job.run
     trainee = localizer_trainee(run) if job.member == LOCALIZER else grader_trainee(run, job.member)
-    fitter = Fitter(
-        trainee.build,
-        training=trainee.training,
-        loss=trainee.loss,
-        strategy=choose_strategy(job.strategy),
-    )
+    strategy, first = choose_strategy(job.strategy), trainee.first_step
+    fitter = Fitter(trainee.build, training=trainee.training, loss=trainee.loss, strategy=strategy)
+    first_fitter = None
+    if first is not None:
+        first_fitter = Fitter(first.build, training=first.training, loss=first.loss, strategy=strategy)
     for fold in folds:
-        seed = run.fold_seed(fold)
+        seed, directory = run.fold_seed(fold), run.fold_directory(job.member, fold)
         sources = fold_sources(run, fold, trainee.training, seed=seed)
         trainee.check(sources.train)
         data = replace(_fold_data(trainee, sources, seed), initial=initial_weights(run, job.member, fold))
-        fitter.fit(data, run.fold_directory(job.member, fold), seed=seed, report=_reporter(job, fold))
+        if first_fitter is not None:
+            first_fitter.fit(data, directory / FIRST_STEP, seed=seed, report=_reporter(job, fold))
+            data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
+        fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
         trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out), fold)
 
 

@@ -3,42 +3,36 @@
 A record is its length (8 bytes, little endian), that length's checksum (4), the data, and the data's
 checksum (4). A checksum is CRC-32C, "masked" as tensorflow/core/lib/hash/crc32c.h says. A test holds
 both directions against TensorFlow.
+
+A record's offset is always that of its first byte, where its length stands; its data begin `HEAD_BYTES`
+later.
 """
 
 import functools
 import hashlib
 import io
+import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import google_crc32c
 
+from lumbar_tf.records.damage import Damage
 from lumbar_tf.records.example import Piece, view_piece
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
-_HEAD_BYTES = _LENGTH.size + _CHECKSUM.size
 _MASK_DELTA = 0xA282EAD8  # crc32c.h, kMaskDelta
+_REST_BYTES = 1 << 20
+
+#: A record's length and that length's checksum: what stands before its data.
+HEAD_BYTES = _LENGTH.size + _CHECKSUM.size
 
 #: A study of 200 slices of 1,024 x 1,024 pixels is 400 MB; a length beyond this is damage.
 MAX_RECORD_BYTES = 4 << 30
-
-
-class DamagedRecordError(ValueError):
-    """A TFRecord file does not hold what it should.
-
-    Attributes:
-        path: the file.
-        index: the record, from 0.
-        offset: where in the file that record begins, bytes.
-    """
-
-    def __init__(self, path: Path, index: int, offset: int, message: str) -> None:
-        super().__init__(f"{path.name}, record {index} at byte {offset}: {message}.")
-        self.path = path
-        self.index = index
-        self.offset = offset
 
 
 def masked_crc32c(*pieces: Piece) -> int:
@@ -49,6 +43,10 @@ def masked_crc32c(*pieces: Piece) -> int:
     """
     checksum = functools.reduce(google_crc32c.extend, pieces, 0)
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _pack_checksum(*pieces: Piece) -> bytes:
+    return _CHECKSUM.pack(masked_crc32c(*pieces))
 
 
 class RecordWriter:
@@ -68,8 +66,8 @@ class RecordWriter:
     def write(self, *record: Piece) -> None:
         """Appends one record, given whole or in pieces."""
         length = _LENGTH.pack(sum(map(len, record)))
-        head = length + _CHECKSUM.pack(masked_crc32c(length))
-        for piece in (head, *record, _CHECKSUM.pack(masked_crc32c(*record))):
+        head = length + _pack_checksum(length)
+        for piece in (head, *record, _pack_checksum(*record)):
             self._write_all(piece)
             self._digest.update(view_piece(piece))
             self.size_bytes += len(piece)
@@ -87,27 +85,119 @@ class RecordWriter:
         return self._digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class FramedRecord:
+    """One sound record.
+
+    Attributes:
+        index: its number in the file, from 0.
+        offset: where it begins in the file, bytes.
+        data: what it holds, without length and checksums.
+    """
+
+    index: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class DamagedRecord:
+    """One record that is damaged or cannot be reached.
+
+    Attributes:
+        index: its number in the file, from 0.
+        offset: where it begins in the file, bytes.
+        damage: what is wrong.
+        message: the same for a person.
+    """
+
+    index: int
+    offset: int
+    damage: Damage
+    message: str
+
+
+class DamagedRecordError(ValueError):
+    """A TFRecord file does not hold what it should.
+
+    Attributes:
+        path: the file.
+        index: the record, from 0.
+        offset: where it begins in the file, bytes.
+    """
+
+    def __init__(self, path: Path, index: int, offset: int, message: str) -> None:
+        super().__init__(f"{path.name}, record {index} at byte {offset}: {message}.")
+        self.path = path
+        self.index = index
+        self.offset = offset
+
+
+class Digest(Protocol):
+    """What `hashlib.sha256()` returns."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes more bytes."""
+
+
 def read_records(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file, each checked.
+    """Yields the data of a TFRecord file's records, each checked.
 
     Raises:
-        DamagedRecordError: a checksum that does not fit, a length beyond `MAX_RECORD_BYTES`, or a file
-            that ends within a record.
+        DamagedRecordError: the first damage that `scan_records` finds.
     """
     with path.open("rb") as file:
-        index, offset = 0, 0
-        while head := file.read(_HEAD_BYTES):
-            if len(head) < _HEAD_BYTES:
-                raise DamagedRecordError(path, index, offset, "the file ends within the record's length")
-            (length,) = _LENGTH.unpack_from(head)
-            if _CHECKSUM.unpack_from(head, _LENGTH.size)[0] != masked_crc32c(head[: _LENGTH.size]):
-                raise DamagedRecordError(path, index, offset, "the checksum of its length does not fit")
-            if length > MAX_RECORD_BYTES:
-                raise DamagedRecordError(path, index, offset, f"{length} bytes are more than a study can be")
-            record, tail = file.read(length), file.read(_CHECKSUM.size)
-            if len(record) < length or len(tail) < _CHECKSUM.size:
-                raise DamagedRecordError(path, index, offset, "the file ends within the record")
-            if _CHECKSUM.unpack(tail)[0] != masked_crc32c(record):
-                raise DamagedRecordError(path, index, offset, "the checksum of its data does not fit")
-            yield record
-            index, offset = index + 1, offset + _HEAD_BYTES + length + _CHECKSUM.size
+        for record in scan_records(file):
+            if isinstance(record, DamagedRecord):
+                raise DamagedRecordError(path, record.index, record.offset, record.message)
+            yield record.data
+
+
+def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[FramedRecord | DamagedRecord]:
+    """Yields every record that can be reached, and what keeps the next one from being reached.
+
+    A record whose data are damaged is stepped over, because its length is sound.
+
+    Args:
+        file: open at its begin.
+        digest: gets every byte of the file in the same pass, also those that are no record.
+    """
+
+    def take(count: int) -> bytes:
+        data = file.read(count)
+        if digest is not None:
+            digest.update(data)
+        return data
+
+    size_bytes = os.fstat(file.fileno()).st_size
+    index, offset = 0, 0
+    while head := take(HEAD_BYTES):
+        fault = _head_fault(head, size_bytes - offset - HEAD_BYTES)
+        if fault is not None:
+            yield DamagedRecord(index, offset, *fault)
+            break
+        (length,) = _LENGTH.unpack_from(head)
+        data, checksum = take(length), take(_CHECKSUM.size)
+        if checksum == _pack_checksum(data):
+            yield FramedRecord(index, offset, data)
+        else:
+            message = "the checksum of the data does not fit"
+            yield DamagedRecord(index, offset, Damage.DATA_DAMAGED, message)
+        index, offset = index + 1, offset + HEAD_BYTES + length + _CHECKSUM.size
+    while digest is not None and take(_REST_BYTES):
+        pass
+
+
+def _head_fault(head: bytes, num_left: int) -> tuple[Damage, str] | None:
+    """What is wrong with a record's length, behind which `num_left` bytes follow in the file."""
+    if len(head) < HEAD_BYTES:
+        return Damage.CUT_IN_RECORD, "the file ends within the record's length"
+    if head[_LENGTH.size :] != _pack_checksum(head[: _LENGTH.size]):
+        return Damage.LENGTH_DAMAGED, "the checksum of the length does not fit; nothing after it can be read"
+    (length,) = _LENGTH.unpack_from(head)
+    if length > MAX_RECORD_BYTES:
+        return Damage.LENGTH_ABSURD, f"{length} bytes are more than a record can be"
+    # Told before reading: a length beyond the file's end must not take memory.
+    if length + _CHECKSUM.size > num_left:
+        return Damage.CUT_IN_RECORD, f"the file ends within the record ({length} bytes)"
+    return None

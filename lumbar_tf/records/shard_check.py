@@ -14,7 +14,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
 from lumbar_tf.records.damage import Damage, DamageFound
 from lumbar_tf.records.example import parse_features
-from lumbar_tf.records.scanning import FramedRecord, scan_records
+from lumbar_tf.records.framing import HEAD_BYTES, DamagedRecord, FramedRecord, scan_records
 from lumbar_tf.records.schema import SCHEMA_VERSION
 
 #: A damaged record stands where the manifest has a study, so that study is not missed a second time.
@@ -56,7 +56,7 @@ class StoredRecord:
         plane: its plane's name.
         file: its shard.
         index: its place in the shard, from 0.
-        offset: where its data begins in the shard, bytes.
+        offset: where it begins in the shard, bytes.
         size_bytes: of its data.
         sha256: of its data.
         labels: the grades of its findings; all planes of a study share them.
@@ -125,17 +125,20 @@ def _without_records(job: ShardCheckJob, damage: Damage, message: str, sha256: s
 def read_stored(folder: Path, record: StoredRecord) -> bytes:
     """Reads one record's data again."""
     with (folder / record.file).open("rb") as file:
-        file.seek(record.offset)
+        file.seek(record.offset + HEAD_BYTES)
         return file.read(record.size_bytes)
 
 
 def _check_framed(
-    job: ShardCheckJob, framed: FramedRecord, records: list[StoredRecord], found: list[DamageFound]
+    job: ShardCheckJob,
+    framed: FramedRecord | DamagedRecord,
+    records: list[StoredRecord],
+    found: list[DamageFound],
 ) -> None:
     """Adds what a record is to `records`, or what is wrong with it to `found`, or both."""
     expected = list(job.expected.num_slices) if job.expected else []
     by_place = expected[framed.index] if framed.index < len(expected) else ""
-    if framed.data is None:
+    if isinstance(framed, DamagedRecord):
         found.append(DamageFound(framed.damage, job.file, framed.message, by_place, framed.index))
         return
     try:

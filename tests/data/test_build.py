@@ -29,6 +29,18 @@ def _build(source: Path, out: Path, *others: Path, workers: int = 1, **task: obj
     return build_records(BuildTask(sources=[source, *others], out=out, **options), workers=workers)
 
 
+def _no_space(*_: object) -> None:
+    raise OSError("no space left")
+
+
+def _fail_to_build(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds all but the manifest, for which there is no space."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
+        with pytest.raises(OSError, match="no space"):
+            _build(source, out)
+
+
 def test_records_hold_what_the_folder_held(cohort: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     manifest = _build(cohort, tmp_path / "out")
@@ -131,10 +143,7 @@ def test_a_build_that_fails_is_resumed_to_the_same_bytes(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Tree
 ) -> None:
     _build(cohort, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
-        with pytest.raises(OSError, match="no space"):
-            _build(cohort, tmp_path / "out")
+    _fail_to_build(cohort, tmp_path / "out", monkeypatch)
     with pytest.raises(ValueError, match="did not finish"):
         read_manifest(tmp_path / "out")
     with pytest.raises(ValueError, match="unfinished ones; --resume"):
@@ -151,10 +160,7 @@ def test_what_a_killed_build_left_half_written_is_gone(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Tree, mode: BuildMode
 ) -> None:
     _build(cohort, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
-        with pytest.raises(OSError, match="no space"):
-            _build(cohort, tmp_path / "out")
+    _fail_to_build(cohort, tmp_path / "out", monkeypatch)
     # Blocks that are entered and not left, as SIGKILL has it.
     killed = [
         replace_atomically(tmp_path / "out" / name)
@@ -168,17 +174,10 @@ def test_what_a_killed_build_left_half_written_is_gone(
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
 
 
-def _no_space(*_: object) -> None:
-    raise OSError("no space left")
-
-
 def test_a_part_whose_files_changed_is_built_again(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Tree
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
-        with pytest.raises(OSError, match="no space"):
-            _build(cohort, tmp_path / "out")
+    _fail_to_build(cohort, tmp_path / "out", monkeypatch)
     (cohort / "train_images" / "10" / "1" / "2.dcm").unlink()
     # A shard that somebody cut is built again too.
     os.truncate(tmp_path / "out" / "sagittal_t2" / "part-00001.tfrecord", 100)
@@ -190,10 +189,7 @@ def test_a_part_whose_files_changed_is_built_again(
 def test_a_build_is_not_resumed_with_other_options_or_studies(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.data.build.write_manifest", _no_space)
-        with pytest.raises(OSError, match="no space"):
-            _build(cohort, tmp_path / "out")
+    _fail_to_build(cohort, tmp_path / "out", monkeypatch)
     other = OPTIONS.model_copy(update={"fold_seed": 1})
     with pytest.raises(ValueError, match="other studies, options"):
         _build(cohort, tmp_path / "out", options=other, mode=BuildMode.RESUME)

@@ -8,22 +8,17 @@ from lumbar_tf.data.coordinates import Coordinate, place_points, read_coordinate
 from lumbar_tf.imaging.reasons import RejectReason
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Condition, Level, Plane, finding_index
+from tests.data.made_tables import write_table
 
 HEADER = "study_id,series_id,instance_number,condition,level,x,y"
 
 
-def _table(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
-    path = tmp_path / "table.csv"
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
-
-
 def test_both_spellings_and_further_columns_are_read(tmp_path: Path) -> None:
-    path = _table(
-        tmp_path,
+    path = write_table(
+        tmp_path / "table.csv",
+        f"{HEADER},fix",
         "007,1,8,Spinal Canal Stenosis,L1/L2,322.8,227.9,x",
         "007,1,8.0,left_neural_foraminal_narrowing,l5_s1,1,2,",
-        header=f"{HEADER},fix",
     )
     points, rejects = read_coordinates(path)
     assert rejects == []
@@ -45,7 +40,8 @@ def test_both_spellings_and_further_columns_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_row_that_makes_no_sense_is_left_out_with_a_reason(tmp_path: Path, row: str) -> None:
-    points, rejects = read_coordinates(_table(tmp_path, row, "2,1,8,Spinal Canal Stenosis,L1/L2,1,2"))
+    path = write_table(tmp_path / "table.csv", HEADER, row, "2,1,8,Spinal Canal Stenosis,L1/L2,1,2")
+    points, rejects = read_coordinates(path)
     assert list(points) == ["2"]
     assert [(each.study_id, each.reason) for each in rejects] == [("1", RejectReason.BAD_TABLE_ROW)]
     assert rejects[0].message.startswith("line 2: ")
@@ -54,7 +50,7 @@ def test_a_row_that_makes_no_sense_is_left_out_with_a_reason(tmp_path: Path, row
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Missing: \['y'\]"):
-        read_coordinates(_table(tmp_path, header=HEADER.removesuffix(",y")))
+        read_coordinates(write_table(tmp_path / "table.csv", HEADER.removesuffix(",y")))
 
 
 def test_points_are_placed_in_patient_space(make_slice: Callable[..., Slice]) -> None:

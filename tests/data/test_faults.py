@@ -9,7 +9,9 @@ from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from tests.imaging.file_faults import FILE_FAULTS
-from tests.imaging.source_faults import GOOD_STUDY, SOURCE_FAULTS, SourceFault, write_export
+from tests.imaging.made_sources import GOOD_STUDY, write_export
+from tests.imaging.source_damage import SourceFault
+from tests.imaging.source_faults import SOURCE_FAULTS
 
 OPTIONS = BuildOptions(studies_per_shard=2, num_folds=1, fold_seed=0)
 

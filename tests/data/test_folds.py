@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar_tf.data.folds import make_folds, read_fold_table, read_folds, write_folds
-from lumbar_tf.records.manifest import BuildOptions, Manifest, StudyEntry
+from tests.data.made_manifests import make_manifest
 
 
 def _cohort(num_studies: int, seed: int, num_patients: int) -> tuple[list[str], list[str], np.ndarray]:
@@ -68,24 +68,10 @@ def test_bad_requests_are_refused() -> None:
         make_folds(studies, groups, labels[:3], num_folds=2, seed=0)
 
 
-def _manifest(groups: dict[str, str]) -> Manifest:
-    return Manifest(
-        schema_version="1.0.0",
-        packages={},
-        options=BuildOptions(studies_per_shard=1, num_folds=2, fold_seed=0),
-        planes={},
-        studies=tuple(
-            StudyEntry(study_id=study, patient_group=group, source_digest="", num_slices={})
-            for study, group in groups.items()
-        ),
-        rejects=(),
-    )
-
-
 def test_folds_round_trip(tmp_path: Path) -> None:
     write_folds(tmp_path / "folds.csv", {"10": 1, "2": 0, "unknown": 1})
     assert (tmp_path / "folds.csv").read_text() == "study_id,fold_id\n10,1\n2,0\nunknown,1\n"
-    assert read_folds(tmp_path / "folds.csv", _manifest({"10": "10", "2": "2"})) == {"10": 1, "2": 0}
+    assert read_folds(tmp_path / "folds.csv", make_manifest({"10": "10", "2": "2"})) == {"10": 1, "2": 0}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +87,7 @@ def test_folds_round_trip(tmp_path: Path) -> None:
 def test_folds_that_break_the_rules_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "folds.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_folds(tmp_path / "folds.csv", _manifest({"1": "1", "2": "1"}))
+        read_folds(tmp_path / "folds.csv", make_manifest({"1": "1", "2": "1"}))
 
 
 def test_a_fold_table_reads_back_as_written(tmp_path: Path) -> None:

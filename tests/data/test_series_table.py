@@ -10,19 +10,14 @@ from lumbar_tf.data.series_table import (
 )
 from lumbar_tf.imaging.reasons import RejectReason
 from lumbar_tf.labels import Plane
+from tests.data.made_tables import write_table
 
 HEADER = "study_id,series_id,series_description"
 
 
-def _table(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
-    path = tmp_path / "table.csv"
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
-
-
 def test_planes_are_read_by_study_in_either_spelling(tmp_path: Path) -> None:
     rows = ("01,1,Sagittal T2/STIR", "01,2,Axial T2", "2,1,sagittal_t1", "2,2,none", "2, 4 ,NONE")
-    planes, rejects = read_series_table(_table(tmp_path, *rows))
+    planes, rejects = read_series_table(write_table(tmp_path / "table.csv", HEADER, *rows))
     assert planes == {
         "01": {"1": Plane.SAGITTAL_T2, "2": Plane.AXIAL_T2},
         "2": {"1": Plane.SAGITTAL_T1, "2": None, "4": None},
@@ -44,7 +39,8 @@ def test_planes_are_read_by_study_in_either_spelling(tmp_path: Path) -> None:
     ],
 )
 def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, row: str, message: str) -> None:
-    planes, rejects = read_series_table(_table(tmp_path, "1,1,Axial T2", row, "4,1,Axial T2"))
+    path = write_table(tmp_path / "table.csv", HEADER, "1,1,Axial T2", row, "4,1,Axial T2")
+    planes, rejects = read_series_table(path)
     assert planes == {"1": {"1": Plane.AXIAL_T2}, "4": {"1": Plane.AXIAL_T2}}
     (reject,) = rejects
     assert (reject.reason, reject.file_name) == (RejectReason.BAD_TABLE_ROW, "table.csv")
@@ -53,7 +49,8 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, row: str, message
 
 
 def test_the_same_row_twice_is_no_contradiction(tmp_path: Path) -> None:
-    assert read_series_table(_table(tmp_path, "1,1,Axial T2", "1,1,axial_t2"))[1] == []
+    path = write_table(tmp_path / "table.csv", HEADER, "1,1,Axial T2", "1,1,axial_t2")
+    assert read_series_table(path)[1] == []
 
 
 def test_further_columns_and_a_byte_order_mark_are_no_matter(tmp_path: Path) -> None:

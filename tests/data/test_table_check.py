@@ -5,27 +5,13 @@ import pytest
 
 from lumbar_tf.data.record_labels import write_record_labels
 from lumbar_tf.data.table_check import check_folds, check_labels
-from lumbar_tf.records.manifest import BuildOptions, Manifest, StudyEntry
 from lumbar_tf.records.shard_check import StoredRecord
+from tests.data.made_manifests import make_manifest
 
 HEAD = "study_id,fold_id\n"
-#: Studies 1 and 3 are of one patient.
 GOOD = "1,0\n2,1\n3,0\n"
-
-
-def _manifest() -> Manifest:
-    groups = {"1": "1", "2": "2", "3": "1"}
-    return Manifest(
-        schema_version="2.0.0",
-        packages={},
-        options=BuildOptions(studies_per_shard=1, num_folds=2, fold_seed=0),
-        planes={},
-        studies=tuple(
-            StudyEntry(study_id=study, patient_group=group, source_digest="", num_slices={})
-            for study, group in groups.items()
-        ),
-        rejects=(),
-    )
+#: Studies 1 and 3 are of one patient.
+MANIFEST = make_manifest({"1": "1", "2": "2", "3": "1"})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +30,7 @@ def _manifest() -> Manifest:
 )
 def test_each_fault_of_the_table_is_named(tmp_path: Path, rows: str, expected: set[tuple[str, str]]) -> None:
     (tmp_path / "folds.csv").write_text(HEAD + rows)
-    found = check_folds(tmp_path, _manifest())
+    found = check_folds(tmp_path, MANIFEST)
     assert {(each.damage.value, each.study_id) for each in found} == expected
     assert {each.file for each in found} <= {"folds.csv"}
 
@@ -66,11 +52,11 @@ def test_labels_are_those_of_the_records(tmp_path: Path) -> None:
     records = [_record("1", 2), _record("2", -1), _record("3", 0)]
     sound = {"1": np.full(25, 2, np.int8), "3": np.zeros(25, np.int8)}
     write_record_labels(tmp_path, sound)
-    assert check_labels(tmp_path, _manifest(), records) == []
+    assert check_labels(tmp_path, MANIFEST, records) == []
     changed = np.full(25, 2, np.int8)
     changed[[3, 7]] = 1, -1
     write_record_labels(tmp_path, {**sound, "1": changed, "9": changed})
-    found = check_labels(tmp_path, _manifest(), records)
+    found = check_labels(tmp_path, MANIFEST, records)
     assert [(each.damage.value, each.study_id) for each in found] == [
         ("labels_foreign", "9"),
         ("labels_differ", "1"),
@@ -78,7 +64,7 @@ def test_labels_are_those_of_the_records(tmp_path: Path) -> None:
     assert found[1].message.startswith("2 labels")
     write_record_labels(tmp_path, {"1": sound["1"]})
     # Study 3 has labels in its records and none in the table.
-    assert [each.study_id for each in check_labels(tmp_path, _manifest(), records)] == ["3"]
+    assert [each.study_id for each in check_labels(tmp_path, MANIFEST, records)] == ["3"]
 
 
 def test_a_label_table_that_is_none_is_named(tmp_path: Path) -> None:

@@ -6,11 +6,7 @@ import pytest
 from lumbar_tf.data.tables import read_label_tables, read_labels, read_labels_tolerantly
 from lumbar_tf.imaging.reasons import RejectReason
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Severity
-
-
-def _write(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n")
-    return path
+from tests.data.made_tables import write_table
 
 
 def _snake_header() -> str:
@@ -19,7 +15,7 @@ def _snake_header() -> str:
 
 def test_reads_the_competitions_layout(tmp_path: Path) -> None:
     cells = ["Normal/Mild", "Moderate", "Severe", "", *["Moderate"] * 21]
-    ids, labels = read_labels(_write(tmp_path / "t.csv", _snake_header(), ",".join(["4003253", *cells])))
+    ids, labels = read_labels(write_table(tmp_path / "t.csv", _snake_header(), ",".join(["4003253", *cells])))
     assert ids == ["4003253"]
     assert labels.dtype == np.int8
     assert labels[0, :4].tolist() == [0, 1, 2, MISSING_LABEL]
@@ -29,8 +25,10 @@ def test_reads_the_competitions_layout(tmp_path: Path) -> None:
 def test_both_spellings_read_the_same(tmp_path: Path) -> None:
     titles = [f"{f.condition.value.replace('_', ' ').title()} {f.level.title}" for f in FINDINGS]
     assert "Left Neural Foraminal Narrowing L5/S1" in titles
-    snake = _write(tmp_path / "a.csv", _snake_header(), ",".join(["1", *["normal_mild", "severe"] * 12, ""]))
-    title = _write(
+    snake = write_table(
+        tmp_path / "a.csv", _snake_header(), ",".join(["1", *["normal_mild", "severe"] * 12, ""])
+    )
+    title = write_table(
         tmp_path / "b.csv",
         ",".join(["study_id", *titles]),
         ",".join(["1", *["Normal/Mild", "Severe"] * 12, ""]),
@@ -39,7 +37,9 @@ def test_both_spellings_read_the_same(tmp_path: Path) -> None:
 
 
 def test_columns_may_be_in_any_order_and_absent_ones_are_missing(tmp_path: Path) -> None:
-    table = _write(tmp_path / "t.csv", f"{FINDINGS[3].name},study_id,{FINDINGS[0].name}", "Severe,7,Moderate")
+    table = write_table(
+        tmp_path / "t.csv", f"{FINDINGS[3].name},study_id,{FINDINGS[0].name}", "Severe,7,Moderate"
+    )
     _, labels = read_labels(table)
     assert labels[0, [0, 3]].tolist() == [1, 2]
     assert (np.delete(labels[0], [0, 3]) == MISSING_LABEL).all()
@@ -60,14 +60,14 @@ def test_columns_may_be_in_any_order_and_absent_ones_are_missing(tmp_path: Path)
 )
 def test_faults_are_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        read_labels(_write(tmp_path / "faulty.csv", *lines))
+        read_labels(write_table(tmp_path / "faulty.csv", *lines))
     assert "faulty.csv" in str(caught.value)
 
 
 def test_the_tolerant_reader_keeps_what_is_sound(tmp_path: Path) -> None:
     header = f"study_id,{FINDINGS[0].name},{FINDINGS[1].name}"
     rows = ("1,Severe,Doe", "2,Moderate", "3,Moderate,Severe", "3,Severe,Severe", ",Severe,Severe", "4,,")
-    labels, rejects = read_labels_tolerantly(_write(tmp_path / "t.csv", header, *rows))
+    labels, rejects = read_labels_tolerantly(write_table(tmp_path / "t.csv", header, *rows))
     assert {study: row[:2].tolist() for study, row in labels.items()} == {
         "1": [Severity.SEVERE, MISSING_LABEL],
         "3": [Severity.MODERATE, Severity.SEVERE],
@@ -103,8 +103,8 @@ def test_a_faulty_header_is_fatal_to_both(tmp_path: Path) -> None:
 def test_several_tables_are_one_below_the_other_and_share_no_study(tmp_path: Path) -> None:
     header = f"study_id,{FINDINGS[0].name}"
     first, second = (
-        _write(tmp_path / "a.csv", header, "1,Severe"),
-        _write(tmp_path / "b.csv", header, "2,Moderate"),
+        write_table(tmp_path / "a.csv", header, "1,Severe"),
+        write_table(tmp_path / "b.csv", header, "2,Moderate"),
     )
     ids, labels = read_label_tables([first, second])
     assert ids == ["1", "2"]

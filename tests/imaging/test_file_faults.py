@@ -9,7 +9,8 @@ import pytest
 from lumbar_tf.imaging.files.frames import open_image
 from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.reasons import RefusedError
-from tests.imaging.file_faults import FILE_FAULTS, FileFault
+from tests.imaging.file_damage import FileFault
+from tests.imaging.file_faults import FILE_FAULTS
 from tests.imaging.made_files import make_file, make_pixels
 
 GOOD = make_file(make_pixels(24, 32))

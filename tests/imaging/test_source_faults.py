@@ -13,7 +13,9 @@ from lumbar_tf.data.series_table import absent_series
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.labels import Plane
-from tests.imaging import source_faults as faults
+from tests.imaging.made_sources import GOOD_STUDY, write_competition, write_export
+from tests.imaging.source_damage import SourceFault
+from tests.imaging.source_faults import SOURCE_FAULTS
 
 
 def _read(sources: tuple[Path, ...]) -> tuple[dict[str, Any], list[Reject]]:
@@ -29,22 +31,22 @@ def _read(sources: tuple[Path, ...]) -> tuple[dict[str, Any], list[Reject]]:
     return studies, rejects
 
 
-@pytest.mark.parametrize("write", [faults.write_export, faults.write_competition])
+@pytest.mark.parametrize("write", [write_export, write_competition])
 def test_the_sound_sources_have_no_fault(tmp_path: Path, write: Any) -> None:
     studies, rejects = _read((write(tmp_path / "data"),))
     assert rejects == []
-    assert set(studies[faults.GOOD_STUDY].planes) == set(Plane)
+    assert set(studies[GOOD_STUDY].planes) == set(Plane)
 
 
-@pytest.mark.parametrize("fault", faults.SOURCE_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_ends_in_its_reason_and_the_rest_goes_on(tmp_path: Path, fault: Any) -> None:
+@pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_ends_in_its_reason_and_the_rest_goes_on(tmp_path: Path, fault: SourceFault) -> None:
     with warnings.catch_warnings():
         # pydicom finds the values odd, as they should be.
         warnings.simplefilter("ignore")
         sources = fault.write(tmp_path)
     studies, rejects = _read(sources)
     assert fault.reason in {each.reason for each in rejects}
-    good = studies[faults.GOOD_STUDY]
+    good = studies[GOOD_STUDY]
     assert set(good.planes) == set(Plane)
     assert all(len(each) == 7 for each in good.planes.values())
     written = " ".join(f"{each.file_name} {each.message}" for each in rejects)
@@ -64,8 +66,8 @@ _COMPANIONS = {
 }
 
 
-@pytest.mark.parametrize("fault", faults.SOURCE_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_not_taken_for_another(tmp_path: Path, fault: Any) -> None:
+@pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_not_taken_for_another(tmp_path: Path, fault: SourceFault) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sources = fault.write(tmp_path)
@@ -74,7 +76,7 @@ def test_a_fault_is_not_taken_for_another(tmp_path: Path, fault: Any) -> None:
 
 
 def test_names_are_distinct_and_there_are_many() -> None:
-    names = Counter(each.name for each in faults.SOURCE_FAULTS)
+    names = Counter(each.name for each in SOURCE_FAULTS)
     assert max(names.values()) == 1
     assert len(names) >= 50
-    assert len({each.reason for each in faults.SOURCE_FAULTS}) >= 35
+    assert len({each.reason for each in SOURCE_FAULTS}) >= 35

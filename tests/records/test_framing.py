@@ -1,3 +1,6 @@
+import hashlib
+import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -6,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumbar_tf.files import file_sha256
-from lumbar_tf.records.framing import DamagedRecordError, RecordWriter, read_records
+from lumbar_tf.records.damage import Damage
+from lumbar_tf.records.framing import (
+    HEAD_BYTES,
+    DamagedRecord,
+    DamagedRecordError,
+    FramedRecord,
+    RecordWriter,
+    masked_crc32c,
+    read_records,
+    scan_records,
+)
 
 RECORDS = [b"first", b"", b"third" * 1000]
 
@@ -37,7 +50,7 @@ def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "fault"),
-    [(3, "checksum of its length"), (9, "checksum of its length"), (13, "checksum of its data")],
+    [(3, "checksum of the length"), (9, "checksum of the length"), (13, "checksum of the data")],
 )
 def test_a_flipped_bit_is_named(tmp_path: Path, place: int, fault: str) -> None:
     path = tmp_path / "a.tfrecord"
@@ -48,7 +61,43 @@ def test_a_flipped_bit_is_named(tmp_path: Path, place: int, fault: str) -> None:
     path.write_bytes(data)
     with pytest.raises(DamagedRecordError, match=fault) as caught:
         list(read_records(path))
-    assert (caught.value.index, caught.value.offset) == (2, second + 16)
+    assert (caught.value.path, caught.value.index, caught.value.offset) == (path, 2, second + 16)
+    assert str(caught.value).startswith(f"a.tfrecord, record 2 at byte {second + 16}: the checksum of ")
+
+
+@pytest.mark.parametrize(
+    ("length", "fault"), [(3 << 30, "ends within the record"), (1 << 60, "more than a record can be")]
+)
+def test_an_absurd_length_takes_no_memory(tmp_path: Path, length: int, fault: str) -> None:
+    path = tmp_path / "a.tfrecord"
+    head = struct.pack("<Q", length)
+    path.write_bytes(head + struct.pack("<I", masked_crc32c(head)) + bytes(100))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedRecordError, match=fault):
+            list(read_records(path))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 10 << 20
+
+
+def test_a_scan_steps_over_damaged_data_and_hashes_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    _write(path, RECORDS)
+    data = bytearray(path.read_bytes())
+    data[HEAD_BYTES] ^= 4
+    path.write_bytes(data + b"behind the last record")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        first, second, third, rest = scan_records(file, digest)
+    assert isinstance(first, DamagedRecord)
+    assert (first.index, first.offset, first.damage) == (0, 0, Damage.DATA_DAMAGED)
+    assert second == FramedRecord(1, 16 + 5, b"")
+    assert third == FramedRecord(2, 32 + 5, RECORDS[2])
+    assert isinstance(rest, DamagedRecord)
+    assert (rest.index, rest.offset, rest.damage) == (3, len(data), Damage.LENGTH_DAMAGED)
+    assert digest.hexdigest() == file_sha256(path)
 
 
 @given(st.data())

@@ -1,39 +1,17 @@
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.fileset import FileSet
 
 from lumbar_tf.imaging.reasons import RejectReason
 from lumbar_tf.imaging.sources.directory import find_absent_files
 from lumbar_tf.imaging.sources.listing import list_files
-
-Writer = Callable[..., Path]
+from tests.imaging.made_sources import write_disc
 
 
 @pytest.fixture
-def disc(tmp_path: Path, write_dicom: Writer) -> Path:
-    """Three images and their DICOMDIR, written by pydicom."""
-    fileset = FileSet()
-    for number in (1, 2, 3):
-        fileset.add(
-            write_dicom(
-                tmp_path / "in" / "1.2" / "1.2.3" / f"{number}.dcm",
-                np.zeros((2, 2), np.uint16),
-                InstanceNumber=number,
-                PatientID="p",
-                PatientName="Doe",
-                StudyDate="20240101",
-                StudyTime="120000",
-                StudyID="1",
-                SeriesNumber=1,
-                Modality="MR",
-            )
-        )
-    fileset.write(tmp_path / "disc")
-    return tmp_path / "disc"
+def disc(tmp_path: Path) -> Path:
+    return write_disc(tmp_path / "disc", files=tmp_path / "in")
 
 
 def _absent(disc: Path) -> list[tuple[str, RejectReason]]:
@@ -62,7 +40,7 @@ def test_upper_and_lower_case_are_one(disc: Path) -> None:
 def test_a_name_that_points_outside_is_absent(disc: Path) -> None:
     dataset = pydicom.dcmread(disc / "DICOMDIR")
     images = [each for each in dataset.DirectoryRecordSequence if "ReferencedFileID" in each]
-    images[0].ReferencedFileID = ["..", "in", "1.2", "1.2.3", "1.dcm"]
+    images[0].ReferencedFileID = ["..", "in", "1.dcm"]
     images[1].ReferencedFileID = "/etc/passwd"
     dataset.save_as(disc / "DICOMDIR")
     assert [reason for _, reason in _absent(disc)] == [RejectReason.LISTED_FILE_ABSENT] * 2
