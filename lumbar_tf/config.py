@@ -154,7 +154,8 @@ class TrainingConfig(_Config):
         early_stopping: None trains all epochs and uses the last one's weights.
         jit_compile: compile the step with XLA, on one device; the first step waits for it, and dropout draws
             other numbers.
-        board_pictures: show the crops of the first batch, and the confusions at each validation, in TensorBoard.
+        board_pictures: show the crops of the first batch, and the confusions at each validation, in
+            TensorBoard.
     """
 
     epochs: Count
@@ -186,8 +187,8 @@ class LocalizerConfig(_Config):
         backbone: encoder, a name in `lumbar_tf.models.backbones.BACKBONES`.
         side_mm: edge of the field that is searched, around the image centre.
         side_px: edge in pixels of what the network sees.
-        covers_image: the field is each study's whole image (its longest edge) instead of `side_mm`: no level is
-            cut off, and a wrong pixel spacing does not change what the network sees.
+        covers_image: the field is each study's whole image (its longest edge) instead of `side_mm`: no
+            level is cut off, and a wrong pixel spacing does not change what the network sees.
         supersample: the field is cut this much finer and averaged, against aliasing.
         num_slices: slices drawn evenly from the largest stack.
         decoder_channels: width of the decoder.
