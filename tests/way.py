@@ -23,7 +23,7 @@ _PLANE_OVERRIDES = (
     "grader.crop.side_px=32",
     "grader.training.epochs=8",
 )
-_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=6")
+_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=30")
 
 
 @dataclass(frozen=True)
