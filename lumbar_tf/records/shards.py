@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,21 @@ def part_index(file: str) -> int:
     return int(file.rpartition("part-")[2].partition(".")[0])
 
 
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard that is being written.
+
+    Attributes:
+        file: under its temporary name.
+        writer: writes records to it.
+        study_ids: the records' studies so far.
+    """
+
+    file: IO[bytes]
+    writer: RecordWriter
+    study_ids: list[str]
+
+
 class ShardSet:
     """The shards of one part, one a plane, made when a plane's first record comes."""
 
@@ -40,34 +56,35 @@ class ShardSet:
         self._folder = folder
         self._name = shard_name(index)
         self._stack = stack
-        self._files: dict[Plane, IO[bytes]] = {}
-        self._writers: dict[Plane, RecordWriter] = {}
-        self._study_ids: dict[Plane, list[str]] = {}
+        self._shards: dict[Plane, _OpenShard] = {}
 
     def write(self, study_id: str, records: Mapping[Plane, Sequence[Piece]]) -> None:
         """Appends a study's record, in pieces, to the shard of each plane that it has."""
         for plane, record in records.items():
-            if plane not in self._writers:
-                path = self._folder / plane.value / self._name
-                temporary = self._stack.enter_context(replace_atomically(path))
-                # Unbuffered: a record is written whole, and megabytes need no second copy.
-                file = self._stack.enter_context(temporary.open("wb", buffering=0))
-                self._files[plane], self._writers[plane] = file, RecordWriter(file)
-            self._writers[plane].write(*record)
-            release_cache(self._files[plane])
-            self._study_ids.setdefault(plane, []).append(study_id)
+            if plane not in self._shards:
+                self._shards[plane] = self._open(self._folder / plane.value / self._name)
+            shard = self._shards[plane]
+            shard.writer.write(*record)
+            shard.study_ids.append(study_id)
+            release_cache(shard.file)
+
+    def _open(self, path: Path) -> _OpenShard:
+        temporary = self._stack.enter_context(replace_atomically(path))
+        # Unbuffered: a record is written whole, and megabytes need no second copy.
+        file = self._stack.enter_context(temporary.open("wb", buffering=0))
+        return _OpenShard(file, RecordWriter(file), [])
 
     def describe(self) -> dict[str, Shard]:
         """Returns the manifest's entries of what was written, by the plane's name."""
         return {
             plane.value: Shard(
                 file=f"{plane.value}/{self._name}",
-                sha256=writer.sha256,
-                size_bytes=writer.size_bytes,
-                num_examples=writer.num_records,
-                study_ids=tuple(self._study_ids[plane]),
+                sha256=shard.writer.sha256,
+                size_bytes=shard.writer.size_bytes,
+                num_examples=shard.writer.num_records,
+                study_ids=tuple(shard.study_ids),
             )
-            for plane, writer in sorted(self._writers.items(), key=lambda item: item[0].value)
+            for plane, shard in sorted(self._shards.items(), key=lambda item: item[0].value)
         }
 
 
