@@ -32,12 +32,14 @@ class CropConfig(_Config):
         num_slices: slices around the landmark, odd; those that do not exist are masked.
         max_distance_mm: a landmark farther than this from the nearest slice plane has no crop
             (an axial series often leaves levels out).
+        mirror_right: the right side is turned to look left, so that a grader needs to learn one side only.
     """
 
     side_mm: Positive
     side_px: Annotated[int, Field(ge=16, le=512)]
     num_slices: Annotated[int, Field(ge=1, le=31)]
     max_distance_mm: Positive = 10.0
+    mirror_right: bool = True
 
     @model_validator(mode="after")
     def _slices_are_odd(self) -> "CropConfig":
@@ -228,6 +230,8 @@ class GraderConfig(_Config):
     Attributes:
         backbones: names in `lumbar_tf.models.backbones.BACKBONES`; each is one member.
         targets: which families of findings the plane grades.
+        auxiliary: families that it learns to grade, too, and is never asked for.
+        auxiliary_weight: of their terms in the loss, beside 1 for a target's.
         crop: what the network sees.
         jitter: training landmarks are moved by this many times the localizer's measured error.
         channels: of the backbone's input: 3 repeats the grey crop, 1 sums the first kernel of given weights.
@@ -247,6 +251,8 @@ class GraderConfig(_Config):
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)]
     targets: Annotated[tuple[Family, ...], Field(min_length=1)]
+    auxiliary: tuple[Family, ...] = ()
+    auxiliary_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
     crop: CropConfig
     jitter: Annotated[float, Field(ge=0, le=5)] = 1.0
     channels: Literal[1, 3] = 3
@@ -258,6 +264,16 @@ class GraderConfig(_Config):
     init_from: str | None = None
     label_noise: LabelNoiseConfig | None = None
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _a_family_is_asked_for_or_not(self) -> "GraderConfig":
+        both = [family.value for family in self.auxiliary if family in self.targets]
+        if both or len(set(self.auxiliary)) < len(self.auxiliary):
+            raise ValueError(
+                "auxiliary must name other families than targets, each once. "
+                f"Received: {[family.value for family in self.auxiliary]}."
+            )
+        return self
 
 
 class PlaneConfig(_Config):

@@ -58,7 +58,7 @@ def preview(options: PreviewOptions) -> None:
     previews = collect_previews(run, num_studies=options.num_studies)
     crop = config.grader.crop
     title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
-    draw_preview(options.out, previews, CropLayout(config.plane, config.grader.targets), title=title)
+    draw_preview(options.out, previews, CropLayout.of(config), title=title)
     print(f"{len(previews)} studies -> {options.out}")
 
 

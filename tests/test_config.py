@@ -35,6 +35,8 @@ def test_a_dumped_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ("grader.training.augmentation.blur_px=-1", "grader.training.augmentation.blur_px"),
         ("grader.training.augmentation.mixup_alpha=0", "grader.training.augmentation.mixup_alpha"),
         ("grader.training.augmentation={mixup: 0.6, cutmix: 0.6}", "must not exceed 1 together"),
+        ("grader.auxiliary=[canal]", "auxiliary must name other families"),
+        ("grader.auxiliary=[foraminal, foraminal]", "each once"),
         ("localizer=null", "localizer is required"),
         ("grader.training.epochs", "key=value"),
         ("seed.deeper=1", "seed"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from lumbar_tf.config import PlaneConfig
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, Side, finding_index
 
 _CANAL = [finding_index(Condition.SPINAL_CANAL_STENOSIS, level) for level in Level]
@@ -18,15 +19,27 @@ class CropLayout:
     Attributes:
         plane: the plane.
         targets: families that its graders answer.
+        auxiliary: families that they only train on.
     """
 
     plane: Plane
     targets: tuple[Family, ...]
+    auxiliary: tuple[Family, ...] = ()
+
+    @classmethod
+    def of(cls, config: PlaneConfig) -> "CropLayout":
+        """Returns the layout of a plane's graders."""
+        return cls(config.plane, config.grader.targets, config.grader.auxiliary)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """What the network says something of: targets, then auxiliary families."""
+        return self.targets + self.auxiliary
 
     @property
     def is_sided(self) -> bool:
         """Whether each level is looked at from both sides (else once)."""
-        return any(family is not Family.CANAL for family in self.targets)
+        return any(family is not Family.CANAL for family in self.families)
 
     @property
     def sides(self) -> tuple[Side | None, ...]:
@@ -36,8 +49,15 @@ class CropLayout:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """The findings answered, as rows of the 25, ascending."""
-        return tuple(row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.targets)
+        """The findings that the network says something of, as rows of the 25, ascending."""
+        return tuple(row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.families)
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """Places in `rows` of the targets' findings: those that are asked for."""
+        return tuple(
+            place for place, row in enumerate(self.rows) if FINDINGS[row].condition.family in self.targets
+        )
 
     @property
     def row_views(self) -> tuple[tuple[bool, ...], ...]:

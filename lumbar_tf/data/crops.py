@@ -298,14 +298,14 @@ def cut_crops(
         points: float32 [P, 3], LPS mm; NaN gives masked crops.
         config: size and number of slices.
         plane: tells the axes.
-        sides: for each point the side that is looked at. The right is mirrored to look left: in
-            axial crops the columns are turned, in sagittal ones the slice order.
+        sides: for each point the side that is looked at. The right is mirrored to look left, unless
+            `config` says otherwise: in axial crops the columns are turned, in sagittal ones the slice order.
         warp: augmentation, or `identity_warp()`. In a mirrored crop it acts after the mirroring.
 
     Returns:
         The crops, in the order of `points`.
     """
-    is_right = tf.constant([side is Side.RIGHT for side in sides])
+    is_right = tf.constant([config.mirror_right and side is Side.RIGHT for side in sides])
     reverse = is_right if plane.is_sagittal else tf.zeros_like(is_right)
     selection = select_slices(
         record,

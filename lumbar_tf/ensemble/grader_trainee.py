@@ -31,10 +31,10 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
         ValueError: its landmarks are not there; see `predicted_landmarks`.
     """
     config = run.config.grader
-    training, layout = config.training, CropLayout(run.config.plane, config.targets)
+    training, layout = config.training, CropLayout.of(run.config)
     points, jitter_mm = predicted_landmarks(run), landmark_jitter(run)
-    loss = build_loss(config.loss, layout.rows)
-
+    weights = dict.fromkeys(config.auxiliary, config.auxiliary_weight)
+    loss = build_loss(config.loss, layout.rows, family_weights=weights)
     hidden = _noisy_labels(run)
 
     def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
@@ -56,7 +56,8 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
 
     first_step = None
     if config.two_step_epochs:
-        first_step = FirstStep(build, training, build_loss(config.loss, layout.rows, is_weighted=False))
+        unweighted = build_loss(config.loss, layout.rows, is_weighted=False, family_weights=weights)
+        first_step = FirstStep(build, training, unweighted)
     return Trainee(
         build=build if first_step is None else lambda: freeze_features(build()),
         training=training
@@ -67,7 +68,7 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
         make_evaluation=lambda source: make_grader_eval_dataset(
             source, points, layout=layout, crop=config.crop, batch_studies=training.batch_studies
         ),
-        judge=GradingJudge(layout.rows, loss, draws=training.board_pictures),
+        judge=GradingJudge(layout, loss, draws=training.board_pictures),
         check=lambda source: None,
         write_table=lambda model, dataset, fold: _write_oof(run, backbone, layout, model, dataset, fold),
         first_step=first_step,

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.labels import FINDINGS, NUM_SEVERITIES, Family, Severity
 from lumbar_tf.models.losses import MetricLoss
 from lumbar_tf.models.verdict import Verdict
@@ -21,18 +22,20 @@ class GradingJudge:
     """Asks a grader about all studies at once, as the metric does.
 
     `loss` is the loss that it trains with, `weighted_log_loss` the competition's metric on the families
-    that it answers. Both take all studies as one batch: a mean over batches would weigh a rare grade by
+    that it is asked for. Both take all studies as one batch: a mean over batches would weigh a rare grade by
     the batch that it happens to be in.
     """
 
-    def __init__(self, rows: Sequence[int], loss: keras.losses.Loss, *, draws: bool) -> None:
+    def __init__(self, layout: CropLayout, loss: keras.losses.Loss, *, draws: bool) -> None:
         """Takes what the grader answers.
 
         Args:
-            rows: the findings, as rows of the 25.
+            layout: crops and answered rows.
             loss: that it trains with.
             draws: whether to draw the confusions.
         """
+        rows = [layout.rows[place] for place in layout.answered]
+        self._answered = layout.answered
         self._families = [FINDINGS[row].condition.family for row in rows]
         self._loss = loss
         self._metric = MetricLoss(rows, sharpness=_SHARPNESS)
@@ -47,8 +50,9 @@ class GradingJudge:
         logits = tf.concat([each for _, each in said], axis=0)
         numbers = {
             "loss": float(self._loss.call(targets, logits)),
-            "weighted_log_loss": float(self._metric.call(targets, logits)),
         }
+        targets, logits = (tf.gather(each, self._answered, axis=1) for each in (targets, logits))
+        numbers["weighted_log_loss"] = float(self._metric.call(targets, logits))
         if not self._draws:
             return Verdict(numbers)
         counts = confusions(targets.numpy(), logits.numpy(), self._families)

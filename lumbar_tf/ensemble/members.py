@@ -48,7 +48,7 @@ class PlaneNetworks:
     @property
     def layout(self) -> CropLayout:
         """The plane's crops."""
-        return CropLayout(self.config.plane, self.config.grader.targets)
+        return CropLayout.of(self.config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> 
     """
     # Serving computes in float32, whatever precision training used.
     keras.config.set_dtype_policy("float32")
-    layout = CropLayout(config.plane, config.grader.targets)
+    layout = CropLayout.of(config)
     localizer = None
     if config.localizer is not None:
         model = build_localizer(config.localizer, config.plane)

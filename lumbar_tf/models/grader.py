@@ -68,7 +68,7 @@ def _heads(pooled: Any, is_seen: Any, layout: CropLayout) -> Any:
     """Turns [study, level, side, d] into logits [study, rows, 3]."""
     heads = {
         family: keras.layers.Dense(NUM_SEVERITIES, name=f"{_HEAD_PREFIX}{family.value}", dtype="float32")
-        for family in layout.targets
+        for family in layout.families
     }
     answers = []
     for condition in Condition:
@@ -110,7 +110,7 @@ def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) ->
         layout: crops and answered rows.
 
     Returns:
-        Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane does not answer or
+        Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane is not asked for or
         whose crops hold no slice at all.
     """
     values = tf.nn.log_softmax(logits, axis=-1)
@@ -118,6 +118,6 @@ def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) ->
     is_seen = tf.reduce_any(holds_slice & tf.constant(layout.row_views), axis=-1)
     values = tf.where(is_seen[..., tf.newaxis], values, float("nan"))
     columns = [float("nan") * tf.ones_like(values[:, 0])] * NUM_FINDINGS
-    for place, row in enumerate(layout.rows):
-        columns[row] = values[:, place]
+    for place in layout.answered:
+        columns[layout.rows[place]] = values[:, place]
     return tf.stack(columns, axis=1)

@@ -5,7 +5,7 @@ A row's weight is y_k * w_k summed over its grades k, with the competition's wei
 a missing label weighs 0, so nothing is learnt from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -25,22 +25,31 @@ class WeightedSeverityLoss(keras.losses.Loss):
     """The competition's weighted log loss on logits, missing labels left out.
 
     For each family the cross-entropy of its rows is averaged with weights 1, 2, 4 for Normal/Mild,
-    Moderate, Severe, as in the metric's terms (a) to (c); the loss is the mean over families that
-    have a label in the batch. Over several replicas the averages are those of the whole batch.
+    Moderate, Severe, as in the metric's terms (a) to (c); the loss is the mean over families that have a
+    label in the batch, each with its own weight if one is given. Over several replicas the averages are
+    those of the whole batch.
     """
 
-    def __init__(self, rows: Sequence[int], *, is_weighted: bool = True) -> None:
+    def __init__(
+        self,
+        rows: Sequence[int],
+        *,
+        is_weighted: bool = True,
+        family_weights: Mapping[Family, float] | None = None,
+    ) -> None:
         """Takes what the network answers.
 
         Args:
             rows: the findings, as rows of the 25.
             is_weighted: False charges all grades alike.
+            family_weights: of families' terms in the mean; 1 where a family is not named.
         """
         super().__init__(name="weighted_severity")
         families = [FINDINGS[row].condition.family for row in rows]
         self._members = tf.constant(
             [[float(family is each) for family in families] for each in Family], tf.float32
         )
+        self._term_weights = [(family_weights or {}).get(each, 1.0) for each in Family]
         self._weights = tf.constant(_SEVERITY_WEIGHTS if is_weighted else (1.0,) * len(Severity), tf.float32)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
@@ -55,7 +64,7 @@ class WeightedSeverityLoss(keras.losses.Loss):
         """
         weights = tf.cast(y_true, tf.float32) * self._weights
         logs = tf.nn.log_softmax(tf.cast(y_pred, tf.float32))
-        return _mean_of_terms(*self._terms(weights, logs))
+        return _mean_of_terms(*self._terms(weights, logs), self._term_weights)
 
     def _terms(self, weights: tf.Tensor, logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns each term's summed weight x loss and summed weight, two arrays [term]."""
@@ -101,22 +110,30 @@ class MetricLoss(WeightedSeverityLoss):
     """
 
     def __init__(
-        self, rows: Sequence[int], *, is_weighted: bool = True, sharpness: float = _SHARPNESS
+        self,
+        rows: Sequence[int],
+        *,
+        is_weighted: bool = True,
+        family_weights: Mapping[Family, float] | None = None,
+        sharpness: float = _SHARPNESS,
     ) -> None:
         """Takes what the network answers.
 
         Args:
             rows: the findings, as rows of the 25.
             is_weighted: False charges all grades alike.
+            family_weights: of the terms; the any-severe term has the canal's.
             sharpness: n.
         """
-        super().__init__(rows, is_weighted=is_weighted)
+        super().__init__(rows, is_weighted=is_weighted, family_weights=family_weights)
         self._canal = [
             place
             for place, row in enumerate(rows)
             if FINDINGS[row].condition is Condition.SPINAL_CANAL_STENOSIS
         ]
         self._sharpness = sharpness
+        if self._canal:
+            self._term_weights.append((family_weights or {}).get(Family.CANAL, 1.0))
 
     def _terms(self, weights: tf.Tensor, logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         losses, sums = super()._terms(weights, logs)
@@ -147,13 +164,14 @@ def _log_sum(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(tf.stack([first, second]), axis=0)
 
 
-def _mean_of_terms(losses: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-    """Divides each term by its weight and averages those that have any, [term] to a scalar."""
+def _mean_of_terms(losses: tf.Tensor, sums: tf.Tensor, term_weights: Sequence[float]) -> tf.Tensor:
+    """Divides each term by its weights' sum and averages those that have any, [term] to a scalar."""
     # Keras leaves a scalar loss as it is and adds the replicas' gradients: with the whole batch's weights
     # below the line that is the gradient of the whole batch's loss.
     sums = total_over_replicas(sums)
-    num_present = tf.maximum(tf.reduce_sum(tf.cast(sums > 0, tf.float32)), 1.0)
-    return tf.reduce_sum(tf.math.divide_no_nan(losses, sums)) / num_present
+    shares = tf.where(sums > 0, tf.constant(term_weights, tf.float32), 0.0)
+    total = tf.reduce_sum(shares * tf.math.divide_no_nan(losses, sums))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(shares))
 
 
 #: By the name that a configuration gives.
@@ -164,12 +182,19 @@ LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
 }
 
 
-def build_loss(name: str, rows: Sequence[int], *, is_weighted: bool = True) -> keras.losses.Loss:
+def build_loss(
+    name: str,
+    rows: Sequence[int],
+    *,
+    is_weighted: bool = True,
+    family_weights: Mapping[Family, float] | None = None,
+) -> keras.losses.Loss:
     """Builds the loss that a grader's configuration names.
 
     Args:
         name: a key of `LOSSES`.
         rows: the findings that the network answers, as rows of the 25.
         is_weighted: False charges all grades alike, for the first of two steps.
+        family_weights: of families' terms in the mean; 1 where a family is not named.
     """
-    return LOSSES[name](rows, is_weighted=is_weighted)
+    return LOSSES[name](rows, is_weighted=is_weighted, family_weights=family_weights)

@@ -9,6 +9,7 @@ batch normalisation that learns is synchronised (`synchronise_batch_norm`).
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import keras
@@ -42,8 +43,14 @@ def choose_strategy(name: StrategyName) -> tf.distribute.Strategy:
             raise ValueError(f"--strategy=tpu needs a TPU; none was found ({error}).") from error
         return tf.distribute.TPUStrategy(resolver)
     if name is StrategyName.MIRRORED or len(gpus) > 1:
-        return tf.distribute.MirroredStrategy()
+        return _mirrored()
     return tf.distribute.get_strategy()
+
+
+@cache
+def _mirrored() -> tf.distribute.Strategy:
+    """One for the process: collective operations of a second one wait for the first one's for ever."""
+    return tf.distribute.MirroredStrategy()
 
 
 def choose_precision(setting: str) -> str:
@@ -75,9 +82,8 @@ def describe_device() -> str:
 def total_over_replicas(value: tf.Tensor) -> tf.Tensor:
     """Sums a value over the replicas that share a batch; without replicas it is the value.
 
-    A loss that divides by the sum of weights in the batch divides by this total, and multiplies by
-    `num_replicas()` where Keras divides its result by their number (`keras.losses.Loss` does, an own
-    `Model.compute_loss` does not). No gradient flows through the total.
+    Keras adds the replicas' gradients of a scalar loss: one that divides by the sum of weights in the batch
+    must divide by this total. No gradient flows through the total.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:

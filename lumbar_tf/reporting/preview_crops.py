@@ -97,7 +97,7 @@ def _take(run: PlaneRun, source: RecordSource, config: PlaneConfig, num_studies:
     dataset = make_grader_train_dataset(
         source,
         predicted_landmarks(run) if has_landmarks else {},
-        layout=CropLayout(config.plane, grader.targets),
+        layout=CropLayout.of(config),
         crop=grader.crop,
         training=grader.training,
         jitter_mm=landmark_jitter(replace(run, config=config)),

@@ -79,7 +79,7 @@ def train_dataset(records: Path, config: PlaneConfig) -> tf.data.Dataset:
     return make_grader_train_dataset(
         source,
         read_points(source),
-        layout=CropLayout(config.plane, config.grader.targets),
+        layout=CropLayout.of(config),
         crop=config.grader.crop,
         training=config.grader.training,
         jitter_mm=_JITTER_MM,
@@ -89,7 +89,7 @@ def train_dataset(records: Path, config: PlaneConfig) -> tf.data.Dataset:
 
 def compiled_grader(config: PlaneConfig, backbone: str) -> keras.Model:
     """The network with the step that training compiles."""
-    layout = CropLayout(config.plane, config.grader.targets)
+    layout = CropLayout.of(config)
     fitter = Fitter(
         lambda: build_grader(backbone, config.grader, layout),
         training=config.grader.training,
@@ -169,5 +169,5 @@ def measure_flow(records: Path, config: PlaneConfig, seconds: float) -> Flow:
     batches = sum(each.num_examples for each in shards) // training.batch_studies
     epoch = _medians(list(epoch_times(train_dataset(records, config), batches, seconds)))
     studies = batches * training.batch_studies
-    crops = len(CropLayout(config.plane, config.grader.targets).sides) * config.grader.crop.num_slices
+    crops = len(CropLayout.of(config).sides) * config.grader.crop.num_slices
     return Flow(studies / epoch.wall_s, studies / epoch.wall_s * crops, epoch.cpu_s / studies)

@@ -96,7 +96,7 @@ def _stack(record: dict[str, tf.Tensor]) -> np.ndarray:
 def _place(record: dict[str, tf.Tensor], config: PlaneConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns index and mask [P, S + 2] and the affine [P, S + 2, 2, 3], as `data.crops` has them."""
     plane, crop = config.plane, config.grader.crop
-    layout = CropLayout(plane, config.grader.targets)
+    layout = CropLayout.of(config)
     points = anchor_points(record["points"], layout)
     is_right = tf.constant([side is Side.RIGHT for side in layout.sides])
     slices = crop.num_slices + 2 * _SLACK_SLICES

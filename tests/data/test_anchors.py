@@ -20,6 +20,14 @@ def test_a_canal_alone_needs_one_crop_a_level() -> None:
     np.testing.assert_array_equal(CANAL.row_views, np.eye(5))
 
 
+def test_an_auxiliary_family_is_laid_out_and_not_answered() -> None:
+    layout = CropLayout(Plane.SAGITTAL_T1, (Family.CANAL,), (Family.FORAMINAL,))
+    assert layout.sides == (Side.LEFT, Side.RIGHT) * 5
+    assert layout.rows == CANAL_TOO.rows
+    assert [layout.rows[place] for place in layout.answered] == list(CANAL.rows)
+    assert CANAL_TOO.answered == tuple(range(15))
+
+
 @pytest.mark.parametrize("layout", [FORAMINA, AXIAL, CANAL_TOO])
 def test_every_row_is_shown_by_the_crops_of_its_own_level_and_side(layout: CropLayout) -> None:
     assert layout.sides == (Side.LEFT, Side.RIGHT) * 5

@@ -35,10 +35,12 @@ def _cut(
     plane: Plane,
     sides: tuple[Side | None, ...],
     warp: Warp | None = None,
+    *,
+    config: CropConfig = CONFIG,
 ) -> Crops:
     kept = keep_slices(record, tf.range(tf.shape(record["slices/group"])[0]))
     crops = cut_crops(
-        kept, tf.constant(points), config=CONFIG, plane=plane, sides=sides, warp=warp or identity_warp()
+        kept, tf.constant(points), config=config, plane=plane, sides=sides, warp=warp or identity_warp()
     )
     return Crops(*(each.numpy() for each in crops))
 
@@ -144,6 +146,17 @@ def test_a_mirrored_study_gives_the_same_crop_for_the_other_side(
     np.testing.assert_array_equal(first.mask, second.mask)
     np.testing.assert_allclose(first.offset_mm, second.offset_mm, atol=1e-4)
     assert np.abs(first.image[0] - first.image[1]).mean() > 0.05  # the two sides do not look alike
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_without_mirroring_both_sides_see_the_same_crop_of_one_point(
+    make_stack: Stacks, make_record: Records, plane: Plane
+) -> None:
+    record = make_record(plane, make_stack(plane, tilt=12.0))
+    config = CONFIG.model_copy(update={"mirror_right": False})
+    crops = _cut(record, [POINT, POINT], plane, (Side.LEFT, Side.RIGHT), config=config)
+    np.testing.assert_array_equal(crops.image[0], crops.image[1])
+    np.testing.assert_array_equal(crops.offset_mm[0], crops.offset_mm[1])
 
 
 def test_several_series_keep_their_own_intensity_range(make_stack: Stacks, make_record: Records) -> None:

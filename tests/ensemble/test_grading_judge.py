@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.ensemble.grading_judge import GradingJudge, confusion_picture, confusions
 from lumbar_tf.evaluation.metrics import competition_score
-from lumbar_tf.labels import FINDINGS, Family
+from lumbar_tf.labels import FINDINGS, Family, Plane
 from lumbar_tf.models.losses import WeightedSeverityLoss
 
 ROWS = range(25)
+ALL = CropLayout(Plane.AXIAL_T2, tuple(Family))
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_the_metric_is_the_competitions_over_all_studies_whatever_the_batches(
     labels, logits = answered
     probabilities = tf.nn.softmax(tf.cast(logits, tf.float64)).numpy()
     expected = competition_score(labels, probabilities).score
-    judge = GradingJudge(ROWS, WeightedSeverityLoss(ROWS), draws=True)
+    judge = GradingJudge(ALL, WeightedSeverityLoss(ROWS), draws=True)
     dataset = tf.data.Dataset.from_tensor_slices((logits, _targets(labels)))
     said = [judge(Echo(), dataset.batch(size)) for size in (40, 7)]
     for verdict in said:
@@ -45,6 +47,21 @@ def test_the_metric_is_the_competitions_over_all_studies_whatever_the_batches(
     picture = said[0].pictures["confusion"]
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
     assert len(np.unique(picture)) > 10
+
+
+def test_auxiliary_families_are_not_judged(answered: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, logits = answered
+    foramina = [row for row in ROWS if FINDINGS[row].condition.family is Family.FORAMINAL]
+    other = logits.copy()
+    other[:, foramina] = -other[:, foramina]
+    layout = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR), (Family.FORAMINAL,))
+    judge = GradingJudge(layout, WeightedSeverityLoss(ROWS), draws=False)
+    first, second = (
+        judge(Echo(), tf.data.Dataset.from_tensor_slices((each, _targets(labels))).batch(40)).numbers
+        for each in (logits, other)
+    )
+    assert first["weighted_log_loss"] == second["weighted_log_loss"]
+    assert first["loss"] != second["loss"]
 
 
 def test_confusions_count_every_label_once(answered: tuple[np.ndarray, np.ndarray]) -> None:

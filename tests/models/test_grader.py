@@ -321,6 +321,19 @@ def test_three_channel_weights_serve_a_one_channel_grader(tmp_path: Path) -> Non
     np.testing.assert_allclose(_answer(grey, _inputs(CANAL)), _answer(colour, _inputs(CANAL)), atol=1e-4)
 
 
+def test_an_auxiliary_head_learns_and_never_answers() -> None:
+    layout = CropLayout(Plane.AXIAL_T2, (Family.SUBARTICULAR,), (Family.CANAL,))
+    model, inputs = _build(layout, auxiliary=layout.auxiliary), _inputs(layout)
+    with tf.GradientTape() as tape:
+        logits = model(inputs, training=True)
+        loss = build_loss("weighted", layout.rows)(tf.one_hot(tf.ones(logits.shape[:2], tf.int32), 3), logits)
+    assert logits.shape == (2, 15, 3)
+    gradient = tape.gradient(loss, model.get_layer("head_canal").kernel.value)
+    assert np.abs(gradient).max() > 0
+    answered = np.isfinite(log_probabilities(logits, inputs["mask"], layout)).all(axis=(0, 2))
+    np.testing.assert_array_equal(np.flatnonzero(answered), range(15, 25))
+
+
 def test_answers_go_to_their_rows_and_unseen_ones_are_nan(axial: keras.Model) -> None:
     inputs = _inputs(AXIAL)
     inputs["mask"][0, 4:6] = False  # L3/L4, both sides

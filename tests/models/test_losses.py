@@ -89,6 +89,21 @@ def test_is_the_mean_over_families_of_scikit_learns_log_loss(
     assert float(loss) == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-4, abs=1e-6)
 
 
+def test_a_familys_term_counts_by_its_own_weight() -> None:
+    rows = list(range(25))
+    labels, logits = _table(rows, 3, 0.2)
+    terms = [_weighted(*each, WEIGHTS) for each in _by_family(rows, labels, logits)]
+    shares = {Family.CANAL: 1.0, Family.FORAMINAL: 0.25, Family.SUBARTICULAR: 0.5}
+    loss = WeightedSeverityLoss(rows, family_weights=shares)(_targets(labels), logits)
+    assert float(loss) == pytest.approx(np.average(terms, weights=list(shares.values())), rel=1e-4)
+    whole, part = (
+        MetricLoss(rows, family_weights=each)(_targets(labels), logits)
+        for each in (None, {Family.FORAMINAL: 1e-6, Family.SUBARTICULAR: 1e-6})
+    )
+    any_severe = 4 * float(whole) - sum(terms)
+    assert float(part) == pytest.approx((terms[0] + any_severe) / 2, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ROWS)
 @settings(max_examples=15)
 @given(**SEEDS)

@@ -1,0 +1,209 @@
+"""What does each part of the recipe bring? One grader, retrained without it, out of fold.
+
+    python -m lumbar_tf.train --plane=sagittal_t2 --config=configs/spider_t2.yaml --records=REC
+    python tests/benchmarks/ablation.py RECORDS --config=configs/spider_t2.yaml --landmarks=RUNS \\
+        --labels=A/train.csv,B/train.csv --out=OUT --seeds=2 [--weights=mobilenet_v2:FILE] [--variants=no_ema]
+
+Every variant of `VARIANTS` is the configuration with a few fields changed; the first backbone is trained on
+all folds with each seed, at the level points of the localizers in RUNS. What is scored are the out-of-fold
+answers after a calibration that is nested in the same folds (`ensemble.blend`, competition head): the
+weighted log loss, mean over the target families, and both AUCs. Differences to the unchanged configuration
+are paired: means over the seeds, on the same resamples of studies. What is done is passed over.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.config import PlaneConfig, load_plane_config
+from lumbar_tf.data.folds import FOLDS_NAME, read_folds
+from lumbar_tf.data.tables import read_label_tables
+from lumbar_tf.ensemble.blend import Blend, stack_tables
+from lumbar_tf.ensemble.oof import read_tables
+from lumbar_tf.ensemble.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
+from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.evaluation.bootstrap import bootstrap
+from lumbar_tf.evaluation.discrimination import auc
+from lumbar_tf.evaluation.metrics import StudyTerms, study_terms
+from lumbar_tf.labels import Family, Plane, Severity
+from lumbar_tf.records.manifest import read_manifest
+
+#: The configuration itself.
+BASE = "as_it_is"
+#: What each variant changes. A variant that the configuration already is (weights none) repeats it.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    BASE: (),
+    "no_localizer_error": ("grader.jitter=0",),
+    "no_mirroring": ("grader.crop.mirror_right=false",),
+    "mean_of_slices": ("grader.pooling=mean",),
+    "recurrent_slices": ("grader.pooling=recurrent",),
+    "one_slice": ("grader.crop.num_slices=1",),
+    "three_slices": ("grader.crop.num_slices=3",),
+    "mixup": ("grader.training.augmentation.mixup=0.5",),
+    "cutmix": ("grader.training.augmentation.cutmix=0.5",),
+    "no_ema": ("grader.training.ema_momentum=0",),
+    "weights_none": ("grader.training.weights={}", "grader.training.freeze_batch_norm=false"),
+    "crop_0.7": ("crop*0.7",),
+    "crop_1.4": ("crop*1.4",),
+    "pixels_1.4": ("pixels*1.4",),
+    "ordinal_loss": ("grader.loss=ordinal",),
+    "level_context": ("grader.level_context=true",),
+    "no_augmentation": (
+        "grader.training.augmentation="
+        "{rotation_deg: 0, zoom: 0, brightness: 0, contrast: 0, gamma: 0, noise: 0}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A variant's out-of-fold answers, one blend a seed."""
+
+    name: str
+    blends: tuple[Blend, ...]
+
+
+def variant_config(
+    path: Path, name: str, *, seed: int, weights: Sequence[str], overrides: Sequence[str]
+) -> PlaneConfig:
+    """The configuration with a variant's changes and its first backbone alone."""
+    given = [f"grader.training.weights.{each.replace(':', '=', 1)}" for each in weights]
+    base = load_plane_config(path, overrides=[*overrides, *given])
+    changes = [f"seed={seed}", f"grader.backbones=[{base.grader.backbones[0]}]"]
+    for change in VARIANTS[name]:
+        field, star, factor = change.partition("*")
+        if not star:
+            changes.append(change)
+        elif field == "crop":
+            changes.append(f"grader.crop.side_mm={base.grader.crop.side_mm * float(factor)}")
+        else:
+            changes.append(f"grader.crop.side_px={round(base.grader.crop.side_px * float(factor) / 16) * 16}")
+    return load_plane_config(path, overrides=[*overrides, *given, *changes])
+
+
+def train_variant(config: PlaneConfig, words: argparse.Namespace, runs: Path) -> Path:
+    """Trains what is missing, and returns the joined out-of-fold table."""
+    from lumbar_tf.ensemble.training import finish_member, grader_jobs, run_training_job, split_by_fold
+    from lumbar_tf.runners import run_jobs
+
+    for table in landmark_tables(words.landmarks, Plane):
+        _copy(table, runs / table.relative_to(words.landmarks))
+    for plane in Plane:
+        error = Path(plane.value) / LOCALIZER / ERROR_NAME
+        if (words.landmarks / error).is_file():
+            _copy(words.landmarks / error, runs / error)
+    run = open_run(config, records=words.records.absolute(), runs=runs.absolute())
+    threads = max((os.cpu_count() or 1) // words.workers, 1)
+    jobs = grader_jobs(run, run.fold_numbers, threads=threads, is_quiet=True)
+    for _ in run_jobs(
+        run_training_job, split_by_fold(jobs), workers=words.workers, name=lambda job: job.name
+    ):
+        pass
+    for job in jobs:
+        finish_member(job)
+    return run.member_directory(config.grader.backbones[0]) / OOF_NAME
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def _target_values(terms: StudyTerms, indices: NDArray[np.intp] | slice = slice(None)) -> float:
+    """The mean of the families' weighted log losses, the any-severe term left out."""
+    return float(np.nanmean(terms.values(indices)[1 : 1 + len(Family)]))
+
+
+def _answers(blend: Blend) -> NDArray[np.float64]:
+    return blend.nested.head(Head.COMPETITION)
+
+
+def _terms(blend: Blend, probabilities: NDArray[np.float64]) -> StudyTerms:
+    is_answered = np.isfinite(blend.members.probabilities[0]).all(axis=-1)
+    # Findings that the plane does not grade have a label and no member: they are not what is asked here.
+    families = is_answered.any(axis=0)
+    labels = np.where(families[np.newaxis], blend.labels, -1)
+    return study_terms(labels, np.where(np.isfinite(probabilities), probabilities, 1 / 3))
+
+
+def _aucs(blend: Blend) -> tuple[float, float]:
+    """AUC of severe and of not normal, over all findings that the plane grades."""
+    families = np.isfinite(blend.members.probabilities[0]).all(axis=-1).any(axis=0)
+    known = (blend.labels >= 0) & families[np.newaxis]
+    labels, probabilities = blend.labels[known], blend.nested.head(Head.PROBABILITY)[known]
+    severe = auc(labels == Severity.SEVERE, probabilities[:, Severity.SEVERE])
+    return severe, auc(labels != Severity.NORMAL_MILD, 1 - probabilities[:, Severity.NORMAL_MILD])
+
+
+def print_table(outcomes: Iterable[Outcome]) -> None:
+    """Prints one row a variant, differences beside the first."""
+    outcomes = list(outcomes)
+    base = [_terms(blend, _answers(blend)) for blend in outcomes[0].blends]
+    print(
+        "| variant | weighted log loss (seeds) | minus as_it_is | AUC severe | AUC not normal | as it comes |"
+    )
+    print("|---|---|---|---|---|---|")
+    for each in outcomes:
+        terms = [_terms(blend, _answers(blend)) for blend in each.blends]
+        raw = [_target_values(_terms(blend, blend.members.probabilities[0])) for blend in each.blends]
+
+        def difference(indices: NDArray[np.intp], terms: list[StudyTerms] = terms) -> NDArray[np.float64]:
+            means = [np.mean([_target_values(one, indices) for one in some]) for some in (terms, base)]
+            return np.array([means[0] - means[1]])
+
+        values = [_target_values(one) for one in terms]
+        aucs = np.mean([_aucs(blend) for blend in each.blends], axis=0)
+        (gap,) = bootstrap(difference, len(each.blends[0].study_ids))
+        words = "" if each is outcomes[0] else f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        seeds = ", ".join(f"{value:.3f}" for value in values)
+        print(
+            f"| {each.name} | {np.mean(values):.3f} ({seeds}) | {words} | "
+            f"{aucs[0]:.3f} | {aucs[1]:.3f} | {np.mean(raw):.3f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Trains and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--landmarks", type=Path, required=True)
+    parser.add_argument("--labels", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--weights", action="append", default=[])
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--workers", type=int, default=1)
+    words = parser.parse_args()
+    names = [BASE, *(name for name in words.variants.split(",") if name != BASE)]
+    study_ids, labels = read_label_tables([Path(each) for each in words.labels.split(",")])
+    folds = read_folds(words.records / FOLDS_NAME, read_manifest(words.records))
+    outcomes = []
+    for name in names:
+        blends = []
+        for seed in range(words.seeds):
+            config = variant_config(words.config, name, seed=seed, weights=words.weights, overrides=words.set)
+            table = train_variant(config, words, words.out / name / f"seed{seed}")
+            blends.append(stack_tables(read_tables([table]), study_ids, labels, folds=folds))
+            print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+        outcomes.append(Outcome(name, tuple(blends)))
+        print_table([outcomes[0], outcomes[-1]])
+    print_table(outcomes)
+
+
+if __name__ == "__main__":
+    main()
