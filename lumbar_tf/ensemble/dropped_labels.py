@@ -28,6 +28,12 @@ def read_noisy_labels(
     Raises:
         ValueError: no table, one below `runs`, one that is not out of fold, or a threshold out of range.
     """
+    paths = find_noise_tables(pattern, runs=runs)
+    return noisy_labels(read_tables(paths), read_record_labels(records), threshold, folds)
+
+
+def find_noise_tables(pattern: str, *, runs: Path) -> list[Path]:
+    """Returns the tables that a pattern matches, sorted; errors as `read_noisy_labels` has them."""
     paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
     if not paths:
         raise ValueError(f"A pattern of out-of-fold tables must match a file. Received: {pattern!r}.")
@@ -37,4 +43,4 @@ def read_noisy_labels(
             "Labels must be judged by the tables of a run before this one, in another folder. "
             f"Received: {own[0]}, below {runs}."
         )
-    return noisy_labels(read_tables(paths), read_record_labels(records), threshold, folds)
+    return paths

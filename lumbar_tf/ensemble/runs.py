@@ -1,7 +1,7 @@
 """The folder of a training run: what is where, and what it was made from.
 
 runs/<plane>/config.yaml                     the resolved configuration
-runs/<plane>/run.json                        digests of configuration, folds and records
+runs/<plane>/run.json                        digests of configuration, folds, records and tables of noise
 runs/<plane>/localizer/fold0/                weights, fold.json, history, checkpoint, landmarks.csv
 runs/<plane>/localizer/error.json            measured on the held-out folds
 runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
 from lumbar_tf.data.folds import FOLDS_NAME, read_folds
+from lumbar_tf.ensemble.dropped_labels import find_noise_tables
 from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.fitter import WEIGHTS_NAME
@@ -117,8 +118,8 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
         The run; its folder holds `config.yaml` and `run.json`.
 
     Raises:
-        ValueError: there are no records of the plane, or the folder holds a run made from another
-            configuration, other folds or other records.
+        ValueError: there are no records of the plane, the tables that labels are judged by are not there, or
+            the folder holds a run made from another configuration, other folds, records or tables.
     """
     manifest = read_manifest(records)
     if not manifest.planes.get(config.plane.value):
@@ -130,10 +131,13 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
 
 
 def _origin(run: PlaneRun, folds_path: Path) -> dict[str, object]:
+    noise = run.config.grader.label_noise
+    noise_tables = [] if noise is None else find_noise_tables(noise.oof, runs=run.runs)
     return {
         "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
         "folds_sha256": file_sha256(folds_path),
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
+        "noise_tables_sha256": [file_sha256(path) for path in noise_tables],
         "schema_version": run.manifest.schema_version,
         # Whoever starts from these weights must not be tested on what they have seen.
         "studies": sorted(run.folds),

@@ -1,12 +1,17 @@
-"""Synthetic out-of-fold predictions with known truth."""
+"""Synthetic out-of-fold predictions with known truth, and runs without a record."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lumbar_tf.config import PlaneConfig
 from lumbar_tf.ensemble.oof import Members, source_of
+from lumbar_tf.ensemble.runs import PlaneRun, open_run
+from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry, write_manifest
+from lumbar_tf.records.schema import SCHEMA_VERSION
 
 #: Shares of the three severities: common enough that small cohorts have some of each.
 _SHARES = np.array([0.7, 0.2, 0.1])
@@ -44,3 +49,34 @@ def _make(
 def make_members() -> Callable[..., tuple[Members, NDArray[np.int64], NDArray[np.int64]]]:
     """The maker of synthetic members: `make_members(num_studies, num_members, seed, missing=...)`."""
     return _make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., PlaneRun]:
+    """Opens a run on records and folds of its own: `start("name", folds, config)`."""
+
+    def build(name: str, folds: dict[str, int], config: PlaneConfig) -> PlaneRun:
+        folder = tmp_path / name
+        folder.mkdir()
+        studies = tuple(
+            StudyEntry(study_id=each, patient_group=each, source_digest="", num_slices={}) for each in folds
+        )
+        shard = Shard(file="x", num_examples=len(folds), size_bytes=1, sha256="", study_ids=tuple(folds))
+        options = BuildOptions(studies_per_shard=1, num_folds=3, fold_seed=0)
+        planes = {config.plane.value: (shard,)}
+        write_manifest(
+            folder,
+            Manifest(
+                schema_version=SCHEMA_VERSION,
+                packages={},
+                options=options,
+                planes=planes,
+                studies=studies,
+                rejects=(),
+            ),
+        )
+        rows = "".join(f"{study},{fold}\n" for study, fold in folds.items())
+        (folder / "folds.csv").write_text("study_id,fold_id\n" + rows)
+        return open_run(config, records=folder, runs=folder / "runs")
+
+    return build

@@ -12,11 +12,9 @@ from lumbar_tf.config import (
     TrainingConfig,
     dump_config,
 )
-from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun, open_run
+from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun
 from lumbar_tf.ensemble.warm_start import initial_weights
 from lumbar_tf.labels import Family, Plane
-from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry, write_manifest
-from lumbar_tf.records.schema import SCHEMA_VERSION
 
 MEMBER = "csp_darknet_narrow"
 FOLDS = {"a": 0, "b": 1, "c": 2}
@@ -37,37 +35,6 @@ def _config(init_from: Path | None = None, **changes: object) -> PlaneConfig:
         localizer=LocalizerConfig(backbone=MEMBER, training=TRAINING, init_from=start),
         grader=GraderConfig(**{**grader, **changes}),
     )
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Callable[..., PlaneRun]:
-    """Opens a run on records and folds of its own: `start("name", folds, config)`."""
-
-    def build(name: str, folds: dict[str, int], config: PlaneConfig) -> PlaneRun:
-        folder = tmp_path / name
-        folder.mkdir()
-        studies = tuple(
-            StudyEntry(study_id=each, patient_group=each, source_digest="", num_slices={}) for each in folds
-        )
-        shard = Shard(file="x", num_examples=len(folds), size_bytes=1, sha256="", study_ids=tuple(folds))
-        options = BuildOptions(studies_per_shard=1, num_folds=3, fold_seed=0)
-        planes = {config.plane.value: (shard,)}
-        write_manifest(
-            folder,
-            Manifest(
-                schema_version=SCHEMA_VERSION,
-                packages={},
-                options=options,
-                planes=planes,
-                studies=studies,
-                rejects=(),
-            ),
-        )
-        rows = "".join(f"{study},{fold}\n" for study, fold in folds.items())
-        (folder / "folds.csv").write_text("study_id,fold_id\n" + rows)
-        return open_run(config, records=folder, runs=folder / "runs")
-
-    return build
 
 
 def _finish(run: PlaneRun, *folds: int, member: str = MEMBER) -> list[Path]:
