@@ -38,6 +38,15 @@ def cut_before(layer: str) -> Callable[[keras.Model], keras.Model]:
     return cut
 
 
+def cut_after(layer: str) -> Callable[[keras.Model], keras.Model]:
+    """Makes the function that drops what a model does after a layer."""
+
+    def cut(model: keras.Model) -> keras.Model:
+        return keras.Model(model.input, model.get_layer(layer).output, name=model.name)
+
+    return cut
+
+
 def resnet_v2(filters: tuple[int, ...], blocks: tuple[int, ...]) -> Builder:
     """Returns the builder of keras-cv's ResNetV2 of basic blocks."""
 

@@ -14,6 +14,7 @@ from lumbar_tf.models.architectures import (
     Builder,
     applications,
     csp_darknet,
+    cut_after,
     cut_before,
     densenet,
     mix_transformer,
@@ -55,6 +56,11 @@ _BARE: dict[str, Any] = {"include_preprocessing": False}
 
 BACKBONES: dict[str, Backbone] = {
     "mobilenet_v2": Backbone(applications("MobileNetV2"), SYMMETRIC),
+    # The same weights without the last stage: finer maps and a quarter of the parameters. What is worth
+    # taking over to medical images are the early layers (Raghu et al. 2019, "Transfusion", arXiv:1902.07208).
+    "mobilenet_v2_stride16": Backbone(
+        applications("MobileNetV2"), SYMMETRIC, finish=cut_after("block_12_add")
+    ),
     "mobilenet_v3_small": Backbone(applications("MobileNetV3Small", **_BARE), SYMMETRIC),
     "mobilenet_v3_large": Backbone(applications("MobileNetV3Large", **_BARE), SYMMETRIC),
     # Keras' EfficientNetB0 scales inside, and differently with its own download than with a file of the same

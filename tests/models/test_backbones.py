@@ -278,6 +278,17 @@ def test_a_weights_file_is_loaded(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_shortened_backbone_is_the_whole_ones_beginning_with_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "whole.weights.h5"
+    whole = build_backbone("mobilenet_v2", size_px=64)
+    whole.save_weights(path)
+    short = build_backbone("mobilenet_v2_stride16", size_px=64, weights=str(path))
+    assert short.output.shape == (None, 4, 4, 96)
+    middle = keras.Model(whole.input, whole.get_layer("block_12_add").output)
+    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(short(image), middle(image), atol=1e-5)
+
+
 def _batch_norms(model: keras.Model) -> list[keras.Layer]:
     return [each for each in model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
 
