@@ -11,33 +11,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lumbar_tf.config import CropConfig
+from lumbar_tf.data.selection import Record, select_slices, slice_normals
 from lumbar_tf.labels import Plane, Side
-from lumbar_tf.records.parsing import decode_image
-
-Record = dict[str, tf.Tensor]
-
-#: A landmark may lie this far outside the image, in pixels, and its slice still be used: half a
-#: crop is then left to see.
-_MARGIN_PX = 8.0
-#: Larger than any distance in a patient, in mm: keeps slices that do not hold the point from winning.
-_FAR_MM = 1.0e4
-#: sin(64 degrees): L5/S1 blocks are not tilted farther, and beyond it a slice is coronal.
-_STEEPEST_AXIAL = 0.9
-#: Share of a slice's distance from the origin that counts: far above float32 noise, far below a slice gap.
-_TIE_BREAK = 1.0e-4
-_SLICE_KEYS = (
-    "slices/scale",
-    "slices/offset",
-    "slices/rows",
-    "slices/columns",
-    "slices/position",
-    "slices/row_direction",
-    "slices/column_direction",
-    "slices/row_spacing_mm",
-    "slices/column_spacing_mm",
-    "slices/series",
-    "slices/group",
-)
 
 
 class Warp(NamedTuple):
@@ -50,21 +25,6 @@ class Warp(NamedTuple):
 
     matrix: tf.Tensor
     shift_mm: tf.Tensor
-
-
-class Selection(NamedTuple):
-    """The slices chosen for each of P points, S for each.
-
-    Attributes:
-        index: int32 [P, S] into the record's slices.
-        mask: bool [P, S], False where there is no such slice.
-        offset_mm: float32 [P, S], slice minus point along the normal; for sagittal crops of the
-            right side the sign is turned, so that lateral is positive on both sides.
-    """
-
-    index: tf.Tensor
-    mask: tf.Tensor
-    offset_mm: tf.Tensor
 
 
 class Crops(NamedTuple):
@@ -86,15 +46,6 @@ def identity_warp() -> Warp:
     return Warp(matrix=tf.eye(2), shift_mm=tf.zeros(2))
 
 
-def slice_normals(record: Record) -> tf.Tensor:
-    """Returns unit normals, float32 [N, 3], largest component positive (see `geometry`)."""
-    normals = tf.linalg.cross(record["slices/row_direction"], record["slices/column_direction"])
-    normals = tf.math.l2_normalize(normals, axis=-1)
-    largest = tf.argmax(tf.abs(normals), axis=-1)
-    sign = tf.sign(tf.gather(normals, largest, batch_dims=1))
-    return normals * sign[:, tf.newaxis]
-
-
 def plane_axes(normals: tf.Tensor, *, is_sagittal: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns crop axes (right, down), each float32 [..., 3]; see `geometry.canonical_axes`."""
     down_hint = tf.constant([0.0, 0.0, -1.0] if is_sagittal else [0.0, 1.0, 0.0])
@@ -104,120 +55,6 @@ def plane_axes(normals: tf.Tensor, *, is_sagittal: bool) -> tuple[tf.Tensor, tf.
     right = tf.linalg.cross(down, normals)
     turned = tf.reduce_sum(right * right_hint, axis=-1, keepdims=True) < 0
     return tf.where(turned, -right, right), down
-
-
-def _patient_to_pixel(record: Record, point: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps points [P, 3] into every slice: column and row, each float32 [P, N]."""
-    offset = point[:, tf.newaxis] - record["slices/position"][tf.newaxis]
-    column = tf.reduce_sum(offset * record["slices/row_direction"], -1) / record["slices/column_spacing_mm"]
-    row = tf.reduce_sum(offset * record["slices/column_direction"], -1) / record["slices/row_spacing_mm"]
-    return column, row
-
-
-def _holds(record: Record, points: tf.Tensor) -> tf.Tensor:
-    """Tells which slices' images hold the foot of each point, bool [P, N]."""
-    column, row = _patient_to_pixel(record, points)
-    last_column = tf.cast(record["slices/columns"], tf.float32) - 1
-    last_row = tf.cast(record["slices/rows"], tf.float32) - 1
-    return (
-        (column > -_MARGIN_PX)
-        & (row > -_MARGIN_PX)
-        & (column < last_column + _MARGIN_PX)
-        & (row < last_row + _MARGIN_PX)
-    )
-
-
-def _lies_in(record: Record, plane: Plane) -> tf.Tensor:
-    """Tells which slices lie as the plane's do, bool [N]: a table may name a coronal series axial."""
-    normals = tf.abs(slice_normals(record))
-    is_sagittal = tf.equal(tf.argmax(normals, axis=-1), 0)
-    return is_sagittal if plane.is_sagittal else ~is_sagittal & (normals[:, 1] < _STEEPEST_AXIAL)
-
-
-def select_slices(
-    record: Record,
-    points: tf.Tensor,
-    *,
-    num_slices: int,
-    max_distance_mm: float,
-    plane: Plane,
-    reverse: tf.Tensor,
-) -> Selection:
-    """Chooses the slice nearest to each point and its neighbours in the same orientation group.
-
-    All series of the plane are searched at once, but neighbours come from one stack only.
-
-    Args:
-        record: parsed record with N slices, N >= 1.
-        points: float32 [P, 3], LPS mm; NaN chooses nothing.
-        num_slices: S, odd.
-        max_distance_mm: a point farther than this from every slice that holds it chooses nothing.
-        plane: slices that do not lie as the plane's do are passed over.
-        reverse: bool [P], whether to list slices against the normal (a right side's sagittals).
-
-    Returns:
-        The selection.
-    """
-    known = tf.reduce_all(tf.math.is_finite(points), axis=-1)
-    points = tf.where(known[:, tf.newaxis], points, 0.0)
-    along = tf.reduce_sum(record["slices/position"] * slice_normals(record), axis=-1)
-    offset = along - tf.matmul(points, slice_normals(record), transpose_b=True)
-    is_usable = _holds(record, points) & _lies_in(record, plane)[tf.newaxis]
-    distance = tf.abs(offset) + tf.where(is_usable, 0.0, _FAR_MM)
-    # Midway between two slices the one nearer to the origin wins, so that a mirrored patient gets the same.
-    nearest = tf.argmin(distance + _TIE_BREAK * tf.abs(along), axis=-1, output_type=tf.int32)
-    found = known & (tf.reduce_min(distance, axis=-1) <= max_distance_mm)
-
-    steps = tf.range(-(num_slices // 2), num_slices // 2 + 1)
-    sign = tf.where(reverse, -1, 1)[:, tf.newaxis]
-    index = nearest[:, tf.newaxis] + steps[tf.newaxis] * sign
-    count = tf.shape(record["slices/group"])[0]
-    in_range = (index >= 0) & (index < count)
-    index = tf.clip_by_value(index, 0, count - 1)
-    group = record["slices/group"]
-    same = tf.equal(tf.gather(group, index), tf.gather(group, nearest)[:, tf.newaxis])
-    # Of a record that keeps some slices only, the next one may come from far away.
-    order = record.get("slices/order", tf.range(count))
-    step = tf.gather(order, index) - tf.gather(order, nearest)[:, tf.newaxis]
-    is_next = tf.equal(step, steps[tf.newaxis] * sign)
-    mask = found[:, tf.newaxis] & in_range & same & is_next
-    offset = tf.gather(offset, index, batch_dims=1) * tf.cast(sign, tf.float32)
-    return Selection(index=index, mask=mask, offset_mm=tf.where(mask, offset, 0.0))
-
-
-def keep_slices(record: Record, index: tf.Tensor) -> Record:
-    """Decodes only the slices named and returns a record of just these.
-
-    Args:
-        record: parsed record.
-        index: int32 [M], may repeat; order does not matter.
-
-    Returns:
-        The record with U <= M slices in their old order and `pixels`, uint16 [U, H, W] of stored
-        values, padded with zeros to the largest of them, instead of `slices/image`.
-    """
-    unique = tf.sort(tf.unique(index)[0])
-    kept = {key: tf.gather(record[key], unique) for key in _SLICE_KEYS}
-    rows, columns = (tf.cast(kept[f"slices/{side}"], tf.int32) for side in ("rows", "columns"))
-    height, width = tf.reduce_max(rows), tf.reduce_max(columns)
-
-    def decode(packed: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        encoded, image_rows, image_columns = packed
-        image = decode_image(encoded, image_rows, image_columns, record["codec"])
-        return tf.pad(image, [[0, height - image_rows], [0, width - image_columns]])
-
-    pixels = tf.map_fn(
-        decode,
-        (tf.gather(record["slices/image"], unique), rows, columns),
-        fn_output_signature=tf.TensorSpec([None, None], tf.uint16),
-    )
-    return {
-        **kept,
-        "slices/order": unique,
-        "pixels": pixels,
-        "series/low": record["series/low"],
-        "series/high": record["series/high"],
-    }
 
 
 def crop_affine(
@@ -259,8 +96,18 @@ def crop_affine(
 
 
 def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) -> tf.Tensor:
-    """Interpolates once and scales to the series' intensity range: float32 [K, size_px, size_px]."""
-    images = tf.cast(tf.gather(record["pixels"], index), tf.float32)[..., tf.newaxis]
+    """Interpolates once and scales to the series' intensity range: float32 [K, size_px, size_px].
+
+    Args:
+        record: from `keep_slices`.
+        index: int32 [K], a slice for each crop.
+        affine: float32 [K, 8], from `crop_affine`.
+        size_px: edge length of the crops.
+
+    Returns:
+        The crops, within [0, 1.5]; 0 stored where there is no pixel.
+    """
+    images, affine = _cut_lines(record, index, affine, size_px)
     crops = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=affine,
@@ -280,6 +127,35 @@ def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) 
 
     values = crops * per_crop(scale / width) + per_crop((offset - low) / width)
     return tf.clip_by_value(values, 0.0, 1.5)
+
+
+def _cut_lines(
+    record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts from each crop's slice the lines that the crop touches, all crops the same number of them.
+
+    Copying and converting a whole slice for each crop would cost more than interpolating it.
+
+    Returns:
+        float32 [K, H, W, 1], and the affine [K, 8] into these.
+    """
+    pixels, first = record["pixels"], tf.cast(record["pixels/first"], tf.float32)
+    lines, width = tf.unstack(tf.shape(pixels)[1:])
+    # The crop's corners: what lies between them is between their rows.
+    across, along, at_origin = tf.unstack(affine[:, 3:6], axis=1)
+    last = float(size_px - 1)
+    low = at_origin + tf.minimum(across * last, 0.0) + tf.minimum(along * last, 0.0) - first[0]
+    span = tf.reduce_max(tf.abs(across) + tf.abs(along)) * last
+    # A line more for the interpolation, one as rows are fractions, and one as the op rounds in its own way.
+    height = tf.cast(tf.minimum(tf.floor(span) + 4, tf.cast(lines, tf.float32)), tf.int32)
+    top = tf.cast(tf.clip_by_value(tf.floor(low - 0.5), 0.0, tf.cast(lines - height, tf.float32)), tf.int32)
+    place = (index * lines + top)[:, tf.newaxis] + tf.range(height)
+    images = tf.cast(tf.gather(tf.reshape(pixels, [-1, width]), place), tf.float32)
+    # Whole numbers: nothing is rounded.
+    column, row = tf.fill(tf.shape(top), first[1]), first[0] + tf.cast(top, tf.float32)
+    zero = tf.zeros_like(column)
+    moved = tf.stack([zero, zero, column, zero, zero, row, zero, zero], axis=-1)
+    return images[..., tf.newaxis], affine - moved
 
 
 def cut_crops(

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lumbar_tf.data.crops import Record, Warp, crop_affine, plane_axes, resample, slice_normals
+from lumbar_tf.data.crops import Warp, crop_affine, plane_axes, resample
+from lumbar_tf.data.selection import Record, slice_normals
 
 
 @dataclass(frozen=True)

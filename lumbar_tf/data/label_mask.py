@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.data.crops import Record
+from lumbar_tf.data.selection import Record
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
 
 

@@ -8,8 +8,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.data.anchors import CropLayout, complete_points
+from lumbar_tf.data.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
 from lumbar_tf.data.landmarks import Points, read_landmarks
-from lumbar_tf.data.pipeline import RecordSource, make_grader_eval_dataset, make_grader_train_dataset
+from lumbar_tf.data.record_source import RecordSource
 from lumbar_tf.ensemble.dropped_labels import read_noisy_labels
 from lumbar_tf.ensemble.grading_judge import GradingJudge
 from lumbar_tf.ensemble.oof import write_table

@@ -18,12 +18,8 @@ from lumbar_tf.data.landmarks import (
     read_landmarks,
     write_landmarks,
 )
-from lumbar_tf.data.pipeline import (
-    RecordSource,
-    make_localizer_eval_dataset,
-    make_localizer_train_dataset,
-    read_points,
-)
+from lumbar_tf.data.localizer_dataset import make_localizer_eval_dataset, make_localizer_train_dataset
+from lumbar_tf.data.record_source import RecordSource, read_points
 from lumbar_tf.ensemble.runs import ERROR_NAME, LANDMARKS_NAME, LOCALIZER, PlaneRun, landmark_tables
 from lumbar_tf.ensemble.trainee import Trainee
 from lumbar_tf.files import replace_atomically

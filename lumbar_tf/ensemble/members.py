@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows
-from lumbar_tf.data.crops import Record
-from lumbar_tf.data.pipeline import field_spec, study_crops, study_field
+from lumbar_tf.data.grader_dataset import study_crops
+from lumbar_tf.data.localizer_dataset import field_spec, study_field
+from lumbar_tf.data.selection import Record
 from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
-from lumbar_tf.data.pipeline import RecordSource
+from lumbar_tf.data.record_source import RecordSource
 from lumbar_tf.ensemble.runs import PlaneRun
 from lumbar_tf.models.verdict import Judge
 

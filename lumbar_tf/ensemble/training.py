@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from lumbar_tf.data.memory import keep_freed_memory
-from lumbar_tf.data.pipeline import epoch_batches
+from lumbar_tf.data.study_order import epoch_batches
 from lumbar_tf.ensemble.grader_trainee import grader_trainee, join_oof
 from lumbar_tf.ensemble.localizer_trainee import localizer_trainee, write_localizer_error
 from lumbar_tf.ensemble.run_record import write_member_record

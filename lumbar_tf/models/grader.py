@@ -33,7 +33,7 @@ def build_grader(
         weights: of the backbone; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `data.pipeline.grader_inputs` (with a leading study axis) to logits
+        Model from the inputs of `data.grader_dataset.grader_inputs` (with a leading study axis) to logits
         float32 [study, rows, 3] in the order of `layout.rows`.
     """
     crops, slices, size = len(layout.sides), config.crop.num_slices, config.crop.side_px

@@ -181,8 +181,8 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
         weights: of the encoder; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `data.pipeline.localizer_inputs` (with a leading study axis) to logits
-        [study, slice, side_px/2, side_px/2, points].
+        Model from the inputs of `data.localizer_dataset.localizer_inputs` (with a leading study axis) to
+        logits [study, slice, side_px/2, side_px/2, points].
     """
     slices, size = config.num_slices, config.side_px
     inputs = {

@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 
 from lumbar_tf.config import CropConfig
 from lumbar_tf.data.anchors import complete_points, level_points
-from lumbar_tf.data.crops import (
-    Record,
-    Selection,
-    cut_crops,
-    identity_warp,
-    keep_slices,
-    plane_axes,
-    select_slices,
-    slice_normals,
-)
+from lumbar_tf.data.crops import cut_crops, identity_warp, plane_axes
+from lumbar_tf.data.kept_slices import keep_slices
 from lumbar_tf.data.landmarks import Points, read_landmarks
+from lumbar_tf.data.selection import Record, Selection, select_slices, slice_normals
 from lumbar_tf.ensemble.runs import landmark_tables
 from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Family, Finding, Plane
 from lumbar_tf.records.manifest import Manifest

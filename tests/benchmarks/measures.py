@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.data.grader_dataset import make_grader_train_dataset
 from lumbar_tf.data.memory import keep_freed_memory
-from lumbar_tf.data.pipeline import RecordSource, make_grader_train_dataset, read_points
+from lumbar_tf.data.record_source import RecordSource, read_points
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.fitter import Fitter
 from lumbar_tf.models.grader import build_grader

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig, PlaneConfig
 from lumbar_tf.data.anchors import CropLayout, anchor_points
-from lumbar_tf.data.crops import crop_affine, identity_warp, plane_axes, select_slices, slice_normals
+from lumbar_tf.data.crops import crop_affine, identity_warp, plane_axes
+from lumbar_tf.data.selection import select_slices, slice_normals
 from lumbar_tf.labels import Side
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.records.parsing import decode_image, read_dataset
@@ -85,10 +86,10 @@ def _write_study(record: dict[str, tf.Tensor], config: PlaneConfig, out: Path) -
 
 
 def _stack(record: dict[str, tf.Tensor]) -> np.ndarray:
-    rows, columns = record["slices/rows"].numpy(), record["slices/columns"].numpy()
-    stack = np.zeros((len(rows), rows.max(), columns.max()), np.uint16)
-    for place, encoded in enumerate(record["slices/image"]):
-        image = decode_image(encoded, rows[place], columns[place], record["codec"])
+    rows, columns = record["slices/rows"], record["slices/columns"]
+    stack = np.zeros((len(rows), max(rows), max(columns)), np.uint16)
+    for place in range(len(rows)):
+        image = decode_image(record, place, (tf.zeros([], tf.int64), rows[place]))
         stack[place, : rows[place], : columns[place]] = image.numpy()
     return stack
 

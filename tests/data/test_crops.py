@@ -7,14 +7,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import CropConfig
-from lumbar_tf.data.crops import (
-    Crops,
-    Warp,
-    cut_crops,
-    identity_warp,
-    keep_slices,
-    select_slices,
-)
+from lumbar_tf.data.crops import Crops, Warp, cut_crops, identity_warp, resample
+from lumbar_tf.data.kept_slices import Window, keep_slices
 from lumbar_tf.imaging.geometry import canonical_axes, patient_to_pixel
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Plane, Side
@@ -159,6 +153,65 @@ def test_without_mirroring_both_sides_see_the_same_crop_of_one_point(
     np.testing.assert_array_equal(crops.offset_mm[0], crops.offset_mm[1])
 
 
+def _whole_slices(kept: dict[str, tf.Tensor], index: tf.Tensor, affine: tf.Tensor) -> NDArray[np.float32]:
+    """What the op makes of whole slices, one for each crop: no window, no shifted affine."""
+    values = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(tf.gather(kept["pixels"], index), tf.float32)[..., tf.newaxis],
+        transforms=affine,
+        output_shape=tf.constant([CONFIG.side_px] * 2),
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )[..., 0]
+    return _scaled(values.numpy(), kept)
+
+
+#: Middles of crops in pixels of a slice of 90 x 70: inside, at each edge and corner, and off the picture.
+_PLACES = [
+    (45, 35),
+    (0, 0),
+    (69, 89),
+    (0, 89),
+    (69, 0),
+    (-0.5, 40),
+    (69.5, 40),
+    (30, -8),
+    (30, 97),
+    (-300, 2e4),
+]
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 10.0, 45.0, 90.0, 170.0, -100.0])
+@pytest.mark.parametrize("zoom", [0.3, 1.0, 2.5, 9.0])
+def test_a_crop_from_its_lines_is_the_crop_from_the_whole_slice(
+    make_slice: Callable[..., Slice], make_record: Records, angle_deg: float, zoom: float
+) -> None:
+    rng = np.random.default_rng(0)
+    # Stored values that are far from 0, so that a wrong filling shows.
+    slices = [make_slice((4.0 * place, 0, 0), pixels=rng.integers(500, 1500, (90, 70))) for place in range(3)]
+    record = make_record(Plane.SAGITTAL_T1, slices)
+    whole = keep_slices(record, tf.range(3))
+    size, angle = CONFIG.side_px, np.deg2rad(angle_deg)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
+    affine = np.zeros((len(_PLACES), 8), np.float32)
+    for number, place in enumerate(_PLACES):
+        affine[number, :6] = np.column_stack([matrix, place - matrix @ np.full(2, (size - 1) / 2)]).ravel()
+    index = tf.constant(np.arange(len(_PLACES)) % 3, tf.int32)
+    expected = _whole_slices(whole, index, tf.constant(affine))
+    found = resample(whole, index, tf.constant(affine), size).numpy()
+    # A coordinate of float32 is right to 4e-6 here, and neighbouring pixels differ by the whole range.
+    np.testing.assert_allclose(found[:-1], expected[:-1], atol=3e-5)
+    assert (found[-1] == expected[-1]).all()
+    assert 0 < found[1:5].mean() < 1.2
+    # Cut out of a window that holds what the first crop needs, the crop is the same.
+    corner = np.abs(matrix).sum(axis=1) * size / 2
+    first = np.maximum(np.floor(np.array(_PLACES[0]) - corner), 0)[::-1]
+    end = np.minimum(np.ceil(np.array(_PLACES[0]) + corner) + 1, (70, 90))[::-1]
+    window = Window(tf.constant(first, tf.int64), tf.constant(end, tf.int64))
+    part = resample(keep_slices(record, tf.range(3), window), index[:1], tf.constant(affine[:1]), size)
+    np.testing.assert_allclose(part[0], expected[0], atol=3e-5)
+
+
 def test_several_series_keep_their_own_intensity_range(make_stack: Stacks, make_record: Records) -> None:
     slices = make_stack(Plane.AXIAL_T2, count=3)
     brighter = [
@@ -170,129 +223,12 @@ def test_several_series_keep_their_own_intensity_range(make_stack: Stacks, make_
     np.testing.assert_allclose(first.image, second.image, atol=1e-3)
 
 
-def _select(
-    record: dict[str, tf.Tensor],
-    points: list[tuple[float, ...]],
-    num_slices: int = 3,
-    plane: Plane = Plane.AXIAL_T2,
-) -> tuple:
-    selection = select_slices(
-        record,
-        tf.constant(points, tf.float32),
-        num_slices=num_slices,
-        max_distance_mm=6.0,
-        plane=plane,
-        reverse=tf.zeros(len(points), tf.bool),
-    )
-    return tuple(each.numpy() for each in selection)
-
-
-def test_the_nearest_plane_wins_over_all_groups_and_neighbours_stay_in_its_group(
-    make_slice: Callable[..., Slice], make_record: Records
-) -> None:
-    axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    tilted = (1.0, 0.0, 0.0, 0.0, float(np.cos(0.2)), float(np.sin(0.2)))
-    pixels = np.arange(40 * 40).reshape(40, 40)
-    slices = [
-        make_slice((0, 0, z), orientation=orientation, pixels=pixels, series_id=series)
-        for series, orientation, heights in (
-            ("a", axial, (0.0, 4.0, 8.0)),
-            ("a", tilted, (20.0, 24.0)),
-            ("b", axial, (1.5, 30.0)),
-        )
-        for z in heights
-    ]
-    record = make_record(Plane.AXIAL_T2, slices)
-    assert record["slices/group"].numpy().tolist() == [0, 0, 0, 1, 1, 2, 2]
-    points = [
-        (5.0, 5.0, 4.3),  # series a's second
-        (5.0, 5.0, 8.5),  # its last: no neighbour above
-        (5.0, 5.0, 1.2),  # series b's first: no neighbour below
-        (5.0, 0.0, 20.0),  # in the tilted block's first plane
-        (5.0, 5.0, 14.5),  # 6.5 mm and more from every plane
-        (5.0, 300.0, 4.0),  # in the plane but beside the image
-        (float("nan"), 5.0, 4.0),
-    ]
-    index, mask, offset = _select(record, points)
-    assert index[:4, 1].tolist() == [1, 2, 5, 3]
-    assert mask.tolist() == [
-        [True, True, True],
-        [True, True, False],
-        [False, True, True],
-        [False, True, True],
-        [False] * 3,
-        [False] * 3,
-        [False] * 3,
-    ]
-    np.testing.assert_allclose(offset[0], [-4.3, -0.3, 3.7], atol=1e-5)
-    np.testing.assert_allclose(offset[2], [0.0, 0.3, 28.8], atol=1e-5)
-    assert (offset[~mask] == 0).all()
-    assert index.min() >= 0
-    assert index.max() <= 6
-
-
-def test_more_neighbours_than_there_are_slices_are_masked(make_stack: Stacks, make_record: Records) -> None:
-    record = make_record(Plane.SAGITTAL_T2, make_stack(Plane.SAGITTAL_T2, count=3))
-    _, mask, _ = _select(record, [(0.0, 0.0, 0.0)], num_slices=7, plane=Plane.SAGITTAL_T2)
-    assert mask.tolist() == [[False, False, True, True, True, False, False]]
-
-
-def test_midway_between_two_slices_a_mirrored_patient_gets_the_same_slice(
-    make_stack: Stacks, make_record: Records, mirror: Callable[[Slice], Slice]
-) -> None:
-    slices = make_stack(Plane.SAGITTAL_T1, count=6)
-    record = make_record(Plane.SAGITTAL_T1, slices)
-    other = make_record(Plane.SAGITTAL_T1, [mirror(each) for each in slices])
-    first, second = record["slices/position"].numpy()[1:3]
-    point = (first + second) / 2 + [0.0, 1.0, -1.0]
-    index, _, _ = _select(record, [tuple(point)], plane=Plane.SAGITTAL_T1)
-    turned, _, _ = _select(other, [tuple(point * [-1.0, 1.0, 1.0])], plane=Plane.SAGITTAL_T1)
-    chosen = record["slices/position"].numpy()[index[0, 1]]
-    np.testing.assert_allclose(
-        other["slices/position"].numpy()[turned[0, 1]] * [-1.0, 1.0, 1.0], chosen, atol=1e-4
-    )
-
-
-def test_coronal_slices_among_the_axials_are_passed_over(
-    make_slice: Callable[..., Slice], make_record: Records
-) -> None:
-    pixels = np.arange(40 * 40).reshape(40, 40)
-    coronal = make_slice(
-        (0, 5, 10), orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0), pixels=pixels, series_id="a"
-    )
-    axial = make_slice((0, 0, 3.0), orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), pixels=pixels, series_id="b")
-    point = [(5.0, 5.0, 1.0)]  # in the coronal plane, 2 mm from the axial one
-    index, mask, _ = _select(make_record(Plane.AXIAL_T2, [coronal, axial]), point)
-    assert index[0, 1] == 1
-    assert mask[0].tolist() == [False, True, False]
-    _, mask, _ = _select(make_record(Plane.AXIAL_T2, [coronal]), point)
-    assert not mask.any()
-
-
-def test_of_a_reduced_record_only_true_neighbours_are_used(make_stack: Stacks, make_record: Records) -> None:
-    record = make_record(Plane.SAGITTAL_T1, make_stack(Plane.SAGITTAL_T1, count=7))
-    kept = keep_slices(record, tf.constant([0, 1, 3, 4]))
-    middle = record["slices/position"].numpy()[3]
-    _, mask, _ = _select(kept, [tuple(middle + 1.0)], plane=Plane.SAGITTAL_T1)
-    assert mask[0].tolist() == [False, True, True]
-
-
 def test_masked_crops_are_black(make_stack: Stacks, make_record: Records) -> None:
     record = make_record(Plane.SAGITTAL_T1, make_stack(Plane.SAGITTAL_T1))
     crops = _cut(record, [(np.nan,) * 3, (500.0, 0.0, 0.0)], Plane.SAGITTAL_T1, (Side.LEFT, Side.RIGHT))
     assert not crops.mask.any()
     assert not crops.image.any()
     assert not crops.offset_mm.any()
-
-
-def test_only_the_slices_asked_for_are_kept_in_order(make_stack: Stacks, make_record: Records) -> None:
-    slices = make_stack(Plane.SAGITTAL_T1, size=12)
-    record = make_record(Plane.SAGITTAL_T1, slices)
-    kept = keep_slices(record, tf.constant([5, 2, 5]))
-    assert kept["pixels"].shape == (2, 12, 12)
-    for place, index in enumerate((2, 5)):
-        np.testing.assert_array_equal(kept["pixels"][place], slices[index].pixels)
-        np.testing.assert_array_equal(kept["slices/position"][place], record["slices/position"][index])
 
 
 def test_slices_of_other_sizes_are_padded_and_cut_the_same(make_stack: Stacks, make_record: Records) -> None:

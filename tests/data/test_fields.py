@@ -7,11 +7,9 @@ import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig
 from lumbar_tf.data.augment import random_warp
-from lumbar_tf.data.crops import (
-    identity_warp,
-    keep_slices,
-)
+from lumbar_tf.data.crops import identity_warp
 from lumbar_tf.data.fields import FieldSpec, cut_field, select_stack
+from lumbar_tf.data.kept_slices import keep_slices
 from lumbar_tf.imaging.geometry import pixel_to_patient
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Plane

@@ -10,12 +10,9 @@ from keras import ops
 
 from lumbar_tf.config import AugmentationConfig, CropConfig, TrainingConfig
 from lumbar_tf.data.anchors import CropLayout
-from lumbar_tf.data.pipeline import (
-    RecordSource,
-    epoch_batches,
-    make_grader_eval_dataset,
-    make_grader_train_dataset,
-)
+from lumbar_tf.data.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
+from lumbar_tf.data.record_source import RecordSource
+from lumbar_tf.data.study_order import epoch_batches
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Family, Plane

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig
-from lumbar_tf.data.augment.draws import Draw, stream, uniform
+from lumbar_tf.data.augment.draws import Draw, bell, uniform
 
 #: Cosines along each axis that a bias field is made of: half a wave and a whole one, as coils are smooth.
 _BIAS_ORDERS = 3
@@ -42,11 +42,11 @@ def random_brightness(image: tf.Tensor, seed: tf.Tensor, config: AugmentationCon
 
 
 def random_noise(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
-    """Adds Gaussian noise of one level to a study."""
+    """Adds noise of one level to a study: nearly Gaussian, see `draws.bell`."""
     if config.noise == 0:
         return image
     level = uniform(seed, Draw.NOISE_LEVEL, 0.0, config.noise)
-    return image + level * tf.random.stateless_normal(image.shape, stream(seed, Draw.NOISE))
+    return image + level * bell(seed, Draw.NOISE, tuple(image.shape))
 
 
 def random_bias_field(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:

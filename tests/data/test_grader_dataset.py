@@ -1,65 +1,29 @@
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.config import AugmentationConfig, CropConfig, LocalizerConfig, TrainingConfig
-from lumbar_tf.data.anchors import CropLayout, localizer_rows
-from lumbar_tf.data.pipeline import (
-    RecordSource,
-    make_grader_eval_dataset,
-    make_grader_train_dataset,
-    make_localizer_eval_dataset,
-    make_localizer_train_dataset,
-    read_points,
-)
+from lumbar_tf.config import AugmentationConfig, CropConfig, TrainingConfig
+from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.data.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
+from lumbar_tf.data.kept_slices import Window, whole_window, window_around
+from lumbar_tf.data.selection import Record
 from lumbar_tf.imaging.study import Slice
-from lumbar_tf.labels import Condition, Family, Plane, mirror_indices
-from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.labels import Family, Plane, mirror_indices
+from tests.data.made_records import Cohort, made_labels, write_cohort
 
 CROP = CropConfig(side_mm=20.0, side_px=16, num_slices=3, max_distance_mm=8.0)
 TRAINING = TrainingConfig(
     epochs=1, batch_studies=2, learning_rate=1e-3, augmentation=AugmentationConfig(shift_mm=2, drop_slice=0.2)
 )
-LOCALIZER = LocalizerConfig(
-    backbone="csp_darknet_narrow", side_mm=64.0, side_px=32, supersample=1, num_slices=5, training=TRAINING
-)
 FORAMINA = CropLayout(Plane.SAGITTAL_T1, (Family.FORAMINAL,))
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
-STUDIES = ("10", "11", "12", "13", "14")
-
-
-def _points() -> np.ndarray:
-    """Points within the small scene: levels along z, sides along x."""
-    points = np.zeros((25, 3), np.float32)
-    for row in range(25):
-        side = list(Condition)[row // 5].side
-        x = 0.0 if side is None else 5.3 if side.value == "left" else -6.1
-        points[row] = (x + 0.2 * (row % 5), 1.0, 10.3 - 5.1 * (row % 5))
-    return points
-
-
-def _labels(place: int) -> np.ndarray:
-    return np.random.default_rng(place).integers(-1, 3, 25)
 
 
 def _targets(place: int, layout: CropLayout) -> np.ndarray:
     """One-hot labels of the answered rows; a missing label, -1, is none of the three."""
-    return (_labels(place)[list(layout.rows), None] == np.arange(3)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Shards by plane; study 14 has no slice, "mirrored" is study 10 in the mirror."""
-
-    shards: dict[Plane, tuple[Path, ...]]
-    points: dict[str, np.ndarray]
-
-    def source(self, plane: Plane, *studies: str) -> RecordSource:
-        return RecordSource(self.shards[plane], studies)
+    return (made_labels(place)[list(layout.rows), None] == np.arange(3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -68,31 +32,7 @@ def cohort(
     make_stack: Callable[..., list[Slice]],
     mirror: Callable[[Slice], Slice],
 ) -> Cohort:
-    folder = tmp_path_factory.mktemp("records")
-    points = {study: _points() + np.float32(0.1 * place) for place, study in enumerate(STUDIES)}
-    points["mirrored"] = (points["10"] * np.float32([-1, 1, 1]))[list(mirror_indices())]
-    labels = {study: _labels(place) for place, study in enumerate(STUDIES)}
-    labels["mirrored"] = labels["10"][list(mirror_indices())]
-    shards = {}
-    for plane in Plane:
-        plain = make_stack(plane, tilt=5.0, size=40, count=7)
-        paths = (folder / plane.value / "a.tfrecord", folder / plane.value / "b.tfrecord")
-        (folder / plane.value).mkdir()
-        for path, members in zip(paths, (STUDIES[:3], (*STUDIES[3:], "mirrored")), strict=True):
-            with tf.io.TFRecordWriter(str(path)) as writer:
-                for study in members:
-                    slices = (
-                        []
-                        if study == "14"
-                        else [mirror(each) for each in plain]
-                        if study == "mirrored"
-                        else plain
-                    )
-                    annotated = points[study].copy()
-                    annotated[3] = np.nan
-                    writer.write(encode_plane(study, plane, slices, labels=labels[study], points=annotated))
-        shards[plane] = paths
-    return Cohort(shards, points)
+    return write_cohort(tmp_path_factory.mktemp("records"), make_stack, mirror)
 
 
 def _shape(tensor: tf.Tensor) -> list[int | None]:
@@ -201,6 +141,37 @@ def test_evaluation_keeps_every_wanted_study_with_slices_once(cohort: Cohort) ->
     assert again == [studies for _, studies in batches], "the order depends on the files alone"
 
 
+@pytest.mark.parametrize("layout", [FORAMINA, AXIAL])
+def test_what_is_decoded_holds_all_that_augmentation_can_ask_for(
+    cohort: Cohort, layout: CropLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops from windows, jittered, turned and zoomed, against the same from whole slices."""
+    changes = AugmentationConfig.nothing().model_copy(update={"rotation_deg": 90, "zoom": 0.5, "shift_mm": 2})
+    windows = []
+
+    def images(*, is_whole: bool) -> np.ndarray:
+        def window(record: Record, points: tf.Tensor, **limits: float) -> Window:
+            whole = whole_window(record)
+            windows.append(limits["reach_mm"])
+            return whole if is_whole else window_around(record, points, **limits)
+
+        monkeypatch.setattr("lumbar_tf.data.grader_dataset.window_around", window)
+        dataset = make_grader_train_dataset(
+            cohort.source(layout.plane, "11", "12", "13"),
+            cohort.points,
+            layout=layout,
+            crop=CROP.model_copy(update={"side_mm": 6.0}),
+            training=TRAINING.model_copy(update={"augmentation": changes}),
+            jitter_mm=(1.0, 1.0, 1.0),
+            seed=3,
+        )
+        return np.stack([inputs["image"] for inputs, _ in dataset.take(12)])
+
+    np.testing.assert_allclose(images(is_whole=False), images(is_whole=True), atol=3e-5)
+    # Half a diagonal of 6 mm, half as much again, a shift along both axes, and four deviations along three.
+    assert windows == [pytest.approx(np.sqrt(18) * 1.5 + np.sqrt(8) + 4 * np.sqrt(3))] * len(windows)
+
+
 def test_without_landmarks_every_crop_is_masked(cohort: Cohort) -> None:
     dataset = make_grader_eval_dataset(
         cohort.source(Plane.AXIAL_T2, "10"), {}, layout=AXIAL, crop=CROP, batch_studies=4
@@ -248,45 +219,3 @@ def test_training_prefers_the_annotated_point_and_falls_back_on_the_predicted_on
     )
     np.testing.assert_allclose(trained["image"], plain["image"], atol=1e-5)
     np.testing.assert_array_equal(trained["mask"], plain["mask"])
-
-
-def test_annotated_points_are_read_by_study(cohort: Cohort) -> None:
-    points = read_points(cohort.source(Plane.SAGITTAL_T2, "11", "13"))
-    assert sorted(points) == ["11", "13"]
-    assert np.isnan(points["11"][3]).all()
-    np.testing.assert_array_equal(points["13"][4:], cohort.points["13"][4:])
-
-
-@pytest.mark.parametrize(("plane", "count"), [(Plane.SAGITTAL_T2, 5), (Plane.SAGITTAL_T1, 10)])
-def test_localizer_batches_hold_fields_and_points(cohort: Cohort, plane: Plane, count: int) -> None:
-    rows = localizer_rows(plane)
-    train = make_localizer_train_dataset(
-        cohort.source(plane, "10", "11", "12"), rows=rows, config=LOCALIZER, seed=0
-    )
-    inputs, points = train.element_spec
-    assert _shape(inputs["image"]) == [2, 5, 32, 32]
-    assert _shape(inputs["mask"]) == _shape(inputs["lateral_mm"]) == [2, 5]
-    assert _shape(inputs["origin"]) == _shape(inputs["right"]) == _shape(inputs["down"]) == [2, 5, 3]
-    assert _shape(points) == [2, count, 3]
-    assert len(list(train.take(3))) == 3
-    evaluation = make_localizer_eval_dataset(
-        cohort.source(plane, "10", "11", "12", "14"), rows=rows, config=LOCALIZER, batch_studies=2
-    )
-    batches = [(points.numpy(), studies.numpy().tolist()) for _, points, studies in evaluation]
-    assert [studies for _, studies in batches] == [[b"10", b"11"], [b"12"]]
-    expected = cohort.points["12"].copy()
-    expected[3] = np.nan
-    np.testing.assert_array_equal(batches[1][0][0], expected[list(rows)])
-
-
-def test_a_mirrored_stack_is_the_same_field_from_the_other_end(cohort: Cohort) -> None:
-    rows = localizer_rows(Plane.SAGITTAL_T2)
-    source = cohort.source(Plane.SAGITTAL_T2, "10", "mirrored")
-    ((field, _, _),) = make_localizer_eval_dataset(source, rows=rows, config=LOCALIZER, batch_studies=2)
-    plain, mirrored = (
-        {name: value[study].numpy()[:: 1 - 2 * study] for name, value in field.items()} for study in range(2)
-    )
-    np.testing.assert_allclose(mirrored["image"], plain["image"], atol=1e-5)
-    np.testing.assert_allclose(mirrored["lateral_mm"], -plain["lateral_mm"], atol=1e-4)
-    for name in ("origin", "right", "down"):
-        np.testing.assert_allclose(mirrored[name], plain[name] * [-1, 1, 1], atol=1e-4)

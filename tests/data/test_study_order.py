@@ -10,12 +10,10 @@ import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig, CropConfig, LocalizerConfig, TrainingConfig
 from lumbar_tf.data.anchors import CropLayout, localizer_rows
-from lumbar_tf.data.pipeline import (
-    RecordSource,
-    epoch_batches,
-    make_grader_train_dataset,
-    make_localizer_train_dataset,
-)
+from lumbar_tf.data.grader_dataset import make_grader_train_dataset
+from lumbar_tf.data.localizer_dataset import make_localizer_train_dataset
+from lumbar_tf.data.record_source import RecordSource
+from lumbar_tf.data.study_order import epoch_batches
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import Family, Plane
 from lumbar_tf.records.schema import encode_plane

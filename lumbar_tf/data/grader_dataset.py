@@ -1,0 +1,207 @@
+"""What graders are trained and evaluated on: batches of the crops of whole studies, of static shape.
+
+Two stages: the first reads, parses and decodes just what is needed of the slices (and can be kept in memory),
+the second warps and cuts. Training and evaluation have makers of their own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lumbar_tf.config import CropConfig, TrainingConfig
+from lumbar_tf.data.anchors import CropLayout, anchor_points
+from lumbar_tf.data.augment import augment_crops, mix_studies, random_warp
+from lumbar_tf.data.augment.draws import Draw, stream
+from lumbar_tf.data.crops import Crops, cut_crops, identity_warp
+from lumbar_tf.data.kept_slices import keep_slices, window_around
+from lumbar_tf.data.label_mask import mask_labels
+from lumbar_tf.data.record_source import Points, RecordSource, attach_points, wanted_records
+from lumbar_tf.data.selection import Record, select_slices
+from lumbar_tf.data.study_order import epoch_studies, shuffled, with_seeds
+from lumbar_tf.labels import NUM_SEVERITIES
+
+#: Slices decoded beyond a crop's own on either side, so that a jittered landmark finds its slice.
+_SLACK_SLICES = 1
+#: Standard deviations that a landmark is jittered by at most, so that what a crop needs can be told
+#: beforehand; of a normal distribution 6 in 100,000 lie beyond.
+_JITTER_LIMIT = 4.0
+#: A crop's outer slices are farther from its point than the nearest one: more than half of any crop's stack.
+_NEIGHBOURS_MM = 60.0
+
+
+def _keep_for_crops(
+    record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float
+) -> Record:
+    """Decodes what crops around `landmarks` need: their slices, and of these what is within reach."""
+    anchors = anchor_points(record["landmarks"], layout)
+    selection = select_slices(
+        record,
+        anchors,
+        num_slices=crop.num_slices + 2 * slack,
+        max_distance_mm=crop.max_distance_mm + 20.0 * slack,
+        plane=layout.plane,
+        reverse=tf.zeros(len(layout.sides), tf.bool),
+    )
+    index = tf.boolean_mask(selection.index, selection.mask)
+    # A study without a single usable landmark still needs a slice to keep shapes whole.
+    index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
+    window = window_around(record, anchors, reach_mm=reach_mm, depth_mm=crop.max_distance_mm + _NEIGHBOURS_MM)
+    passed_on = {key: record[key] for key in ("labels", "landmarks", "study_id")}
+    return {**keep_slices(record, index, window), **passed_on}
+
+
+def _corner_mm(crop: CropConfig) -> float:
+    """Returns how far a crop's corners are from its middle."""
+    return crop.side_mm / math.sqrt(2)
+
+
+def study_crops(
+    record: Record, landmarks: tf.Tensor, layout: CropLayout, crop: CropConfig
+) -> dict[str, tf.Tensor]:
+    """Cuts one study's crops as evaluation and the exported graph see them.
+
+    Args:
+        record: parsed record with at least one slice.
+        landmarks: float32 [25, 3], LPS mm, NaN where unknown.
+        layout: the plane's layout.
+        crop: size.
+
+    Returns:
+        The grader's inputs; see `grader_inputs`.
+    """
+    given = {**record, "landmarks": landmarks}
+    kept = _keep_for_crops(given, layout, crop, slack=0, reach_mm=_corner_mm(crop))
+    return grader_inputs(_plain_crops(kept, layout, crop))
+
+
+def _plain_crops(kept: Record, layout: CropLayout, crop: CropConfig) -> Crops:
+    return cut_crops(
+        kept,
+        anchor_points(kept["landmarks"], layout),
+        config=crop,
+        plane=layout.plane,
+        sides=layout.sides,
+        warp=identity_warp(),
+    )
+
+
+def _prefer_annotated(record: Record) -> Record:
+    """Trains around the annotator's point where there is one, else around the predicted one."""
+    points = record["points"]
+    return {**record, "landmarks": tf.where(tf.math.is_finite(points), points, record["landmarks"])}
+
+
+def grader_inputs(crops: Crops) -> dict[str, tf.Tensor]:
+    """Returns the grader's inputs: image [P, S, H, W], mask [P, S], offset_mm [P, S]."""
+    return {"image": crops.image, "mask": crops.mask, "offset_mm": crops.offset_mm}
+
+
+def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
+    """Returns one-hot targets of the answered rows, float32 [rows, 3], all zeros where the label is missing.
+
+    Args:
+        labels: integers [25], -1 for missing.
+        layout: the plane's layout.
+    """
+    return tf.one_hot(tf.gather(tf.cast(labels, tf.int32), layout.rows), NUM_SEVERITIES)
+
+
+def make_grader_train_dataset(
+    source: RecordSource,
+    points: Mapping[str, Points],
+    *,
+    layout: CropLayout,
+    crop: CropConfig,
+    training: TrainingConfig,
+    jitter_mm: Sequence[float],
+    seed: int,
+    start_epoch: int = 0,
+    hidden: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> tf.data.Dataset:
+    """Batches of augmented crops of whole studies.
+
+    Args:
+        source: the training folds.
+        points: predicted landmarks by study, used where the annotator gave none.
+        layout: crops and rows.
+        crop: size.
+        training: batch size, cache and augmentation.
+        jitter_mm: standard deviation of the landmark jitter along x, y, z (LPS).
+        seed: of order and augmentation.
+        start_epoch: the first epoch that is wanted; its batches are those of a run from epoch 0 on.
+        hidden: labels that training does not see, bool [25] by study; see `mask_labels`.
+
+    Returns:
+        Dataset of (inputs, targets): inputs as `grader_inputs` with a leading study axis, targets float32
+        [study, rows, 3] as `severity_targets` gives them, soft where crops are mixed. Batches are full and
+        never end.
+    """
+    sigma = tf.constant(jitter_mm, tf.float32)
+    changes = training.augmentation
+    # Wherever the crop is moved, zoomed and turned to.
+    reach_mm = (
+        _corner_mm(crop) * (1 + changes.zoom)
+        + changes.shift_mm * math.sqrt(2)
+        + _JITTER_LIMIT * math.hypot(*jitter_mm)
+    )
+
+    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        anchors = anchor_points(record["landmarks"], layout)
+        jitter = tf.random.stateless_normal(tf.shape(anchors), stream(number, Draw.JITTER))
+        moved = anchors + sigma * tf.clip_by_value(jitter, -_JITTER_LIMIT, _JITTER_LIMIT)
+        crops = cut_crops(
+            record,
+            moved,
+            config=crop,
+            plane=layout.plane,
+            sides=layout.sides,
+            warp=random_warp(number, training.augmentation),
+        )
+        crops = augment_crops(crops, number, training.augmentation)
+        return grader_inputs(crops), severity_targets(record["labels"], layout), number
+
+    def mix(
+        inputs: dict[str, tf.Tensor], targets: tf.Tensor, numbers: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        # A batch mixes by its first study's number: that depends on the place in the run alone, too.
+        return mix_studies(inputs, targets, numbers[0], training.augmentation, layout=layout)
+
+    mask, attach = mask_labels(hidden or {}), attach_points(points)
+
+    def keep(record: Record) -> Record:
+        prepared = _prefer_annotated(attach(mask(record)))
+        return _keep_for_crops(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
+
+    dataset = wanted_records(source).map(keep, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = shuffled(dataset, training, len(source.study_ids), seed, start_epoch)
+    start = start_epoch * epoch_studies(training, len(source.study_ids))
+    dataset = with_seeds(dataset, seed, start).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
+    return dataset.map(mix, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def make_grader_eval_dataset(
+    source: RecordSource,
+    points: Mapping[str, Points],
+    *,
+    layout: CropLayout,
+    crop: CropConfig,
+    batch_studies: int,
+) -> tf.data.Dataset:
+    """Batches of plain crops at the given (predicted) landmarks.
+
+    Returns:
+        Dataset of (inputs, targets, study_id), targets as `severity_targets` gives them, in an order that
+        depends on the files alone; the last batch may be smaller.
+    """
+    attach = attach_points(points)
+
+    def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        targets = severity_targets(record["labels"], layout)
+        return study_crops(record, attach(record)["landmarks"], layout, crop), targets, record["study_id"]
+
+    dataset = wanted_records(source).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_studies).prefetch(tf.data.AUTOTUNE)
