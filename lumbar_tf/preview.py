@@ -41,7 +41,7 @@ def preview(options: PreviewOptions) -> None:
     """Draws the sheet that the options ask for."""
     config = _read_config(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.data.anchors import CropLayout
+    from lumbar_tf.data.anchors import grader_layout
     from lumbar_tf.data.folds import FOLDS_NAME, read_folds
     from lumbar_tf.ensemble.runs import PlaneRun
     from lumbar_tf.records.manifest import read_manifest
@@ -58,7 +58,7 @@ def preview(options: PreviewOptions) -> None:
     previews = collect_previews(run, num_studies=options.num_studies)
     crop = config.grader.crop
     title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
-    draw_preview(options.out, previews, CropLayout(config.plane, config.grader.targets), title=title)
+    draw_preview(options.out, previews, grader_layout(config), title=title)
     print(f"{len(previews)} studies -> {options.out}")
 
 

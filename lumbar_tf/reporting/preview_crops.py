@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.config import AugmentationConfig, PlaneConfig
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.data.anchors import grader_layout
 from lumbar_tf.data.pipeline import RecordSource, make_grader_train_dataset
-from lumbar_tf.ensemble.grader_trainee import landmark_jitter, predicted_landmarks
+from lumbar_tf.ensemble.predicted_points import landmark_jitter, predicted_landmarks
 from lumbar_tf.ensemble.runs import PlaneRun, landmark_tables
 from lumbar_tf.labels import Plane
 
@@ -93,11 +93,12 @@ def _without_chance(config: PlaneConfig) -> PlaneConfig:
 def _take(run: PlaneRun, source: RecordSource, config: PlaneConfig, num_studies: int) -> list[StudyCrops]:
     # Batches as large as training has them, as a crop's partner in mixing is one of its batch.
     grader = config.grader
-    has_landmarks = landmark_tables(run.runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1))
+    located = (Plane.AXIAL_T2,) if grader.anchor == "subarticular" else (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)
+    has_landmarks = landmark_tables(run.runs, located)
     dataset = make_grader_train_dataset(
         source,
         predicted_landmarks(run) if has_landmarks else {},
-        layout=CropLayout(config.plane, grader.targets),
+        layout=grader_layout(config),
         crop=grader.crop,
         training=grader.training,
         jitter_mm=landmark_jitter(replace(run, config=config)),
