@@ -17,6 +17,8 @@ from lumbar_tf.labels import Family, Plane
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+#: What axial crops are cut around; see `GraderConfig`.
+Anchor = Literal["level", "subarticular"]
 
 
 class _Config(BaseModel):
@@ -183,16 +185,21 @@ class TrainingConfig(_Config):
 
 
 class LocalizerConfig(_Config):
-    """The network that finds the level points of a sagittal plane.
+    """The network that finds a sagittal plane's level points, or the axial plane's subarticular points.
 
     Attributes:
         backbone: encoder, a name in `lumbar_tf.models.backbones.BACKBONES`.
-        side_mm: edge of the field that is searched, around the image centre.
+        side_mm: edge of the field that is searched, around the image centre; on axial slices around each
+            level point of the sagittal localizers.
         side_px: edge in pixels of what the network sees.
         covers_image: the field is each study's whole image (its longest edge) instead of `side_mm`: no
             level is cut off, and a wrong pixel spacing does not change what the network sees.
         supersample: the field is cut this much finer and averaged, against aliasing.
-        num_slices: slices drawn evenly from the largest stack.
+        num_slices: slices drawn evenly from the largest stack; of axial slices those around each level point,
+            an odd number.
+        max_distance_mm: axial alone: a level point farther than this from the nearest slice is not searched.
+        jitter: axial alone: training level points are moved by this many times the sagittal localizer's
+            measured error.
         decoder_channels: width of the decoder.
         sigma_mm: spread of the target around the true point.
         init_from: a run whose localizer's weights this starts from, or a file of weights; see
@@ -206,6 +213,8 @@ class LocalizerConfig(_Config):
     covers_image: bool = False
     supersample: Annotated[int, Field(ge=1, le=4)] = 2
     num_slices: Annotated[int, Field(ge=1, le=63)] = 13
+    max_distance_mm: Positive = 10.0
+    jitter: Annotated[float, Field(ge=0, le=5)] = 1.0
     decoder_channels: Count = 32
     sigma_mm: Positive = 5.0
     init_from: str | None = None
@@ -233,6 +242,8 @@ class GraderConfig(_Config):
         auxiliary: families that it learns to grade, too, and is never asked for.
         auxiliary_weight: of their terms in the loss, beside 1 for a target's.
         crop: what the network sees.
+        anchor: what axial crops are cut around: the `level` point of the sagittal localizers, or each side's
+            `subarticular` point of the axial one.
         jitter: training landmarks are moved by this many times the localizer's measured error.
         channels: of the backbone's input: 3 repeats the grey crop, 1 sums the first kernel of given weights.
         pooling: how a crop's slices become one: weighed by `attention`, by their `mean`, or by a `recurrent`
@@ -254,6 +265,7 @@ class GraderConfig(_Config):
     auxiliary: tuple[Family, ...] = ()
     auxiliary_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
     crop: CropConfig
+    anchor: Anchor = "level"
     jitter: Annotated[float, Field(ge=0, le=5)] = 1.0
     channels: Literal[1, 3] = 3
     pooling: Literal["attention", "mean", "recurrent"] = "attention"
@@ -283,7 +295,8 @@ class PlaneConfig(_Config):
         plane: which plane.
         seed: of weights, shuffling and augmentation.
         mixed_precision: bfloat16 or float16 on a device that has it; `off` elsewhere.
-        localizer: None where the points come from another plane (axial T2 takes the sagittal ones).
+        localizer: None where the points come from other planes alone: axial T2 can take the sagittal ones
+            as they are, or have a localizer that finds the subarticular points around them.
         grader: the graders.
     """
 
@@ -294,12 +307,27 @@ class PlaneConfig(_Config):
     grader: GraderConfig
 
     @model_validator(mode="after")
-    def _only_sagittal_planes_locate(self) -> "PlaneConfig":
+    def _planes_have_what_they_locate_with(self) -> "PlaneConfig":
         if self.plane.is_sagittal and self.localizer is None:
             raise ValueError(f"localizer is required for the plane {self.plane.value}.")
-        if not self.plane.is_sagittal and self.localizer is not None:
+        is_located = not self.plane.is_sagittal and self.localizer is not None
+        if self.grader.anchor == "subarticular" and not is_located:
             raise ValueError(
-                "localizer must be left out for axial_t2: its points come from the sagittal planes."
+                "grader.anchor=subarticular needs the plane axial_t2 with a localizer. "
+                f"Received: {self.plane.value}{'' if self.plane.is_sagittal else ' without one'}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_axial_field_lies_around_its_point(self) -> "PlaneConfig":
+        if self.plane.is_sagittal or self.localizer is None:
+            return self
+        each = self.localizer
+        if each.covers_image or each.num_slices % 2 == 0 or each.side_px * each.supersample > 512:
+            raise ValueError(
+                "The localizer of axial_t2 takes an odd num_slices, no covers_image, and at most 512 for "
+                f"side_px x supersample. Received: num_slices {each.num_slices}, covers_image "
+                f"{each.covers_image}, {each.side_px} x {each.supersample}."
             )
         return self
 

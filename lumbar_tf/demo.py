@@ -116,9 +116,21 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
 
     runs = [opened(plane) for plane in config.planes]
     shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1), "is_quiet": False}
-    for title, make_jobs in (("localizers", localizer_jobs), ("graders", grader_jobs)):
+    sagittal = [run for run in runs if run.config.plane.is_sagittal]
+    axial = [run for run in runs if not run.config.plane.is_sagittal]
+    stages = (
+        ("localizers", localizer_jobs, sagittal),
+        # Searches around the points of those before.
+        ("axial localizer", localizer_jobs, axial),
+        ("graders", grader_jobs, runs),
+    )
+    for title, make_jobs, located in stages:
         # The axial networks see most pictures: the longest jobs first, so that no worker ends alone.
-        jobs = [job for run in reversed(runs) for job in reversed(make_jobs(run, run.fold_numbers, **shared))]
+        jobs = [
+            job for run in reversed(located) for job in reversed(make_jobs(run, run.fold_numbers, **shared))
+        ]
+        if not jobs:
+            continue
         with watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"):
             for name in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
                 print(f"{name}: done", flush=True)

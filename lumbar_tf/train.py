@@ -21,7 +21,7 @@ class TrainOptions(CommandOptions):
 
     Flags:
         --plane         sagittal_t1, sagittal_t2 or axial_t2. Axial crops are cut at the sagittal landmarks,
-                        so train sagittal_t2 first.
+                        and an axial localizer searches around them, so train sagittal_t2 first.
         --config        The plane's YAML (configs/<plane>.yaml).
         --set           Overrides, such as --set grader.training.epochs=3.
         --backbone      Backbones to train instead of the configured ones, with commas.
@@ -77,6 +77,9 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
         UsageError: the file is another plane's.
     """
     overrides = list(options.set)
+    path = options.config or default_config_path(options.plane)
+    # An axial plane may have none, which an override of its weights would seem to begin.
+    has_localizer = load_plane_config(path, overrides=overrides).localizer is not None
     if options.backbone:
         overrides.append(f"grader.backbones=[{','.join(options.backbone)}]")
     for each in options.weights:
@@ -84,18 +87,17 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
         if not colon or not value:
             raise UsageError(f"--weights takes NAME:FILE or NAME:imagenet. Received: {each!r}.")
         overrides.append(f"grader.training.weights.{name}={value}")
-        if options.plane.is_sagittal:
+        if has_localizer:
             overrides.append(f"localizer.training.weights.{name}={value}")
     if options.init_from is not None:
         overrides.append(f"grader.init_from={options.init_from}")
-        if options.plane.is_sagittal:
+        if has_localizer:
             overrides.append(f"localizer.init_from={options.init_from}")
     if (options.drop_noisy is None) != (options.noise_oof is None):
         raise UsageError("--drop-noisy and --noise-oof need each other.")
     if options.drop_noisy is not None:
         overrides.append(f"grader.label_noise.threshold={options.drop_noisy}")
         overrides.append(f"grader.label_noise.oof={options.noise_oof}")
-    path = options.config or default_config_path(options.plane)
     config = load_plane_config(path, overrides=overrides)
     known = {*config.grader.backbones, *([config.localizer.backbone] if config.localizer else [])}
     for each in options.weights:
@@ -111,6 +113,7 @@ def train(options: TrainOptions) -> None:
     config = resolve_config(options)
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
+    from lumbar_tf.ensemble.predicted_points import write_level_slices
     from lumbar_tf.ensemble.runs import open_run
     from lumbar_tf.ensemble.training import grader_jobs, localizer_jobs
     from lumbar_tf.models.strategy import StrategyName
@@ -125,6 +128,8 @@ def train(options: TrainOptions) -> None:
     folds = _chosen_folds(options, run)
     write_options(options, run.directory)
     shared = {"strategy": StrategyName(options.strategy), "threads": _threads(options)}
+    if not config.plane.is_sagittal:
+        print(f"{config.plane.value}, level points: {write_level_slices(run)}", flush=True)
     # Crops are cut where the localizers point: no grader begins before they are done.
     for jobs in (localizer_jobs(run, folds, **shared), grader_jobs(run, folds, **shared)):
         _run_side_by_side(options, jobs, share)

@@ -47,8 +47,9 @@ def main(options: WorklistOptions) -> None:
     from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_judged, rank_doubts
     from lumbar_tf.ensemble.oof import read_tables
+    from lumbar_tf.ensemble.predicted_points import held_out_points
     from lumbar_tf.records.manifest import read_manifest
-    from lumbar_tf.reporting.finding_crops import cut_views, read_predicted_points
+    from lumbar_tf.reporting.finding_crops import cut_views
     from lumbar_tf.reporting.worklist_page import PAGE_NAME, finding_key, write_worklist_page
     from lumbar_tf.reporting.worklist_table import CSV_NAME, write_worklist
 
@@ -60,7 +61,7 @@ def main(options: WorklistOptions) -> None:
     known = [place for place, study_id in enumerate(labelled) if study_id in folds]
     study_ids, labels = [labelled[place] for place in known], grades[known]
     doubts = rank_doubts(tables, study_ids, labels, most=options.most)
-    points = read_predicted_points(options.runs, folds)
+    points = held_out_points(options.runs, folds)
     views = cut_views(options.records, manifest, [finding_key(each) for each in doubts], points)
     num_judged = count_judged(tables, study_ids, labels)
     write_worklist(options.out / CSV_NAME, doubts, [table.model for table in tables])

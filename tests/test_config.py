@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.config import default_config_path, dump_config, load_demo_config, load_plane_config
+from lumbar_tf.config import (
+    PlaneConfig,
+    default_config_path,
+    dump_config,
+    load_demo_config,
+    load_plane_config,
+)
 from lumbar_tf.labels import Plane
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -38,6 +44,7 @@ def test_a_dumped_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ("grader.auxiliary=[canal]", "auxiliary must name other families"),
         ("grader.auxiliary=[foraminal, foraminal]", "each once"),
         ("localizer=null", "localizer is required"),
+        ("grader.anchor=subarticular", "needs the plane axial_t2"),
         ("grader.training.epochs", "key=value"),
         ("seed.deeper=1", "seed"),
     ],
@@ -45,6 +52,25 @@ def test_a_dumped_configuration_reads_back_the_same(tmp_path: Path) -> None:
 def test_a_bad_field_is_refused_by_name(override: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         load_plane_config(CONFIGS / "sagittal_t2.yaml", overrides=[override])
+
+
+def _axial(*overrides: str) -> PlaneConfig:
+    return load_plane_config(CONFIGS / "axial_t2.yaml", overrides=overrides)
+
+
+def test_the_axial_plane_can_have_a_localizer_and_needs_none() -> None:
+    localizer = (
+        "localizer={backbone: mobilenet_v2, side_mm: 64, side_px: 96, num_slices: 5, "
+        "training: {epochs: 1, batch_studies: 1, learning_rate: 0.001}}"
+    )
+    assert _axial().localizer is None and _axial().grader.anchor == "level"
+    assert _axial(localizer).grader.anchor == "level"
+    assert _axial(localizer, "grader.anchor=subarticular").localizer is not None
+    with pytest.raises(ValueError, match="axial_t2 without one"):
+        _axial("grader.anchor=subarticular")
+    for fault in ("num_slices=4", "covers_image=true", "supersample=4"):
+        with pytest.raises(ValueError, match="The localizer of axial_t2 takes"):
+            _axial(localizer, "localizer.side_px=160", f"localizer.{fault}")
 
 
 def test_an_override_reaches_into_a_list() -> None:

@@ -48,6 +48,20 @@ def test_other_machines_need_absolute_paths_of_weights() -> None:
     assert _job_share(_options(runner="ray", weights="mobilenet_v2:/a.weights.h5")) == JobShare()
 
 
+def test_an_axial_localizer_takes_weights_only_where_there_is_one() -> None:
+    path = Path(__file__).resolve().parents[1] / "configs" / "axial_t2.yaml"
+    localizer = (
+        "localizer={backbone: mobilenet_v2, side_mm: 64, side_px: 96, num_slices: 5, "
+        "training: {epochs: 1, batch_studies: 1, learning_rate: 0.001}}"
+    )
+    flags = {"plane": "axial_t2", "config": path, "weights": "mobilenet_v2:a.weights.h5", "init_from": "b"}
+    plain, located = (resolve_config(_options(**flags, set=each)) for each in ((), (localizer,)))
+    assert plain.localizer is None
+    assert located.localizer is not None
+    assert located.localizer.training.weights == plain.grader.training.weights
+    assert located.localizer.init_from == plain.grader.init_from == "b"
+
+
 def test_flags_reach_the_configuration() -> None:
     path = Path(__file__).resolve().parents[1] / "configs" / "sagittal_t2.yaml"
     options = _options(

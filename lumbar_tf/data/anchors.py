@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from lumbar_tf.config import PlaneConfig
+from lumbar_tf.config import Anchor, PlaneConfig
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, Side, finding_index
 
 _CANAL = [finding_index(Condition.SPINAL_CANAL_STENOSIS, level) for level in Level]
 _LEFT_FORAMEN = [finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
 _RIGHT_FORAMEN = [finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
+_LEFT_SUBARTICULAR = [finding_index(Condition.LEFT_SUBARTICULAR_STENOSIS, level) for level in Level]
+_RIGHT_SUBARTICULAR = [finding_index(Condition.RIGHT_SUBARTICULAR_STENOSIS, level) for level in Level]
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,18 @@ class CropLayout:
         plane: the plane.
         targets: families that its graders answer.
         auxiliary: families that they only train on.
+        anchor: what axial crops are cut around.
     """
 
     plane: Plane
     targets: tuple[Family, ...]
     auxiliary: tuple[Family, ...] = ()
+    anchor: Anchor = "level"
 
     @classmethod
     def of(cls, config: PlaneConfig) -> "CropLayout":
         """Returns the layout of a plane's graders."""
-        return cls(config.plane, config.grader.targets, config.grader.auxiliary)
+        return cls(config.plane, config.grader.targets, config.grader.auxiliary, config.grader.anchor)
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -88,7 +92,8 @@ def level_points(points: tf.Tensor) -> tf.Tensor:
 def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
     """Returns the points that crops are cut around, float32 [..., P, 3].
 
-    Sagittal T1 is cut around each side's foramina, the other planes around the level points.
+    Sagittal T1 is cut around each side's foramina, axial T2 around each side's subarticular points where the
+    layout says so, everything else around the level points.
 
     Args:
         points: float32 [..., 25, 3], LPS mm, NaN where unknown.
@@ -97,10 +102,14 @@ def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
     if layout.plane is Plane.SAGITTAL_T1 and layout.is_sided:
         left = tf.gather(points, _LEFT_FORAMEN, axis=-2)
         right = tf.gather(points, _RIGHT_FORAMEN, axis=-2)
+    elif layout.anchor == "subarticular":
+        left = tf.gather(points, _LEFT_SUBARTICULAR, axis=-2)
+        right = tf.gather(points, _RIGHT_SUBARTICULAR, axis=-2)
     else:
         left = right = level_points(points)
     if not layout.is_sided:
-        return left
+        # Of the canal alone there is one crop a level, whichever points are known.
+        return level_points(points)
     both = tf.stack([left, right], axis=-2)
     return tf.reshape(both, tf.concat([tf.shape(points)[:-2], [2 * len(Level), 3]], axis=0))
 
@@ -135,10 +144,25 @@ def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.T
     return tf.ensure_shape(tf.concat([canal, left, right, levels, levels], axis=1), [None, NUM_FINDINGS, 3])
 
 
+def refine_points(points: tf.Tensor, subarticular: tf.Tensor) -> tf.Tensor:
+    """Puts what an axial localizer found into the subarticular rows, float32 [..., 25, 3].
+
+    Args:
+        points: float32 [..., 25, 3] of `complete_points`, LPS mm.
+        subarticular: float32 [..., 10, 3], level by level and left before right; where it is NaN the row
+            keeps what it has, the level point.
+    """
+    rows = localizer_rows(Plane.AXIAL_T2)
+    ordered = tf.gather(subarticular, [rows.index(row) for row in sorted(rows)], axis=-2)
+    others, old = points[..., : min(rows), :], points[..., min(rows) :, :]
+    return tf.concat([others, tf.where(tf.math.is_finite(ordered), ordered, old)], axis=-2)
+
+
 def localizer_rows(plane: Plane) -> tuple[int, ...]:
     """Returns the rows that a plane's localizer points at, in its output order."""
     if plane is Plane.SAGITTAL_T2:
         return tuple(_CANAL)
-    if plane is Plane.SAGITTAL_T1:
-        return tuple(row for pair in zip(_LEFT_FORAMEN, _RIGHT_FORAMEN, strict=True) for row in pair)
-    raise ValueError(f"Only sagittal planes have a localizer. Received: {plane.value}.")
+    left, right = (
+        (_LEFT_FORAMEN, _RIGHT_FORAMEN) if plane.is_sagittal else (_LEFT_SUBARTICULAR, _RIGHT_SUBARTICULAR)
+    )
+    return tuple(row for pair in zip(left, right, strict=True) for row in pair)

@@ -1,28 +1,23 @@
-"""One of a plane's graders as the fold loop sees it, and the landmarks that its crops are cut at."""
-
-import json
+"""One of a plane's graders as the fold loop sees it."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.data.anchors import CropLayout, complete_points
+from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.data.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
-from lumbar_tf.data.landmarks import Points, read_landmarks
 from lumbar_tf.data.record_source import RecordSource
 from lumbar_tf.ensemble.dropped_labels import read_noisy_labels
 from lumbar_tf.ensemble.grading_judge import GradingJudge
 from lumbar_tf.ensemble.oof import write_table
-from lumbar_tf.ensemble.runs import ERROR_NAME, LOCALIZER, OOF_NAME, PlaneRun, landmark_tables
+from lumbar_tf.ensemble.predicted_points import landmark_jitter, predicted_landmarks
+from lumbar_tf.ensemble.runs import OOF_NAME, PlaneRun
 from lumbar_tf.ensemble.trainee import FirstStep, Trainee
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Plane
+from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
-
-#: The jitter where no localizer was measured (no point is annotated), mm.
-_DEFAULT_JITTER_MM = (2.0, 2.0, 2.0)
 
 
 def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
@@ -85,44 +80,6 @@ def _noisy_labels(run: PlaneRun) -> dict[str, NDArray[np.bool_]]:
         noise.oof, records=run.records, runs=run.runs, folds=run.folds, threshold=noise.threshold
     )
     return dict(labels)
-
-
-def predicted_landmarks(run: PlaneRun) -> dict[str, Points]:
-    """Returns the held-out landmarks of all studies, float32 [25, 3] by study, LPS mm.
-
-    Raises:
-        ValueError: no localizer was trained, or one was trained on other folds.
-    """
-    paths = landmark_tables(run.runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1))
-    if not paths:
-        raise ValueError(
-            f"The crops of {run.config.plane.value} need the landmarks of a sagittal plane, and {run.runs} "
-            "holds none. Run python -m lumbar_tf.train --plane=sagittal_t2 first."
-        )
-    tables = read_landmarks(paths, folds=run.folds)
-    if not tables:
-        return {}
-    points = np.stack(list(tables.values()))
-    canal = points[:, :NUM_LEVELS]
-    sides = points[:, NUM_LEVELS : 3 * NUM_LEVELS].reshape(-1, 2, NUM_LEVELS, 3)
-    foramina = sides.transpose(0, 2, 1, 3).reshape(-1, 2 * NUM_LEVELS, 3)
-    completed = complete_points(tf.constant(canal), tf.constant(foramina)).numpy()
-    return dict(zip(tables, completed, strict=True))
-
-
-def landmark_jitter(run: PlaneRun) -> tuple[float, float, float]:
-    """Returns the standard deviation of the jitter of training landmarks along x, y, z, mm (LPS).
-
-    It is the localizer's measured error, or 2 mm where none was measured, times the configured factor.
-    """
-    plane = run.config.plane if run.config.localizer is not None else Plane.SAGITTAL_T2
-    path = run.runs / plane.value / LOCALIZER / ERROR_NAME
-    deviation = _DEFAULT_JITTER_MM
-    if path.is_file():
-        error = json.loads(path.read_text(encoding="utf-8"))
-        deviation = error["sd_mm"] if error["num_points"] else deviation
-    x, y, z = (float(each) * run.config.grader.jitter for each in deviation)
-    return x, y, z
 
 
 def _write_oof(

@@ -1,4 +1,4 @@
-"""A plane's localizer as the fold loop sees it, and its error on held-out studies."""
+"""A sagittal plane's localizer as the fold loop sees it, and any localizer's error on held-out studies."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from lumbar_tf.data.landmarks import (
 )
 from lumbar_tf.data.localizer_dataset import make_localizer_eval_dataset, make_localizer_train_dataset
 from lumbar_tf.data.record_source import RecordSource, read_points
+from lumbar_tf.data.slice_choice import SliceChoice, measure_slice_choice
 from lumbar_tf.ensemble.runs import ERROR_NAME, LANDMARKS_NAME, LOCALIZER, PlaneRun, landmark_tables
 from lumbar_tf.ensemble.trainee import Trainee
 from lumbar_tf.files import replace_atomically
@@ -29,14 +30,14 @@ from lumbar_tf.models.verdict import judge_by_loss
 
 
 def localizer_trainee(run: PlaneRun) -> Trainee:
-    """Returns the plane's localizer.
+    """Returns the sagittal plane's localizer.
 
     Raises:
-        ValueError: the plane has none.
+        ValueError: the plane has none, or is axial (see `axial_localizer_trainee`).
     """
     config, plane = run.config.localizer, run.config.plane
-    if config is None:
-        raise ValueError(f"The plane {plane.value} has no localizer.")
+    if config is None or not plane.is_sagittal:
+        raise ValueError(f"The plane {plane.value} has no localizer of a whole stack.")
     training, rows = config.training, localizer_rows(plane)
 
     def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
@@ -53,12 +54,13 @@ def localizer_trainee(run: PlaneRun) -> Trainee:
             source, rows=rows, config=config, batch_studies=training.batch_studies
         ),
         judge=judge_by_loss,
-        check=lambda source: _check_annotated(run, source),
+        check=lambda source: check_annotated(run, source),
         write_table=lambda model, dataset, fold: _write_landmarks(run, model, dataset, fold),
     )
 
 
-def _check_annotated(run: PlaneRun, source: RecordSource) -> None:
+def check_annotated(run: PlaneRun, source: RecordSource) -> None:
+    """Raises ValueError where no point that the plane's localizer points at is annotated."""
     rows = list(localizer_rows(run.config.plane))
     if not any(np.isfinite(points[rows]).all(axis=-1).any() for points in read_points(source).values()):
         raise ValueError(
@@ -88,14 +90,22 @@ def _write_landmarks(run: PlaneRun, model: keras.Model, dataset: tf.data.Dataset
     write_landmarks(run.fold_directory(LOCALIZER, fold) / LANDMARKS_NAME, table)
 
 
-def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags]:
-    """Measures the localizer on all folds that it has answered, and writes `error.json`."""
+def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags, SliceChoice | None]:
+    """Measures the localizer on all folds that it has answered, and writes `error.json`.
+
+    Returns:
+        What it wrote; how often its points lead to the annotator's slice (`slices`) of the axial plane only.
+    """
     tables = landmark_tables(run.runs, [run.config.plane])
     predicted = read_landmarks(tables)
     annotated = read_points(RecordSource(run.shards, tuple(predicted)))
     error = measure_error(predicted, annotated)
     flags = measure_flags(predicted, read_doubt(tables), annotated, threshold=SHIFT_DOUBT)
-    both = {**dataclasses.asdict(error), "level_shift": dataclasses.asdict(flags)}
+    content = {**dataclasses.asdict(error), "level_shift": dataclasses.asdict(flags)}
+    choice = None
+    if not run.config.plane.is_sagittal:
+        choice = measure_slice_choice(RecordSource(run.shards, tuple(predicted)), predicted)
+        content["slices"] = dataclasses.asdict(choice)
     with replace_atomically(run.member_directory(LOCALIZER) / ERROR_NAME) as temporary:
-        temporary.write_text(json.dumps(both, indent=1), encoding="utf-8")
-    return error, flags
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return error, flags, choice

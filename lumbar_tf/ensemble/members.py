@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.config import PlaneConfig
-from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows
+from lumbar_tf.config import LocalizerConfig, PlaneConfig
+from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows, refine_points
+from lumbar_tf.data.axial_fields import axial_anchors, axial_field_spec, study_axial_field
 from lumbar_tf.data.grader_dataset import study_crops
 from lumbar_tf.data.localizer_dataset import field_spec, study_field
 from lumbar_tf.data.selection import Record
@@ -20,6 +21,7 @@ from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME
 from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import NUM_LEVELS, Plane
+from lumbar_tf.models.axial_localizer import build_axial_localizer, locate_subarticular
 from lumbar_tf.models.folded import FoldedNetwork
 from lumbar_tf.models.grader import build_grader, log_probabilities
 from lumbar_tf.models.localizer import Located, build_localizer, combine_folds, locate
@@ -38,7 +40,7 @@ class PlaneNetworks:
 
     Attributes:
         config: the plane's configuration.
-        localizer: with the weights of all folds; None for axial T2.
+        localizer: with the weights of all folds; None where axial T2 has none of its own.
         graders: by backbone, with the weights of all folds.
     """
 
@@ -83,7 +85,12 @@ def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> 
     layout = CropLayout.of(config)
     localizer = None
     if config.localizer is not None:
-        model = build_localizer(config.localizer, config.plane)
+        is_sagittal = config.plane.is_sagittal
+        model = (
+            build_localizer(config.localizer, config.plane)
+            if is_sagittal
+            else build_axial_localizer(config.localizer)
+        )
         localizer = FoldedNetwork(model, _weights(runs, config.plane, LOCALIZER))
     graders = {
         backbone: FoldedNetwork(
@@ -137,15 +144,52 @@ def has_slices(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
-    """Locates the level points.
+    """Locates the level points, and around them what an axial localizer looks for.
 
     Returns:
         float32 [study, 25, 3], LPS mm, and the doubt in each, float32 [study, 25]; NaN where unknown.
     """
+    points, doubt = _find_levels(networks, examples)
+    axial = networks.get(Plane.AXIAL_T2)
+    if axial is not None and axial.config.localizer is not None and axial.localizer is not None:
+        found = _find_subarticular(axial.config.localizer, axial.localizer, examples[Plane.AXIAL_T2], points)
+        # Its points are on the discs that the level points are on: the doubt is theirs.
+        points = refine_points(points, found)
+    return points, doubt
+
+
+def _find_subarticular(
+    config: LocalizerConfig, localizer: FoldedNetwork, serialized: tf.Tensor, points: tf.Tensor
+) -> tf.Tensor:
+    """Returns the axial localizer's points, float32 [study, 10, 3], NaN where no slice holds its level's."""
+    field = tf.map_fn(
+        lambda pair: study_axial_field(_parse_present(pair[0]), pair[1], config),
+        (serialized, points),
+        fn_output_signature=axial_field_spec(config),
+    )
+    no_doubt = tf.zeros(tf.shape(axial_anchors(points))[:-1])
+    by_fold = tf.map_fn(
+        lambda logits: locate_subarticular(field, logits, no_doubt),
+        localizer(field),
+        fn_output_signature=_located_spec(len(localizer_rows(Plane.AXIAL_T2))),
+    )
+    return combine_folds(by_fold).points
+
+
+def _located_spec(points: int) -> Located:
+    return Located(
+        tf.TensorSpec([None, points, 3], tf.float32),
+        tf.TensorSpec([None, points], tf.float32),
+        tf.TensorSpec([None, points], tf.float32),
+    )
+
+
+def _find_levels(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns what the sagittal localizers find, completed to all findings; see `find_landmarks`."""
     found: dict[Plane, tf.Tensor] = {}
     doubts: dict[Plane, tf.Tensor] = {}
     for plane, each in networks.items():
-        if each.config.localizer is None or each.localizer is None:
+        if each.config.localizer is None or each.localizer is None or not plane.is_sagittal:
             continue
         spec = field_spec(each.config.localizer)
         size = spec.side_px
@@ -165,11 +209,7 @@ def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> 
         by_fold = tf.map_fn(
             lambda logits, field=field: locate(field, logits),
             each.localizer(field),
-            fn_output_signature=Located(
-                tf.TensorSpec([None, points, 3], tf.float32),
-                tf.TensorSpec([None, points], tf.float32),
-                tf.TensorSpec([None, points], tf.float32),
-            ),
+            fn_output_signature=_located_spec(points),
         )
         located = combine_folds(by_fold)
         is_present = has_slices(examples[plane])[:, tf.newaxis, tf.newaxis]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.data.memory import keep_freed_memory
 from lumbar_tf.data.study_order import epoch_batches
+from lumbar_tf.ensemble.axial_localizer_trainee import axial_localizer_trainee
 from lumbar_tf.ensemble.grader_trainee import grader_trainee, join_oof
 from lumbar_tf.ensemble.localizer_trainee import localizer_trainee, write_localizer_error
 from lumbar_tf.ensemble.run_record import write_member_record
@@ -55,7 +56,10 @@ class TrainingJob:
 
 
 def localizer_jobs(run: PlaneRun, folds: Sequence[int], **options: object) -> list[TrainingJob]:
-    """Returns the plane's localizer job, or none where its points come from other planes."""
+    """Returns the plane's localizer job, or none where its points come from other planes alone.
+
+    The axial plane's waits for those of the sagittal planes.
+    """
     if run.config.localizer is None:
         return []
     return [TrainingJob(run, LOCALIZER, tuple(folds), **options)]  # type: ignore[arg-type]
@@ -100,7 +104,7 @@ def _limit_threads(threads: int) -> None:
 
 def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
     run = job.run
-    trainee = localizer_trainee(run) if job.member == LOCALIZER else grader_trainee(run, job.member)
+    trainee = _trainee(run, job.member)
     strategy, first = choose_strategy(job.strategy), trainee.first_step
     fitter = Fitter(trainee.build, training=trainee.training, loss=trainee.loss, strategy=strategy)
     first_fitter = None
@@ -116,6 +120,15 @@ def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
             data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
         fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
         trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out), fold)
+
+
+def _trainee(run: PlaneRun, member: str) -> Trainee:
+    localizer = run.config.localizer
+    if member != LOCALIZER:
+        return grader_trainee(run, member)
+    if run.config.plane.is_sagittal or localizer is None:
+        return localizer_trainee(run)
+    return axial_localizer_trainee(run, localizer)
 
 
 def _fold_data(trainee: Trainee, sources: FoldSources, seed: int) -> FoldData:
@@ -155,14 +168,14 @@ def finish_member(job: TrainingJob) -> None:
     """
     run = job.run
     if job.member == LOCALIZER:
-        error, flags = write_localizer_error(run)
+        error, flags, slices = write_localizer_error(run)
         if not job.is_quiet:
             print(
                 f"{run.member_name(LOCALIZER)}: {error.num_points} held-out points, median error "
                 f"{error.median_mm:.1f} mm, {error.within_10_mm:.1%} within 10 mm, "
                 f"{error.own_level:.1%} nearest their own level, {error.num_withheld} withheld; level_shift "
                 f"flags {flags.num_flagged} of {flags.num_studies} studies, {flags.num_caught} of the "
-                f"{flags.num_shifted} shifted ones",
+                f"{flags.num_shifted} shifted ones" + (f"; {slices}" if slices is not None else ""),
                 flush=True,
             )
     else:

@@ -21,12 +21,12 @@ from lumbar_tf.models.strategy import total_over_replicas
 
 #: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
 _LATERAL_UNIT_MM = 20.0
-_MASKED_LOGIT = -1.0e4
+MASKED_LOGIT = -1.0e4
 #: The answer is the mean of the heatmap within this distance of its peak, so that two candidate
 #: levels (30 to 40 mm apart) are never averaged into a point between them.
 _WINDOW_MM = 12.0
 #: Stride of the heatmap in field pixels.
-_STRIDE = 2
+STRIDE = 2
 
 
 class Localizer(keras.Model):
@@ -42,7 +42,7 @@ class Localizer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """Cross-entropy against a Gaussian of `sigma_mm` around each true point.
+        """Returns `heatmap_loss`.
 
         Args:
             x: the field.
@@ -50,24 +50,38 @@ class Localizer(keras.Model):
             y_pred: logits.
             sample_weight: not used.
             training: not used.
-
-        Returns:
-            float32 scalar, mean over the known points.
         """
-        known = tf.reduce_all(tf.math.is_finite(y), axis=-1)
-        target = tf.where(known[..., tf.newaxis], y, 0.0)
-        squared = _squared_distance(x, target, y_pred.shape[2])
-        masked = tf.where(x["mask"][:, :, tf.newaxis, tf.newaxis, tf.newaxis], 0.0, _MASKED_LOGIT)
-        wanted = tf.nn.softmax(_flat(-squared / (2 * self.sigma_mm**2) + masked), axis=1)
-        log_probability = tf.nn.log_softmax(_flat(tf.cast(y_pred, tf.float32)), axis=1)
-        entropy = -tf.reduce_sum(wanted * log_probability, axis=1)
-        weight = tf.cast(known, tf.float32)
-        # Replicas that share a batch add their gradients: each gives its part of the whole batch's mean.
-        num_known = total_over_replicas(tf.reduce_sum(weight))
-        return tf.reduce_sum(entropy * weight) / tf.maximum(num_known, 1.0)
+        return heatmap_loss(x, y, y_pred, sigma_mm=self.sigma_mm)
 
 
-def _flat(heatmap: tf.Tensor) -> tf.Tensor:
+def heatmap_loss(
+    field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor, *, sigma_mm: float
+) -> tf.Tensor:
+    """Cross-entropy against a Gaussian of `sigma_mm` around each true point.
+
+    Args:
+        field: the localizer's inputs: `mask` bool [n, slice], `origin`, `right` and `down` [n, slice, 3].
+        points: float32 [n, points, 3], LPS mm; NaN is left out.
+        logits: float [n, slice, h, w, points].
+        sigma_mm: of the Gaussian.
+
+    Returns:
+        float32 scalar, mean over the known points.
+    """
+    known = tf.reduce_all(tf.math.is_finite(points), axis=-1)
+    target = tf.where(known[..., tf.newaxis], points, 0.0)
+    squared = _squared_distance(field, target, logits.shape[2])
+    masked = tf.where(field["mask"][:, :, tf.newaxis, tf.newaxis, tf.newaxis], 0.0, MASKED_LOGIT)
+    wanted = tf.nn.softmax(flatten_cells(-squared / (2 * sigma_mm**2) + masked), axis=1)
+    log_probability = tf.nn.log_softmax(flatten_cells(tf.cast(logits, tf.float32)), axis=1)
+    entropy = -tf.reduce_sum(wanted * log_probability, axis=1)
+    weight = tf.cast(known, tf.float32)
+    # Replicas that share a batch add their gradients: each gives its part of the whole batch's mean.
+    num_known = total_over_replicas(tf.reduce_sum(weight))
+    return tf.reduce_sum(entropy * weight) / tf.maximum(num_known, 1.0)
+
+
+def flatten_cells(heatmap: tf.Tensor) -> tf.Tensor:
     """[study, slice, h, w, points] to [study, cells, points]."""
     return tf.reshape(heatmap, [tf.shape(heatmap)[0], -1, heatmap.shape[-1]])
 
@@ -77,11 +91,11 @@ def _cell_offsets(cells: int) -> tf.Tensor:
 
     Cell c covers field pixels c*stride to c*stride + stride - 1.
     """
-    size = cells * _STRIDE
-    return (tf.range(cells, dtype=tf.float32) + 0.5) * _STRIDE - 0.5 - (size - 1) / 2
+    size = cells * STRIDE
+    return (tf.range(cells, dtype=tf.float32) + 0.5) * STRIDE - 0.5 - (size - 1) / 2
 
 
-def _cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
+def cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
     """Patient positions of heatmap cells, LPS mm, float32 [study, slice, h, w, 3]."""
     offset = _cell_offsets(cells)
     down = field["down"][:, :, tf.newaxis] * offset[:, tf.newaxis]
@@ -92,7 +106,7 @@ def _cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
 
 def _squared_distance(field: dict[str, tf.Tensor], points: tf.Tensor, cells: int) -> tf.Tensor:
     """Squared distance of cells to points, mm2, float32 [study, slice, h, w, points]."""
-    position = _cell_positions(field, cells)[..., tf.newaxis, :]
+    position = cell_positions(field, cells)[..., tf.newaxis, :]
     return tf.reduce_sum(tf.square(position - points[:, tf.newaxis, tf.newaxis, tf.newaxis]), axis=-1)
 
 
@@ -124,8 +138,8 @@ def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
     shape, cells = tf.shape(logits), logits.shape[2]
     sides = logits.shape[-1] // NUM_LEVELS
     logits = tf.cast(logits, tf.float32)
-    position = _cell_positions(field, cells)
-    probability = tf.nn.softmax(_flat(logits), axis=1)
+    position = cell_positions(field, cells)
+    probability = tf.nn.softmax(flatten_cells(logits), axis=1)
     by_side = tf.reshape(probability, tf.concat([shape[:4], [NUM_LEVELS, sides]], axis=0))
     ladders = [read_ladder(by_side[..., side], position) for side in range(sides)]
     rungs = tf.reshape(tf.stack([each.points for each in ladders], axis=2), [-1, NUM_LEVELS * sides, 3])
@@ -137,7 +151,7 @@ def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
 
     # Of the logits and not of the probabilities, which underflow where a level was outvoted.
     is_near = squared_to(rungs) <= _WINDOW_MM**2
-    share = tf.nn.softmax(tf.where(is_near, _flat(logits), 2 * _MASKED_LOGIT), axis=1)
+    share = tf.nn.softmax(tf.where(is_near, flatten_cells(logits), 2 * MASKED_LOGIT), axis=1)
     refined = tf.einsum("bcp,bcx->bpx", share, flat)
     points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, rungs)
     spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
@@ -177,7 +191,7 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
 
     Args:
         config: field, backbone and decoder.
-        plane: a sagittal plane.
+        plane: a sagittal plane; the axial one's is in `axial_localizer`.
         weights: of the encoder; see `build_backbone`.
 
     Returns:
@@ -194,20 +208,22 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
         "down": keras.Input((slices, 3), name="down"),
     }
     images = ops.repeat(ops.reshape(inputs["image"], (-1, size, size, 1)), 3, axis=-1)
-    evidence, context = _encode_decode(images, config, weights)
-    evidence = ops.reshape(evidence, (-1, slices, size // _STRIDE, size // _STRIDE, NUM_LEVELS))
+    evidence, context = encode_decode(images, config, weights, num_heatmaps=NUM_LEVELS)
+    evidence = ops.reshape(evidence, (-1, slices, size // STRIDE, size // STRIDE, NUM_LEVELS))
     context = ops.reshape(context, (-1, slices, context.shape[-1]))
     bias = _slice_bias(context, inputs["lateral_mm"], is_sided=plane is Plane.SAGITTAL_T1)
     logits = ops.expand_dims(evidence, -1) + bias[:, :, None, None]
     logits = ops.reshape(logits, (-1, *logits.shape[1:4], logits.shape[4] * logits.shape[5]))
-    logits = ops.where(inputs["mask"][:, :, None, None, None], logits, _MASKED_LOGIT)
+    logits = ops.where(inputs["mask"][:, :, None, None, None], logits, MASKED_LOGIT)
     model = Localizer(inputs, logits, name=f"{plane.value}_localizer")
     model.sigma_mm = config.sigma_mm
     return model
 
 
-def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[Any, Any]:
-    """Returns heatmap evidence [n, h, w, levels] and a context vector [n, d] for each slice."""
+def encode_decode(
+    images: Any, config: LocalizerConfig, weights: str, *, num_heatmaps: int
+) -> tuple[Any, Any]:
+    """Returns heatmap evidence [n, h, w, num_heatmaps] and a context vector [n, d] for each image."""
     base = build_backbone(config.backbone, size_px=config.side_px, weights=weights)
     training = config.training
     prepare_batch_norm(
@@ -216,9 +232,9 @@ def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[
         is_frozen=training.freeze_batch_norm and weights != "none",
     )
     pyramid = feature_pyramid(base, config.side_px)
-    if min(pyramid) != _STRIDE:
+    if min(pyramid) != STRIDE:
         raise ValueError(
-            f"A localizer's backbone must have features at stride {_STRIDE}. "
+            f"A localizer's backbone must have features at stride {STRIDE}. "
             f"Received: {config.backbone}, with strides {', '.join(map(str, pyramid))}."
         )
     encoder = keras.Model(base.inputs, [pyramid[stride] for stride in pyramid])
@@ -230,7 +246,7 @@ def _encode_decode(images: Any, config: LocalizerConfig, weights: str) -> tuple[
         x = keras.layers.UpSampling2D(interpolation="bilinear")(x)
         x = keras.layers.Concatenate()([x, _convolve(skip, width, kernel=1)])
         x = _convolve(x, width)
-    return keras.layers.Conv2D(NUM_LEVELS, 1, dtype="float32", name="evidence")(x), context
+    return keras.layers.Conv2D(num_heatmaps, 1, dtype="float32", name="evidence")(x), context
 
 
 def _convolve(x: Any, filters: int, kernel: int = 3) -> Any:

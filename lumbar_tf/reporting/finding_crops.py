@@ -11,12 +11,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import CropConfig
-from lumbar_tf.data.anchors import complete_points, level_points
+from lumbar_tf.data.anchors import level_points
 from lumbar_tf.data.crops import cut_crops, identity_warp, plane_axes
 from lumbar_tf.data.kept_slices import keep_slices
-from lumbar_tf.data.landmarks import Points, read_landmarks
+from lumbar_tf.data.landmarks import Points
 from lumbar_tf.data.selection import Record, Selection, select_slices, slice_normals
-from lumbar_tf.ensemble.runs import landmark_tables
 from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Family, Finding, Plane
 from lumbar_tf.records.manifest import Manifest
 from lumbar_tf.records.parsing import read_dataset
@@ -36,29 +35,6 @@ _ON_SLICE_MM = 2.5
 
 #: A finding of a study: the study's id and the finding's row, 0 to 24.
 FindingKey = tuple[str, int]
-
-
-def read_predicted_points(runs: Path, folds: Mapping[str, int]) -> dict[str, Points]:
-    """Returns the localizers' points of the studies that they held out, completed to all findings.
-
-    Args:
-        runs: folder of all planes' runs; one without landmarks gives no point.
-        folds: fold by study; a landmark found by a localizer of another fold is refused.
-
-    Returns:
-        float32 [25, 3] by study, LPS mm, NaN where unknown.
-
-    Raises:
-        ValueError: a table is at fault, or of other folds.
-    """
-    tables = read_landmarks(landmark_tables(runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)), folds=folds)
-    if not tables:
-        return {}
-    points = np.stack(list(tables.values()))
-    sides = points[:, NUM_LEVELS : 3 * NUM_LEVELS].reshape(-1, 2, NUM_LEVELS, 3)
-    foramina = sides.transpose(0, 2, 1, 3).reshape(-1, 2 * NUM_LEVELS, 3)
-    completed = complete_points(tf.constant(points[:, :NUM_LEVELS]), tf.constant(foramina)).numpy()
-    return dict(zip(tables, completed, strict=True))
 
 
 def cut_views(

@@ -10,7 +10,7 @@ from lumbar_tf.config import AugmentationConfig, PlaneConfig
 from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.data.grader_dataset import make_grader_train_dataset
 from lumbar_tf.data.record_source import RecordSource
-from lumbar_tf.ensemble.grader_trainee import landmark_jitter, predicted_landmarks
+from lumbar_tf.ensemble.predicted_points import landmark_jitter, predicted_landmarks
 from lumbar_tf.ensemble.runs import PlaneRun, landmark_tables
 from lumbar_tf.labels import Plane
 
@@ -94,7 +94,8 @@ def _without_chance(config: PlaneConfig) -> PlaneConfig:
 def _take(run: PlaneRun, source: RecordSource, config: PlaneConfig, num_studies: int) -> list[StudyCrops]:
     # Batches as large as training has them, as a crop's partner in mixing is one of its batch.
     grader = config.grader
-    has_landmarks = landmark_tables(run.runs, (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1))
+    located = (Plane.AXIAL_T2,) if grader.anchor == "subarticular" else (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)
+    has_landmarks = landmark_tables(run.runs, located)
     dataset = make_grader_train_dataset(
         source,
         predicted_landmarks(run) if has_landmarks else {},

@@ -1,7 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lumbar_tf.data.anchors import CropLayout, anchor_points, complete_points, level_points, localizer_rows
+from lumbar_tf.data.anchors import (
+    CropLayout,
+    anchor_points,
+    complete_points,
+    level_points,
+    localizer_rows,
+    refine_points,
+)
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Side, finding_index
 
 CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
@@ -91,10 +100,38 @@ def test_one_sagittal_plane_is_enough() -> None:
         complete_points(None, None)
 
 
-def test_localizer_rows_go_level_by_level_and_left_before_right() -> None:
-    findings = [FINDINGS[row] for row in localizer_rows(Plane.SAGITTAL_T1)]
+@pytest.mark.parametrize(
+    ("plane", "family"), [(Plane.SAGITTAL_T1, Family.FORAMINAL), (Plane.AXIAL_T2, Family.SUBARTICULAR)]
+)
+def test_localizer_rows_go_level_by_level_and_left_before_right(plane: Plane, family: Family) -> None:
+    findings = [FINDINGS[row] for row in localizer_rows(plane)]
     assert [each.level for each in findings] == [level for level in Level for _ in range(2)]
     assert [each.condition.side for each in findings] == [Side.LEFT, Side.RIGHT] * 5
-    assert {each.condition.family for each in findings} == {Family.FORAMINAL}
-    with pytest.raises(ValueError, match="axial_t2"):
-        localizer_rows(Plane.AXIAL_T2)
+    assert {each.condition.family for each in findings} == {family}
+
+
+def test_what_the_axial_localizer_found_stands_in_its_rows_and_levels_elsewhere() -> None:
+    rng = np.random.default_rng(1)
+    levels = complete_points(rng.normal(size=(2, 5, 3)).astype(np.float32), None)
+    found = rng.normal(size=(2, 10, 3)).astype(np.float32)
+    found[1, 6:8] = np.nan  # no slice holds the fourth level
+    points = refine_points(levels, found).numpy()
+    np.testing.assert_array_equal(points[:, :15], levels[:, :15])
+    for place, level in enumerate(Level):
+        left = finding_index(Condition.LEFT_SUBARTICULAR_STENOSIS, level)
+        right = finding_index(Condition.RIGHT_SUBARTICULAR_STENOSIS, level)
+        for study in range(2):
+            expected = found[study, 2 * place : 2 * place + 2]
+            if study == 1 and place == 3:
+                expected = np.stack([levels[1, 3]] * 2)
+            np.testing.assert_array_equal(points[study, [left, right]], expected)
+
+
+def test_axials_can_be_cut_around_each_sides_own_point() -> None:
+    points = _points()
+    anchors = anchor_points(points, replace(AXIAL, anchor="subarticular")).numpy()
+    for place, level in enumerate(Level):
+        for side, condition in enumerate(
+            (Condition.LEFT_SUBARTICULAR_STENOSIS, Condition.RIGHT_SUBARTICULAR_STENOSIS)
+        ):
+            np.testing.assert_array_equal(anchors[2 * place + side], points[finding_index(condition, level)])

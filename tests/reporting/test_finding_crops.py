@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumbar_tf.data.folds import read_fold_table
 from lumbar_tf.data.jobs import open_cohort
-from lumbar_tf.data.landmarks import LandmarkTable, write_landmarks
 from lumbar_tf.data.study_records import read_job
 from lumbar_tf.imaging.study import Study
-from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, finding_index
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Level, Plane, finding_index
 from lumbar_tf.records.manifest import read_manifest
-from lumbar_tf.reporting.finding_crops import PLANES_OF, cut_views, read_predicted_points
+from lumbar_tf.reporting.finding_crops import PLANES_OF, cut_views
 from lumbar_tf.reporting.montage import MontageRow, encode_png
 from lumbar_tf.reporting.views import choose_slice, cut_view
 
@@ -109,21 +107,3 @@ def test_a_finding_that_no_slice_shows_has_no_picture(phantom_records: Path, who
     manifest = read_manifest(phantom_records)
     assert cut_views(phantom_records, manifest, [(whole, CANAL)], {whole: far}) == {(whole, CANAL): []}
     assert cut_views(phantom_records, manifest, [("absent", CANAL)], {}) == {("absent", CANAL): []}
-
-
-def test_predicted_points_serve_every_family_and_must_be_of_the_right_fold(
-    phantom_records: Path, tmp_path: Path, whole: str
-) -> None:
-    folds = read_fold_table(phantom_records / "folds.csv")
-    canal = tuple(row for row, each in enumerate(FINDINGS) if each.condition.family is Family.CANAL)
-    points = np.arange(15, dtype=np.float32).reshape(1, 5, 3)
-    spread, doubt = np.ones((1, 5), np.float32), np.zeros((1, 5), np.float32)
-    table = LandmarkTable([whole], canal, points, spread, doubt, folds[whole])
-    path = tmp_path / "sagittal_t2" / "localizer" / "fold0" / "landmarks.csv"
-    write_landmarks(path, table)
-    found = read_predicted_points(tmp_path, folds)
-    np.testing.assert_array_equal(found[whole][RECESS], points[0, 3])
-    assert np.isnan(found[whole][FORAMEN]).all()
-    with pytest.raises(ValueError, match="held its study out"):
-        read_predicted_points(tmp_path, {whole: folds[whole] + 1})
-    assert read_predicted_points(tmp_path / "nothing", folds) == {}

@@ -1,0 +1,196 @@
+"""An axial localizer on the whole way: from the sagittal points to graders and the exported ensemble."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
+from lumbar_tf.data.anchors import localizer_rows
+from lumbar_tf.data.landmarks import read_landmarks
+from lumbar_tf.data.record_source import RecordSource, read_points
+from lumbar_tf.data.series_table import read_series_table
+from lumbar_tf.demo import DemoOptions, Stopwatch, make_cohorts, stack_members, train_members
+from lumbar_tf.ensemble.bundle import ServedEnsemble, export_ensemble, load_ensemble
+from lumbar_tf.ensemble.members import ask_members
+from lumbar_tf.ensemble.oof import read_tables
+from lumbar_tf.ensemble.predicted_points import predicted_levels
+from lumbar_tf.ensemble.runs import landmark_tables, open_run
+from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.geometry import mirror_geometry
+from lumbar_tf.imaging.sources.reading import StudyFiles
+from lumbar_tf.imaging.study import Study
+from lumbar_tf.labels import Plane, mirror_indices
+from lumbar_tf.reporting.prediction import encode_study
+from lumbar_tf.train import TrainOptions, train
+from tests import way as way_module
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = list(localizer_rows(Plane.AXIAL_T2))
+
+
+def _config() -> DemoConfig:
+    """The tiny way's sagittal T2 and its axial plane with a localizer, whose points crops are cut around."""
+    tiny = way_module.tiny_config(ROOT / "configs" / "demo.yaml")
+    sagittal, axial = (each for each in tiny.planes if each.plane is not Plane.SAGITTAL_T1)
+    assert sagittal.localizer is not None
+    content = axial.model_dump()
+    content["localizer"] = {
+        **sagittal.localizer.model_dump(),
+        "side_mm": 64.0,
+        "side_px": 64,
+        "supersample": 1,
+        "num_slices": 3,
+        "sigma_mm": 3.0,
+    }
+    content["localizer"]["training"]["epochs"] = 10
+    content["grader"]["anchor"] = "subarticular"
+    content["grader"]["training"]["epochs"] = 2
+    planes = (sagittal, PlaneConfig.model_validate(content))
+    return tiny.model_copy(update={"planes": planes})
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The way up to the export, gone once for all tests of this file."""
+    out, config = tmp_path_factory.mktemp("axial_way"), _config()
+    options, watch = DemoOptions(out=out, workers=1), Stopwatch()
+    make_cohorts(config, options, watch)
+    train_members(config, options, watch)
+    stack_members(options, watch)
+    runs = out / "runs"
+    export_ensemble(load_ensemble(runs, runs / "stack" / "stacker.json"), runs, out / "models")
+    return way_module.Way(out, config)
+
+
+@pytest.fixture(scope="module")
+def studies(way: Any) -> list[Study]:
+    """Two held-out studies, read from DICOM."""
+    planes, _ = read_series_table(way.out / "held_out" / "train_series_descriptions.csv")
+    folders = sorted((way.out / "held_out" / "train_images").iterdir())
+    return [read_study(StudyFiles(each.name, each), planes[each.name]) for each in folders]
+
+
+@pytest.fixture(scope="module")
+def served(way: Any) -> ServedEnsemble:
+    """The exported ensemble."""
+    return ServedEnsemble(way.model)
+
+
+def test_its_points_are_nearer_to_the_recess_than_the_points_that_it_began_with(way: Any) -> None:
+    run = open_run(way.config.planes[1], records=way.out / "tfrecords", runs=way.out / "runs")
+    found = read_landmarks(landmark_tables(run.runs, (Plane.AXIAL_T2,)), folds=run.folds)
+    levels, annotated = predicted_levels(run), read_points(RecordSource(run.shards, tuple(found)))
+    assert set(found) == set(run.folds)
+
+    def median_mm(points: dict[str, np.ndarray]) -> float:
+        # A study may have no sagittal T2, and so no points at all.
+        known = sorted(set(found) & set(points))
+        gaps = [np.linalg.norm(points[study] - annotated[study], axis=-1)[ROWS] for study in known]
+        return float(np.nanmedian(np.stack(gaps)))
+
+    assert median_mm(found) < 6.0 < median_mm(levels)
+    error = json.loads((run.directory / "localizer" / "error.json").read_text())
+    assert error["median_mm"] == pytest.approx(median_mm(found), abs=1e-3)
+    assert error["slices"]["within_one"] > 0.9
+    assert error["num_points"] == error["slices"]["num_points"] > 100
+
+
+def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
+    way: Any, served: ServedEnsemble, studies: list[Study]
+) -> None:
+    # The second study once more without its axial plane.
+    examples = [dict(encode_study(each)) for each in (*studies, studies[1])]
+    del examples[2][Plane.AXIAL_T2]
+    outputs = {name: value.numpy() for name, value in served.answer(examples).items()}
+    runs = way.out / "runs"
+    ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
+    assert ensemble.networks[Plane.AXIAL_T2].localizer is not None
+    inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
+    said = ask_members(ensemble.networks, ensemble.stacker.members, inputs)
+    np.testing.assert_allclose(outputs["landmarks"], said.landmarks, atol=1e-2)
+    np.testing.assert_allclose(
+        outputs["members"], np.exp(said.log_probabilities).transpose(1, 0, 2, 3), atol=1e-4
+    )
+    landmarks = outputs["landmarks"]
+    # Left and right are places of their own, on their own sides; without axial slices the level's point.
+    assert (landmarks[:2, 15:20, 0] > landmarks[:2, 20:25, 0] + 3).mean() > 0.9
+    np.testing.assert_array_equal(landmarks[2, 15:20], landmarks[2, :5])
+    np.testing.assert_array_equal(landmarks[1, :5], landmarks[2, :5])
+
+
+def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(way: Any) -> None:
+    """One fold's networks alone, asked by way of the graph, give that fold's tables."""
+    runs = way.out / "runs"
+    run = open_run(way.config.planes[1], records=way.out / "tfrecords", runs=runs)
+    study = sorted(study for study, fold in run.folds.items() if fold == 0)[0]
+    ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
+    for networks in ensemble.networks.values():
+        for folded in (networks.localizer, *networks.graders.values()):
+            assert folded is not None
+            for variable in folded.parameters:
+                # All folds become the one that held the study out.
+                variable.assign(tf.repeat(variable[:1], variable.shape[0], axis=0))
+    planes, _ = read_series_table(way.out / "training" / "train_series_descriptions.csv")
+    folder = way.out / "training" / "train_images" / study
+    example = encode_study(read_study(StudyFiles(study, folder), planes[study]))
+    inputs = {plane: tf.constant([example.get(plane, b"")]) for plane in Plane}
+    said = ask_members(ensemble.networks, ensemble.stacker.members, inputs)
+    table = read_landmarks(landmark_tables(runs, (Plane.SAGITTAL_T2, Plane.AXIAL_T2)))[study]
+    is_found = np.isfinite(table).all(axis=-1)
+    assert is_found[ROWS].sum() >= 8
+    np.testing.assert_allclose(said.landmarks.numpy()[0][is_found], table[is_found], atol=1e-2)
+    (name,) = (each for each in ensemble.stacker.members if each.startswith("axial_t2"))
+    oof = read_tables([runs / name / "oof.csv"])[0].rows[study]
+    answer = np.exp(said.log_probabilities.numpy()[ensemble.stacker.members.index(name), 0])
+    np.testing.assert_allclose(answer[15:], np.asarray(oof)[15:], atol=1e-3)
+
+
+def test_a_mirrored_study_has_its_points_on_the_other_sides(
+    served: ServedEnsemble, studies: list[Study]
+) -> None:
+    swapped = list(mirror_indices())
+    for study in studies:
+        planes = {
+            plane: tuple(replace(each, geometry=mirror_geometry(each.geometry)) for each in slices)
+            for plane, slices in study.planes.items()
+        }
+        mirrored = replace(study, planes=planes)
+        plain, other = (served.answer([encode_study(each)]) for each in (study, mirrored))
+        expected = plain["landmarks"][0].numpy() * np.array([-1.0, 1.0, 1.0])
+        np.testing.assert_allclose(other["landmarks"][0].numpy()[swapped], expected, atol=0.05)
+        np.testing.assert_allclose(
+            other["probability"][0].numpy()[swapped], plain["probability"][0], atol=1e-4
+        )
+
+
+def test_train_locates_before_it_grades_and_leaves_tables(
+    way: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "axial_t2.yaml"
+    config.write_text(dump_config(way.config.planes[1]), encoding="utf-8")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sagittal_t2").symlink_to(way.out / "runs" / "sagittal_t2")
+    train(
+        TrainOptions(
+            plane=Plane.AXIAL_T2,
+            config=config,
+            set=("localizer.training.epochs=1", "grader.training.epochs=1"),
+            fold=1,
+            records=way.out / "tfrecords",
+            runs=tmp_path / "runs",
+        )
+    )
+    printed = capsys.readouterr().out
+    folder = tmp_path / "runs" / "axial_t2"
+    assert (folder / "localizer" / "fold1" / "landmarks.csv").is_file()
+    assert (folder / "csp_darknet_narrow" / "fold1" / "oof.csv").is_file()
+    slices = json.loads((folder / "level_slices.json").read_text())
+    assert slices["num_points"] > 100 and slices["within_one"] > 0.9
+    assert f"within one of it at {slices['within_one']:.1%}" in printed
+    assert "slices" in json.loads((folder / "localizer" / "error.json").read_text())
+    assert printed.index("axial_t2/localizer: done") < printed.index("csp_darknet_narrow fold 1  epoch 1/1")
