@@ -3,6 +3,7 @@
     python -m lumbar_tf.train --plane=sagittal_t2 --config=configs/spider_t2.yaml --records=REC
     python tests/benchmarks/ablation.py RECORDS --config=configs/spider_t2.yaml --landmarks=RUNS \\
         --labels=A/train.csv,B/train.csv --out=OUT --seeds=2 [--weights=mobilenet_v2:FILE] [--variants=no_ema]
+    python tests/benchmarks/ablation.py RECORDS --config=configs/demo.yaml --plane=axial_t2 ...
 
 Every variant of `VARIANTS` is the configuration with a few fields changed; the first backbone is trained on
 all folds with each seed, at the level points of the localizers in RUNS. What is scored are the out-of-fold
@@ -25,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.config import PlaneConfig, load_plane_config
+from lumbar_tf.config import PlaneConfig, dump_config, load_demo_config, load_plane_config
 from lumbar_tf.data.folds import FOLDS_NAME, read_folds
 from lumbar_tf.data.tables import read_label_tables
 from lumbar_tf.ensemble.blend import Blend, stack_tables
@@ -51,6 +52,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "three_slices": ("grader.crop.num_slices=3",),
     "mixup": ("grader.training.augmentation.mixup=0.5",),
     "cutmix": ("grader.training.augmentation.cutmix=0.5",),
+    "ema_0.98": ("grader.training.ema_momentum=0.98",),
     "no_ema": ("grader.training.ema_momentum=0",),
     "weights_none": ("grader.training.weights={}", "grader.training.freeze_batch_norm=false"),
     "crop_0.7": ("crop*0.7",),
@@ -58,6 +60,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "pixels_1.4": ("pixels*1.4",),
     "ordinal_loss": ("grader.loss=ordinal",),
     "level_context": ("grader.level_context=true",),
+    "no_level_context": ("grader.level_context=false",),
     "no_augmentation": (
         "grader.training.augmentation="
         "{rotation_deg: 0, zoom: 0, brightness: 0, contrast: 0, gamma: 0, noise: 0}",
@@ -89,6 +92,15 @@ def variant_config(
         else:
             changes.append(f"grader.crop.side_px={round(base.grader.crop.side_px * float(factor) / 16) * 16}")
     return load_plane_config(path, overrides=[*overrides, *given, *changes])
+
+
+def _take_plane(path: Path, plane: Plane, out: Path) -> Path:
+    """Writes one plane of a demo's configuration to a file of its own."""
+    (config,) = (each for each in load_demo_config(path).planes if each.plane is plane)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{plane.value}.yaml"
+    target.write_text(dump_config(config), encoding="utf-8")
+    return target
 
 
 def train_variant(config: PlaneConfig, words: argparse.Namespace, runs: Path) -> Path:
@@ -188,7 +200,10 @@ def main() -> None:
     parser.add_argument("--weights", action="append", default=[])
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--plane", help="takes this plane out of a demo's configuration")
     words = parser.parse_args()
+    if words.plane:
+        words.config = _take_plane(words.config, Plane(words.plane), words.out)
     names = [BASE, *(name for name in words.variants.split(",") if name != BASE)]
     study_ids, labels = read_label_tables([Path(each) for each in words.labels.split(",")])
     folds = read_folds(words.records / FOLDS_NAME, read_manifest(words.records))
