@@ -31,7 +31,7 @@ WITHOUT_TENSORFLOW = (
     "labels.py",
     "files.py",
     "progress.py",
-    "config.py",
+    "config",
     "runners",
     "cli.py",
     "imaging",

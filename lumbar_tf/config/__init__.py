@@ -1,0 +1,37 @@
+"""Typed configuration: YAML in, frozen objects out.
+
+A misspelt or mistyped field is refused with its path. Values can be overridden on the command
+line (`--set grader.training.epochs=3`) and the resolved configuration is written beside every
+result, so that a run says what made it.
+"""
+
+from lumbar_tf.config.augmentation import AugmentationConfig
+from lumbar_tf.config.demo import CohortConfig, DemoConfig
+from lumbar_tf.config.loading import default_config_path, dump_config, load_demo_config, load_plane_config
+from lumbar_tf.config.plane import (
+    Anchor,
+    CropConfig,
+    GraderConfig,
+    LabelNoiseConfig,
+    LocalizerConfig,
+    PlaneConfig,
+)
+from lumbar_tf.config.training import EarlyStoppingConfig, TrainingConfig
+
+__all__ = [
+    "Anchor",
+    "AugmentationConfig",
+    "CohortConfig",
+    "CropConfig",
+    "DemoConfig",
+    "EarlyStoppingConfig",
+    "GraderConfig",
+    "LabelNoiseConfig",
+    "LocalizerConfig",
+    "PlaneConfig",
+    "TrainingConfig",
+    "default_config_path",
+    "dump_config",
+    "load_demo_config",
+    "load_plane_config",
+]

@@ -1,0 +1,34 @@
+"""The whole way on a synthetic cohort."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lumbar_tf.config.fields import Config, Count
+from lumbar_tf.config.plane import PlaneConfig
+
+
+class CohortConfig(Config):
+    """The synthetic cohort of the demo.
+
+    Attributes:
+        num_training: studies that train.
+        num_held_out: studies that no stage of training sees.
+        seed: of the cohort.
+        severity_shift: raises the share of moderate and severe findings above the competition's.
+        resolution: matrix sizes, `small` or `full`.
+    """
+
+    num_training: Count
+    num_held_out: Count
+    seed: int = 0
+    severity_shift: float = 0.0
+    resolution: Literal["small", "full"] = "small"
+
+
+class DemoConfig(Config):
+    """The whole way on a synthetic cohort."""
+
+    cohort: CohortConfig
+    num_folds: Annotated[int, Field(ge=2, le=10)]
+    planes: tuple[PlaneConfig, ...]
