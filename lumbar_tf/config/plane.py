@@ -176,10 +176,11 @@ class PlaneConfig(Config):
         if self.plane.is_sagittal or self.localizer is None:
             return self
         each = self.localizer
-        if each.covers_image or each.num_slices % 2 == 0 or each.side_px * each.supersample > 512:
+        size_px = each.side_px * each.supersample
+        if each.covers_image or each.num_slices % 2 == 0 or each.num_slices > 31 or size_px > 512:
             raise ValueError(
-                "The localizer of axial_t2 takes an odd num_slices, no covers_image, and at most 512 for "
-                f"side_px x supersample. Received: num_slices {each.num_slices}, covers_image "
+                "The localizer of axial_t2 takes an odd num_slices up to 31, no covers_image, and up to 512 "
+                f"for side_px x supersample. Received: num_slices {each.num_slices}, covers_image "
                 f"{each.covers_image}, {each.side_px} x {each.supersample}."
             )
         return self

@@ -100,7 +100,7 @@ def grader_inputs(crops: Crops) -> dict[str, tf.Tensor]:
 
 
 def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
-    """Returns one-hot targets of the answered rows, float32 [rows, 3], all zeros where the label is missing.
+    """Returns one-hot targets of `layout.rows`, float32 [rows, 3], all zeros where the label is missing.
 
     Args:
         labels: integers [25], -1 for missing.

@@ -30,7 +30,7 @@ class GradingJudge:
         """Takes what the grader answers.
 
         Args:
-            layout: crops and answered rows.
+            layout: crops, and rows that the network says something of.
             loss: that it trains with.
             draws: whether to draw the confusions.
         """

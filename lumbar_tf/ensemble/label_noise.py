@@ -170,20 +170,6 @@ def _restricted(tables: Sequence[OofTable], study_ids: set[str]) -> list[OofTabl
     ]
 
 
-def keep_held_out(noisy: Mapping[str, Flags], folds: Mapping[str, int], *, held_out: int) -> dict[str, Flags]:
-    """Leaves the held-out fold's labels alone: only training may forget a label, never a score.
-
-    Args:
-        noisy: from `noisy_labels`.
-        folds: fold by study.
-        held_out: the fold that the coming training holds out.
-
-    Returns:
-        `noisy` without that fold's studies.
-    """
-    return {study_id: flags for study_id, flags in noisy.items() if folds[study_id] != held_out}
-
-
 def count_judged(tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer]) -> int:
     """Returns how many labels have an answer to be held against."""
     by_study = dict(zip(study_ids, np.asarray(labels), strict=True))

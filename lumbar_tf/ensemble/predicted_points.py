@@ -93,9 +93,13 @@ def predicted_levels(run: PlaneRun) -> dict[str, Points]:
 
 def predicted_doubt(run: PlaneRun) -> dict[str, Points]:
     """Returns the doubt in each point of `predicted_levels`, float32 [25] by study, NaN where unknown."""
-    doubts = read_doubt(landmark_tables(run.runs, _SAGITTAL))
+    paths = landmark_tables(run.runs, _SAGITTAL)
+    doubts, found = read_doubt(paths), read_landmarks(paths)
     # As the exported graph does: a level point midway between two foramina has the mean of their doubts.
-    as_points = {study: np.repeat(doubt[:, np.newaxis], 3, axis=1) for study, doubt in doubts.items()}
+    as_points = {
+        study: np.where(np.isfinite(found[study]), doubt[:, np.newaxis], np.float32(np.nan))
+        for study, doubt in doubts.items()
+    }
     return {study: completed[:, 0] for study, completed in _complete(as_points).items()}
 
 

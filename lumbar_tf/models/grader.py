@@ -29,7 +29,7 @@ def build_grader(
     Args:
         backbone: a key of `BACKBONES`.
         config: crop size and head.
-        layout: crops and answered rows.
+        layout: crops, and rows that the network says something of.
         weights: of the backbone; see `build_backbone`.
 
     Returns:
@@ -107,7 +107,7 @@ def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) ->
     Args:
         logits: float32 [study, rows, 3].
         mask: bool [study, crops, slices], the grader's input.
-        layout: crops and answered rows.
+        layout: crops, and rows that the network says something of.
 
     Returns:
         Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane is not asked for or

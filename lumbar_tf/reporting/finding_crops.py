@@ -98,7 +98,7 @@ def _cut(
             for each in shown
         ]  # fmt: skip
         if pictures:
-            note = _note(FINDINGS[row], located[row], annotated[row])
+            note = _note(located[row], annotated[row])
             yield row, MontageRow(plane, note, tuple(pictures))
 
 
@@ -144,13 +144,10 @@ def _picture(
     return Picture(encode_png(image, (side, side), pitch_mm=pitch), side, side, caption, edges, marks)
 
 
-def _note(finding: Finding, located: NDArray[np.float32], annotated: NDArray[np.float32]) -> str:
+def _note(located: NDArray[np.float32], annotated: NDArray[np.float32]) -> str:
     """Says which point the pictures are cut around."""
     if not np.isfinite(located).all():
         return "around the annotated point" if np.isfinite(annotated).all() else "around the level's point"
-    if finding.condition.family is Family.SUBARTICULAR:
-        # No localizer points at these: their crops are cut around the level's point.
-        return "around the localizer's point of the level"
     distance = float(np.linalg.norm(annotated - located))
     apart = f", {distance:.1f} mm from the annotated one" if np.isfinite(distance) else ""
     return f"around the localizer's point{apart}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar_tf.ensemble.label_noise import keep_held_out, noisy_labels, rank_doubts
+from lumbar_tf.ensemble.label_noise import noisy_labels, rank_doubts
 from lumbar_tf.ensemble.oof import OofTable, read_tables, write_table
 from lumbar_tf.labels import NUM_FINDINGS, Severity
 
@@ -90,11 +90,6 @@ def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
 def test_no_table_is_refused() -> None:
     with pytest.raises(ValueError, match="Received: none"):
         noisy_labels([], _labels(a={0: 0}), 0.8, FOLDS)
-
-
-def test_the_held_out_fold_keeps_all_its_labels() -> None:
-    noisy = {study_id: np.ones(NUM_FINDINGS, np.bool_) for study_id in FOLDS}
-    assert set(keep_held_out(noisy, FOLDS, held_out=1)) == {"a", "c"}
 
 
 @settings(max_examples=25)
