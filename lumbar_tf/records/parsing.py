@@ -20,11 +20,15 @@ _IMAGES = "slices/image"
 #: What a record starts with is small; images that begin later than this are copied before they are decoded.
 _HEAD_BYTES = 1 << 16
 _PIXEL_BYTES = 2
+#: Entries of the map that may stand before the images, as a power of two: 32, where ours has 12.
+_DOUBLINGS = 5
 #: Tag of field 1 where it holds bytes or a message, and every single byte.
 _FIELD_1 = b"\x0a"
 _BYTES = tuple(bytes([each]) for each in range(256))
+#: Bytes of the longest number that is written or read: seven bits in each, and no message has 2**31 bytes.
+_VARINT_BYTES = 5
 #: Key of the map's entry, field 1, and the tag of its value, field 2.
-_OPENING = _FIELD_1 + bytes([len(_IMAGES)]) + _IMAGES.encode() + b"\x12"
+_KEY = _FIELD_1 + bytes([len(_IMAGES)]) + _IMAGES.encode() + b"\x12"
 
 _SLICE_VECTORS = ("slices/position", "slices/row_direction", "slices/column_direction")
 _SLICE_FLOATS = ("slices/scale", "slices/offset", "slices/row_spacing_mm", "slices/column_spacing_mm")
@@ -93,8 +97,10 @@ def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.T
     """Finds images of known sizes in a serialized Example.
 
     The wire format puts a tag and the length before every message and every string
-    (protobuf.dev/programming-guides/encoding), so that sizes give all that stands before the first image. It
-    is looked for as a whole: a record that some other writer arranged is not found, and never misread.
+    (protobuf.dev/programming-guides/encoding), so that sizes give all that stands before the first image and
+    before each of the others. Images are found only where all of it stands there, in an entry of the map that
+    the lengths of those before it lead to, and no later entry can replace it: what sizes do not fit and what
+    some other writer arranged is not found, and so never misread.
 
     Args:
         serialized: scalar string.
@@ -103,14 +109,65 @@ def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.T
     Returns:
         int64 [N], where each image begins, and whether they were found.
     """
-    framed = 1 + _varint_size(size) + size
-    list_size = tf.reduce_sum(framed)
+    total = tf.cast(tf.strings.length(serialized), tf.int64)
+    frame_size = 1 + _varint_size(size)
+    list_size = tf.reduce_sum(frame_size + size)
     value_size = 1 + _varint_size(list_size) + list_size
-    opening = tf.strings.join([_OPENING, _varint(value_size), _FIELD_1, _varint(list_size), _FIELD_1])
+    entry_size = len(_KEY) + _varint_size(value_size) + value_size
+    opening = tf.strings.join(
+        [_FIELD_1, _varint(entry_size), _KEY, _varint(value_size), _FIELD_1, _varint(list_size)]
+    )
     before = tf.strings.split(tf.strings.substr(serialized, 0, _HEAD_BYTES), opening)
-    first = tf.strings.length(before[:1]) + tf.strings.length(opening) - 1
-    start = tf.cast(first, tf.int64) + tf.cumsum(framed, exclusive=True) + 1 + _varint_size(size)
-    return start, tf.size(before) > 1
+    is_opened = tf.size(before) > 1
+    place = tf.where(is_opened, tf.reduce_sum(tf.strings.length(before[:1])), 0)
+    first = tf.cast(place + tf.strings.length(opening), tf.int64)
+    start = first + tf.cumsum(frame_size + size) - size
+
+    # Places are bounded by what there is: sizes that overflow lead anywhere.
+    frame = tf.strings.substr(serialized, tf.clip_by_value(start - frame_size, 0, total), frame_size)
+    is_framed = tf.equal(frame, tf.strings.join([_FIELD_1, _varint(size)]))
+    is_within = (size >= 0) & (size <= total) & (start + size <= total)
+    after = tf.strings.substr(serialized, tf.clip_by_value(first + list_size, 0, total), total)
+    # Of entries with the same key the last one counts.
+    is_last = tf.size(tf.strings.split(after, _IMAGES)) < 2
+    is_found = is_opened & tf.reduce_all(is_framed & is_within) & is_last & _is_entry(serialized, place)
+    return start, is_found
+
+
+def _is_entry(serialized: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """Tells whether an entry of an Example's map begins at a place, not what only looks like one in a string.
+
+    Every byte before the place is read as if an entry began there, which gives where the next one would
+    begin; following these from the first entry on shows whether they lead to the place.
+
+    Args:
+        serialized: scalar string.
+        place: int32 [].
+
+    Returns:
+        bool []; False also where more than 32 entries stand before.
+    """
+    # Two more: the place, which leads to itself, and where all goes that leads past it.
+    position = tf.range(place + 2)
+    read = tf.io.decode_raw(tf.strings.substr(serialized, 0, place), tf.uint8)
+    # An entry whose length is cut off here ends behind the place whatever stands for its other bytes.
+    read = tf.cast(tf.pad(read, [[0, 2 + _VARINT_BYTES]]), tf.int64)
+    group = tf.stack([read[each : each + place + 2] for each in range(1, 1 + _VARINT_BYTES)], axis=-1)
+    shift = 7 * tf.range(_VARINT_BYTES, dtype=tf.int64)
+    is_longer = tf.cast(group >= 128, tf.int64)
+    is_part = tf.math.cumprod(is_longer, axis=-1, exclusive=True)
+    header = 1 + tf.reduce_sum(is_part, axis=-1)
+    length = tf.reduce_sum(tf.bitwise.left_shift(is_part * (group % 128), shift), axis=-1)
+    is_field = tf.equal(read[: place + 2], _FIELD_1[0]) & tf.equal(tf.reduce_prod(is_longer, axis=-1), 0)
+    end = tf.cast(position, tf.int64) + header + length
+    step = tf.where(is_field & (end <= tf.cast(place, tf.int64)), tf.cast(end, tf.int32), place + 1)
+    step = tf.where(tf.equal(position, place), place, step)
+    for _ in range(_DOUBLINGS):
+        step = tf.gather(step, step)
+    # The one field of an Example is the map. Its second occurrence would be another part of it.
+    is_whole = is_field[0] & tf.equal(end[0], tf.cast(tf.strings.length(serialized), tf.int64))
+    first = tf.minimum(tf.cast(header[0], tf.int32), place + 1)
+    return is_whole & tf.equal(step[first], place)
 
 
 def _varint_size(value: tf.Tensor) -> tf.Tensor:
@@ -120,11 +177,12 @@ def _varint_size(value: tf.Tensor) -> tf.Tensor:
 
 
 def _varint(value: tf.Tensor) -> tf.Tensor:
-    """Writes an int64 from 0 to 2**35 as protobuf does; see `records.example`. Returns a scalar string."""
-    place = tf.range(_varint_size(value))
-    group = tf.bitwise.right_shift(value, 7 * place) % 128
-    is_last = tf.equal(place, tf.size(place, tf.int64) - 1)
-    return tf.strings.reduce_join(tf.gather(_BYTES, tf.where(is_last, group, group + 128)))
+    """Writes int64 values from 0 to 2**35 as protobuf does; see `records.example`. Returns strings."""
+    place = tf.range(_VARINT_BYTES, dtype=tf.int64)
+    last = _varint_size(value)[..., tf.newaxis] - 1
+    group = tf.bitwise.right_shift(value[..., tf.newaxis], 7 * place) % 128
+    written = tf.gather(_BYTES, tf.where(place < last, group + 128, group))
+    return tf.strings.reduce_join(tf.where(place <= last, written, ""), axis=-1)
 
 
 def read_dataset(files: Iterable[Path]) -> tf.data.Dataset:
@@ -151,19 +209,34 @@ def decode_image(
         rows: int64 [] each, the first row and the one after the last, within the slice.
 
     Returns:
-        uint16 [rows, columns].
+        uint16 [end - first, columns].
+
+    Raises:
+        InvalidArgumentError: when run, where the image is not of `slices/rows` by `slices/columns` pixels.
     """
-    columns = record["slices/columns"][index]
+    height, columns = record["slices/rows"][index], record["slices/columns"][index]
     start, size = record["slices/start"][index], record["slices/size"][index]
     first, end = rows
 
     def raw() -> tf.Tensor:
-        line = columns * _PIXEL_BYTES
-        encoded = tf.strings.substr(record["images"], start + first * line, (end - first) * line)
-        return tf.reshape(tf.io.decode_raw(encoded, tf.uint16, little_endian=True), [-1, columns])
+        # In floats, that do not overflow and are exact up to 2**53.
+        expected = tf.cast(height, tf.float64) * tf.cast(columns, tf.float64) * _PIXEL_BYTES
+        rule = "A raw image must have two bytes for each of `slices/rows` x `slices/columns`. Received:"
+        is_whole = tf.equal(tf.cast(size, tf.float64), expected) & (tf.minimum(height, columns) >= 0)
+        with tf.control_dependencies([tf.debugging.Assert(is_whole, [rule, size, "for", height, columns])]):
+            line = columns * _PIXEL_BYTES
+            length = tf.minimum((end - first) * line, size - first * line)
+        encoded = tf.strings.substr(record["images"], start + first * line, length)
+        pixels = tf.io.decode_raw(encoded, tf.uint16, little_endian=True)
+        return tf.reshape(pixels, tf.stack([end - first, columns]))
 
     def png() -> tf.Tensor:
         encoded = tf.strings.substr(record["images"], start, size)
-        return tf.io.decode_png(encoded, channels=1, dtype=tf.uint16)[first:end, :, 0]
+        image = tf.io.decode_png(encoded, channels=1, dtype=tf.uint16)[..., 0]
+        shape, expected = tf.shape(image, tf.int64), tf.stack([height, columns])
+        rule = "A PNG image must be of `slices/rows` x `slices/columns` pixels. Received:"
+        is_whole = tf.reduce_all(tf.equal(shape, expected))
+        with tf.control_dependencies([tf.debugging.Assert(is_whole, [rule, shape, "for", expected])]):
+            return image[first:end]
 
     return tf.cond(tf.equal(record["codec"], Codec.RAW.value), raw, png)
