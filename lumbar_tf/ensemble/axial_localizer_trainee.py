@@ -1,5 +1,8 @@
 """The axial localizer as the fold loop sees it: it searches around what the sagittal ones found."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,10 +13,11 @@ from lumbar_tf.data.axial_dataset import (
     make_axial_localizer_eval_dataset,
     make_axial_localizer_train_dataset,
 )
-from lumbar_tf.data.landmarks import LandmarkTable, write_landmarks
+from lumbar_tf.data.landmarks import LandmarkTable, Points, write_landmarks
 from lumbar_tf.data.record_source import RecordSource
+from lumbar_tf.ensemble.fold_crops import FoldCrops, search_crops
 from lumbar_tf.ensemble.localizer_trainee import check_annotated
-from lumbar_tf.ensemble.predicted_points import level_jitter, predicted_doubt, predicted_levels
+from lumbar_tf.ensemble.predicted_points import predicted_doubt, predicted_levels
 from lumbar_tf.ensemble.runs import LANDMARKS_NAME, LOCALIZER, PlaneRun
 from lumbar_tf.ensemble.trainee import Trainee
 from lumbar_tf.labels import NUM_FINDINGS, Plane
@@ -26,33 +30,43 @@ _ROWS = localizer_rows(Plane.AXIAL_T2)
 def axial_localizer_trainee(run: PlaneRun, config: LocalizerConfig) -> Trainee:
     """Returns the axial plane's localizer.
 
-    Raises:
-        ValueError: no sagittal localizer was trained in these runs.
+    Its datasets raise ValueError where no sagittal localizer was trained in these runs; see `search_crops`.
     """
     training = config.training
-    points, jitter_mm = predicted_levels(run), level_jitter(run, factor=config.jitter)
 
-    def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
+    @lru_cache(maxsize=1)
+    def cut(fold: int) -> tuple[FoldCrops, dict[str, Points]]:
+        crops = search_crops(run, fold, factor=config.jitter)
+        return crops, predicted_levels(run, among=crops.tables(run.runs))
+
+    def make_train(source: RecordSource, *, fold: int, seed: int, start_epoch: int) -> tf.data.Dataset:
+        crops, points = cut(fold)
         return make_axial_localizer_train_dataset(
-            source, points, config=config, jitter_mm=jitter_mm, seed=seed, start_epoch=start_epoch
+            source, points, config=config, jitter_mm=crops.jitter_mm, seed=seed, start_epoch=start_epoch
         )
+
+    def write_table(model: keras.Model, dataset: tf.data.Dataset, fold: int) -> None:
+        doubts = predicted_doubt(run, among=cut(fold)[0].tables(run.runs))
+        _write_landmarks(run, model, dataset, fold, doubts)
 
     return Trainee(
         build=lambda: build_axial_localizer(config, weights=training.weights_of(config.backbone)),
         training=training,
         loss=None,
         make_train=make_train,
-        make_evaluation=lambda source: make_axial_localizer_eval_dataset(
-            source, points, config=config, batch_studies=training.batch_studies
+        make_evaluation=lambda source, *, fold: make_axial_localizer_eval_dataset(
+            source, cut(fold)[1], config=config, batch_studies=training.batch_studies
         ),
         judge=judge_by_loss,
         check=lambda source: check_annotated(run, source),
-        write_table=lambda model, dataset, fold: _write_landmarks(run, model, dataset, fold),
+        write_table=write_table,
     )
 
 
-def _write_landmarks(run: PlaneRun, model: keras.Model, dataset: tf.data.Dataset, fold: int) -> None:
-    doubts, unknown = predicted_doubt(run), np.full(NUM_FINDINGS, np.nan, np.float32)
+def _write_landmarks(
+    run: PlaneRun, model: keras.Model, dataset: tf.data.Dataset, fold: int, doubts: Mapping[str, Points]
+) -> None:
+    unknown = np.full(NUM_FINDINGS, np.nan, np.float32)
     study_ids: list[str] = []
     empty = np.zeros((0, len(_ROWS), 3), np.float32)
     points, spreads, kept_doubts = [empty], [empty[..., 0]], [empty[..., 0]]

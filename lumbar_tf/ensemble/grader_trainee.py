@@ -1,5 +1,7 @@
 """One of a plane's graders as the fold loop sees it."""
 
+from functools import lru_cache
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,11 +9,12 @@ from numpy.typing import NDArray
 
 from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.data.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
-from lumbar_tf.data.record_source import RecordSource
+from lumbar_tf.data.record_source import Points, RecordSource
 from lumbar_tf.ensemble.dropped_labels import read_noisy_labels
+from lumbar_tf.ensemble.fold_crops import FoldCrops, grader_crops
 from lumbar_tf.ensemble.grading_judge import GradingJudge
 from lumbar_tf.ensemble.oof import write_table
-from lumbar_tf.ensemble.predicted_points import landmark_jitter, predicted_landmarks
+from lumbar_tf.ensemble.predicted_points import predicted_landmarks
 from lumbar_tf.ensemble.runs import OOF_NAME, PlaneRun
 from lumbar_tf.ensemble.trainee import FirstStep, Trainee
 from lumbar_tf.files import replace_atomically
@@ -23,24 +26,28 @@ from lumbar_tf.models.losses import build_loss
 def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
     """Returns the grader with a backbone.
 
-    Raises:
-        ValueError: its landmarks are not there; see `predicted_landmarks`.
+    Its datasets raise ValueError where their landmarks are not there; see `grader_crops`.
     """
     config = run.config.grader
     training, layout = config.training, CropLayout.of(run.config)
-    points, jitter_mm = predicted_landmarks(run), landmark_jitter(run)
     weights = dict.fromkeys(config.auxiliary, config.auxiliary_weight)
     loss = build_loss(config.loss, layout.rows, family_weights=weights)
     hidden = _noisy_labels(run)
 
-    def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
+    @lru_cache(maxsize=1)
+    def cut(fold: int) -> tuple[FoldCrops, dict[str, Points]]:
+        crops = grader_crops(run, backbone, fold)
+        return crops, predicted_landmarks(run, among=crops.tables(run.runs))
+
+    def make_train(source: RecordSource, *, fold: int, seed: int, start_epoch: int) -> tf.data.Dataset:
+        crops, points = cut(fold)
         return make_grader_train_dataset(
             source,
             points,
             layout=layout,
             crop=config.crop,
             training=training,
-            jitter_mm=jitter_mm,
+            jitter_mm=crops.jitter_mm,
             seed=seed,
             start_epoch=start_epoch,
             # Of training studies alone: nothing else is in the source.
@@ -61,8 +68,8 @@ def grader_trainee(run: PlaneRun, backbone: str) -> Trainee:
         else training.model_copy(update={"epochs": config.two_step_epochs}),
         loss=loss,
         make_train=make_train,
-        make_evaluation=lambda source: make_grader_eval_dataset(
-            source, points, layout=layout, crop=config.crop, batch_studies=training.batch_studies
+        make_evaluation=lambda source, *, fold: make_grader_eval_dataset(
+            source, cut(fold)[1], layout=layout, crop=config.crop, batch_studies=training.batch_studies
         ),
         judge=GradingJudge(layout, loss, draws=training.board_pictures),
         check=lambda source: None,

@@ -40,7 +40,7 @@ def localizer_trainee(run: PlaneRun) -> Trainee:
         raise ValueError(f"The plane {plane.value} has no localizer of a whole stack.")
     training, rows = config.training, localizer_rows(plane)
 
-    def make_train(source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
+    def make_train(source: RecordSource, *, fold: int, seed: int, start_epoch: int) -> tf.data.Dataset:
         return make_localizer_train_dataset(
             source, rows=rows, config=config, seed=seed, start_epoch=start_epoch
         )
@@ -50,7 +50,7 @@ def localizer_trainee(run: PlaneRun) -> Trainee:
         training=training,
         loss=None,
         make_train=make_train,
-        make_evaluation=lambda source: make_localizer_eval_dataset(
+        make_evaluation=lambda source, *, fold: make_localizer_eval_dataset(
             source, rows=rows, config=config, batch_studies=training.batch_studies
         ),
         judge=judge_by_loss,

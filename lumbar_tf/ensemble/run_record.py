@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from lumbar_tf.ensemble.fold_crops import read_fold_crops
 from lumbar_tf.ensemble.runs import RUN_NAME, PlaneRun, table_name
 from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.models.fold_record import read_fold_record
@@ -15,7 +16,8 @@ def member_record(run: PlaneRun, member: str) -> dict[str, Any]:
     Returns:
         `member`; `seed`; `origin`: the plane's `run.json` (digests of configuration, folds and records,
         package versions); `folds`: by number, what `fold.json` says of each that is done (seed, epochs,
-        when it finished, device, package versions, digests of weights), with the digest of its table;
+        when it finished, device, package versions, digests of weights), with the digest of its table,
+        and `crops`: what `crops.json` says of it, None where it cuts none;
         `is_complete`: whether every fold is.
     """
     folds = {}
@@ -24,7 +26,11 @@ def member_record(run: PlaneRun, member: str) -> dict[str, Any]:
         record = read_fold_record(directory)
         table = directory / table_name(member)
         if record is not None and table.is_file():
-            folds[str(fold)] = asdict(record) | {"table_sha256": file_sha256(table)}
+            crops = read_fold_crops(directory)
+            folds[str(fold)] = asdict(record) | {
+                "table_sha256": file_sha256(table),
+                "crops": crops.content if crops is not None else None,
+            }
     origin = json.loads((run.directory / RUN_NAME).read_text(encoding="utf-8"))
     return {
         "member": run.member_name(member),

@@ -3,9 +3,10 @@
 runs/<plane>/config.yaml                     the resolved configuration
 runs/<plane>/run.json                        digests of configuration, folds, records and tables of noise
 runs/<plane>/localizer/fold0/                weights, fold.json, history, checkpoint, landmarks.csv
-runs/<plane>/localizer/error.json            measured on the held-out folds
+runs/<plane>/localizer/error.json            measured on the held-out folds, to be read
 runs/axial_t2/level_slices.json              how often sagittal level points lead to the annotator's slice
 runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv
+runs/<plane>/<member>/fold0/crops.json       where crops are cut, and how far training moves them
 runs/<plane>/<backbone>/oof.csv              all folds, the ensemble's currency
 runs/<plane>/<member>/run.json               what made the member: the plane's run.json, and each fold.json
 """

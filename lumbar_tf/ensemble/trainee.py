@@ -17,8 +17,15 @@ from lumbar_tf.models.verdict import Judge
 class MakeTrain(Protocol):
     """Makes endless batches of (inputs, targets) of some studies."""
 
-    def __call__(self, source: RecordSource, *, seed: int, start_epoch: int) -> tf.data.Dataset:
-        """See `make_grader_train_dataset`."""
+    def __call__(self, source: RecordSource, *, fold: int, seed: int, start_epoch: int) -> tf.data.Dataset:
+        """See `make_grader_train_dataset`; `fold` is held out."""
+
+
+class MakeEvaluation(Protocol):
+    """Makes batches of (inputs, targets, study_id) of some studies, once each."""
+
+    def __call__(self, source: RecordSource, *, fold: int) -> tf.data.Dataset:
+        """See `make_grader_eval_dataset`; `fold` is held out, whether or not the studies are of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Trainee:
     training: TrainingConfig
     loss: keras.losses.Loss | None
     make_train: MakeTrain
-    make_evaluation: Callable[[RecordSource], tf.data.Dataset]
+    make_evaluation: MakeEvaluation
     judge: Judge
     check: Callable[[RecordSource], None]
     write_table: Callable[[keras.Model, tf.data.Dataset, int], None]

@@ -114,12 +114,14 @@ def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
         seed, directory = run.fold_seed(fold), run.fold_directory(job.member, fold)
         sources = fold_sources(run, fold, trainee.training, seed=seed)
         trainee.check(sources.train)
-        data = replace(_fold_data(trainee, sources, seed), initial=initial_weights(run, job.member, fold))
+        # First what may refuse: the data leave a file in the fold's folder, and the folder claims the run.
+        initial = initial_weights(run, job.member, fold)
+        data = replace(_fold_data(trainee, sources, fold=fold, seed=seed), initial=initial)
         if first_fitter is not None:
             first_fitter.fit(data, directory / FIRST_STEP, seed=seed, report=_reporter(job, fold))
             data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
         fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
-        trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out), fold)
+        trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out, fold=fold), fold)
 
 
 def _trainee(run: PlaneRun, member: str) -> Trainee:
@@ -131,15 +133,17 @@ def _trainee(run: PlaneRun, member: str) -> Trainee:
     return axial_localizer_trainee(run, localizer)
 
 
-def _fold_data(trainee: Trainee, sources: FoldSources, seed: int) -> FoldData:
+def _fold_data(trainee: Trainee, sources: FoldSources, *, fold: int, seed: int) -> FoldData:
     validation, watched = (
-        trainee.make_evaluation(source).map(lambda inputs, targets, _: (inputs, targets))
+        trainee.make_evaluation(source, fold=fold).map(lambda inputs, targets, _: (inputs, targets))
         if source.study_ids
         else None
         for source in (sources.held_out, sources.watched)
     )
     return FoldData(
-        train=lambda start_epoch: trainee.make_train(sources.train, seed=seed, start_epoch=start_epoch),
+        train=lambda start_epoch: trainee.make_train(
+            sources.train, fold=fold, seed=seed, start_epoch=start_epoch
+        ),
         num_batches=epoch_batches(len(sources.train.study_ids), trainee.training.batch_studies),
         validation=validation,
         watched=watched,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.config import GraderConfig, LocalizerConfig, PlaneConfig, load_plane_config
+from lumbar_tf.config import LocalizerConfig, PlaneConfig, load_plane_config
+from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.ensemble.runs import LOCALIZER, RUN_NAME, WEIGHTS_NAME, PlaneRun
 
 _CONFIG_NAME = "config.yaml"
@@ -68,7 +69,7 @@ def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
     if not has_same_folds:
         _require_other_studies(source, run, member)
     if init_from.is_file():
-        if has_same_folds and init_from.parent.name != f"fold{fold}":
+        if has_same_folds and _fold_folder(source, init_from) != f"fold{fold}":
             raise ValueError(
                 f"Weights of a run with the same folds must be those of the same fold, {fold}; others have "
                 f"seen its held-out studies. Received: {init_from}. Name the run's folder instead."
@@ -85,8 +86,9 @@ def _init_from(config: PlaneConfig, member: str) -> str | None:
 def _find_source(init_from: Path, run: PlaneRun) -> _Source | None:
     """Returns the run that a folder is, or that a file lies in; None for a file outside of any."""
     if init_from.is_file():
-        # RUNS/<plane>/<member>/fold<k>/weights.weights.h5
-        candidates = list(init_from.resolve().parents[2:3])
+        # RUNS/<plane>/<member>/fold<k>/weights.weights.h5, or deeper, as the first of two steps leaves its
+        # own. A member's folder holds a run.json, too, and no configuration.
+        candidates = list(init_from.resolve().parents)
     elif init_from.is_dir():
         candidates = [init_from / run.config.plane.value, init_from]
     else:
@@ -101,6 +103,13 @@ def _find_source(init_from: Path, run: PlaneRun) -> _Source | None:
     raise ValueError(
         f"init_from must hold a run of {run.config.plane.value} ({RUN_NAME}). Received: {init_from}."
     )
+
+
+def _fold_folder(source: _Source, path: Path) -> str:
+    """Returns the name of the fold's folder that a file of a run lies in; one beside them has none."""
+    # <member>/fold<k>/...
+    _, *inside = path.resolve().relative_to(source.directory.resolve()).parts
+    return inside[0] if inside else ""
 
 
 def _require_other_studies(source: _Source, run: PlaneRun, member: str) -> None:
@@ -139,17 +148,22 @@ def _require_same_network(source: _Source, config: PlaneConfig, member: str) -> 
 def _network_of(config: PlaneConfig, member: str) -> dict[str, object]:
     """Returns what makes the weights of a member what they are."""
     if member != LOCALIZER:
-        return {"plane": config.plane.value, **_grader_network(config.grader)}
+        return {"plane": config.plane.value, **_grader_network(config)}
     return {"plane": config.plane.value, **(_localizer_network(config.localizer) if config.localizer else {})}
 
 
-def _grader_network(config: GraderConfig) -> dict[str, object]:
+def _grader_network(config: PlaneConfig) -> dict[str, object]:
+    # Keras loads by class and order: two heads of the same shapes are the same to it.
+    grader = config.grader
     return {
-        "targets": sorted(each.value for each in config.targets),
-        "channels": config.channels,
-        "pooling": config.pooling,
-        "level_context": config.level_context,
-        "more than one slice": config.crop.num_slices > 1,
+        "targets": sorted(each.value for each in grader.targets),
+        "auxiliary": sorted(each.value for each in grader.auxiliary),
+        "both sides": CropLayout.of(config).is_sided,
+        "mirror_right": grader.crop.mirror_right,
+        "channels": grader.channels,
+        "pooling": grader.pooling,
+        "level_context": grader.level_context,
+        "more than one slice": grader.crop.num_slices > 1,
     }
 
 

@@ -102,7 +102,7 @@ def _take(run: PlaneRun, source: RecordSource, config: PlaneConfig, num_studies:
         layout=CropLayout.of(config),
         crop=grader.crop,
         training=grader.training,
-        jitter_mm=landmark_jitter(replace(run, config=config)),
+        jitter_mm=landmark_jitter(replace(run, config=config), fold=None),
         seed=config.seed,
     )
     batch_studies = min(grader.training.batch_studies, len(source.study_ids))

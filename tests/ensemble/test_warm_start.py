@@ -12,6 +12,7 @@ from lumbar_tf.config import (
     TrainingConfig,
     dump_config,
 )
+from lumbar_tf.ensemble.run_record import write_member_record
 from lumbar_tf.ensemble.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun
 from lumbar_tf.ensemble.warm_start import initial_weights
 from lumbar_tf.labels import Family, Plane
@@ -80,6 +81,35 @@ def test_a_file_of_a_run_with_the_same_folds_serves_its_own_fold_alone(start: St
         initial_weights(second, MEMBER, 0)
 
 
+def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
+    """Two-step training leaves weights one folder deeper, and each member's folder has a run.json."""
+    first = start("first", FOLDS, _config(two_step_epochs=1))
+    paths = [each.parent / "features" / WEIGHTS_NAME for each in _finish(first, 0, 1)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"weights")
+    write_member_record(first, MEMBER)
+    assert (first.member_directory(MEMBER) / "run.json").is_file()
+    second = start("second", FOLDS, _config(paths[1]))
+    assert initial_weights(second, MEMBER, 1) == paths[1]
+    with pytest.raises(ValueError, match=r"same fold, 0; others have seen"):
+        initial_weights(second, MEMBER, 0)
+    third = start("third", {"c": 0, "d": 1, "e": 2}, _config(paths[1]))
+    with pytest.raises(ValueError, match=r"shares 1 of 3 studies, such as c\."):
+        initial_weights(third, MEMBER, 0)
+
+
+@pytest.mark.parametrize("place", ["mine.weights.h5", f"{MEMBER}/mine.weights.h5"])
+def test_a_file_beside_the_folds_is_of_no_fold(start: Start, place: str) -> None:
+    first = start("first", FOLDS, _config())
+    _finish(first, 0)
+    path = first.directory / place
+    path.write_bytes(b"weights")
+    second = start("second", FOLDS, _config(path))
+    with pytest.raises(ValueError, match=r"must be those of the same fold, 0"):
+        initial_weights(second, MEMBER, 0)
+
+
 def test_other_folds_of_the_same_studies_are_refused(start: Start) -> None:
     first = start("first", FOLDS, _config())
     path = _finish(first, 0)[0]
@@ -132,10 +162,15 @@ def test_a_file_outside_of_any_run_is_taken(start: Start, tmp_path: Path) -> Non
         ({"pooling": "mean"}, r"has pooling attention\. Received: mean"),
         ({"targets": (Family.FORAMINAL,)}, r"has targets \['canal'\]\. Received: \['foraminal'\]"),
         ({"level_context": True}, r"has level_context False\. Received: True"),
+        ({"auxiliary": (Family.FORAMINAL,)}, r"has auxiliary \[\]\. Received: \['foraminal'\]"),
         ({"channels": 1}, r"has channels 3\. Received: 1"),
         (
             {"crop": CropConfig(side_mm=40.0, side_px=32, num_slices=1)},
             "more than one slice True. Received: False",
+        ),
+        (
+            {"crop": CropConfig(side_mm=40.0, side_px=32, num_slices=3, mirror_right=False)},
+            "has mirror_right True. Received: False",
         ),
     ],
 )
@@ -146,6 +181,19 @@ def test_weights_that_would_mean_something_else_are_refused(
     _finish(first, 0)
     second = start("second", FOLDS, _config(first.runs))
     with pytest.raises(ValueError, match=message):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_a_head_of_another_family_is_refused_and_the_order_of_families_is_not(start: Start) -> None:
+    """Both heads have the same shapes, so Keras would load one into the other."""
+    first = start("first", FOLDS, _config(auxiliary=(Family.FORAMINAL, Family.SUBARTICULAR)))
+    paths = _finish(first, 0)
+    turned = start("turned", FOLDS, _config(first.runs, auxiliary=(Family.SUBARTICULAR, Family.FORAMINAL)))
+    assert initial_weights(turned, MEMBER, 0) == paths[0]
+    foraminal = start("foraminal", FOLDS, _config(auxiliary=(Family.FORAMINAL,)))
+    _finish(foraminal, 0)
+    second = start("second", FOLDS, _config(foraminal.runs, auxiliary=(Family.SUBARTICULAR,)))
+    with pytest.raises(ValueError, match=r"auxiliary \['subarticular'\]\. Received: \['foraminal'\]"):
         initial_weights(second, MEMBER, 0)
 
 
