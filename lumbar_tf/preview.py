@@ -58,7 +58,10 @@ def preview(options: PreviewOptions) -> None:
     previews = collect_previews(run, num_studies=options.num_studies)
     crop = config.grader.crop
     title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
-    draw_preview(options.out, previews, CropLayout.of(config), title=title)
+    layout = CropLayout.of(config)
+    is_mirrored = layout.is_sided and crop.mirror_right
+    note = f"Central slices{', right sides mirrored to look left' if is_mirrored else ''}."
+    draw_preview(options.out, previews, layout, title=title, note=note)
     print(f"{len(previews)} studies -> {options.out}")
 
 

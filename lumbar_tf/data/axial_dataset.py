@@ -14,10 +14,10 @@ from lumbar_tf.data.axial_fields import (
     axial_crop,
     axial_inputs,
     cut_axial_field,
-    keep_for_axial_field,
     reachable_points,
     study_axial_field,
 )
+from lumbar_tf.data.kept_slices import JITTER_LIMIT, augmented_reach_mm, keep_for_crops
 from lumbar_tf.data.record_source import Points, RecordSource, attach_points, wanted_records
 from lumbar_tf.data.selection import Record
 from lumbar_tf.data.study_order import epoch_studies, shuffled, with_seeds
@@ -55,18 +55,22 @@ def make_axial_localizer_train_dataset(
     """
     training, crop = config.training, axial_crop(config)
     sigma = tf.constant(jitter_mm, tf.float32)
+    reach_mm = augmented_reach_mm(crop, training.augmentation, jitter_mm)
 
     def keep(record: Record) -> Record:
         found, annotated = axial_anchors(record["landmarks"]), axial_anchors(record["points"])
         anchors = tf.where(tf.math.is_finite(found), found, annotated)
-        kept = keep_for_axial_field(record, anchors, crop, slack=_SLACK_SLICES)
+        kept = keep_for_crops(
+            record, anchors, crop, plane=Plane.AXIAL_T2, slack=_SLACK_SLICES, reach_mm=reach_mm
+        )
         return {**kept, "anchors": anchors, "targets": tf.gather(record["points"], _ROWS)}
 
     def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         anchors = record["anchors"]
         jitter = tf.random.stateless_normal(tf.shape(anchors), stream(number, Draw.JITTER))
         warp = random_warp(number, training.augmentation)
-        field = cut_axial_field(record, anchors + sigma * jitter, config=config, warp=warp)
+        moved = anchors + sigma * tf.clip_by_value(jitter, -JITTER_LIMIT, JITTER_LIMIT)
+        field = cut_axial_field(record, moved, config=config, warp=warp)
         image = random_intensity(field.image, number, training.augmentation)
         image = tf.where(field.mask[..., tf.newaxis, tf.newaxis], image, 0.0)
         field = field._replace(image=image)

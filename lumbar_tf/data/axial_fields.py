@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from lumbar_tf.config import CropConfig, LocalizerConfig
 from lumbar_tf.data.anchors import CropLayout, anchor_points
-from lumbar_tf.data.crops import Warp, cut_crops, identity_warp, plane_axes
-from lumbar_tf.data.kept_slices import keep_slices
-from lumbar_tf.data.selection import Record, select_slices, slice_normals
-from lumbar_tf.labels import Family, Plane, Side
+from lumbar_tf.data.crops import Warp, cut_placed, identity_warp, place_crops
+from lumbar_tf.data.kept_slices import corner_mm, keep_for_crops
+from lumbar_tf.data.selection import Record
+from lumbar_tf.labels import Family, Plane
 
 #: Ten crops a study, level by level and left before right, around the level points.
 _LAYOUT = CropLayout(Plane.AXIAL_T2, (Family.SUBARTICULAR,))
@@ -58,27 +58,11 @@ def axial_anchors(landmarks: tf.Tensor) -> tf.Tensor:
     return anchor_points(landmarks, _LAYOUT)
 
 
-def keep_for_axial_field(record: Record, anchors: tf.Tensor, crop: CropConfig, *, slack: int) -> Record:
-    """Decodes the slices that the crops around the anchors need, and `slack` more on either side."""
-    selection = select_slices(
-        record,
-        anchors,
-        num_slices=crop.num_slices + 2 * slack,
-        max_distance_mm=crop.max_distance_mm + 20.0 * slack,
-        plane=Plane.AXIAL_T2,
-        reverse=tf.zeros(len(AXIAL_SIDES), tf.bool),
-    )
-    index = tf.boolean_mask(selection.index, selection.mask)
-    # A study without a single usable level point still needs a slice to keep shapes whole.
-    index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
-    return keep_slices(record, index)
-
-
 def cut_axial_field(record: Record, anchors: tf.Tensor, *, config: LocalizerConfig, warp: Warp) -> AxialField:
     """Cuts the crops of one study with their places in the patient.
 
     Args:
-        record: from `keep_for_axial_field` of these anchors, or of some nearby.
+        record: from `keep_for_crops` of these anchors, or of some nearby.
         anchors: float32 [P, 3], LPS mm; NaN gives masked crops.
         config: the field.
         warp: augmentation, or `identity_warp()`.
@@ -86,34 +70,21 @@ def cut_axial_field(record: Record, anchors: tf.Tensor, *, config: LocalizerConf
     Returns:
         The field. Its patient coordinates include warp and mirroring, so targets need no change.
     """
-    crop, plane = axial_crop(config), Plane.AXIAL_T2
-    crops = cut_crops(record, anchors, config=crop, plane=plane, sides=AXIAL_SIDES, warp=warp)
+    crop = axial_crop(config)
+    placement = place_crops(record, anchors, config=crop, plane=Plane.AXIAL_T2, sides=AXIAL_SIDES)
+    crops = cut_placed(record, placement, config=crop, warp=warp)
     image = crops.image
     if config.supersample > 1:
         flat = tf.reshape(image, [-1, crop.side_px, crop.side_px, 1])
         flat = tf.nn.avg_pool2d(flat, config.supersample, config.supersample, "VALID")
         image = tf.reshape(flat, [*image.shape[:2], config.side_px, config.side_px])
-    # The same choice of slices again, which `cut_crops` does not hand out.
-    index = select_slices(
-        record,
-        anchors,
-        num_slices=crop.num_slices,
-        max_distance_mm=crop.max_distance_mm,
-        plane=plane,
-        reverse=tf.zeros(len(AXIAL_SIDES), tf.bool),
-    ).index
-    normals = tf.gather(slice_normals(record), index)
-    right, down = plane_axes(normals, is_sagittal=False)
-    turned = tf.constant([-1.0 if side is Side.RIGHT else 1.0 for side in AXIAL_SIDES])
-    right = right * turned[:, tf.newaxis, tf.newaxis]
-    known = tf.where(tf.math.is_finite(anchors), anchors, 0.0)[:, tf.newaxis]
-    centre = known + normals * crops.offset_mm[..., tf.newaxis]
+    right, down = placement.right, placement.down
     pitch_mm = config.side_mm / config.side_px
     return AxialField(
         image=image,
         mask=crops.mask,
         offset_mm=crops.offset_mm,
-        origin=centre + right * warp.shift_mm[0] + down * warp.shift_mm[1],
+        origin=placement.origin + right * warp.shift_mm[0] + down * warp.shift_mm[1],
         right=(right * warp.matrix[0, 0] + down * warp.matrix[1, 0]) * pitch_mm,
         down=(right * warp.matrix[0, 1] + down * warp.matrix[1, 1]) * pitch_mm,
     )
@@ -135,8 +106,8 @@ def study_axial_field(record: Record, landmarks: tf.Tensor, config: LocalizerCon
     Returns:
         The localizer's inputs; see `axial_inputs`.
     """
-    anchors = axial_anchors(landmarks)
-    kept = keep_for_axial_field(record, anchors, axial_crop(config), slack=0)
+    anchors, crop = axial_anchors(landmarks), axial_crop(config)
+    kept = keep_for_crops(record, anchors, crop, plane=Plane.AXIAL_T2, slack=0, reach_mm=corner_mm(crop))
     return axial_inputs(cut_axial_field(kept, anchors, config=config, warp=identity_warp()))
 
 

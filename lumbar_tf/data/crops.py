@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lumbar_tf.config import CropConfig
-from lumbar_tf.data.selection import Record, select_slices, slice_normals
+from lumbar_tf.data.selection import Record, Selection, select_slices, slice_normals
 from lumbar_tf.labels import Plane, Side
 
 
@@ -39,6 +39,22 @@ class Crops(NamedTuple):
     image: tf.Tensor
     mask: tf.Tensor
     offset_mm: tf.Tensor
+
+
+class Placement(NamedTuple):
+    """Where the crops of one study lie, before any warp: P crops of S slices.
+
+    Attributes:
+        selection: the slices.
+        origin: float32 [P, S, 3], LPS mm: the foot of the crop's point in each slice.
+        right, down: float32 [P, S, 3], the patient's unit vectors along a crop's rows and columns; `right` is
+            turned where the crop is mirrored.
+    """
+
+    selection: Selection
+    origin: tf.Tensor
+    right: tf.Tensor
+    down: tf.Tensor
 
 
 def identity_warp() -> Warp:
@@ -158,6 +174,46 @@ def _cut_lines(
     return images[..., tf.newaxis], affine - moved
 
 
+def place_crops(
+    record: Record,
+    points: tf.Tensor,
+    *,
+    config: CropConfig,
+    plane: Plane,
+    sides: tuple[Side | None, ...],
+) -> Placement:
+    """Chooses the slices of the crops around P points and lays the crops' axes into them.
+
+    Args:
+        record: with at least one slice.
+        points: float32 [P, 3], LPS mm; NaN gives masked slices.
+        config: number of slices and how far they may be.
+        plane: tells the axes.
+        sides: for each point the side that is looked at. The right is mirrored to look left, unless
+            `config` says otherwise: in axial crops the columns are turned, in sagittal ones the slice order.
+
+    Returns:
+        The places, in the order of `points`.
+    """
+    is_right = tf.constant([config.mirror_right and side is Side.RIGHT for side in sides])
+    selection = select_slices(
+        record,
+        points,
+        num_slices=config.num_slices,
+        max_distance_mm=config.max_distance_mm,
+        plane=plane,
+        reverse=is_right if plane.is_sagittal else tf.zeros_like(is_right),
+    )
+    normals = tf.gather(slice_normals(record), selection.index)
+    right, down = plane_axes(normals, is_sagittal=plane.is_sagittal)
+    if not plane.is_sagittal:
+        right *= tf.where(is_right, -1.0, 1.0)[:, tf.newaxis, tf.newaxis]
+    known = tf.where(tf.math.is_finite(points), points, 0.0)[:, tf.newaxis]
+    behind = known - tf.gather(record["slices/position"], selection.index)
+    origin = known - normals * tf.reduce_sum(behind * normals, axis=-1, keepdims=True)
+    return Placement(selection, origin, right, down)
+
+
 def cut_crops(
     record: Record,
     points: tf.Tensor,
@@ -167,50 +223,42 @@ def cut_crops(
     sides: tuple[Side | None, ...],
     warp: Warp,
 ) -> Crops:
-    """Cuts the crops of one study around P points.
+    """Cuts the crops of one study around P points; see `place_crops` and `cut_placed`."""
+    placement = place_crops(record, points, config=config, plane=plane, sides=sides)
+    return cut_placed(record, placement, config=config, warp=warp)
+
+
+def cut_placed(record: Record, placement: Placement, *, config: CropConfig, warp: Warp) -> Crops:
+    """Cuts crops whose places are known.
 
     Args:
         record: from `keep_slices`.
-        points: float32 [P, 3], LPS mm; NaN gives masked crops.
-        config: size and number of slices.
-        plane: tells the axes.
-        sides: for each point the side that is looked at. The right is mirrored to look left, unless
-            `config` says otherwise: in axial crops the columns are turned, in sagittal ones the slice order.
+        placement: of `place_crops` in this very record.
+        config: size.
         warp: augmentation, or `identity_warp()`. In a mirrored crop it acts after the mirroring.
 
     Returns:
-        The crops, in the order of `points`.
+        The crops.
     """
-    is_right = tf.constant([config.mirror_right and side is Side.RIGHT for side in sides])
-    reverse = is_right if plane.is_sagittal else tf.zeros_like(is_right)
-    selection = select_slices(
-        record,
-        points,
-        num_slices=config.num_slices,
-        max_distance_mm=config.max_distance_mm,
-        plane=plane,
-        reverse=reverse,
-    )
+    selection = placement.selection
+
+    def one_by_one(vectors: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(vectors, [-1, 3])
+
     index = tf.reshape(selection.index, [-1])
-    right, down = plane_axes(tf.gather(slice_normals(record), index), is_sagittal=plane.is_sagittal)
-    if not plane.is_sagittal:
-        turned = tf.repeat(tf.where(is_right, -1.0, 1.0), config.num_slices)
-        right = right * turned[:, tf.newaxis]
-    centre = tf.repeat(tf.where(tf.math.is_finite(points), points, 0.0), config.num_slices, axis=0)
     affine = crop_affine(
         record,
         index,
-        centre,
-        (right, down),
+        one_by_one(placement.origin),
+        (one_by_one(placement.right), one_by_one(placement.down)),
         pitch_mm=config.side_mm / config.side_px,
         size_px=config.side_px,
         warp=warp,
     )
     image = resample(record, index, affine, config.side_px)
-    image = tf.reshape(image, [len(sides), config.num_slices, config.side_px, config.side_px])
-    mask = selection.mask
+    image = tf.reshape(image, [*selection.mask.shape, config.side_px, config.side_px])
     return Crops(
-        image=tf.where(mask[..., tf.newaxis, tf.newaxis], image, 0.0),
-        mask=mask,
+        image=tf.where(selection.mask[..., tf.newaxis, tf.newaxis], image, 0.0),
+        mask=selection.mask,
         offset_mm=selection.offset_mm,
     )

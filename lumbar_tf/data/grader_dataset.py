@@ -4,7 +4,6 @@ Two stages: the first reads, parses and decodes just what is needed of the slice
 the second warps and cuts. Training and evaluation have makers of their own.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,46 +15,22 @@ from lumbar_tf.data.anchors import CropLayout, anchor_points
 from lumbar_tf.data.augment import augment_crops, mix_studies, random_warp
 from lumbar_tf.data.augment.draws import Draw, stream
 from lumbar_tf.data.crops import Crops, cut_crops, identity_warp
-from lumbar_tf.data.kept_slices import keep_slices, window_around
+from lumbar_tf.data.kept_slices import JITTER_LIMIT, augmented_reach_mm, corner_mm, keep_for_crops
 from lumbar_tf.data.label_mask import mask_labels
 from lumbar_tf.data.record_source import Points, RecordSource, attach_points, wanted_records
-from lumbar_tf.data.selection import Record, select_slices
+from lumbar_tf.data.selection import Record
 from lumbar_tf.data.study_order import epoch_studies, shuffled, with_seeds
 from lumbar_tf.labels import NUM_SEVERITIES
 
 #: Slices decoded beyond a crop's own on either side, so that a jittered landmark finds its slice.
 _SLACK_SLICES = 1
-#: Standard deviations that a landmark is jittered by at most, so that what a crop needs can be told
-#: beforehand; of a normal distribution 6 in 100,000 lie beyond.
-_JITTER_LIMIT = 4.0
-#: A crop's outer slices are farther from its point than the nearest one: more than half of any crop's stack.
-_NEIGHBOURS_MM = 60.0
 
 
-def _keep_for_crops(
-    record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float
-) -> Record:
-    """Decodes what crops around `landmarks` need: their slices, and of these what is within reach."""
+def _keep(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float) -> Record:
+    """Decodes what crops around `landmarks` need."""
     anchors = anchor_points(record["landmarks"], layout)
-    selection = select_slices(
-        record,
-        anchors,
-        num_slices=crop.num_slices + 2 * slack,
-        max_distance_mm=crop.max_distance_mm + 20.0 * slack,
-        plane=layout.plane,
-        reverse=tf.zeros(len(layout.sides), tf.bool),
-    )
-    index = tf.boolean_mask(selection.index, selection.mask)
-    # A study without a single usable landmark still needs a slice to keep shapes whole.
-    index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
-    window = window_around(record, anchors, reach_mm=reach_mm, depth_mm=crop.max_distance_mm + _NEIGHBOURS_MM)
-    passed_on = {key: record[key] for key in ("labels", "landmarks", "study_id")}
-    return {**keep_slices(record, index, window), **passed_on}
-
-
-def _corner_mm(crop: CropConfig) -> float:
-    """Returns how far a crop's corners are from its middle."""
-    return crop.side_mm / math.sqrt(2)
+    kept = keep_for_crops(record, anchors, crop, plane=layout.plane, slack=slack, reach_mm=reach_mm)
+    return {**kept, **{key: record[key] for key in ("labels", "landmarks", "study_id")}}
 
 
 def study_crops(
@@ -73,7 +48,7 @@ def study_crops(
         The grader's inputs; see `grader_inputs`.
     """
     given = {**record, "landmarks": landmarks}
-    kept = _keep_for_crops(given, layout, crop, slack=0, reach_mm=_corner_mm(crop))
+    kept = _keep(given, layout, crop, slack=0, reach_mm=corner_mm(crop))
     return grader_inputs(_plain_crops(kept, layout, crop))
 
 
@@ -140,18 +115,12 @@ def make_grader_train_dataset(
         never end.
     """
     sigma = tf.constant(jitter_mm, tf.float32)
-    changes = training.augmentation
-    # Wherever the crop is moved, zoomed and turned to.
-    reach_mm = (
-        _corner_mm(crop) * (1 + changes.zoom)
-        + changes.shift_mm * math.sqrt(2)
-        + _JITTER_LIMIT * math.hypot(*jitter_mm)
-    )
+    reach_mm = augmented_reach_mm(crop, training.augmentation, jitter_mm)
 
     def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         anchors = anchor_points(record["landmarks"], layout)
         jitter = tf.random.stateless_normal(tf.shape(anchors), stream(number, Draw.JITTER))
-        moved = anchors + sigma * tf.clip_by_value(jitter, -_JITTER_LIMIT, _JITTER_LIMIT)
+        moved = anchors + sigma * tf.clip_by_value(jitter, -JITTER_LIMIT, JITTER_LIMIT)
         crops = cut_crops(
             record,
             moved,
@@ -173,7 +142,7 @@ def make_grader_train_dataset(
 
     def keep(record: Record) -> Record:
         prepared = _prefer_annotated(attach(mask(record)))
-        return _keep_for_crops(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
+        return _keep(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
 
     dataset = wanted_records(source).map(keep, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = shuffled(dataset, training, len(source.study_ids), seed, start_epoch)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lumbar_tf.ensemble.predicted_points import (
     crop_tables,
+    digest_tables,
     landmark_jitter,
     landmark_plane,
     level_jitter,
@@ -59,10 +60,11 @@ def grader_crops(run: PlaneRun, backbone: str, fold: int) -> FoldCrops:
     Raises:
         ValueError: there are no landmarks, or not any more those that the fold began with.
     """
+    tables = crop_tables(run)
     return _begin(
+        run,
         run.fold_directory(backbone, fold),
-        run.runs,
-        crop_tables(run),
+        [*tables.level, *tables.axial],
         landmark_plane(run),
         lambda: landmark_jitter(run, fold=fold),
     )
@@ -75,8 +77,8 @@ def search_crops(run: PlaneRun, fold: int, *, factor: float) -> FoldCrops:
         ValueError: as `grader_crops`.
     """
     return _begin(
+        run,
         run.fold_directory(LOCALIZER, fold),
-        run.runs,
         level_tables(run),
         level_plane(run),
         lambda: level_jitter(run, fold=fold, factor=factor),
@@ -94,18 +96,17 @@ def read_fold_crops(directory: Path) -> FoldCrops | None:
 
 
 def _begin(
+    run: PlaneRun,
     directory: Path,
-    runs: Path,
     tables: Sequence[Path],
     plane: Plane,
     measure: Callable[[], tuple[float, float, float]],
 ) -> FoldCrops:
     known = read_fold_crops(directory)
     if known is not None:
-        _require_unchanged(known, directory, runs)
+        _require_unchanged(known, directory, run.runs)
         return known
-    digests = {path.relative_to(runs).as_posix(): file_sha256(path) for path in tables}
-    crops = FoldCrops(plane, measure(), digests)
+    crops = FoldCrops(plane, measure(), digest_tables(run, tables))
     with replace_atomically(directory / CROPS_NAME) as temporary:
         temporary.write_text(json.dumps(crops.content, indent=1), encoding="utf-8")
     return crops

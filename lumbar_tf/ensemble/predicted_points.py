@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ from lumbar_tf.data.landmarks import Points, measure_error, read_doubt, read_lan
 from lumbar_tf.data.record_source import RecordSource, read_points
 from lumbar_tf.data.slice_choice import SliceChoice, measure_slice_choice
 from lumbar_tf.ensemble.runs import ERROR_NAME, LOCALIZER, PlaneRun, landmark_tables
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.records.manifest import Shard
 
@@ -23,6 +24,18 @@ _DEFAULT_JITTER_MM = (2.0, 2.0, 2.0)
 #: Of the axial plane's folder: how often the level points lead to the annotator's slice.
 SLICES_NAME = "level_slices.json"
 _SAGITTAL = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)
+
+
+class CropTables(NamedTuple):
+    """The landmark tables that crops are cut by.
+
+    Attributes:
+        level: of the sagittal localizers.
+        axial: of the axial one; none where crops are not anchored there.
+    """
+
+    level: list[Path]
+    axial: list[Path]
 
 
 def level_tables(run: PlaneRun) -> list[Path]:
@@ -40,22 +53,27 @@ def level_tables(run: PlaneRun) -> list[Path]:
     return paths
 
 
-def crop_tables(run: PlaneRun) -> list[Path]:
-    """Returns the tables that the run's graders need: the sagittal ones, and the axial where anchored there.
+def crop_tables(run: PlaneRun) -> CropTables:
+    """Returns the tables that the run's graders need.
 
     Raises:
         ValueError: there is none of one kind.
     """
     levels = level_tables(run)
     if run.config.grader.anchor != "subarticular":
-        return levels
+        return CropTables(levels, [])
     axial = landmark_tables(run.runs, (Plane.AXIAL_T2,))
     if not axial:
         raise ValueError(
             "grader.anchor=subarticular needs the landmarks of the axial localizer, and "
             f"{run.runs} holds none."
         )
-    return levels + axial
+    return CropTables(levels, axial)
+
+
+def digest_tables(run: PlaneRun, tables: Iterable[Path]) -> dict[str, str]:
+    """Returns each table's SHA-256 by its path below the folder of all runs."""
+    return {path.relative_to(run.runs).as_posix(): file_sha256(path) for path in tables}
 
 
 def predicted_landmarks(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
@@ -72,9 +90,9 @@ def predicted_landmarks(run: PlaneRun, *, among: Collection[Path] | None = None)
         ValueError: no sagittal localizer was trained (or no axial one where it is needed), or one was trained
             on other folds.
     """
-    axial = set(crop_tables(run)) - set(level_tables(run))
+    tables = crop_tables(run)
     levels = predicted_levels(run, among=among)
-    return _refine(levels, read_landmarks(_chosen(sorted(axial), among), folds=run.folds))
+    return _refine(levels, read_landmarks(_chosen(tables.axial, among), folds=run.folds))
 
 
 def held_out_points(runs: Path, folds: Mapping[str, int]) -> dict[str, Points]:
@@ -152,15 +170,22 @@ def write_level_slices(run: PlaneRun) -> SliceChoice:
     """Measures how often the sagittal level points lead to the annotator's axial slice, and writes it.
 
     Args:
-        run: of the axial plane; its folder gets `level_slices.json`.
+        run: of the axial plane; its folder gets `level_slices.json`. Where that tells of these very points
+            already it is read: measuring reads all of the plane's records.
 
     Raises:
         ValueError: as `predicted_levels`.
     """
+    path, digests = run.directory / SLICES_NAME, digest_tables(run, level_tables(run))
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known.pop("tables_sha256", None) == digests:
+            return SliceChoice(**known)
     levels = predicted_levels(run)
     choice = measure_slice_choice(RecordSource(run.shards, tuple(levels)), levels)
-    with replace_atomically(run.directory / SLICES_NAME) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(choice), indent=1), encoding="utf-8")
+    content = {**dataclasses.asdict(choice), "tables_sha256": digests}
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return choice
 
 

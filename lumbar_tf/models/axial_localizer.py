@@ -17,11 +17,11 @@ from lumbar_tf.data.axial_fields import AXIAL_SIDES
 from lumbar_tf.models.localizer import (
     MASKED_LOGIT,
     STRIDE,
+    Localizer,
     Located,
     cell_positions,
     encode_decode,
     flatten_cells,
-    heatmap_loss,
 )
 
 #: Slice offsets are given to the network in units of 5 mm: axial slices are 3 to 5 mm apart.
@@ -36,30 +36,15 @@ _FADE_MM = 2.0
 _NEIGHBOURS = (-1, 0, 1)
 
 
-class AxialLocalizer(keras.Model):
-    """Functional model from axial fields to logits [study, crop, slice, h, w] with its own loss."""
+class AxialLocalizer(Localizer):
+    """Functional model from axial fields to logits [study, crop, slice, h, w]."""
 
-    sigma_mm: float = 3.0
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> tf.Tensor:
-        """Returns `heatmap_loss` over all crops.
-
-        Args:
-            x: the fields.
-            y: float32 [study, crop, 3], LPS mm; NaN is left out.
-            y_pred: logits.
-            sample_weight: not used.
-            training: not used.
-        """
-        crops, logits = _crop_by_crop(x, y_pred)
-        return heatmap_loss(crops, tf.reshape(y, [-1, 1, 3]), logits, sigma_mm=self.sigma_mm)
+    def stack_by_stack(
+        self, field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns what `heatmap_loss` takes: each crop is a stack with one of the points [study, crop, 3]."""
+        crops, logits = _crop_by_crop(field, logits)
+        return crops, tf.reshape(points, [-1, 1, 3]), logits
 
 
 def _crop_by_crop(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:

@@ -46,12 +46,18 @@ class Localizer(keras.Model):
 
         Args:
             x: the field.
-            y: float32 [study, points, 3], LPS mm; NaN is left out.
+            y: float32, LPS mm; NaN is left out.
             y_pred: logits.
             sample_weight: not used.
             training: not used.
         """
-        return heatmap_loss(x, y, y_pred, sigma_mm=self.sigma_mm)
+        return heatmap_loss(*self.stack_by_stack(x, y, y_pred), sigma_mm=self.sigma_mm)
+
+    def stack_by_stack(
+        self, field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Returns what `heatmap_loss` takes: here a study is one stack, with points [study, points, 3]."""
+        return field, points, logits
 
 
 def heatmap_loss(

@@ -26,11 +26,13 @@ _DPI = 110
 _LEAST_SHARE = 0.005
 
 
-def draw_preview(path: Path, previews: Sequence[Preview], layout: CropLayout, *, title: str) -> None:
+def draw_preview(
+    path: Path, previews: Sequence[Preview], layout: CropLayout, *, title: str, note: str
+) -> None:
     """Draws the sheet, atomically: two rows a study, the plain crops above the augmented ones.
 
-    Each picture is the crop's central slice as the network sees it (right sides mirrored to look left), in
-    one window, so that brightness can be compared. Dots tell the crop's slices: hollow ones are masked.
+    Each picture is the crop's central slice as the network sees it, in one window, so that brightness can be
+    compared. Dots tell the crop's slices: hollow ones are masked.
     Below stand the target of each finding that the crop shows.
 
     Args:
@@ -38,6 +40,7 @@ def draw_preview(path: Path, previews: Sequence[Preview], layout: CropLayout, *,
         previews: from `collect_previews`, at least one.
         layout: the plane's layout.
         title: the first line.
+        note: below it, a sentence on what is drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -49,9 +52,7 @@ def draw_preview(path: Path, previews: Sequence[Preview], layout: CropLayout, *,
     figure = Figure(figsize=(width, _TITLE + 2 * len(previews) * height + 0.1), facecolor="white")
     FigureCanvasAgg(figure)
     _write(figure, 0.1, 0.18, title, size=11, weight="bold")
-    mirrored = ", right sides mirrored to look left" if layout.is_sided else ""
-    note = f"Central slices{mirrored}; filled dots are slices seen, hollow ones masked."
-    _write(figure, 0.1, 0.42, note, size=8)
+    _write(figure, 0.1, 0.42, f"{note} Filled dots are slices seen, hollow ones masked.", size=8)
     for crop in range(len(layout.sides)):
         _write(figure, _MARGIN + crop * _COLUMN, 0.66, _name(layout, crop), size=9, weight="bold")
     for number, preview in enumerate(previews):

@@ -155,7 +155,7 @@ def test_what_is_decoded_holds_all_that_augmentation_can_ask_for(
             windows.append(limits["reach_mm"])
             return whole if is_whole else window_around(record, points, **limits)
 
-        monkeypatch.setattr("lumbar_tf.data.grader_dataset.window_around", window)
+        monkeypatch.setattr("lumbar_tf.data.kept_slices.window_around", window)
         dataset = make_grader_train_dataset(
             cohort.source(layout.plane, "11", "12", "13"),
             cohort.points,

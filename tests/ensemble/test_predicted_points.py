@@ -17,6 +17,7 @@ from lumbar_tf.ensemble.predicted_points import (
     predicted_doubt,
     predicted_landmarks,
     predicted_levels,
+    write_level_slices,
 )
 from lumbar_tf.ensemble.runs import LOCALIZER, PlaneRun
 from lumbar_tf.labels import Condition, Level, Plane, finding_index
@@ -143,6 +144,21 @@ def test_the_doubt_in_a_level_is_that_of_its_canal_or_its_foramina(tmp_path: Pat
         np.testing.assert_allclose(
             doubt["c"][[level, 15 + level]], doubt["c"][[5 + level, 10 + level]].mean(), rtol=1e-5
         )
+
+
+def test_slices_are_measured_again_only_for_other_points(tmp_path: Path) -> None:
+    run = open_located(tmp_path, Plane.AXIAL_T2)
+    run.directory.mkdir(parents=True)
+    write_found(run, Plane.SAGITTAL_T2, 0, miss_mm=0.0)
+    first = write_level_slices(run)
+    assert first.num_points == 10
+    shard = run.records / "axial_t2"
+    records = shard.read_bytes()
+    shard.unlink()
+    assert write_level_slices(run) == first
+    shard.write_bytes(records)
+    write_found(run, Plane.SAGITTAL_T2, 1, miss_mm=0.0)
+    assert write_level_slices(run).num_points == 20
 
 
 def test_held_out_points_serve_every_family_and_must_be_of_the_right_fold(tmp_path: Path) -> None:

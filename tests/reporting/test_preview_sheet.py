@@ -47,9 +47,11 @@ def test_every_crop_has_its_level_side_and_labels(tmp_path: Path, written: list[
         [Preview(plain, replace(plain, targets=targets, mask=mask)), Preview(plain, plain)],
         AXIAL,
         title="$a",
+        note="$b",
     )
     assert imread(tmp_path / "new" / "a.png")[..., :3].std() > 0.1
     assert "$a" in written
+    assert sum(each.startswith("$b") for each in written) == 1
     assert {"study 1", "study 2"} <= set(written)
     assert (written.count("plain"), written.count("augmented")) == (2, 2)
     for level in ("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"):
@@ -64,7 +66,7 @@ def test_every_crop_has_its_level_side_and_labels(tmp_path: Path, written: list[
 
 def test_a_plane_without_sides_says_none(tmp_path: Path, written: list[str]) -> None:
     crops = _crops(CANAL)
-    draw_preview(tmp_path / "a.png", [Preview(crops, crops)], CANAL, title="a")
+    draw_preview(tmp_path / "a.png", [Preview(crops, crops)], CANAL, title="a", note="b")
     assert "L4/L5" in written
     assert not any("left" in text or "right" in text for text in written)
 
