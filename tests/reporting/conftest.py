@@ -1,7 +1,9 @@
-"""Records of a few synthetic studies."""
+"""Records of a few synthetic studies, and what figures say."""
 
 from pathlib import Path
 
+import matplotlib.figure
+import matplotlib.text
 import pytest
 
 from lumbar_tf.data.build import BuildTask, build_records
@@ -25,3 +27,17 @@ def phantom_records(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFacto
     options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0, codec=Codec.RAW)
     build_records(BuildTask(sources=[phantom_cohort], out=folder, options=options))
     return folder
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text of the figures that are saved."""
+    texts: list[str] = []
+    save = matplotlib.figure.Figure.savefig
+
+    def watch(self: matplotlib.figure.Figure, *args: object, **options: object) -> None:
+        texts.extend(each.get_text() for each in self.findobj(matplotlib.text.Text) if each.get_text())
+        save(self, *args, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", watch)
+    return texts

@@ -1,9 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
-import pytest
 from matplotlib.image import imread
 
 from lumbar_tf.data.anchors import CropLayout
@@ -13,20 +11,6 @@ from lumbar_tf.reporting.preview_sheet import describe_target, draw_preview
 
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
 CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text of the figures that are saved."""
-    texts: list[str] = []
-    save = matplotlib.figure.Figure.savefig
-
-    def watch(self: matplotlib.figure.Figure, *args: object, **options: object) -> None:
-        texts.extend(each.get_text() for each in self.findobj(matplotlib.text.Text) if each.get_text())
-        save(self, *args, **options)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", watch)
-    return texts
 
 
 def _crops(layout: CropLayout) -> StudyCrops:

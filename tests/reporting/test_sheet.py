@@ -1,7 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -46,20 +45,6 @@ def result() -> StudyResult:
         landmarks,
         np.zeros((25, len(Flag)), np.bool_),
     )
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text of the figures that are saved."""
-    texts: list[str] = []
-    save = matplotlib.figure.Figure.savefig
-
-    def watch(self: matplotlib.figure.Figure, *args: object, **options: object) -> None:
-        texts.extend(each.get_text() for each in self.findobj(matplotlib.text.Text) if each.get_text())
-        save(self, *args, **options)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", watch)
-    return texts
 
 
 def test_a_whole_study(tmp_path: Path, study: Study, result: StudyResult, written: list[str]) -> None:
