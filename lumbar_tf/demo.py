@@ -193,23 +193,24 @@ def report(options: DemoOptions, watch: Stopwatch) -> None:
     """Scores the held-out answers and prints times and scores."""
     from rich.table import Table
 
-    from lumbar_tf.evaluation.output import (
-        compare_files,
-        comparison_table,
-        evaluate_files,
-        make_console,
-        scorecard_table,
-    )
+    from lumbar_tf.ensemble.stacking import Head
+    from lumbar_tf.evaluation.console_tables import scorecard_table
+    from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files, make_console
+    from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
 
     console = make_console()
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
         predictions = options.out / "predictions"
-        card = evaluate_files(predictions / "submission.csv", [labels], options.out / "evaluation").card
+        evaluated = evaluate_files(
+            predictions / "submission.csv", [labels], options.out / "evaluation", head=Head.COMPETITION
+        )
+        write_evaluation_page(options.out / "evaluation" / PAGE_NAME, evaluated)
         write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
         rows = compare_files([predictions / name for name in names], [labels])
     console.print(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
+    card = evaluated.card
     console.print(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
     prior, value = card.floors["prior by level"].score, card.scores["score"].value
     margin = f"{1 - value / prior:.1%} under the weighted condition-by-level prior {prior:.4f}"

@@ -1,55 +1,81 @@
-"""`python -m lumbar_tf.evaluate`: the competition's score of a table of predictions, beside its floors."""
+"""`python -m lumbar_tf.evaluate`: what predictions are worth, in figures, pictures and one page."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command, write_options
 
+if TYPE_CHECKING:
+    from lumbar_tf.evaluation.output import Evaluated
+
 
 class EvaluateOptions(CommandOptions):
     """Scores predictions against labels, with bootstrap intervals over studies.
 
-    --predictions   a CSV row_id,normal_mild,moderate,severe of one model
+    --predictions   a CSV row_id,normal_mild,moderate,severe of one model; others, after commas, are compared
+                    with it
     --labels        the label table train.csv, or several with commas between them (default train.csv)
-    --out           the folder for metrics.json, reliability.png and confusion.png
+    --out           the folder for metrics.json, evaluation.html and the pictures
+    --records       records, or their manifest.json: scores by vendor, field strength, planes and matrix too
+    --head          what the first table holds: probability, or competition, whose weights 1, 2, 4 are taken
+                    out before anything but a log loss is measured (default probability)
     --resamples     of the bootstrap (default 1000)
     --seed          of the bootstrap (default 0)
     """
 
-    predictions: Path
+    predictions: CommaList = Field(min_length=1)
     labels: CommaList = ("train.csv",)
     out: Path
+    records: Path | None = None
+    head: Literal["probability", "competition"] = "probability"
     resamples: int = Field(default=1000, ge=1)
     seed: int = 0
 
 
 def main(options: EvaluateOptions) -> None:
     """Reads, evaluates, writes, prints."""
-    from lumbar_tf.evaluation.output import (
-        METRICS_NAME,
-        cell_table,
-        evaluate_files,
-        make_console,
-        scorecard_notes,
-        scorecard_table,
-    )
+    from lumbar_tf.ensemble.stacking import Head
+    from lumbar_tf.evaluation.output import evaluate_files
+    from lumbar_tf.records.manifest import read_manifest
+    from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reporting.study_groups import study_groupings
 
     evaluated = evaluate_files(
-        existing_file(options.predictions),
+        [existing_file(Path(name)) for name in options.predictions],
         [existing_file(Path(name)) for name in options.labels],
         options.out,
+        head=Head(options.head),
+        groupings=study_groupings(read_manifest(options.records)) if options.records else (),
         num_resamples=options.resamples,
         seed=options.seed,
     )
-    card = evaluated.card
+    write_evaluation_page(options.out / PAGE_NAME, evaluated)
     write_options(options, options.out)
-    console = make_console()
+    _print(evaluated, options.out / PAGE_NAME)
+
+
+def _print(evaluated: "Evaluated", page: Path) -> None:
+    from lumbar_tf.evaluation.console_tables import (
+        cell_table,
+        difference_table,
+        evaluation_notes,
+        scorecard_table,
+        subgroup_table,
+    )
+    from lumbar_tf.evaluation.output import make_console
+
+    console, card = make_console(), evaluated.card
     console.print(scorecard_table(card, title=evaluated.title))
     console.print(cell_table((*card.families, *card.findings)))
-    for note in scorecard_notes(card, num_left_out=evaluated.num_left_out):
+    if evaluated.comparison:
+        console.print(difference_table(evaluated.comparison))
+    if evaluated.subgroups:
+        console.print(subgroup_table(evaluated.subgroups))
+    for note in evaluation_notes(evaluated):
         console.print(note)
-    console.print(f"wrote {options.out / METRICS_NAME}", soft_wrap=True)
+    console.print(f"wrote {page.parent} (look at {page.name})", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,11 @@ class Condition(Enum):
     RIGHT_SUBARTICULAR_STENOSIS = "right_subarticular_stenosis"
 
     @property
+    def title(self) -> str:
+        """How a report writes it: `Left subarticular stenosis`."""
+        return self.value.replace("_", " ").capitalize()
+
+    @property
     def family(self) -> Family:
         """The condition without its side."""
         return _FAMILIES[self]

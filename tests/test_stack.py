@@ -66,8 +66,11 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
         "options.json",
         "metrics.json",
+        "evaluation.html",
         "reliability.png",
         "confusion.png",
+        "roc.png",
+        "decision_curves.png",
     }
 
 

@@ -1,6 +1,6 @@
 """Intervals by resampling studies: the findings of one study are not independent of each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,15 @@ Floats = NDArray[np.float64]
 #: A figure, or several at once, of the studies with some indices, repeats included.
 Statistic = Callable[[NDArray[np.intp]], Floats]
 
+#: The same for several resamples at once: takes how often each holds each study, float64
+#: [num_resamples, num_studies], and returns float64 [num_resamples, num_figures].
+CountStatistic = Callable[[Floats], Floats]
+
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
+#: Resamples that are worked on at once: memory does not grow with their number, and of 1,975 studies arrays
+#: of twice as many no longer fit the caches.
+_BLOCK = 25
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,54 @@ def _interval(value: float, draws: Floats, tails: float) -> Interval:
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(defined, [tails, 1 - tails])
     return Interval(float(value), float(low), float(high))
+
+
+def resample_counts(
+    num_studies: int, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> Iterator[Floats]:
+    """Yields how often each resample holds each study, some resamples at a time.
+
+    They are the resamples that `bootstrap` draws with the same seed, so that figures of both are paired.
+
+    Yields:
+        float64 [at most 25, num_studies], rows sum to `num_studies`.
+    """
+    generator = np.random.default_rng(seed)
+    for start in range(0, num_resamples, _BLOCK):
+        size = min(_BLOCK, num_resamples - start)
+        drawn = generator.integers(0, num_studies, (size, num_studies))
+        places = drawn + np.arange(size)[:, None] * num_studies
+        counts = np.bincount(places.ravel(), minlength=size * num_studies)
+        yield counts.reshape(size, num_studies).astype(np.float64)
+
+
+def bootstrap_counts(
+    statistic: CountStatistic,
+    num_studies: int,
+    *,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> list[Interval]:
+    """Returns what `bootstrap` would, for figures that can be had for many resamples at once.
+
+    A figure that is a ratio of sums over studies is one matrix product for a block of resamples, which is
+    what makes thousands of figures of thousands of studies a matter of seconds.
+
+    >>> data = np.array([1.0, 2.0, 3.0])
+    >>> bootstrap_counts(lambda counts: counts @ data[:, None] / 3, 3)[0].value
+    2.0
+    """
+    from threadpoolctl import threadpool_limits
+
+    blocks = resample_counts(num_studies, seed=seed, num_resamples=num_resamples)
+    # The products are small: threads that wait for each other cost more than they save, and on a machine
+    # with other work they cost ten times as much.
+    with threadpool_limits(1, user_api="blas"):
+        values = statistic(np.ones((1, num_studies)))[0]
+        draws = np.concatenate([statistic(counts) for counts in blocks])
+    tails = (1 - confidence) / 2
+    return [_interval(value, column, tails) for value, column in zip(values, draws.T, strict=True)]
 
 
 def paired_difference(

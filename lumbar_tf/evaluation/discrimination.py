@@ -1,4 +1,4 @@
-"""How well predictions rank and agree: AUC, quadratic kappa, Brier score, confusion. NumPy only.
+"""How well predictions rank and agree, of one table without resamples: AUC and confusion. NumPy only.
 
 Every function takes rows of one or more findings, labels int [num_rows] without missing ones, and
 returns NaN where the figure is not defined (one class only, no rows).
@@ -43,27 +43,3 @@ def confusion(labels: Labels, predictions: Labels) -> NDArray[np.int64]:
     """
     flat = np.bincount(labels * NUM_SEVERITIES + predictions, minlength=NUM_SEVERITIES**2)
     return flat.reshape(NUM_SEVERITIES, NUM_SEVERITIES)
-
-
-def quadratic_kappa(labels: Labels, predictions: Labels) -> float:
-    """Returns Cohen's kappa with quadratic weights; NaN where all rows are of one class on both sides.
-
-    Source: Cohen 1968, "Weighted kappa". 1 is perfect, 0 is chance.
-    """
-    counts = confusion(labels, predictions).astype(np.float64)
-    grades = np.arange(NUM_SEVERITIES)
-    distances = (grades[:, None] - grades[None, :]) ** 2
-    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(counts.sum(), 1.0)
-    chance = (distances * expected).sum()
-    return float(1.0 - (distances * counts).sum() / chance) if chance else math.nan
-
-
-def brier_score(labels: Labels, probabilities: Floats) -> float:
-    """Returns the mean over rows of the squared distance to the one-hot label, 0 (best) to 2.
-
-    >>> brier_score(np.array([0]), np.array([[0.5, 0.25, 0.25]]))
-    0.375
-    """
-    if not labels.size:
-        return math.nan
-    return float(((probabilities - np.eye(NUM_SEVERITIES)[labels]) ** 2).sum(axis=-1).mean())

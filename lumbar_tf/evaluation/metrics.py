@@ -61,6 +61,8 @@ class Score:
 
 #: The names of the four terms, in the order of `StudyTerms`' columns.
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Score) if field.name != "score")
+#: The score and its terms, in the order of `StudyTerms.values`.
+SCORE_FIGURES: tuple[str, ...] = ("score", *TERMS)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class StudyTerms:
 
     losses: Floats
     weights: Floats
+
+    def chosen(self, indices: NDArray[np.intp]) -> "StudyTerms":
+        """Returns the parts of some studies."""
+        return StudyTerms(self.losses[indices], self.weights[indices])
 
     def values(self, indices: NDArray[np.intp] | slice = slice(None)) -> Floats:
         """Returns (score, canal, foraminal, subarticular, any_severe_spinal) of some studies, [5]."""

@@ -1,51 +1,55 @@
-"""Pictures of an evaluation: reliability diagrams and confusion matrices, as PNG."""
+"""Pictures of an evaluation: each function draws one panel."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.calibration import reliability_bins
-from lumbar_tf.evaluation.discrimination import confusion
-from lumbar_tf.evaluation.metrics import family_rows
-from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Family, Severity
+from lumbar_tf.evaluation.bootstrap import Interval
+from lumbar_tf.evaluation.cells import PointFigures
+from lumbar_tf.evaluation.curves import FALSE_POSITIVE_RATES, THRESHOLDS, DecisionCurve, RocCurve
+from lumbar_tf.evaluation.operating_points import OperatingPoint
+from lumbar_tf.evaluation.panels import TITLE_PLACE
+from lumbar_tf.labels import NUM_SEVERITIES, Severity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.integer]
 
-_INCHES = 3.1
-_DPI = 110
 #: Bars of a share of the rows behind a reliability curve are drawn below this height.
 _HISTOGRAM_HEIGHT = 0.25
 #: Bins with fewer rows say more about chance than about calibration; their points are drawn faint.
-_FEW_ROWS = 20
+FEW_ROWS = 20
+_TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7
+_BLUE, _SOFT, _PALE = "tab:blue", "0.45", "0.88"
+#: Markers of the operating points of a target, in their order: round with a hole, and a square.
+_MARKERS = (("o", "white"), ("s", "black"))
 
 
-def family_table(labels: Labels, probabilities: Floats, family: Family) -> tuple[Labels, Floats]:
-    """Returns a family's labelled and answered rows: labels int [num_rows], probabilities [num_rows, 3]."""
-    rows = family_rows(family)
-    known = (labels[:, rows] != MISSING_LABEL) & np.isfinite(probabilities[:, rows]).all(axis=-1)
-    return labels[:, rows][known].astype(np.int64), probabilities[:, rows][known]
+def draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Floats, title: str) -> None:
+    """Draws the observed share against the predicted one, bin by bin.
 
-
-def _draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Floats, title: str) -> None:
+    Args:
+        axes: an empty panel.
+        is_class: bool [num_rows].
+        probability: of the class, float64 [num_rows].
+        title: over the panel.
+    """
+    if not is_class.size:
+        _draw_nothing(axes, title)
+        return
     bins = reliability_bins(is_class, probability)
     edges = np.linspace(0.0, 1.0, len(bins.counts) + 1)
-    share = bins.counts / max(bins.counts.max(), 1)
-    axes.bar(
-        edges[:-1], share * _HISTOGRAM_HEIGHT, width=np.diff(edges), align="edge", color="0.88", zorder=0
-    )
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
+    share = bins.counts / bins.counts.max()
+    axes.bar(edges[:-1], share * _HISTOGRAM_HEIGHT, width=np.diff(edges), align="edge", color=_PALE, zorder=0)
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
     # Binomial standard error of the observed share, so that a thin bin does not look like a fault.
     error = np.sqrt(bins.observed * (1 - bins.observed) / np.maximum(bins.counts, 1))
-    for chosen, alpha in (
-        (bins.counts >= _FEW_ROWS, 1.0),
-        ((bins.counts > 0) & (bins.counts < _FEW_ROWS), 0.3),
-    ):
+    is_few = bins.counts < FEW_ROWS
+    for chosen, alpha in ((~is_few, 1.0), (is_few & (bins.counts > 0), 0.3)):
         axes.errorbar(
             bins.predicted[chosen],
             bins.observed[chosen],
@@ -53,82 +57,88 @@ def _draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Fl
             fmt="o",
             markersize=4,
             capsize=2,
-            color="tab:blue",
+            color=_BLUE,
             alpha=alpha,
         )
-    axes.set_title(
-        f"{title}\n{int(is_class.sum())} of {len(is_class)}, ECE {bins.expected_error:.3f}", fontsize=9
+    count = f"{int(is_class.sum())} of {is_class.size}, ECE {bins.expected_error:.3f}"
+    _finish(axes, f"{title}\n{count}", "predicted probability", "observed share")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def draw_roc(
+    axes: "Axes",
+    curve: RocCurve,
+    area: Interval,
+    points: Mapping[OperatingPoint, PointFigures],
+    title: str,
+) -> None:
+    """Draws sensitivity against the false-positive rate, with its band and the operating points."""
+    if np.isnan(area.value):
+        _draw_nothing(axes, title, "one class only")
+        return
+    band = curve.sensitivity
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+    axes.fill_between(FALSE_POSITIVE_RATES, band.low, band.high, color=_BLUE, alpha=0.2, linewidth=0)
+    # At a rate of 0 the curve stands at the top of its first climb, which starts at 0.
+    rates, found = np.r_[0.0, FALSE_POSITIVE_RATES], np.r_[0.0, band.value]
+    axes.plot(rates, found, color=_BLUE, linewidth=1.4)
+    for (point, figures), (marker, fill) in zip(points.items(), _MARKERS, strict=True):
+        label = "most probable grade" if point.threshold is None else f"P at least {point.threshold:g}"
+        place = (1 - figures.specificity.value, figures.sensitivity.value)
+        axes.plot(
+            *place, marker, color="black", markerfacecolor=fill, markersize=5, label=label, linestyle="none"
+        )
+    axes.legend(loc="lower right", fontsize=_TEXT_SIZE, frameon=False, handletextpad=0.1)
+    text = f"{curve.num_positive} of {curve.num_rows}, AUC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}]"
+    _finish(axes, f"{title}\n{text}", "1 - specificity", "sensitivity")
+    axes.set(xlim=(-0.01, 1), ylim=(0, 1.01))
+
+
+def draw_decision(axes: "Axes", curve: DecisionCurve, title: str) -> None:
+    """Draws net benefit against the threshold probability, beside that of yes and of no to every row."""
+    best = curve.treat_all.max()
+    if not best > 0:  # no rows, or none of the class
+        _draw_nothing(axes, title, "no such label")
+        return
+    band = curve.net_benefit
+    axes.axhline(0.0, color="black", linewidth=1, linestyle=":", label="no to all")
+    axes.plot(THRESHOLDS, curve.treat_all, color=_SOFT, linewidth=1.2, linestyle="--", label="yes to all")
+    axes.fill_between(THRESHOLDS, band.low, band.high, color=_BLUE, alpha=0.2, linewidth=0)
+    axes.plot(THRESHOLDS, band.value, color=_BLUE, linewidth=1.4, label="predictions")
+    axes.legend(loc="upper right", fontsize=_TEXT_SIZE, frameon=False)
+    _finish(axes, title, "threshold probability", "net benefit")
+    axes.locator_params(axis="y", nbins=5)
+    # Below zero a curve has lost its case; how far it falls says nothing more.
+    axes.set(
+        xlim=(0, float(THRESHOLDS[-1])), ylim=(-0.25 * best, max(1.15 * best, 1.05 * np.nanmax(band.high)))
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.tick_params(labelsize=7)
 
 
-def plot_reliability(labels: Labels, probabilities: Floats, path: Path, *, title: str = "") -> None:
-    """Writes reliability diagrams, a row for each family and a column for each severity.
-
-    Args:
-        labels: int [num_studies, 25].
-        probabilities: float64 [num_studies, 25, 3]; rows of NaN are left out.
-        path: of the PNG.
-        title: over the figure.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_INCHES * NUM_SEVERITIES, _INCHES * len(Family) + 0.4), layout="constrained")
-    grid = figure.subplots(len(Family), NUM_SEVERITIES, squeeze=False)
-    for family, line in zip(Family, grid, strict=True):
-        chosen, answers = family_table(labels, probabilities, family)
-        for severity, axes in zip(Severity, line, strict=True):
-            name = f"{family.value}, {severity.title}"
-            if chosen.size:
-                _draw_reliability(axes, chosen == severity, answers[:, severity], name)
-            else:
-                _draw_nothing(axes, name)
-    figure.supxlabel("predicted probability (grey: share of rows; faint: under 20 rows)", fontsize=9)
-    figure.supylabel("observed share", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=_DPI)
-
-
-def _draw_nothing(axes: "Axes", name: str) -> None:
-    axes.set_title(name, fontsize=9)
-    axes.text(0.5, 0.5, "no labels", ha="center", va="center", color="0.5", transform=axes.transAxes)
-    axes.set(xticks=[], yticks=[])
-
-
-def _draw_confusion(axes: "Axes", counts: NDArray[np.int64], name: str) -> None:
+def draw_confusion(axes: "Axes", counts: NDArray[np.int64], title: str) -> None:
     """Draws counts [3 true, 3 predicted], shaded by the share of the true class."""
+    if not counts.sum():
+        _draw_nothing(axes, title)
+        return
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(counts.shape):
-        colour = "white" if shares[row, column] > 0.5 else "black"
+        colour = "white" if shares[row, column] > 0.65 else "black"
         text = f"{counts[row, column]}\n{shares[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=_TITLE_SIZE, color=colour)
     titles = [severity.title for severity in Severity]
-    axes.set_xticks(range(NUM_SEVERITIES), titles, fontsize=7)
-    axes.set_yticks(range(NUM_SEVERITIES), titles, fontsize=7, rotation=90, va="center")
-    axes.set_title(name, fontsize=9)
+    _finish(axes, f"{title}\nshare of the label's row", "most probable grade", "label")
+    axes.set_xticks(range(NUM_SEVERITIES), titles)
+    axes.set_yticks(range(NUM_SEVERITIES), titles, rotation=90, va="center")
 
 
-def plot_confusion(labels: Labels, probabilities: Floats, path: Path, *, title: str = "") -> None:
-    """Writes confusion matrices of the largest probability, one for each family.
+def _finish(axes: "Axes", title: str, below: str, beside: str) -> None:
+    axes.set_title(title, fontsize=_TITLE_SIZE, x=TITLE_PLACE)
+    axes.set_xlabel(below, fontsize=_TEXT_SIZE, labelpad=2)
+    axes.set_ylabel(beside, fontsize=_TEXT_SIZE, labelpad=2)
+    axes.tick_params(labelsize=_TICK_SIZE, length=2.5, pad=2)
 
-    Args:
-        labels: int [num_studies, 25].
-        probabilities: float64 [num_studies, 25, 3]; rows of NaN are left out.
-        path: of the PNG.
-        title: over the figure.
-    """
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_INCHES * len(Family), _INCHES + 0.5), layout="constrained")
-    for family, axes in zip(Family, figure.subplots(1, len(Family)), strict=True):
-        chosen, answers = family_table(labels, probabilities, family)
-        if chosen.size:
-            _draw_confusion(axes, confusion(chosen, answers.argmax(axis=-1)), family.value)
-        else:
-            _draw_nothing(axes, family.value)
-    figure.supxlabel("largest predicted", fontsize=9)
-    figure.supylabel("label", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=_DPI)
+def _draw_nothing(axes: "Axes", title: str, reason: str = "no labels") -> None:
+    axes.set_title(title, fontsize=_TITLE_SIZE, x=TITLE_PLACE)
+    axes.text(0.5, 0.5, reason, ha="center", va="center", color=_SOFT, transform=axes.transAxes)
+    axes.set(xticks=[], yticks=[])

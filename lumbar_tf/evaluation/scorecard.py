@@ -2,32 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.blend import Blend
-from lumbar_tf.ensemble.calibration import classwise_calibration_error
 from lumbar_tf.ensemble.stacking import Head, mean_in_logits
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap, paired_difference
-from lumbar_tf.evaluation.discrimination import auc, brier_score, quadratic_kappa
+from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, JudgedTable, make_cells
 from lumbar_tf.evaluation.metrics import (
+    SCORE_FIGURES,
+    SEVERITY_WEIGHTS,
     TERMS,
     Score,
     competition_score,
     condition_level_prior,
     condition_prior,
-    family_rows,
     study_terms,
-    weighted_log_loss,
 )
-from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_SEVERITIES, Condition, Family, Severity
+from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
+from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
-
-#: The figures that carry intervals, in the order of `StudyTerms.values`.
-FIGURES: tuple[str, ...] = ("score", *TERMS)
 
 
 @dataclass(frozen=True)
@@ -46,27 +44,13 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The figures of some findings pooled: a family, a condition, or a condition at a level."""
-
-    name: str
-    counts: tuple[int, ...]
-    log_loss: float
-    prior_log_loss: float
-    auc_severe: float
-    auc_not_normal: float
-    kappa: float
-    brier: float
-    calibration_error: float
-
-
-@dataclass(frozen=True)
 class Scorecard:
     """The evaluation of one table of predictions.
 
     Attributes:
         num_studies: studies with a prediction.
         num_unanswered: labelled findings of these studies without a prediction; left out of everything.
+        head: what the table holds; see `judge`.
         scores: figure -> value and interval.
         prior: the same of the condition-by-level prior, the hardest floor.
         difference: figure -> predictions less prior, on the same resamples; below 0 is better.
@@ -78,6 +62,7 @@ class Scorecard:
 
     num_studies: int
     num_unanswered: int
+    head: Head
     scores: dict[str, Interval]
     prior: dict[str, Interval]
     difference: dict[str, Interval]
@@ -117,7 +102,8 @@ def score_row(name: str, labels: Labels, probabilities: Floats) -> ScoreRow:
 def floor_tables(labels: Labels) -> dict[str, Floats]:
     """Returns the three answers that look at no image, name -> float64 [num_studies, 25, 3].
 
-    Both priors are the weighted frequencies of these very labels, so no prior from elsewhere can be better.
+    Both priors are the weighted frequencies of these very labels: the best constants for the log losses,
+    though not for the any-severe term.
     """
     shape = (*labels.shape, NUM_SEVERITIES)
     return {
@@ -137,50 +123,55 @@ def compare_blend(blend: Blend) -> list[ScoreRow]:
     return [score_row(name, blend.labels, table) for name, table in tables.items()]
 
 
-def _cell(name: str, labels: Labels, probabilities: Floats, prior: Floats) -> Cell:
-    """Returns the figures of all findings given, pooled; `labels` int [...], the others [..., 3]."""
-    known = labels != MISSING_LABEL
-    chosen, answers = labels[known].astype(np.int64), probabilities[known]
-    return Cell(
-        name=name,
-        counts=tuple(int((chosen == severity).sum()) for severity in Severity),
-        log_loss=weighted_log_loss(chosen, answers),
-        prior_log_loss=weighted_log_loss(chosen, prior[known]),
-        auc_severe=auc(chosen == Severity.SEVERE, answers[:, Severity.SEVERE]),
-        auc_not_normal=auc(chosen != Severity.NORMAL_MILD, -answers[:, Severity.NORMAL_MILD]),
-        kappa=quadratic_kappa(chosen, answers.argmax(axis=-1)),
-        brier=brier_score(chosen, answers),
-        calibration_error=classwise_calibration_error(chosen, answers),
-    )
+def unweighted(probabilities: Floats) -> Floats:
+    """Returns p / weight, divided by its sum: the probabilities behind answers made for the weighted metric.
+
+    The expected weighted loss is least where the answer is proportional to weight x probability, so this
+    undoes it, exactly where the answers were made so.
+
+    >>> unweighted(np.array([0.25, 0.5, 0.25])).round(3).tolist()
+    [0.444, 0.444, 0.111]
+    """
+    parts = probabilities / SEVERITY_WEIGHTS
+    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
 
 
-def _condition_rows(condition: Condition) -> list[int]:
-    return [index for index, finding in enumerate(FINDINGS) if finding.condition is condition]
+def judge(labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILITY) -> tuple[JudgedTable, int]:
+    """Returns what there is to judge, and how many labels have no answer and are hidden.
 
-
-def _cells(
-    groups: Sequence[tuple[str, list[int]]], labels: Labels, probabilities: Floats, prior: Floats
-) -> tuple[Cell, ...]:
-    return tuple(
-        _cell(name, labels[:, rows], probabilities[:, rows], prior[:, rows]) for name, rows in groups
-    )
+    Args:
+        labels: int [num_studies, 25].
+        probabilities: float64 [num_studies, 25, 3], NaN where there is no answer.
+        head: what they are. The weighted log loss takes them as they are; all else, which is about
+            probabilities, divides those of the competition head by the weights first.
+    """
+    answered, num_unanswered = answered_labels(labels, probabilities)
+    answers = unweighted(probabilities) if head is Head.COMPETITION else probabilities
+    return JudgedTable(answered, probabilities, answers), num_unanswered
 
 
 def evaluate_table(
-    labels: Labels, probabilities: Floats, *, num_resamples: int = 1000, seed: int = 0
+    labels: Labels,
+    probabilities: Floats,
+    *,
+    head: Head = Head.PROBABILITY,
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> Scorecard:
     """Evaluates predictions.
 
     Args:
         labels: int [num_studies, 25], -1 where missing.
         probabilities: float64 [num_studies, 25, 3], NaN where there is no prediction.
+        head: what they are, see `judge`.
         num_resamples: of the bootstrap over studies.
         seed: of the bootstrap.
 
     Raises:
         ValueError: shapes disagree, there is no study, or no labelled finding has a prediction.
     """
-    answered, num_unanswered = answered_labels(labels, probabilities)
+    judged, num_unanswered = judge(labels, probabilities, head=head)
+    answered = judged.labels
     if not (answered != MISSING_LABEL).any():
         raise ValueError(
             f"Some labelled finding must have a prediction. Received: none in {len(labels)} studies."
@@ -194,37 +185,42 @@ def evaluate_table(
         bootstrap(of_prior, len(labels), **options),
         paired_difference(own, of_prior, len(labels), **options),
     )
-    scores, priors, difference = (dict(zip(FIGURES, each, strict=True)) for each in intervals)
-    figures = (answered, probabilities, prior)
+    scores, priors, difference = (dict(zip(SCORE_FIGURES, each, strict=True)) for each in intervals)
+    cells = make_cells(judged, prior, FAMILIES | CONDITIONS | SINGLE_FINDINGS, **options)
     return Scorecard(
         num_studies=len(labels),
         num_unanswered=num_unanswered,
+        head=head,
         scores=scores,
         prior=priors,
         difference=difference,
         floors={name: competition_score(answered, table) for name, table in floors.items()},
-        families=_cells([(each.value, family_rows(each)) for each in Family], *figures),
-        conditions=_cells([(each.value, _condition_rows(each)) for each in Condition], *figures),
-        findings=_cells([(each.name, [index]) for index, each in enumerate(FINDINGS)], *figures),
+        families=cells[: len(FAMILIES)],
+        conditions=cells[len(FAMILIES) : len(FAMILIES) + len(CONDITIONS)],
+        findings=cells[len(FAMILIES) + len(CONDITIONS) :],
     )
 
 
-def _jsonable(value: object) -> object:
-    """Returns the value with NaN, which JSON has not, as None."""
+def jsonable(value: object) -> object:
+    """Returns the value with enums by their value, and NaN, which JSON has not, as None."""
     if isinstance(value, dict):
-        return {key: _jsonable(each) for key, each in value.items()}
+        return {key: jsonable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(each) for each in value]
+        return [jsonable(each) for each in value]
+    if isinstance(value, Enum):
+        return value.value
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def scorecard_json(card: Scorecard) -> object:
+def scorecard_json(card: Scorecard) -> dict[str, object]:
     """Returns the scorecard as `metrics.json` holds it: `score` and the four terms are keys at the top."""
     content = asdict(card)
     scores = content.pop("scores")
-    return _jsonable({**scores, "missing_terms": card.missing_terms, **content})
+    points = [asdict(point) for point in OPERATING_POINTS]
+    whole = {**scores, "missing_terms": card.missing_terms, **content, "operating_points": points}
+    return {key: jsonable(value) for key, value in whole.items()}
 
 
 def score_rows_json(rows: Sequence[ScoreRow]) -> object:
     """Returns the lines of a comparison for `scores.json`."""
-    return _jsonable([asdict(row) for row in rows])
+    return jsonable([asdict(row) for row in rows])

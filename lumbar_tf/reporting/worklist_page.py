@@ -38,7 +38,6 @@ def write_worklist_page(
             num_labels=num_labels,
             doubts=[(each, views.get(finding_key(each), ())) for each in doubts],
             conditions=_counts(doubts),
-            condition_title=condition_title,
             data_uri=data_uri,
         )
     )
@@ -46,18 +45,9 @@ def write_worklist_page(
         file.writelines(stream)
 
 
-def condition_title(condition: Condition) -> str:
-    """Returns `Left subarticular stenosis`.
-
-    >>> condition_title(Condition.LEFT_SUBARTICULAR_STENOSIS)
-    'Left subarticular stenosis'
-    """
-    return condition.value.replace("_", " ").capitalize()
-
-
 def _counts(doubts: Sequence[Doubt]) -> list[tuple[str, int]]:
     """How many of the doubts each condition has."""
     return [
-        (condition_title(condition), sum(each.finding.condition is condition for each in doubts))
+        (condition.title, sum(each.finding.condition is condition for each in doubts))
         for condition in Condition
     ]

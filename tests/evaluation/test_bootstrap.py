@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lumbar_tf.evaluation.bootstrap import bootstrap, paired_difference
+from lumbar_tf.evaluation.bootstrap import bootstrap, bootstrap_counts, paired_difference, resample_counts
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_theory() -> None:
@@ -37,6 +37,39 @@ def test_the_seed_decides_everything() -> None:
 
     assert bootstrap(mean, 30, seed=5) == bootstrap(mean, 30, seed=5)
     assert bootstrap(mean, 30, seed=5) != bootstrap(mean, 30, seed=6)
+
+
+@pytest.mark.parametrize("num_resamples", [1, 25, 60])
+def test_counts_are_those_of_the_same_seeds_resamples(num_resamples: int) -> None:
+    drawn: list[np.ndarray] = []
+
+    def remember(indices: np.ndarray) -> np.ndarray:
+        drawn.append(np.bincount(indices, minlength=37))
+        return np.zeros(1)
+
+    bootstrap(remember, 37, seed=4, num_resamples=num_resamples)
+    counts = np.concatenate(list(resample_counts(37, seed=4, num_resamples=num_resamples)))
+    # The first call is for the value itself.
+    assert (counts == np.array(drawn[1:])).all()
+
+
+def test_counts_give_the_intervals_that_indices_give() -> None:
+    generator = np.random.default_rng(0)
+    parts, whole = generator.normal(size=(50, 3)), generator.random((50, 1)) * (np.arange(50) > 47)[:, None]
+
+    def of_counts(counts: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(counts @ whole > 0, counts @ parts / (counts @ whole), np.nan)
+
+    def of_indices(indices: np.ndarray) -> np.ndarray:
+        return of_counts(np.bincount(indices, minlength=50)[None].astype(float))[0]
+
+    for one, other in zip(
+        bootstrap_counts(of_counts, 50, seed=9, num_resamples=80),
+        bootstrap(of_indices, 50, seed=9, num_resamples=80),
+        strict=True,
+    ):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
 
 def test_paired_differences_cancel_what_is_shared() -> None:

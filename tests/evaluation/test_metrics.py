@@ -1,10 +1,12 @@
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from pandas import DataFrame
 from sklearn.metrics import log_loss
 
 from lumbar_tf.evaluation.metrics import (
@@ -16,6 +18,7 @@ from lumbar_tf.evaluation.metrics import (
     study_terms,
     weighted_log_loss,
 )
+from lumbar_tf.labels import FINDINGS, row_id
 
 #: Labels of the 1,975 studies of the competition, (Normal/Mild, Moderate, Severe, missing) by condition and
 #: level, from the public label table.
@@ -88,6 +91,50 @@ def test_terms_equal_scikit_learns_weighted_log_loss(seed: int) -> None:
     assert score.any_severe_spinal == pytest.approx(expected, abs=1e-12)
 
 
+def _score_of_frames(solution: DataFrame, submission: DataFrame) -> dict[str, float]:
+    """The metric again, on row tables, with pandas for the groups and scikit-learn for every log loss."""
+    rows = solution.dropna(subset="grade").merge(submission, on="row_id", validate="one_to_one")
+    grades = ["normal_mild", "moderate", "severe"]
+    rows["weight"] = rows["grade"].map({"normal_mild": 1, "moderate": 2, "severe": 4})
+    rows["study"] = rows["row_id"].str.split("_").str[0]
+    terms = {}
+    for name in ("canal", "foraminal", "subarticular"):
+        chosen = rows[rows["row_id"].str.contains(name)]
+        truth = chosen["grade"].map(grades.index)
+        terms[name] = log_loss(truth, chosen[grades], sample_weight=chosen["weight"], labels=[0, 1, 2])
+    canal = rows[rows["row_id"].str.contains("canal")].assign(
+        is_severe=lambda each: each["grade"] == "severe"
+    )
+    studies = canal.groupby("study").agg({"is_severe": "any", "severe": "max", "weight": "max"})
+    terms["any_severe_spinal"] = log_loss(
+        studies["is_severe"], studies["severe"], sample_weight=studies["weight"], labels=[False, True]
+    )
+    return {"score": sum(terms.values()) / 4, **terms}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_score_equals_an_independent_implementation_within_1e_9(seed: int) -> None:
+    """Random tables with missing labels: of the canal at some levels, at all of a study, of a whole study."""
+    generator = np.random.default_rng(seed)
+    labels, probabilities = _table(seed, num_studies=60, missing=0.05 * seed)
+    labels[:5, :5] = -1
+    labels[5] = -1
+    probabilities = (probabilities + 1e-6) / (probabilities + 1e-6).sum(axis=-1, keepdims=True)
+    ids = [f"{4003253 + 7 * index}" for index in range(60)]
+    names = [row_id(study, finding) for study in ids for finding in FINDINGS]
+    grades = np.array(["normal_mild", "moderate", "severe", None], object)[labels.ravel()]
+    submission = DataFrame(probabilities.reshape(-1, 3), columns=["normal_mild", "moderate", "severe"])
+    submission.insert(0, "row_id", names)
+    expected = _score_of_frames(
+        DataFrame({"row_id": names, "grade": grades}),
+        submission.sample(frac=1, random_state=generator.integers(99)),
+    )
+    found = asdict(competition_score(labels, probabilities))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert abs(found[name] - value) < 1e-9, name
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_order_of_studies_does_not_matter(seed: int) -> None:
@@ -116,8 +163,8 @@ def test_floors_of_the_real_label_table() -> None:
 
     The counts give the three log losses, and of the any-severe term only its prediction: how many studies
     have a severe level, and with which weights, is a joint count that the profile has not. That is one
-    unknown, the weighted share of such studies; the uniform floor determines it, and the other two floors
-    must then come out by themselves.
+    unknown, the weighted share of such studies; the uniform floor determines it, the other two floors
+    must then come out by themselves, and the number of such studies must be one that the counts allow.
     """
     labels = _labels_with_those_counts()
     tables = [np.full((25, 3), 1 / 3), condition_prior(labels), condition_level_prior(labels)]
@@ -129,7 +176,13 @@ def test_floors_of_the_real_label_table() -> None:
     share = (any_severe_of_uniform + math.log(1 - severe[0])) / (
         math.log(1 - severe[0]) - math.log(severe[0])
     )
-    assert 0.3 < share < 0.6
+    counts = _counts()[:5]
+    fewest, most = counts[:, 2].max(), counts[:, 2].sum()
+    # Studies without a severe level weigh 1 at least, and most if no two moderate labels share a study.
+    for mean_weight in (1.0, 1.0 + counts[:, 1].sum() / (1975 - most)):
+        # share = 4 n / (4 n + mean_weight (1975 - n))
+        num_severe = share * mean_weight * 1975 / (4 * (1 - share) + share * mean_weight)
+        assert fewest <= num_severe <= most
     for mean, q, floor in zip(means[1:], severe[1:], (0.911, 0.790), strict=True):
         any_severe = -(share * math.log(q) + (1 - share) * math.log(1 - q))
         assert (3 * mean + any_severe) / 4 == pytest.approx(floor, abs=5e-4)

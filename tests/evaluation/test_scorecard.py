@@ -3,9 +3,11 @@ import math
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
-from lumbar_tf.evaluation.metrics import competition_score, condition_level_prior
-from lumbar_tf.evaluation.scorecard import FIGURES, evaluate_table, score_row, scorecard_json
+from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score, condition_level_prior
+from lumbar_tf.evaluation.scorecard import evaluate_table, score_row, scorecard_json, unweighted
 from lumbar_tf.labels import FINDINGS
 
 
@@ -22,11 +24,24 @@ def test_scores_lie_in_their_intervals_and_good_predictions_beat_the_prior() -> 
     labels, probabilities = _table()
     card = evaluate_table(labels, probabilities, num_resamples=200)
     score = competition_score(labels, probabilities)
-    for name in FIGURES:
+    for name in SCORE_FIGURES:
         assert card.scores[name].value == pytest.approx(getattr(score, name))
         assert card.scores[name].low < card.scores[name].value < card.scores[name].high
         assert card.difference[name].value == pytest.approx(card.scores[name].value - card.prior[name].value)
     assert card.difference["foraminal"].high < 0
+
+
+def test_the_seed_decides_every_interval_and_no_value() -> None:
+    labels, probabilities = _table()
+    first, again, other = (
+        json.dumps(scorecard_json(evaluate_table(labels, probabilities, seed=seed, num_resamples=30)))
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert (
+        json.loads(first)["findings"][4]["auc_severe"]["value"]
+        == (json.loads(other)["findings"][4]["auc_severe"]["value"])
+    )
 
 
 def test_the_prior_does_not_beat_itself() -> None:
@@ -45,7 +60,9 @@ def test_cells_hold_all_labels_once() -> None:
     assert [cell.name for cell in card.findings] == [finding.name for finding in FINDINGS]
     for cells in (card.families, card.conditions, card.findings):
         assert sum(sum(cell.counts) for cell in cells) == 60 * 25 - 1
-    assert card.families[1].log_loss == pytest.approx(competition_score(labels, probabilities).foraminal)
+    assert card.families[1].log_loss.value == pytest.approx(
+        competition_score(labels, probabilities).foraminal
+    )
 
 
 def test_json_has_the_terms_at_the_top_and_no_nan() -> None:
@@ -57,6 +74,21 @@ def test_json_has_the_terms_at_the_top_and_no_nan() -> None:
     assert content["missing_terms"] == ["foraminal", "subarticular"]
     assert content["floors"]["uniform"]["canal"] == pytest.approx(math.log(3))
     json.dumps(content, allow_nan=False)
+
+
+def test_the_weights_of_the_competition_head_are_taken_out_before_anything_but_a_log_loss() -> None:
+    labels, probabilities = _table()
+    weighted = probabilities * np.array([1, 2, 4])
+    weighted /= weighted.sum(axis=-1, keepdims=True)
+    plain = evaluate_table(labels, probabilities, num_resamples=5)
+    card = evaluate_table(labels, weighted, head=Head.COMPETITION, num_resamples=5)
+    assert card.scores["score"].value == pytest.approx(competition_score(labels, weighted).score)
+    for one, other in zip(card.findings, plain.findings, strict=True):
+        for name in ("brier", "kappa", "auc_severe", "auc_not_normal"):
+            assert getattr(one, name).value == pytest.approx(getattr(other, name).value)
+        assert one.calibration_error == pytest.approx(other.calibration_error)
+        assert one.log_loss.value != pytest.approx(other.log_loss.value)
+    assert_allclose(unweighted(weighted), probabilities)
 
 
 def test_unanswered_labels_are_counted_and_left_out() -> None:

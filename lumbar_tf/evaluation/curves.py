@@ -1,0 +1,134 @@
+"""ROC and decision curves with bootstrap bands over studies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
+from lumbar_tf.evaluation.cells import JudgedTable, rank_target
+from lumbar_tf.evaluation.operating_points import Target
+from lumbar_tf.labels import MISSING_LABEL
+
+Floats = NDArray[np.float64]
+
+#: Where a ROC curve's sensitivity is read off.
+FALSE_POSITIVE_RATES: Floats = np.linspace(0.0, 1.0, 101)
+#: Cut-offs of a decision curve: past 0.8 nobody waits for that much certainty before looking again.
+THRESHOLDS: Floats = np.arange(1, 41) / 50.0
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A curve and its 95% interval at each place, float64 [num_places]; NaN where it is not defined."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """A ROC curve.
+
+    Attributes:
+        sensitivity: at `FALSE_POSITIVE_RATES`.
+        num_positive: rows of the class.
+        num_rows: all rows.
+    """
+
+    sensitivity: Band
+    num_positive: int
+    num_rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionCurve:
+    """A decision curve at `THRESHOLDS`.
+
+    Attributes:
+        net_benefit: of saying yes at the threshold and above.
+        treat_all: of saying yes to every row, float64 [num_thresholds]; saying no to every row has 0.
+    """
+
+    net_benefit: Band
+    treat_all: Floats
+
+
+def _band(intervals: Sequence[Interval]) -> Band:
+    return Band(*np.array([[each.value, each.low, each.high] for each in intervals]).T)
+
+
+def roc_curve(
+    judged: JudgedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+) -> RocCurve:
+    """Returns the ROC curve of some findings pooled.
+
+    The band is of the sensitivity at each false-positive rate, a place at a time (vertical averaging; Fawcett
+    2006, "An introduction to ROC analysis", section 8.1).
+
+    Args:
+        judged: labels and answers.
+        findings: rows that are pooled.
+        target: what is sought.
+        num_resamples: of the bootstrap over studies.
+        seed: of the bootstrap.
+    """
+    ranked = rank_target(judged, findings, target)
+    intervals = bootstrap_counts(
+        lambda counts: ranked.sensitivity_at(counts, FALSE_POSITIVE_RATES),
+        len(judged.labels),
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return RocCurve(_band(intervals), int(ranked.is_positive.sum()), ranked.is_positive.size)
+
+
+def net_benefit(hits: Floats, alarms: Floats, num_rows: Floats, thresholds: Floats) -> Floats:
+    """Returns the net benefit, in true positives a row.
+
+    Source: Vickers and Elkin 2006, "Decision curve analysis", Medical Decision Making 26: 565. A threshold p
+    says that a missed case is (1 - p) / p times as bad as a false alarm: hits / n - alarms / n * p / (1 - p).
+
+    Args:
+        hits: true positives at each threshold, [..., num_thresholds].
+        alarms: false positives, [..., num_thresholds].
+        num_rows: [..., 1].
+        thresholds: [num_thresholds], below 1.
+
+    >>> net_benefit(np.array([2.0]), np.array([4.0]), np.array([10.0]), np.array([0.2])).tolist()
+    [0.1]
+    """
+    return (hits - alarms * thresholds / (1.0 - thresholds)) / num_rows
+
+
+def decision_curve(
+    judged: JudgedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+) -> DecisionCurve:
+    """Returns the decision curve of some findings pooled; arguments as `roc_curve`."""
+    labels = judged.labels[:, findings]
+    known = labels != MISSING_LABEL
+    positive, negative = known & target.is_met(labels), known & ~target.is_met(labels)
+    # A comparison with NaN, where there is no answer, is False; such labels are hidden.
+    says_yes = target.probability(judged.answers[:, findings])[..., None] >= THRESHOLDS
+    # What each study adds: hits and alarms at each threshold, positives, negatives.
+    parts = [
+        positive[..., None] & says_yes,
+        negative[..., None] & says_yes,
+        positive[..., None],
+        negative[..., None],
+    ]
+    sums = np.concatenate([part.sum(axis=1) for part in parts], axis=1).astype(np.float64)
+    size = THRESHOLDS.size
+
+    def benefits(counts: Floats) -> Floats:
+        resampled = counts @ sums
+        num_rows = resampled[:, -2:].sum(axis=1, keepdims=True)
+        num_rows = np.where(num_rows > 0, num_rows, np.nan)
+        return net_benefit(resampled[:, :size], resampled[:, size:-2], num_rows, THRESHOLDS)
+
+    intervals = bootstrap_counts(benefits, len(labels), num_resamples=num_resamples, seed=seed)
+    num_rows = np.array([known.sum() or np.nan])
+    treat_all = net_benefit(sums[:, -2].sum(), sums[:, -1].sum(), num_rows, THRESHOLDS)
+    return DecisionCurve(_band(intervals), treat_all)

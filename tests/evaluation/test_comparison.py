@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from lumbar_tf.evaluation.comparison import compare_tables
+from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
+
+
+def _tables(num_studies: int = 60) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A table, the same a little blurred, and one that knows nothing."""
+    generator = np.random.default_rng(0)
+    labels = generator.choice(3, size=(num_studies, 25), p=[0.7, 0.2, 0.1])
+    logits = np.eye(3)[labels] * 2 + generator.normal(size=(num_studies, 25, 3))
+
+    def softmax(values: np.ndarray) -> np.ndarray:
+        return np.exp(values) / np.exp(values).sum(axis=-1, keepdims=True)
+
+    blurred = logits + generator.normal(scale=0.3, size=logits.shape)
+    return labels, {
+        "first": softmax(logits),
+        "blurred": softmax(blurred),
+        "flat": np.full((*labels.shape, 3), 1 / 3),
+    }
+
+
+def test_differences_are_to_the_first_and_narrower_than_the_scores() -> None:
+    labels, tables = _tables()
+    found = compare_tables(labels, tables, num_resamples=300)
+    first, blurred, flat = found
+    assert [each.name for each in found] == list(tables) and first.difference is None
+    for each in found:
+        expected = competition_score(labels, tables[each.name])
+        assert (each.num_studies, each.num_labels) == (60, 1500)
+        for name in SCORE_FIGURES:
+            assert each.scores[name].value == pytest.approx(getattr(expected, name))
+            if each.difference:
+                gap = getattr(expected, name) - first.scores[name].value
+                assert each.difference[name].value == pytest.approx(gap)
+    assert flat.difference and blurred.difference
+    assert flat.difference["score"].low > 0 and blurred.difference["score"].value > 0
+    width = first.scores["score"].high - first.scores["score"].low
+    assert blurred.difference["score"].high - blurred.difference["score"].low < width
+
+
+def test_each_is_compared_over_the_labels_that_both_answer() -> None:
+    labels, tables = _tables()
+    tables["flat"][:10] = np.nan
+    tables["blurred"][:, 15:] = np.nan
+    tables["first"][20, 4] = np.nan
+    labels[30] = -1
+    first, blurred, flat = compare_tables(labels, tables, num_resamples=5)
+    assert (first.num_studies, first.num_labels) == (59, 59 * 25 - 1)
+    assert (blurred.num_studies, blurred.num_labels) == (59, 59 * 15 - 1)
+    assert (flat.num_studies, flat.num_labels) == (49, 49 * 25 - 1)
+    common = labels.copy()
+    common[20, 4], common[:, 15:] = -1, -1
+    gap = (
+        competition_score(common, tables["blurred"]).score - competition_score(common, tables["first"]).score
+    )
+    assert blurred.difference and blurred.difference["score"].value == pytest.approx(gap)
+    assert np.isnan(blurred.difference["subarticular"].value)
+
+
+def test_nothing_in_common_is_refused() -> None:
+    labels, tables = _tables()
+    tables["first"][:30], tables["flat"][30:] = np.nan, np.nan
+    with pytest.raises(ValueError, match="Received: none by 'flat'"):
+        compare_tables(labels, tables)

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import confusion_matrix
+from sklearn.metrics import roc_curve as sklearn_roc_curve
+
+from lumbar_tf.evaluation.cells import CONDITIONS, JudgedTable
+from lumbar_tf.evaluation.curves import (
+    FALSE_POSITIVE_RATES,
+    THRESHOLDS,
+    decision_curve,
+    net_benefit,
+    roc_curve,
+)
+from lumbar_tf.evaluation.operating_points import Target
+
+_ROWS = CONDITIONS["left_subarticular_stenosis"]
+
+
+@pytest.fixture(scope="module")
+def judged() -> JudgedTable:
+    generator = np.random.default_rng(1)
+    labels = generator.choice(3, size=(90, 25), p=[0.6, 0.25, 0.15])
+    logits = np.eye(3)[labels] * 1.5 + generator.normal(size=(90, 25, 3))
+    answers = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    labels[generator.random(labels.shape) < 0.2] = -1
+    answers[labels == -1] = np.nan
+    return JudgedTable(labels, answers, answers)
+
+
+def _rows(judged: JudgedTable) -> tuple[np.ndarray, np.ndarray]:
+    known = judged.labels[:, _ROWS] >= 0
+    return judged.labels[:, _ROWS][known], judged.answers[:, _ROWS][known]
+
+
+def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: JudgedTable) -> None:
+    labels, answers = _rows(judged)
+    curve = roc_curve(judged, _ROWS, Target.SEVERE, num_resamples=200, seed=0)
+    alarms, hits, _ = sklearn_roc_curve(labels == 2, answers[:, 2])
+    between = ~np.isin(FALSE_POSITIVE_RATES, alarms)
+    expected = np.interp(FALSE_POSITIVE_RATES, alarms, hits)
+    assert_allclose(curve.sensitivity.value[between], expected[between], atol=1e-12)
+    assert (curve.num_positive, curve.num_rows) == ((labels == 2).sum(), labels.size)
+    inside = (curve.sensitivity.low <= curve.sensitivity.value) & (
+        curve.sensitivity.value <= curve.sensitivity.high
+    )
+    assert inside.mean() > 0.95
+    assert (curve.sensitivity.high - curve.sensitivity.low).max() > 0.05
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_net_benefit_is_vickers_and_elkins(judged: JudgedTable, target: Target) -> None:
+    labels, answers = _rows(judged)
+    is_met = labels == 2 if target is Target.SEVERE else labels > 0
+    chance = answers[:, 2] if target is Target.SEVERE else 1 - answers[:, 0]
+    curve = decision_curve(judged, _ROWS, target, num_resamples=50, seed=0)
+    for index, threshold in enumerate(THRESHOLDS):
+        _, alarms, _, hits = confusion_matrix(is_met, chance >= threshold, labels=[False, True]).ravel()
+        odds = threshold / (1 - threshold)
+        expected = hits / labels.size - alarms / labels.size * odds
+        assert curve.net_benefit.value[index] == pytest.approx(expected, abs=1e-12)
+        share = is_met.mean()
+        assert curve.treat_all[index] == pytest.approx(share - (1 - share) * odds, abs=1e-12)
+    assert (curve.net_benefit.low <= curve.net_benefit.high).all()
+
+
+def test_the_net_benefit_of_certain_right_answers_is_the_share_of_cases() -> None:
+    assert_allclose(
+        net_benefit(np.full(3, 20.0), np.zeros(3), np.array([100.0]), np.array([0.1, 0.5, 0.9])), 0.2
+    )
+
+
+def test_a_condition_without_labels_has_no_curves(judged: JudgedTable) -> None:
+    nothing = JudgedTable(np.full_like(judged.labels, -1), judged.table, judged.answers)
+    curve = decision_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)
+    assert np.isnan(curve.net_benefit.value).all() and np.isnan(curve.treat_all).all()
+    roc = roc_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)
+    assert roc.num_rows == 0 and np.isnan(roc.sensitivity.value).all()

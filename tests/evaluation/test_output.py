@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumbar_tf.ensemble.oof import write_table
+from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
+from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
+from lumbar_tf.evaluation.output import Evaluated, evaluate_files, make_console
+from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.labels import FINDINGS, Severity
+
+_IDS = [f"{1000 + index}" for index in range(40)]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train.csv, a table without two of its studies, and a better one."""
+    folder = tmp_path_factory.mktemp("cohort")
+    generator = np.random.default_rng(0)
+    labels = generator.choice(3, size=(40, 25), p=[0.6, 0.25, 0.15])
+    lines = [",".join(["study_id", *(finding.name for finding in FINDINGS)])]
+    lines += [",".join([s, *(Severity(v).title for v in row)]) for s, row in zip(_IDS, labels, strict=True)]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    for name, sharpness in (("stacked_competition", 1.0), ("better", 3.0)):
+        logits = sharpness * np.eye(3)[labels] + generator.normal(size=(40, 25, 3))
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+        write_table(folder / f"{name}.csv", _IDS[: 38 if sharpness == 1.0 else 40], probabilities)
+    np.save(folder / "labels.npy", labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(cohort: Path) -> Evaluated:
+    grouping = Grouping("Vendor", dict.fromkeys(_IDS, "ge"), ("ge",))
+    return evaluate_files(
+        [cohort / "stacked_competition.csv", cohort / "better.csv"],
+        [cohort / "train.csv"],
+        cohort / "out",
+        groupings=[grouping],
+        num_resamples=30,
+    )
+
+
+def test_metrics_json_keeps_its_layout(cohort: Path, evaluated: Evaluated) -> None:
+    content = json.loads((cohort / "out" / "metrics.json").read_text())
+    assert tuple(content)[:5] == SCORE_FIGURES
+    for name in SCORE_FIGURES:
+        assert list(content[name]) == ["value", "low", "high"]
+        assert content[name]["low"] <= content[name]["value"] <= content[name]["high"]
+    assert [cell["name"] for cell in content["findings"]] == [finding.name for finding in FINDINGS]
+    for cell in (*content["families"], *content["conditions"], *content["findings"]):
+        for name in ("log_loss", "auc_severe", "auc_not_normal", "kappa", "brier"):
+            assert list(cell[name]) == ["value", "low", "high"]
+        assert isinstance(cell["calibration_error"], float) and len(cell["counts"]) == 3
+        for figures in cell["operating_points"].values():
+            assert list(figures) == ["sensitivity", "specificity"]
+    named = {point["name"]: point for point in content["operating_points"]}
+    assert set(named) == set(content["findings"][0]["operating_points"])
+    assert named["severe_fifth"]["threshold"] == 0.2 and named["severe_fifth"]["target"] == "severe"
+    assert (content["head"], content["model"], content["num_left_out"]) == (
+        "probability",
+        "stacked_competition",
+        2,
+    )
+    assert content["subgroups"][0]["group"] == "ge" and content["subgroups"][0]["num_studies"] == 38
+    worst = content["worst_cases"][0]
+    assert worst["row_id"].split("_")[0] in _IDS and sum(worst["predicted"]) == pytest.approx(1)
+
+
+def test_the_first_table_is_judged_and_the_other_compared_on_what_both_answer(
+    cohort: Path, evaluated: Evaluated
+) -> None:
+    first, better = evaluated.comparison
+    assert better.num_studies == 38
+    assert first.scores["score"].value == pytest.approx(evaluated.card.scores["score"].value)
+    assert better.difference["score"].high < 0
+    alone = evaluate_files(cohort / "better.csv", [cohort / "train.csv"], cohort / "alone", num_resamples=5)
+    assert not alone.comparison and alone.card.num_studies == 40 and not alone.subgroups
+    content = json.loads((cohort / "alone" / "metrics.json").read_text())
+    assert content["comparison"] == content["subgroups"] == []
+
+
+def test_the_readers_are_told_what_is_missing_and_what_the_table_seems_to_hold(evaluated: Evaluated) -> None:
+    notes = " ".join(evaluation_notes(evaluated))
+    assert "2 labelled studies have no prediction" in notes
+    assert "stacked_competition is named after the competition head" in notes
+
+
+def test_console_tables_have_a_line_for_each_table_and_group(evaluated: Evaluated) -> None:
+    console = make_console()
+    with console.capture() as captured:
+        console.print(difference_table(evaluated.comparison))
+        console.print(subgroup_table(evaluated.subgroups))
+    text = captured.get()
+    assert "better" in text and "Vendor" in text and "38" in text
+
+
+def test_a_study_without_labels_is_refused(cohort: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.csv"
+    write_table(stranger, ["77"], np.full((1, 25, 3), 1 / 3))
+    with pytest.raises(ValueError, match="must be of a study in the label table"):
+        evaluate_files(stranger, [cohort / "train.csv"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_score_is_the_metrics(cohort: Path, evaluated: Evaluated) -> None:
+    labels = np.load(cohort / "labels.npy")[:38]
+    rows = [line.split(",")[1:4] for line in (cohort / "stacked_competition.csv").read_text().split()[1:]]
+    probabilities = np.array(rows, float).reshape(38, 25, 3)
+    assert evaluated.card.scores["score"].value == pytest.approx(
+        competition_score(labels, probabilities).score
+    )

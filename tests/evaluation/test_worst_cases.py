@@ -1,0 +1,33 @@
+import math
+
+import numpy as np
+import pytest
+
+from lumbar_tf.evaluation.worst_cases import worst_cases
+from lumbar_tf.labels import FINDINGS, Severity
+
+
+def test_the_costliest_come_first_and_weights_count() -> None:
+    labels = np.zeros((3, 25), int)
+    probabilities = np.full((3, 25, 3), [1.0, 0.0, 0.0])
+    labels[0, 4], probabilities[0, 4] = 2, [0.5, 0.2, 0.3]
+    labels[1, 7], probabilities[1, 7] = 1, [0.8, 0.15, 0.05]
+    labels[2, 9], probabilities[2, 9] = -1, np.nan
+    labels[2, 1], probabilities[2, 1] = 0, [0.02, 0.08, 0.9]
+    found = worst_cases(["a", "b", "c"], labels, probabilities, num_worst=10)[:3]
+    assert [(each.study_id, each.finding, each.label) for each in found] == [
+        ("a", FINDINGS[4], Severity.SEVERE),
+        ("c", FINDINGS[1], Severity.NORMAL_MILD),
+        ("b", FINDINGS[7], Severity.MODERATE),
+    ]
+    assert [each.cost for each in found] == pytest.approx(
+        [-4 * math.log(0.3), -math.log(0.02), -2 * math.log(0.15)]
+    )
+    assert found[0].predicted == (0.5, 0.2, 0.3)
+
+
+def test_no_more_than_asked_for_and_no_answers_that_cost_nothing() -> None:
+    generator = np.random.default_rng(0)
+    labels, probabilities = np.zeros((4, 25), int), generator.dirichlet([1, 1, 1], (4, 25))
+    assert len(worst_cases(list("abcd"), labels, probabilities, num_worst=5)) == 5
+    assert worst_cases(list("abcd"), np.full((4, 25), -1), probabilities) == ()

@@ -1,0 +1,106 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lumbar_tf.ensemble.oof import write_table
+from lumbar_tf.evaluation.output import Evaluated, evaluate_files
+from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.labels import FINDINGS, Severity
+from lumbar_tf.reporting.evaluation_page import write_evaluation_page
+
+_NASTY = "<script>alert(1)</script>"
+_IDS = [*(f"{1000 + index}" for index in range(39)), _NASTY]
+
+
+class _Page(HTMLParser):
+    """Collects tags and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    """Canal and left foramen only, two tables, a small group, a study with a nasty id, which is the worst."""
+    folder = tmp_path_factory.mktemp("cohort")
+    generator = np.random.default_rng(0)
+    labels = generator.choice(3, size=(40, 10), p=[0.6, 0.25, 0.15])
+    labels[39, 0] = 2
+    lines = [",".join(["study_id", *(finding.name for finding in FINDINGS)])]
+    lines += [
+        ",".join([s, *(Severity(v).title for v in row), *[""] * 15])
+        for s, row in zip(_IDS, labels, strict=True)
+    ]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    for name in ("one", "two"):
+        probabilities = generator.dirichlet([1, 1, 1], (40, 25))
+        probabilities[39, 0] = [1 - 2e-9, 1e-9, 1e-9]
+        write_table(folder / f"{name}.csv", _IDS, probabilities)
+    group_of = {study: "ge" if index < 35 else _NASTY for index, study in enumerate(_IDS)}
+    return evaluate_files(
+        [folder / "one.csv", folder / "two.csv"],
+        [folder / "train.csv"],
+        folder / "out",
+        groupings=[Grouping("Vendor", group_of, ("ge", _NASTY))],
+        num_resamples=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def text(evaluated: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "evaluation.html"
+    write_evaluation_page(path, evaluated)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_and_escapes_everything(text: str) -> None:
+    tags = _Page(text).tags
+    assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    for _, attributes in tags:
+        for name in ("src", "href", "xlink:href", "action", "poster", "background"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert not re.search(r"https?:|url\(|@import|<script", text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_holds_the_figures(text: str, evaluated: Evaluated) -> None:
+    words = " ".join(_Page(text).text.replace("\u200b", "").split())
+    score = evaluated.card.scores["score"]
+    assert f"{score.value:.4f} score {score.low:.4f} to {score.high:.4f}" in words
+    assert "No labels for subarticular: the score is the mean of the other terms." in words
+    cell = evaluated.card.findings[3]
+    counts = " ".join(map(str, cell.counts))
+    assert (
+        f"L4/L5 {counts} {cell.log_loss.value:.3f} {cell.log_loss.low:.3f} to {cell.log_loss.high:.3f}"
+        in words
+    )
+    point = cell.operating_points["severe_fifth"]
+    assert f"{point.sensitivity.value:.2f} {point.sensitivity.low:.2f} to" in words
+    assert "P(Severe) is at least 0.2: missing a severe finding counts four times a false alarm" in words
+    assert "two" in words and "less the first" in words
+    difference = evaluated.comparison[1].difference["score"]
+    assert f"{difference.value:+.4f} {difference.low:+.4f} to {difference.high:+.4f}" in words
+    assert f"{_NASTY} (small) 5" in words
+
+
+def test_the_worst_case_is_named_and_conditions_without_labels_are_not(text: str) -> None:
+    page = _Page(text)
+    words = " ".join(page.text.split())
+    cost = -4 * np.log(1e-9)
+    assert f"{_NASTY} Spinal canal stenosis L1/L2 Severe 1.000 0.000 0.000 {cost:.2f}" in words
+    assert "Left neural foraminal narrowing" in words
+    assert "subarticular stenosis" not in words
+    pictures = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 16 and "ROC curve, Spinal canal stenosis: severe" in pictures
