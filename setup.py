@@ -61,6 +61,7 @@ setup(
             "ray>=2.30",
             "ruff>=0.6",
             "SimpleITK>=2.3",
+            "tensorflow-serving-api>=2.17,<2.22",
             "types-PyYAML>=6.0",
         ],
     },

@@ -20,9 +20,11 @@ RANKS = {
     "imaging": 2,
     "records": 3,
     "data": 4,
+    "serving": 4,
     "models": 5,
     "ensemble": 6,
     "evaluation": 7,
+    "monitoring": 7,
     "reporting": 8,
 }
 COMMAND_RANK = 9
@@ -38,6 +40,10 @@ WITHOUT_TENSORFLOW = (
     "evaluation/metrics.py",
     "ensemble/stacking.py",
     "ensemble/calibration.py",
+    "serving/remote.py",
+    "serving/rest_transport.py",
+    "serving/in_flight.py",
+    "monitoring",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

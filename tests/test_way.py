@@ -32,10 +32,14 @@ from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
 from lumbar_tf.imaging.sources.reading import StudyFiles, read_source
 from lumbar_tf.imaging.study import Slice, Study
 from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
+from lumbar_tf.monitoring.log import read_log
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.reporting.prediction import encode_study, predict_source
 from tests import hospital
 from tests import way as way_module
+from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
+from tests.serving.stand_in_models import SavedModel
+from tests.serving.stand_in_rest import RestStandIn, serve_rest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -276,3 +280,36 @@ def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way: Any, tmp_path:
     assert after[0] == before[0]
     # A fresh start would begin at the untrained loss again.
     assert after[2]["loss"] < after[0]["loss"]
+
+
+@pytest.fixture(scope="module")
+def said_here(way: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `predict --model` leaves of the held-out studies."""
+    out = tmp_path_factory.mktemp("here")
+    _predict(way, f"--model={way.model}", f"--out={out}")
+    return out
+
+
+def _predict(way: Any, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lumbar_tf.predict", f"--study={way.out / 'held_out'}", "--nosheets"]
+    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_a_server_gives_the_tables_that_the_model_gives(
+    way: Any, said_here: Path, tmp_path: Path, wire: str
+) -> None:
+    """The server is a stand-in that runs the export in this process."""
+    model = SavedModel(way.model)
+    with serve_grpc(GrpcStandIn(model)) if wire == "grpc" else serve_rest(RestStandIn(model)) as stand_in:
+        server = f"{wire}://127.0.0.1:{stand_in.port}"
+        done = _predict(way, f"--server={server}", f"--out={tmp_path}", f"--log={tmp_path / 'log'}", "--gzip")
+    assert f"graded with {server} lumbar version 1" in done.stdout
+    for name in ("submission.csv", "probability.csv", "members.csv", "results.json", "series.csv"):
+        assert (tmp_path / name).read_bytes() == (said_here / name).read_bytes(), name
+    assert sum(stand_in.attempts.counts.values()) == 2
+    (line, _) = read_log(tmp_path / "log").rows
+    assert line.model == "1"
+    assert line.study_id is None

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig, dump_config
+from lumbar_tf.ensemble.description import make_describe
 from lumbar_tf.ensemble.graph import SIGNATURE, ServableEnsemble
 from lumbar_tf.ensemble.members import PlaneNetworks, load_networks
 from lumbar_tf.ensemble.runs import LOCALIZER, OOF_NAME, WEIGHTS_NAME, find_plane_configs
@@ -18,6 +19,7 @@ from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
 from lumbar_tf.records.manifest import package_versions
 from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.serving.contract import DESCRIBE
 
 #: TF Serving leaves this folder of a version alone.
 _EXTRA = "assets.extra"
@@ -99,11 +101,12 @@ def export_ensemble(
     partial = models / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     module = ServableEnsemble(ensemble.networks, ensemble.stacker)
-    tf.saved_model.save(module, str(partial), signatures={SIGNATURE: module.serve})
+    text = json.dumps(describe_ensemble(ensemble, runs, version), indent=1)
+    signatures = {SIGNATURE: module.serve, DESCRIBE: make_describe(text)}
+    tf.saved_model.save(module, str(partial), signatures=signatures)
     extra = partial / _EXTRA
     extra.mkdir()
-    content = describe_ensemble(ensemble, runs, version)
-    (extra / _DESCRIPTION).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (extra / _DESCRIPTION).write_text(text, encoding="utf-8")
     (extra / "stacker.json").write_text(to_json(ensemble.stacker), encoding="utf-8")
     partial.rename(target)
     return target
@@ -141,6 +144,7 @@ class ServedEnsemble:
 
     Attributes:
         path: the version's folder.
+        version: its number.
         members: names of the members, the second axis of the output `members`.
     """
 
@@ -157,6 +161,7 @@ class ServedEnsemble:
                 f"The model must be an exported version or a folder of versions. Received: {path.parent}."
             )
         self.path = path
+        self.version = path.name
         description = json.loads((path / _EXTRA / _DESCRIPTION).read_text(encoding="utf-8"))
         self.members: tuple[str, ...] = tuple(description["members"])
         self._loaded = tf.saved_model.load(str(path))

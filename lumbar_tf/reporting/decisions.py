@@ -2,11 +2,30 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.imaging.study import SeriesSummary
+from lumbar_tf.serving.failure import Failure
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A study that a model server did not answer.
+
+    Attributes:
+        study_id: the study.
+        failure: why.
+        attempts: how often it was asked.
+        message: what the server said, and where it is.
+    """
+
+    study_id: str
+    failure: Failure
+    attempts: int
+    message: str
 
 
 def write_series(path: Path, series: Iterable[tuple[str, SeriesSummary]]) -> None:
@@ -38,6 +57,13 @@ def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
         ]
         for each in rejects
     ]
+    _write(path, header, rows)
+
+
+def write_unanswered(path: Path, unanswered: Iterable[Unanswered]) -> None:
+    """Writes one row for each study without an answer, atomically."""
+    header = ["study_id", "failure", "attempts", "message"]
+    rows = [[each.study_id, each.failure.value, each.attempts, each.message] for each in unanswered]
     _write(path, header, rows)
 
 

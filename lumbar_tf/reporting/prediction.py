@@ -1,22 +1,28 @@
-"""From DICOM to answers: reads studies, asks an exported ensemble, writes table, JSON and sheets."""
+"""From DICOM to answers: reads studies, asks an ensemble, writes table, JSON and sheets."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Protocol
 
-from lumbar_tf.data.jobs import Cohort, open_cohort
+import numpy as np
+
+from lumbar_tf.data.jobs import StudyJob, open_cohort
 from lumbar_tf.data.pseudonyms import pseudonymise_study
 from lumbar_tf.data.study_records import refuse_faults
-from lumbar_tf.ensemble.bundle import ServedEnsemble
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.imaging.study import SeriesSummary, Study
 from lumbar_tf.labels import Plane
+from lumbar_tf.monitoring.log import AnswerLog
+from lumbar_tf.monitoring.quantities import measure_answer
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
-from lumbar_tf.reporting.decisions import write_rejects, write_series
+from lumbar_tf.reporting.decisions import Unanswered, write_rejects, write_series, write_unanswered
 from lumbar_tf.reporting.results import StudyResult, write_json, write_members, write_submission
 from lumbar_tf.reporting.sheet import draw_sheet
+from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.in_flight import ask_in_order
 
 SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"
@@ -24,6 +30,30 @@ JSON_NAME = "results.json"
 MEMBERS_NAME = "members.csv"
 SERIES_NAME = "series.csv"
 REJECTS_NAME = "rejects.csv"
+UNANSWERED_NAME = "unanswered.csv"
+
+#: Studies in a row that remain without an answer before the rest is not asked: the server is gone.
+GIVE_UP_AFTER = 3
+
+
+class Ensemble(Protocol):
+    """What grades studies: loaded here (`ServedEnsemble`) or behind a server (`RemoteEnsemble`).
+
+    Attributes:
+        version: the export's version.
+        members: names of the members, the second axis of the output `members`; empty where unknown.
+    """
+
+    @property
+    def version(self) -> str:
+        """See the class."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """See the class."""
+
+    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> Mapping[str, Any]:
+        """Returns arrays or tensors by name, study first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +63,74 @@ class Prediction:
     Attributes:
         results: one a study; flagged as prior only where nothing could be read.
         rejects: files and studies that could not be used.
+        unanswered: studies that a server did not answer.
     """
 
     results: tuple[StudyResult, ...]
     rejects: tuple[Reject, ...]
+    unanswered: tuple[Unanswered, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What came of asking about one study: a result and what is logged of it, or an error."""
+
+    result: StudyResult | None = None
+    logged: dict[str, float | None] | None = None
+    error: ServingError | None = None
+
+
+@dataclass(eq=False)
+class _Tables:
+    """What is gathered study by study, and written at the end."""
+
+    results: list[StudyResult] = field(default_factory=list)
+    series: list[tuple[str, SeriesSummary]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    unanswered: list[Unanswered] = field(default_factory=list)
+    num_readable: int = 0
+    failed_in_a_row: int = 0
+
+    def enter(self, study: Study, answer: _Answer, *, is_strict: bool) -> None:
+        """Enters one study, answered or not."""
+        self.rejects.extend(study.rejects)
+        if is_strict:
+            refuse_faults(self.rejects)
+        self.series.extend((study.study_id, each) for each in study.series)
+        self.num_readable += bool(study.planes)
+        if answer.result is not None:
+            self.results.append(answer.result)
+        error = answer.error
+        if error is None:
+            self.failed_in_a_row = 0
+            return
+        if is_strict:
+            raise ValueError(f"study {study.study_id}: {error}") from error
+        self.unanswered.append(Unanswered(study.study_id, error.failure, error.attempts, str(error)))
+        # A study that is too large, or that the model refuses, says nothing of the next one.
+        self.failed_in_a_row = self.failed_in_a_row + 1 if error.failure.is_transient else 0
+
+    def enter_not_asked(self, study_ids: Iterable[str]) -> None:
+        """Enters those of the studies that have neither an answer nor an error."""
+        done = {each.study_id for each in self.results} | {each.study_id for each in self.unanswered}
+        message = f"{GIVE_UP_AFTER} studies before it had no answer"
+        self.unanswered.extend(
+            Unanswered(each, Failure.NOT_ASKED, 0, message) for each in study_ids if each not in done
+        )
+
+    def write(self, out: Path, ensemble: Ensemble) -> None:
+        """Writes all tables but the rejects."""
+        write_series(out / SERIES_NAME, self.series)
+        write_submission(out / SUBMISSION_NAME, self.results)
+        write_submission(out / PROBABILITY_NAME, self.results, head="probability")
+        count = len(self.results[0].members) if self.results else 0
+        numbered = tuple(f"member_{place + 1}" for place in range(count))
+        write_members(out / MEMBERS_NAME, self.results, ensemble.members or numbered)
+        write_json(out / JSON_NAME, self.results, model=ensemble.version)
+        # An earlier run's would be taken for this one's.
+        (out / UNANSWERED_NAME).unlink(missing_ok=True)
+        if self.unanswered:
+            write_unanswered(out / UNANSWERED_NAME, self.unanswered)
 
 
 def encode_study(study: Study) -> dict[Plane, bytes]:
@@ -44,15 +138,22 @@ def encode_study(study: Study) -> dict[Plane, bytes]:
     return {plane: encode_plane(study.study_id, plane, slices) for plane, slices in study.planes.items()}
 
 
-def grade_study(ensemble: ServedEnsemble, study: Study) -> StudyResult:
-    """Asks the ensemble for one study."""
-    outputs = {name: value.numpy()[0] for name, value in ensemble.answer([encode_study(study)]).items()}
-    return StudyResult(study_id=study.study_id, **outputs)
+def grade_study(ensemble: Ensemble, study_id: str, examples: Mapping[Plane, bytes]) -> StudyResult:
+    """Asks the ensemble for one study.
+
+    Outputs that `StudyResult` has no field for become its `extras`.
+    """
+    outputs = {name: np.asarray(value)[0] for name, value in ensemble.answer([examples]).items()}
+    known = {each.name for each in fields(StudyResult)} - {"extras"}
+    extras = {name: value for name, value in outputs.items() if name not in known}
+    return StudyResult(
+        study_id=study_id, **{name: outputs[name] for name in outputs if name in known}, extras=extras
+    )
 
 
 def predict_source(
     root: Path,
-    ensemble: ServedEnsemble,
+    ensemble: Ensemble,
     out: Path,
     *,
     series_map: Path | None = None,
@@ -60,23 +161,29 @@ def predict_source(
     is_strict: bool = False,
     max_sheets: int | None = None,
     study_ids: frozenset[str] | None = None,
+    max_in_flight: int = 1,
+    log: AnswerLog | None = None,
     progress: ProgressMaker = silent_progress,
 ) -> Prediction:
     """Grades every study of a folder or zip and writes the answers.
 
-    Studies are read and graded one by one, so memory does not grow with their number.
+    Studies are read one by one, so memory does not grow with their number. A study that a server does not
+    answer is in `unanswered.csv` and has no result, and the others go on; after `GIVE_UP_AFTER` of them in a
+    row the rest is not asked.
 
     Args:
         root: see `imaging.sources.reading.read_source`.
-        ensemble: the exported model.
+        ensemble: the exported model, or a server of it.
         out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `members.csv` (each
             member alone), `results.json`, `series.csv` (what was taken for which plane), `rejects.csv`
             (what was left out and why) and `sheets/<study>.png`.
         series_map: a table that overrides the source's own and the headers.
         key: replaces ids by keyed hashes.
-        is_strict: whether the first fault in the input ends it.
+        is_strict: whether the first fault in the input, or the first study without an answer, ends it.
         max_sheets: draw no more than so many; None draws one a study.
         study_ids: only these.
+        max_in_flight: how many studies are asked about at a time; more than 1 is for a server.
+        log: gets a row a study.
         progress: shows it.
 
     Returns:
@@ -85,43 +192,56 @@ def predict_source(
     Raises:
         ValueError: not one study could be read, or, with `is_strict`, there is a fault.
     """
-    results: list[StudyResult] = []
-    series: list[tuple[str, SeriesSummary]] = []
-    rejects: list[Reject] = []
-    num_readable = 0
+    tables = _Tables()
     with open_cohort([root], series_map=series_map, key=key) as cohort:
-        rejects.extend(cohort.rejects)
-        for study in _read_studies(cohort, key, study_ids, progress):
-            rejects.extend(study.rejects)
-            if is_strict:
-                refuse_faults(rejects)
-            series.extend((study.study_id, each) for each in study.series)
-            num_readable += bool(study.planes)
-            # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
-            result = grade_study(ensemble, study)
-            results.append(result)
-            if study.planes and (max_sheets is None or num_readable <= max_sheets):
-                draw_sheet(out / "sheets" / f"{study.study_id}.png", study, result)
-    write_rejects(out / REJECTS_NAME, rejects)
-    if not num_readable:
-        reasons = sorted({each.reason.value for each in rejects})
+        tables.rejects.extend(cohort.rejects)
+        jobs = [each for each in cohort.jobs if study_ids is None or each.study_id in study_ids]
+
+        def ask(study: Study) -> _Answer:
+            return _ask(ensemble, study, is_logged=log is not None)
+
+        with progress(len(jobs)) as advance:
+            studies = _read_studies(jobs, key)
+            for study, answer in ask_in_order(studies, ask, max_in_flight=max_in_flight):
+                tables.enter(study, answer, is_strict=is_strict)
+                if log is not None and answer.logged is not None:
+                    log.append(
+                        answer.logged, model=ensemble.version, study_id=study.study_id if key else None
+                    )
+                is_shown = study.planes and (max_sheets is None or tables.num_readable <= max_sheets)
+                if answer.result is not None and is_shown:
+                    draw_sheet(out / "sheets" / f"{study.study_id}.png", study, answer.result)
+                advance(1)
+                if tables.failed_in_a_row == GIVE_UP_AFTER:
+                    break
+    tables.enter_not_asked(each.study_id for each in jobs)
+    write_rejects(out / REJECTS_NAME, tables.rejects)
+    if not tables.num_readable:
+        reasons = sorted({each.reason.value for each in tables.rejects})
         raise ValueError(
             f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}."
         )
-    write_series(out / SERIES_NAME, series)
-    write_submission(out / SUBMISSION_NAME, results)
-    write_submission(out / PROBABILITY_NAME, results, head="probability")
-    write_members(out / MEMBERS_NAME, results, ensemble.members)
-    write_json(out / JSON_NAME, results, model=ensemble.path.name)
-    return Prediction(tuple(results), tuple(rejects))
+    tables.write(out, ensemble)
+    return Prediction(tuple(tables.results), tuple(tables.rejects), tuple(tables.unanswered))
 
 
-def _read_studies(
-    cohort: Cohort, key: bytes | None, study_ids: frozenset[str] | None, progress: ProgressMaker
-) -> Iterator[Study]:
-    jobs = [each for each in cohort.jobs if study_ids is None or each.study_id in study_ids]
-    with progress(len(jobs)) as advance:
-        for job in jobs:
-            study = read_study(job.files, job.series_planes)
-            yield study if key is None else pseudonymise_study(study, key)
-            advance(1)
+def _ask(ensemble: Ensemble, study: Study, *, is_logged: bool) -> _Answer:
+    """Asks about one study; safe to call from several threads where the ensemble is."""
+    # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
+    examples = encode_study(study)
+    try:
+        result = grade_study(ensemble, study.study_id, examples)
+    except ServingError as error:
+        return _Answer(error=error)
+    logged = None
+    if is_logged:
+        logged = measure_answer(
+            result.probability, result.members, result.landmarks, result.flags, examples, extras=result.extras
+        )
+    return _Answer(result, logged)
+
+
+def _read_studies(jobs: Sequence[StudyJob], key: bytes | None) -> Iterator[Study]:
+    for job in jobs:
+        study = read_study(job.files, job.series_planes)
+        yield study if key is None else pseudonymise_study(study, key)

@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class StudyResult:
         members: what each member alone says, uncalibrated, float32 [member, 25, 3], NaN without answer.
         landmarks: LPS mm, float32 [25, 3], NaN where there is none.
         flags: bool [25, len(Flag)].
+        extras: other outputs of the model by name, [25, ...] each; logged, not reported.
     """
 
     study_id: str
@@ -35,6 +36,7 @@ class StudyResult:
     members: Floats
     landmarks: Floats
     flags: NDArray[np.bool_]
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def write_submission(path: Path, results: Sequence[StudyResult], *, head: str = "competition") -> None:

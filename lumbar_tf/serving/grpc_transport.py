@@ -1,0 +1,140 @@
+"""TensorFlow Serving's PredictionService over gRPC."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    model_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ServedModel, Signature
+
+_FAILURES = {
+    grpc.StatusCode.UNAVAILABLE: Failure.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Failure.DEADLINE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.OVERLOADED,
+}
+#: What gRPC's own code says where a status alone is ambiguous, as grpcio 1.85 was seen to.
+_SAYINGS = (
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", Failure.TOO_LARGE),
+    (grpc.StatusCode.INTERNAL, "Exception deserializing response", Failure.MALFORMED),
+    # A connection that broke under a question.
+    (grpc.StatusCode.INTERNAL, "RST_STREAM", Failure.UNAVAILABLE),
+    (grpc.StatusCode.UNKNOWN, "Stream removed", Failure.UNAVAILABLE),
+)
+_METADATA_FIELD = "signature_def"
+
+
+class GrpcTransport:
+    """A channel to a server; see `transport.Transport`."""
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        """Makes the channel; it connects with the first question."""
+        self._options = options
+        arguments = [
+            # Without them answers end at 4 MiB, and what a client may send is a library's choice.
+            ("grpc.max_send_message_length", options.max_request_bytes),
+            ("grpc.max_receive_message_length", options.max_answer_bytes),
+            # `retry` asks again; two that do would multiply.
+            ("grpc.enable_retries", 0),
+            # A server that comes back should be found before the attempts are used up.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ]
+        compression = grpc.Compression.Gzip if options.has_gzip else grpc.Compression.NoCompression
+        target = options.address.target
+        if options.address.is_secure:
+            credentials = _credentials(options)
+            self._channel = grpc.secure_channel(target, credentials, arguments, compression)
+        else:
+            self._channel = grpc.insecure_channel(target, arguments, compression)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def read_model(self, choice: ModelChoice) -> ServedModel:
+        """See `transport.Transport.read_model`."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=_model_spec(choice), metadata_field=[_METADATA_FIELD]
+        )
+        response = self._call(self._stub.GetModelMetadata, request)
+        found = get_model_metadata_pb2.SignatureDefMap()
+        if not response.metadata[_METADATA_FIELD].Unpack(found):
+            raise self._malformed("its metadata holds no signatures")
+        return ServedModel(
+            version=response.model_spec.version.value,
+            signatures={
+                name: Signature(_types(each.inputs), _types(each.outputs))
+                for name, each in found.signature_def.items()
+            },
+        )
+
+    def predict(
+        self, choice: ModelChoice, name: str, signature: Signature, inputs: Mapping[str, Sequence[bytes]]
+    ) -> dict[str, NDArray[np.generic]]:
+        """See `transport.Transport.predict`."""
+        request = predict_pb2.PredictRequest(model_spec=_model_spec(choice, signature=name))
+        self._options.check_size(sum(len(each) for values in inputs.values() for each in values))
+        for key, values in inputs.items():
+            tensor = request.inputs[key]
+            tensor.dtype = types_pb2.DT_STRING
+            tensor.tensor_shape.dim.add().size = len(values)
+            tensor.string_val.extend(values)
+        response = self._call(self._stub.Predict, request)
+        try:
+            return {
+                key: np.asarray(tf.make_ndarray(tensor), DTYPES[signature.outputs[key]])
+                for key, tensor in response.outputs.items()
+                if key in signature.outputs
+            }
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._malformed(f"an output cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self._options.deadline_s)
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details() or ""
+            said = f"{code.name}: {details}"
+            raise ServingError(_judge(code, details), said, address=str(self._options.address)) from error
+
+    def _malformed(self, said: str) -> ServingError:
+        return ServingError(Failure.MALFORMED, said, address=str(self._options.address))
+
+
+def _judge(code: Any, details: str) -> Failure:
+    for status, words, failure in _SAYINGS:
+        if code is status and words in details:
+            return failure
+    return _FAILURES.get(code, Failure.REFUSED)
+
+
+def _credentials(options: ConnectionOptions) -> Any:
+    tls = options.tls
+    files = [path.read_bytes() if path else None for path in (tls.ca, tls.key, tls.cert)]
+    return grpc.ssl_channel_credentials(*files)
+
+
+def _model_spec(choice: ModelChoice, *, signature: str = "") -> Any:
+    spec = model_pb2.ModelSpec(name=choice.name, signature_name=signature)
+    if choice.version is not None:
+        spec.version.value = choice.version
+    elif choice.label is not None:
+        spec.version_label = choice.label
+    return spec
+
+
+def _types(tensors: Mapping[str, Any]) -> dict[str, str]:
+    return {name: types_pb2.DataType.Name(each.dtype) for name, each in tensors.items()}

@@ -1,0 +1,61 @@
+from collections.abc import Callable
+
+import pytest
+
+from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
+
+POLICY = RetryPolicy(attempts=4, first_wait_s=1.0, max_wait_s=3.0)
+
+
+def _failing(*failures: Failure) -> Callable[[], str]:
+    left = list(failures)
+
+    def call() -> str:
+        if left:
+            raise ServingError(left.pop(0), "so it said", address="grpc://here:1")
+        return "answer"
+
+    return call
+
+
+def test_waits_double_up_to_the_longest_and_are_half_drawn() -> None:
+    assert [POLICY.wait_s(each, 1.0) for each in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 3.0]
+    assert [POLICY.wait_s(each, 0.0) for each in (1, 2, 3)] == [0.5, 1.0, 1.5]
+
+
+def test_an_answer_after_failures_that_pass() -> None:
+    waits: list[float] = []
+    call = _failing(Failure.UNAVAILABLE, Failure.DEADLINE, Failure.MALFORMED)
+    assert call_with_retries(call, POLICY, sleep=waits.append, draw=lambda: 1.0) == "answer"
+    assert waits == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts"),
+    [
+        ([Failure.OVERLOADED] * 9, 4),
+        ([Failure.REFUSED], 1),
+        ([Failure.TOO_LARGE], 1),
+        ([Failure.UNAVAILABLE, Failure.REFUSED], 2),
+    ],
+)
+def test_the_last_failure_is_raised_with_the_number_of_attempts(
+    failures: list[Failure], attempts: int
+) -> None:
+    with pytest.raises(ServingError, match=r"grpc://here:1 gave no answer .*: so it said") as caught:
+        call_with_retries(_failing(*failures), POLICY, sleep=lambda seconds: None)
+    assert (caught.value.failure, caught.value.attempts) == (failures[attempts - 1], attempts)
+
+
+def test_what_is_no_serving_error_passes_through() -> None:
+    def call() -> str:
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        call_with_retries(call, POLICY)
+
+
+def test_a_policy_without_an_attempt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 attempt"):
+        RetryPolicy(attempts=0)

@@ -1,0 +1,61 @@
+"""The call: a model or a server, and what belongs to each."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.cli import parse_options
+from lumbar_tf.predict import PredictOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--model=models/lumbar/3"],
+        ["--server=grader:8500"],
+        ["--server=http://grader", "--deadline-s=2.5", "--attempts=1", "--in-flight=8", "--gzip"],
+        ["--server=grader", "--tls-ca=ca.pem"],
+        ["--server=https://grader", "--tls-ca=ca.pem", "--tls-cert=me.pem", "--tls-key=me.key"],
+        ["--server=grader", "--server-model=spine", "--server-label=stable"],
+        ["--server=grader", "--server-version=12"],
+    ],
+)
+def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
+    assert parse_options(PredictOptions, ["--study=here", *words]).study == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model=m", "--server=grader"], "--model and --server must not be given together"),
+        (["--gzip"], "--gzip must come with --server"),
+        (["--tls-ca=ca.pem", "--attempts=2"], "--attempts, --tls-ca must come with --server"),
+        (["--server=ftp://grader"], "A server must be HOST:PORT"),
+        (["--server=grpc://grader", "--tls-ca=ca.pem"], "must come with HOST:PORT, grpcs:// or https://"),
+        (["--server=grader", "--tls-cert=me.pem"], "must be given together"),
+        (["--server=grader", "--server-version=1", "--server-label=a"], "must not be given together"),
+        (["--server=grader", "--server-version=newest"], "server_version"),
+        (["--server=grader", "--deadline-s=0"], "deadline_s"),
+        (["--server=grader", "--in-flight=0"], "in_flight"),
+    ],
+)
+def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_options(PredictOptions, ["--study=here", *words])
+
+
+def test_a_server_that_is_not_there_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    words = ["--server=http://127.0.0.1:1", "--attempts=1", f"--study={tmp_path / 'study'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lumbar_tf.predict", *words, f"--out={tmp_path / 'out'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ERROR: http://127.0.0.1:1 gave no answer (unavailable, asked once)" in done.stderr
+    assert not (tmp_path / "out").exists()

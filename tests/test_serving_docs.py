@@ -1,0 +1,78 @@
+"""`docs/serving.md` names what there is."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from lumbar_tf.cli import CommandOptions
+from lumbar_tf.monitoring import drift, images, reference
+from lumbar_tf.serving.failure import Failure
+from lumbar_tf.serving.retry import RetryPolicy
+from lumbar_tf.serving.transport import ConnectionOptions
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEXT = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"python -m (lumbar_tf\.\w+)([^`\n]*)", TEXT)
+#: Flags of others' programs.
+FOREIGN = {"profile", "rest_api_timeout_in_ms", "tls_"}
+
+
+def _options(module: str) -> type[BaseModel]:
+    (found,) = {
+        each
+        for each in vars(importlib.import_module(module)).values()
+        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    }
+    return found
+
+
+def _flags(text: str) -> set[str]:
+    return {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z_-]*)", text)}
+
+
+@pytest.mark.parametrize(("module", "words"), COMMANDS)
+def test_every_command_takes_the_flags_that_it_is_shown_with(module: str, words: str) -> None:
+    assert _flags(words) <= set(_options(module).model_fields)
+
+
+def test_every_flag_that_the_text_names_is_one_of_a_command() -> None:
+    known = {name for module, _ in COMMANDS for name in _options(module).model_fields}
+    assert _flags(TEXT) - known <= FOREIGN
+
+
+def test_every_failure_has_a_row_and_says_whether_it_is_asked_again() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no) \|$", TEXT, re.MULTILINE)
+    assert rows == [(each.value, "yes" if each.is_transient else "no") for each in Failure]
+
+
+def test_every_file_and_function_that_the_text_names_exists() -> None:
+    (table,) = re.findall(r"\| file \| what \|\n(.*?)\n\n", TEXT, re.S)
+    named = set(re.findall(r"`([a-z]+\.(?:config|yaml))`", table))
+    assert named == {each.name for each in (REPOSITORY / "configs" / "serving").iterdir()}
+    for name in re.findall(r"`((?:tests|configs|tfrecords)/[\w./]*)`", TEXT):
+        assert (REPOSITORY / name).exists(), name
+    for name in re.findall(r"`(lumbar_tf(?:\.\w+){3,})`", TEXT):
+        module, _, function = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), function), name
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    policy, sizes = RetryPolicy(), ConnectionOptions.__dataclass_fields__
+    for value, words in (
+        (policy.first_wait_s, "waiting 0.5 s"),
+        (policy.max_wait_s, "up to 10 s between"),
+        (sizes["max_request_bytes"].default / 2**30, "sends up to 1 GiB"),
+        (sizes["max_answer_bytes"].default / 2**20, "up to 64 MiB"),
+        (drift.MODERATE_PSI, "is at least 0.1 (moderate"),
+        (drift.LARGE_PSI, "from 0.25 on large"),
+        (drift.FALSE_ALARM_RATE, "p below 0.01 divided"),
+        (reference.MIN_STUDIES, "must hold 30 studies"),
+    ):
+        assert words in TEXT
+        assert float(re.findall(r"\d+(?:\.\d+)?", words)[0]) == value
+    for name in images.IMAGE_QUANTITIES:
+        word = {"row_spacing_mm": "spacing", "gap_mm": "gap", "low": "percentiles", "high": "percentiles"}
+        assert word.get(name, name) in TEXT
