@@ -41,11 +41,11 @@ def predict(options: PredictOptions) -> None:
     """Grades and says where the answers are."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.data.pseudonyms import read_key
-    from lumbar_tf.ensemble.bundle import ServedEnsemble
+    from lumbar_tf.ensemble.self_test import open_bundle
     from lumbar_tf.imaging.sources.listing import shown_name
     from lumbar_tf.reporting.prediction import predict_source
 
-    ensemble = ServedEnsemble(options.model)
+    ensemble = open_bundle(options.model)
     prediction = predict_source(
         options.study,
         ensemble,
