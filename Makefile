@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later, make and a network; everything else is put into .venv, and for `make test-tfio`
-# into .venv-tfio (3 GB; Python 3.11 or 3.12).
+# into .venv-tfio (3 GB; Python 3.11 or 3.12); for `make test-serving` into .venv-serving.
 # Another interpreter: make test PYTHON=/path/to/python3
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +9,12 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-tfio lint format clean
+# TensorFlow's wheel that `make test-serving` replays a bundle with.
+SERVING_TENSORFLOW ?= 2.19.1
+# The bundle: `make demo` leaves one there.
+BUNDLE ?= demo/models/1
+
+.PHONY: demo test test-tfio test-serving lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
@@ -20,6 +25,11 @@ test: lint
 # tensorflow-io loads with TensorFlow 2.17 only, so it has an environment of its own.
 test-tfio: .venv-tfio/.stamp
 	.venv-tfio/bin/python -m pytest tests/tfio
+
+# The loader in C++ against this environment's TensorFlow and another: make test-serving BUNDLE=models/lumbar/1
+test-serving: .venv/.stamp .venv-serving/.stamp
+	$(BIN)/python -m tests.serving.loader $(BUNDLE)
+	$(BIN)/python -m tests.serving.loader $(BUNDLE) --python=.venv-serving/bin/python
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .
@@ -43,5 +53,10 @@ format: .venv/.stamp
 	.venv-tfio/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-tfio.txt -e '.[tfio]' hypothesis pytest
 	touch $@
 
+.venv-serving/.stamp: Makefile
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check 'tensorflow==$(SERVING_TENSORFLOW)'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-tfio build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serving .venv-tfio build *.egg-info .mypy_cache .pytest_cache .ruff_cache

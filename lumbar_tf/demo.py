@@ -156,17 +156,30 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
-    from lumbar_tf.ensemble.bundle import ServedEnsemble, export_ensemble, load_ensemble
+    from lumbar_tf.data.tables import read_labels
+    from lumbar_tf.ensemble.bundle import export_ensemble, load_ensemble
+    from lumbar_tf.ensemble.model_card import ModelFacts
+    from lumbar_tf.ensemble.self_test import open_bundle
+    from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
+    from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.reporting.prediction import predict_source
 
     runs = options.out / "runs"
     with watch.stage("export"):
         ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
-        path = export_ensemble(ensemble, runs, options.out / "models")
+        measured = measure_out_of_fold(runs / "stack", *read_labels(options.out / "training" / "train.csv"))
+        facts = ModelFacts("Synthetic studies of `lumbar_tf.demo`.", is_synthetic=True, measured=[measured])
+        path = export_ensemble(
+            ensemble,
+            runs,
+            options.out / "models",
+            facts=facts,
+            add=reference_writer(runs, runs / "stack", ensemble.stacker, options.out / "tfrecords"),
+        )
     with watch.stage("prediction of held-out studies"):
         predict_source(
             options.out / "held_out",
-            ServedEnsemble(path),
+            open_bundle(path),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
             progress=lambda total: progress_bar("Grading", total),

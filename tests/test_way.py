@@ -47,9 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The whole way, gone once for all tests of this file."""
-    return way_module.go(
-        tmp_path_factory.mktemp("way"), way_module.tiny_config(ROOT / "configs" / "demo.yaml")
-    )
+    return way_module.go_once(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,11 @@
 """The whole way on a handful of synthetic studies, trained for moments: for tests, not for scores."""
 
+import fcntl
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from lumbar_tf.config import DemoConfig, load_demo_config
 from lumbar_tf.demo import (
@@ -62,3 +66,19 @@ def go(out: Path, config: DemoConfig) -> Way:
     stack_members(options, watch)
     export_and_predict(options, watch)
     return Way(out, config)
+
+
+def go_once(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """Returns the demo's way at its tiniest, gone once for all test files, whichever workers have them."""
+    config = tiny_config(Path(__file__).resolve().parents[1] / "configs" / "demo.yaml")
+    folder = tmp_path_factory.getbasetemp()
+    # Each worker of pytest-xdist has a folder of its own below the session's.
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared_way"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shared / "done"
+        if not done.is_file():
+            go(shared / "way", config)
+            done.touch()
+    return Way(shared / "way", config)

@@ -1,29 +1,47 @@
-"""The exported ensemble on disk: `<models>/<version>/`, as TF Serving expects it."""
+"""From trained runs to a bundle on disk: `<models>/<version>/`, as TF Serving expects it."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig, dump_config
 from lumbar_tf.ensemble.description import make_describe
 from lumbar_tf.ensemble.graph import SIGNATURE, ServableEnsemble
+from lumbar_tf.ensemble.known_study import MIRRORED, NOTHING, PLAIN, known_cases
 from lumbar_tf.ensemble.members import PlaneNetworks, load_networks
-from lumbar_tf.ensemble.runs import LOCALIZER, OOF_NAME, WEIGHTS_NAME, find_plane_configs
+from lumbar_tf.ensemble.model_card import ModelFacts, render_card
+from lumbar_tf.ensemble.prediction_log import LoggedRequest, write_requests
+from lumbar_tf.ensemble.runs import LOCALIZER, OOF_NAME, RUN_NAME, WEIGHTS_NAME, find_plane_configs
+from lumbar_tf.ensemble.self_test import check_answers, refuse
+from lumbar_tf.ensemble.servable_check import find_faults
+from lumbar_tf.ensemble.served import (
+    CARD_NAME,
+    DESCRIPTION_NAME,
+    EXTRA,
+    PARITY_NAME,
+    STACKER_NAME,
+    WARMUP_NAME,
+    ServedEnsemble,
+    model_inputs,
+    next_version,
+)
 from lumbar_tf.ensemble.stacking import Stacker, from_json, to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
-from lumbar_tf.records.manifest import package_versions
+from lumbar_tf.models.fold_record import training_versions
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import DESCRIBE
 
-#: TF Serving leaves this folder of a version alone.
-_EXTRA = "assets.extra"
-_DESCRIPTION = "ensemble.json"
+__all__ = ["LoadedEnsemble", "ServedEnsemble", "export_ensemble", "load_ensemble", "next_version"]
+
+#: The known study's cases that a server warms up with: all that is done once is done after these.
+_WARMUP_CASES = (PLAIN, NOTHING, MIRRORED, PLAIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +68,7 @@ def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
     if foreign:
         raise ValueError(
             f"Only members that were trained here can be exported. {stacker_path} stacks "
-            f"{', '.join(foreign)}."
+            f"{', '.join(foreign)}: choose others with --members."
         )
     configs = find_plane_configs(runs)
     needed = {parse_plane(source) for source in stacker.sources}
@@ -70,28 +88,31 @@ def _is_located(runs: Path, plane: Plane, config: PlaneConfig) -> bool:
     return config.localizer is not None and all(path.is_file() for path in members)
 
 
-def next_version(models: Path) -> int:
-    """Returns one more than the largest numbered version in a folder, at least 1."""
-    versions = [int(path.name) for path in models.glob("*") if path.is_dir() and path.name.isdecimal()]
-    return max(versions, default=0) + 1
-
-
 def export_ensemble(
-    ensemble: LoadedEnsemble, runs: Path, models: Path, *, version: int | None = None
+    ensemble: LoadedEnsemble,
+    runs: Path,
+    models: Path,
+    *,
+    version: int | None = None,
+    facts: ModelFacts | None = None,
+    add: Callable[[Path, int], None] | None = None,
 ) -> Path:
-    """Writes the SavedModel under its version; it appears whole or not at all.
+    """Writes the bundle and tests it; its version appears whole and tested, or not at all.
 
     Args:
         ensemble: from `load_ensemble`.
         runs: where it was loaded from, for the digests of the weights.
         models: the folder that TF Serving watches.
         version: the next free one by default.
+        facts: what the model card says besides what the runs say.
+        add: writes more into the folder of the version that it is given, before digests are taken of all
+            files.
 
     Returns:
         The version's folder.
 
     Raises:
-        ValueError: the version exists.
+        ValueError: the version exists, or the bundle fails its self-test.
     """
     version = next_version(models) if version is None else version
     target = models / str(version)
@@ -100,85 +121,110 @@ def export_ensemble(
     # A name that is no number is ignored by TF Serving while it is being written.
     partial = models / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
-    module = ServableEnsemble(ensemble.networks, ensemble.stacker)
-    text = json.dumps(describe_ensemble(ensemble, runs, version), indent=1)
-    signatures = {SIGNATURE: module.serve, DESCRIBE: make_describe(text)}
-    tf.saved_model.save(module, str(partial), signatures=signatures)
-    extra = partial / _EXTRA
-    extra.mkdir()
-    (extra / _DESCRIPTION).write_text(text, encoding="utf-8")
-    (extra / "stacker.json").write_text(to_json(ensemble.stacker), encoding="utf-8")
-    partial.rename(target)
+    try:
+        description = describe_ensemble(ensemble, runs, version)
+        _write_model(ensemble, partial, description)
+        (partial / EXTRA / CARD_NAME).write_text(
+            render_card(description, facts or ModelFacts()), encoding="utf-8"
+        )
+        if add is not None:
+            add(partial, version)
+        _write_digests(partial, description)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _write_model(ensemble: LoadedEnsemble, folder: Path, description: dict[str, Any]) -> None:
+    module = ServableEnsemble(ensemble.networks, ensemble.stacker)
+    text = json.dumps(description, indent=1)
+    tf.saved_model.save(
+        module, str(folder), signatures={SIGNATURE: module.serve, DESCRIBE: make_describe(text)}
+    )
+    refuse(folder, find_faults(folder))
+    extra = folder / EXTRA
+    extra.mkdir()
+    # `ServedEnsemble` reads it; the digests of all files follow when there are all files.
+    (extra / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
+    (extra / STACKER_NAME).write_text(to_json(ensemble.stacker), encoding="utf-8")
+    _write_requests(folder, text)
+
+
+def _write_digests(folder: Path, description: dict[str, Any]) -> None:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DESCRIPTION_NAME]
+    digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    text = json.dumps({**description, "files": digests}, indent=1)
+    (folder / EXTRA / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
+
+
+def _write_requests(folder: Path, text: str) -> None:
+    """Asks the written SavedModel about the known study, checks the answers and keeps them.
+
+    Args:
+        folder: the SavedModel.
+        text: what it says of itself.
+    """
+    served = ServedEnsemble(folder)
+    requests = {}
+    for case, study in known_cases().items():
+        outputs = {name: value.numpy() for name, value in served.answer([study]).items()}
+        inputs = {name: np.array(values, object) for name, values in model_inputs([study]).items()}
+        requests[case] = LoggedRequest(SIGNATURE, inputs, outputs, model=case)
+    answers = {
+        case: {name: value[0] for name, value in each.outputs.items()} for case, each in requests.items()
+    }
+    refuse(folder, check_answers(answers, served.members))
+    nobody, said = np.array([b""], object), np.array([text.encode()], object)
+    describe = LoggedRequest(DESCRIBE, {"study": nobody}, {"description": said}, model=DESCRIBE)
+    write_requests(folder / EXTRA / PARITY_NAME, [*requests.values(), describe])
+    asked = [requests[case] for case in _WARMUP_CASES] + [describe]
+    warmup = [LoggedRequest(each.signature, each.inputs) for each in asked]
+    write_requests(folder / EXTRA / WARMUP_NAME, warmup)
 
 
 def describe_ensemble(ensemble: LoadedEnsemble, runs: Path, version: int) -> dict[str, Any]:
     """Returns what the export was made from and how its arrays are laid out."""
-    planes = {}
-    for plane, networks in ensemble.networks.items():
-        folder = runs / plane.value
-        names = [*([LOCALIZER] if networks.localizer else []), *networks.graders]
-        planes[plane.value] = {
-            "config": dump_config(networks.config),
-            "weights_sha256": {
-                path.relative_to(folder).as_posix(): file_sha256(path)
-                for name in names
-                for path in sorted((folder / name).glob(f"fold*/{WEIGHTS_NAME}"))
-            },
-        }
     return {
         "version": version,
         "record_schema_version": SCHEMA_VERSION,
         "members": list(ensemble.stacker.members),
-        "planes": planes,
+        "planes": {
+            plane.value: _describe_plane(networks, runs / plane.value)
+            for plane, networks in ensemble.networks.items()
+        },
         "findings": [finding.name for finding in FINDINGS],
         "severities": [severity.column for severity in Severity],
         "flags": [flag.value for flag in Flag],
-        "packages": package_versions(),
+        "packages": training_versions(),
         "intended_use": "Research. Not a medical device.",
     }
 
 
-class ServedEnsemble:
-    """A SavedModel on disk, asked through its signature.
+def _describe_plane(networks: PlaneNetworks, folder: Path) -> dict[str, Any]:
+    names = [*([LOCALIZER] if networks.localizer else []), *networks.graders]
+    folded = [each for each in (networks.localizer, *networks.graders.values()) if each is not None]
+    return {
+        "config": dump_config(networks.config),
+        "graders": list(networks.graders),
+        "families": [family.value for family in networks.config.grader.targets],
+        "has_localizer": networks.localizer is not None,
+        "weights_sha256": {
+            path.relative_to(folder).as_posix(): file_sha256(path)
+            for name in names
+            for path in sorted((folder / name).glob(f"fold*/{WEIGHTS_NAME}"))
+        },
+        "weights_bytes": sum(each.size_bytes for each in folded),
+        "num_folds": max(each.num_folds for each in folded),
+        **_describe_run(folder / RUN_NAME),
+    }
 
-    Attributes:
-        path: the version's folder.
-        version: its number.
-        members: names of the members, the second axis of the output `members`.
-    """
 
-    def __init__(self, path: Path) -> None:
-        """Loads a version's folder, or the newest version in a folder of versions.
-
-        Raises:
-            ValueError: there is no SavedModel.
-        """
-        if not (path / "saved_model.pb").is_file():
-            path = path / str(next_version(path) - 1)
-        if not (path / "saved_model.pb").is_file():
-            raise ValueError(
-                f"The model must be an exported version or a folder of versions. Received: {path.parent}."
-            )
-        self.path = path
-        self.version = path.name
-        description = json.loads((path / _EXTRA / _DESCRIPTION).read_text(encoding="utf-8"))
-        self.members: tuple[str, ...] = tuple(description["members"])
-        self._loaded = tf.saved_model.load(str(path))
-        self._serve = self._loaded.signatures[SIGNATURE]
-
-    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, tf.Tensor]:
-        """Grades studies.
-
-        Args:
-            studies: each study's serialized Examples by plane; a plane left out is missing.
-
-        Returns:
-            The signature's outputs; see `ServableEnsemble.serve`.
-        """
-        inputs = {
-            plane.value: tf.constant([study.get(plane, b"") for study in studies], tf.string)
-            for plane in Plane
-        }
-        outputs: dict[str, tf.Tensor] = self._serve(**inputs)
-        return outputs
+def _describe_run(path: Path) -> Mapping[str, Any]:
+    """Returns what trained a plane, without naming a study."""
+    if not path.is_file():
+        return {}
+    run = json.loads(path.read_text(encoding="utf-8"))
+    digests = {key: value for key, value in run.items() if key.endswith("_sha256")}
+    studies: Sequence[str] = run.get("studies", ())
+    return {"digests": digests, "num_studies": len(studies), "training_packages": run.get("packages", {})}

@@ -36,6 +36,11 @@ class FoldedNetwork:
             tf.Variable(np.stack(values), trainable=False) for values in zip(*by_fold, strict=True)
         ]
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all folds' weights."""
+        return sum(each.shape.num_elements() * each.dtype.size for each in self.parameters)
+
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns what each fold says, float32 [fold, study, ...]."""
 

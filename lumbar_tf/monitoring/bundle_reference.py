@@ -6,30 +6,66 @@ first day on, a reference from the log of an accepted period (`monitor --write-r
 compare with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lumbar_tf.ensemble.blend import OOF_NAMES
 from lumbar_tf.ensemble.oof import OofTable, align, read_tables
+from lumbar_tf.ensemble.runs import OOF_NAME
+from lumbar_tf.ensemble.stacking import Head, Stacker
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.quantities import Quantities, measure_planes, measure_probabilities
-from lumbar_tf.monitoring.reference import REFERENCE_PATH, make_reference, write_reference
+from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_reference, write_reference
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
-from lumbar_tf.records.manifest import Manifest, read_manifest
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 #: Studies whose images are measured: reading all would take hours at full size.
 MAX_IMAGE_STUDIES = 300
 
 
+def reference_writer(runs: Path, stack: Path, stacker: Stacker, records: Path) -> Callable[[Path, int], None]:
+    """Returns what writes an export's reference, for `export_ensemble`.
+
+    Args:
+        runs: folder of the members' runs.
+        stack: folder of the stacker and its out-of-fold tables.
+        stacker: names the members.
+        records: what they were trained on; images are left out where there is no such folder.
+
+    Returns:
+        Takes the version's folder and number. It writes nothing where the tables are absent, or are of fewer
+        studies than `monitor` compares with.
+    """
+
+    def write(folder: Path, version: int) -> None:
+        probability = stack / OOF_NAMES[Head.PROBABILITY]
+        members = [runs / member / OOF_NAME for member in stacker.members]
+        if not all(path.is_file() for path in (probability, *members)):
+            return
+        (table,) = read_tables([probability])
+        if len(table.rows) >= MIN_STUDIES:
+            known = records if (records / MANIFEST_NAME).is_file() else None
+            write_bundle_reference(folder, version, probability, members, records=known)
+
+    return write
+
+
 def write_bundle_reference(
-    version: Path, probability: Path, members: Sequence[Path], *, records: Path | None = None
+    folder: Path,
+    version: int,
+    probability: Path,
+    members: Sequence[Path],
+    *,
+    records: Path | None = None,
 ) -> Path:
     """Writes the reference of an exported version into its `assets.extra`.
 
     Args:
-        version: the version's folder.
+        folder: of the version.
+        version: its number, which the rows of the log carry.
         probability: the stack's out-of-fold table of the head `probability` (`oof_probability.csv`).
         members: the members' out-of-fold tables.
         records: what they were trained on, for the images; None leaves images out.
@@ -46,8 +82,8 @@ def write_bundle_reference(
         for study_id, measured in image_rows(records).items():
             rows.setdefault(study_id, {}).update(measured)
     source = f"{len(table.rows)} studies out of fold"
-    path = version / REFERENCE_PATH
-    write_reference(path, make_reference(list(rows.values()), model=version.name, made_from=source))
+    path = folder / REFERENCE_PATH
+    write_reference(path, make_reference(list(rows.values()), model=str(version), made_from=source))
     return path
 
 

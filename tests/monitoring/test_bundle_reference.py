@@ -52,7 +52,7 @@ def test_each_outputs_distribution_is_that_of_the_out_of_fold_rows(
 ) -> None:
     stack, members, values = tables
     version = tmp_path / "models" / "6"
-    path = write_bundle_reference(version, stack, members)
+    path = write_bundle_reference(version, 6, stack, members)
     assert path == find_reference(tmp_path / "models") == version / REFERENCE_PATH
     reference = read_reference(path)
     assert (reference.model, reference.made_from) == ("6", "40 studies out of fold")
@@ -69,7 +69,7 @@ def test_images_are_those_of_the_records(
     tables: tuple[Path, list[Path], np.ndarray], tmp_path: Path, records: Path
 ) -> None:
     stack, members, _ = tables
-    path = write_bundle_reference(tmp_path / "6", stack, members, records=records)
+    path = write_bundle_reference(tmp_path / "6", 6, stack, members, records=records)
     reference = read_reference(path)
     for plane in Plane:
         assert sum(reference.distributions[f"images/{plane.value}/present"].counts) == 4
