@@ -62,7 +62,8 @@ class ServableEnsemble(tf.Module):
         Returns:
             `probability` and `competition` float32 [study, 25, 3]; `members` float32 [study, member, 25, 3]
             (each member alone, uncalibrated, NaN where it has no answer); `landmarks` float32
-            [study, 25, 3] (LPS mm, NaN where there is none); `flags` bool [study, 25, len(Flag)].
+            [study, 25, 3] (LPS mm, NaN where there is none); `doubt` float32 [study, 25], 0 to 1, that the
+            landmark is on another disc (NaN where there is none); `flags` bool [study, 25, len(Flag)].
         """
         examples = {
             Plane.SAGITTAL_T1: sagittal_t1,
@@ -84,6 +85,7 @@ def answer(
         "competition": competition,
         "members": tf.transpose(tf.exp(said.log_probabilities), [1, 0, 2, 3]),
         "landmarks": said.landmarks,
+        "doubt": said.doubt,
         "flags": _flags(stacker, said, pattern),
     }
 

@@ -4,16 +4,20 @@ Everything here is TensorFlow operations on tensors, so it runs eagerly and trac
 graph alike: preprocessing comes from the very functions that training uses.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.config import LocalizerConfig, PlaneConfig
+from lumbar_tf.config import CropConfig, LocalizerConfig, PlaneConfig
 from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows, refine_points
 from lumbar_tf.data.axial_fields import axial_anchors, axial_field_spec, study_axial_field
+from lumbar_tf.data.fields import FieldSpec
 from lumbar_tf.data.grader_dataset import study_crops
 from lumbar_tf.data.localizer_dataset import field_spec, study_field
 from lumbar_tf.data.selection import Record
@@ -138,9 +142,31 @@ def _parse_present(serialized: tf.Tensor) -> Record:
 
 def has_slices(serialized: tf.Tensor) -> tf.Tensor:
     """Tells which Examples hold at least one slice, bool [study]."""
-    return tf.map_fn(
-        lambda each: tf.size(parse_example(each)["slices/group"]) > 0, serialized, fn_output_signature=tf.bool
+    return _study_by_study(
+        lambda each: tf.size(parse_example(each)["slices/group"]) > 0, serialized, tf.TensorSpec([], tf.bool)
     )
+
+
+def _study_by_study(cut: Callable[[Any], Any], given: Any, spec: Any) -> Any:
+    """Maps what reads records over studies, on the CPU: strings are parsed and decoded nowhere else.
+
+    Args:
+        cut: takes one study's part of `given`.
+        given: tensors with a leading study axis.
+        spec: of what `cut` returns.
+    """
+    with tf.device("/CPU:0"):
+        return tf.map_fn(cut, given, fn_output_signature=spec)
+
+
+def _cut_field(serialized: tf.Tensor, spec: FieldSpec) -> dict[str, tf.Tensor]:
+    return study_field(_parse_present(serialized), spec)
+
+
+def _cut_crops(
+    pair: tuple[tf.Tensor, tf.Tensor], layout: CropLayout, crop: CropConfig
+) -> dict[str, tf.Tensor]:
+    return study_crops(_parse_present(pair[0]), pair[1], layout, crop)
 
 
 def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
@@ -162,10 +188,10 @@ def _find_subarticular(
     config: LocalizerConfig, localizer: FoldedNetwork, serialized: tf.Tensor, points: tf.Tensor
 ) -> tf.Tensor:
     """Returns the axial localizer's points, float32 [study, 10, 3], NaN where no slice holds its level's."""
-    field = tf.map_fn(
+    field = _study_by_study(
         lambda pair: study_axial_field(_parse_present(pair[0]), pair[1], config),
         (serialized, points),
-        fn_output_signature=axial_field_spec(config),
+        axial_field_spec(config),
     )
     no_doubt = tf.zeros(tf.shape(axial_anchors(points))[:-1])
     by_fold = tf.map_fn(
@@ -193,10 +219,10 @@ def _find_levels(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tu
             continue
         spec = field_spec(each.config.localizer)
         size = spec.side_px
-        field = tf.map_fn(
-            lambda serialized, spec=spec: study_field(_parse_present(serialized), spec),
+        field = _study_by_study(
+            partial(_cut_field, spec=spec),
             examples[plane],
-            fn_output_signature={
+            {
                 "image": tf.TensorSpec([spec.num_slices, size, size], tf.float32),
                 "mask": tf.TensorSpec([spec.num_slices], tf.bool),
                 "lateral_mm": tf.TensorSpec([spec.num_slices], tf.float32),
@@ -247,12 +273,10 @@ def ask_members(
     for plane, each in networks.items():
         crop, layout = each.config.grader.crop, each.layout
         crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px
-        inputs = tf.map_fn(
-            lambda pair, layout=layout, crop=crop: study_crops(
-                _parse_present(pair[0]), pair[1], layout, crop
-            ),
+        inputs = _study_by_study(
+            partial(_cut_crops, layout=layout, crop=crop),
             (examples[plane], landmarks),
-            fn_output_signature={
+            {
                 "image": tf.TensorSpec([crops, slices, size, size], tf.float32),
                 "mask": tf.TensorSpec([crops, slices], tf.bool),
                 "offset_mm": tf.TensorSpec([crops, slices], tf.float32),
