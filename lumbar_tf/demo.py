@@ -159,6 +159,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     from lumbar_tf.data.tables import read_labels
     from lumbar_tf.ensemble.bundle import export_ensemble, load_ensemble
     from lumbar_tf.ensemble.model_card import ModelFacts
+    from lumbar_tf.ensemble.runs import OOF_NAME
     from lumbar_tf.ensemble.self_test import open_bundle
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
@@ -169,12 +170,13 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
         ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
         measured = measure_out_of_fold(runs / "stack", *read_labels(options.out / "training" / "train.csv"))
         facts = ModelFacts("Synthetic studies of `lumbar_tf.demo`.", is_synthetic=True, measured=[measured])
+        tables = [runs / member / OOF_NAME for member in ensemble.stacker.members]
         path = export_ensemble(
             ensemble,
             runs,
             options.out / "models",
             facts=facts,
-            add=reference_writer(runs, runs / "stack", ensemble.stacker, options.out / "tfrecords"),
+            add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
         )
     with watch.stage("prediction of held-out studies"):
         predict_source(

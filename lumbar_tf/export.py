@@ -54,18 +54,20 @@ def export(options: ExportOptions) -> None:
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.ensemble.bundle import export_ensemble, load_ensemble
     from lumbar_tf.ensemble.model_card import ModelFacts
+    from lumbar_tf.ensemble.runs import OOF_NAME
     from lumbar_tf.monitoring.bundle_reference import reference_writer
 
     with _stacker(options) as stacker:
         ensemble = load_ensemble(options.runs, stacker)
         facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
+        tables = [options.runs / member / OOF_NAME for member in ensemble.stacker.members]
         path = export_ensemble(
             ensemble,
             options.runs,
             options.out,
             version=options.version,
             facts=facts,
-            add=reference_writer(options.runs, stacker.parent, ensemble.stacker, options.records),
+            add=reference_writer(stacker.parent, tables, options.records),
         )
     print(f"Members: {', '.join(ensemble.stacker.members)}")
     print(f"Bundle: {path}")

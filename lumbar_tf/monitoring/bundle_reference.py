@@ -13,8 +13,7 @@ import numpy as np
 
 from lumbar_tf.ensemble.blend import OOF_NAMES
 from lumbar_tf.ensemble.oof import OofTable, align, read_tables
-from lumbar_tf.ensemble.runs import OOF_NAME
-from lumbar_tf.ensemble.stacking import Head, Stacker
+from lumbar_tf.ensemble.stacking import Head
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.quantities import Quantities, measure_planes, measure_probabilities
 from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_reference, write_reference
@@ -26,13 +25,12 @@ from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
 MAX_IMAGE_STUDIES = 300
 
 
-def reference_writer(runs: Path, stack: Path, stacker: Stacker, records: Path) -> Callable[[Path, int], None]:
+def reference_writer(stack: Path, members: Sequence[Path], records: Path) -> Callable[[Path, int], None]:
     """Returns what writes an export's reference, for `export_ensemble`.
 
     Args:
-        runs: folder of the members' runs.
         stack: folder of the stacker and its out-of-fold tables.
-        stacker: names the members.
+        members: the members' out-of-fold tables.
         records: what they were trained on; images are left out where there is no such folder.
 
     Returns:
@@ -42,7 +40,6 @@ def reference_writer(runs: Path, stack: Path, stacker: Stacker, records: Path) -
 
     def write(folder: Path, version: int) -> None:
         probability = stack / OOF_NAMES[Head.PROBABILITY]
-        members = [runs / member / OOF_NAME for member in stacker.members]
         if not all(path.is_file() for path in (probability, *members)):
             return
         (table,) = read_tables([probability])
