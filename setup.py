@@ -43,6 +43,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.11",
         "tensorflow>=2.17,<2.22",
+        "threadpoolctl>=3.1",
     ],
     extras_require={
         # The last TensorFlow that tensorflow-io's ops load with is 2.17. pip searches for minutes without

@@ -38,6 +38,9 @@ WITHOUT_TENSORFLOW = (
     "evaluation/metrics.py",
     "ensemble/stacking.py",
     "ensemble/calibration.py",
+    "ensemble/context.py",
+    "ensemble/features.py",
+    "ensemble/intervals.py",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
