@@ -6,11 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lumbar_tf.data.folds import FOLDS_NAME, make_folds, write_folds
-from lumbar_tf.ensemble.fitting import fit_stacker, nested_predictions
-from lumbar_tf.ensemble.oof import Members, OofTable, align, covered_studies, merge_folds, write_table
-from lumbar_tf.ensemble.stacking import Head, Stacked, Stacker, to_json
+from lumbar_tf.ensemble.fitting import StackerFitter
+from lumbar_tf.ensemble.oof import (
+    Members,
+    OofTable,
+    align,
+    covered_studies,
+    merge_folds,
+    merge_sources,
+    write_table,
+)
+from lumbar_tf.ensemble.stacking import MAX_SOURCES, Head, Stacked, Stacker, to_json
 from lumbar_tf.files import replace_atomically
 
 STACKER_NAME = "stacker.json"
@@ -91,15 +100,19 @@ def stack_tables(
     covered = covered_studies(tables, study_ids)
     index_of = {study_id: index for index, study_id in enumerate(study_ids)}
     chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
-    members = align(tables, covered)
+    members = merge_sources(align(tables, covered), MAX_SOURCES)
     fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
+    fitter = StackerFitter(members, chosen, fold_ids)
+    # Its matrices are narrow: threads of the linear algebra wait for each other longer than they compute.
+    with threadpool_limits(limits=1):
+        nested, stacker = fitter.nested(), fitter.fit()
     return Blend(
         study_ids=tuple(covered),
         labels=chosen,
         folds=fold_ids,
         members=members,
-        stacker=fit_stacker(members, chosen, fold_ids),
-        nested=nested_predictions(members, chosen, fold_ids),
+        stacker=stacker,
+        nested=nested,
         num_uncovered=len(study_ids) - len(covered),
     )
 

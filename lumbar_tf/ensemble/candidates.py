@@ -1,16 +1,16 @@
-"""The ways in which one pattern of members may be fitted, and the choice between them.
+"""The ways in which one pattern of members may be fitted.
 
 Starting point and centre of the ridge is the plain mean of the members' log-probabilities with one
-temperature and a bias a level; how far levels and single members may deviate from it is chosen by
-cross-validation over the given folds, and more freedom has to earn its place.
+temperature and a bias a level. How far the mean's classes, the levels, single members and the context may
+deviate from it is what candidates differ in; `search.py` chooses between them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.regression import fit_softmax
+from lumbar_tf.ensemble.regression import CONTRASTS, fit_contrasts
 from lumbar_tf.ensemble.stacking import Head
 from lumbar_tf.labels import NUM_LEVELS, NUM_SEVERITIES, Severity
 
@@ -24,12 +24,8 @@ _MIXING_FACTOR = 4.0
 _TEMPERATURE_PRECISION = 1.0
 #: The bias of a family is all but free: it has the class frequencies to learn, and many rows.
 _BIAS_PRECISION = 0.1
-#: A later candidate must beat an earlier one by this many standard errors of the difference.
-_REQUIRED_STANDARD_ERRORS = 0.5
-
-#: Places of the parameters of `_design`, behind the inverse of the temperature.
-_BIASES = slice(1, 1 + NUM_SEVERITIES)
-_LEVEL_BIASES = slice(_BIASES.stop, _BIASES.stop + NUM_LEVELS * NUM_SEVERITIES)
+#: Stands for "not at all" where a precision must be a number.
+_RIGID = 1e8
 
 
 @dataclass(frozen=True)
@@ -38,201 +34,242 @@ class Rows:
 
     Attributes:
         features: x of `stacking.py`, float64 [num_rows, num_members, 3].
+        context: c of `stacking.py`, float64 [num_rows, num_slots, 3].
         levels: int64 [num_rows], 0 to 4.
         labels: int64 [num_rows], 0 to 2.
         studies: index of each row's study, [num_rows].
         folds: fold of each row, [num_rows].
-        patterns: available sources, [num_rows].
     """
 
     features: Floats
+    context: Floats
     levels: Ints
     labels: Ints
     studies: Ints
     folds: Ints
-    patterns: Ints
 
     def where(self, chosen: NDArray[np.bool_]) -> "Rows":
         """Returns the rows chosen by a mask."""
-        return Rows(
-            self.features[chosen],
-            self.levels[chosen],
-            self.labels[chosen],
-            self.studies[chosen],
-            self.folds[chosen],
-            self.patterns[chosen],
-        )
+        return Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to fit a pattern.
+    """One way to fit a pattern. Ridges are in nats for a deviation of 1; None allows no deviation.
 
     Attributes:
-        level_precision: ridge on a level's bias, in nats for a bias of 1; None fits nothing at all: the
-            mean of the members' log-probabilities as it comes.
-        deviation_precision: ridge on a member's deviation from the mean, likewise; None allows none.
+        level: ridge on a level's bias; None fits nothing at all: the mean of the members'
+            log-probabilities as it comes.
+        vector: ridge on each class of the mean having a scale of its own, beside the temperature that they
+            share (vector scaling; Guo et al. 2017, section 4.2).
+        mixing: ridge on a full matrix over the mean's classes, likewise (Dirichlet calibration; Kull et al.
+            2019). With neither, the mean has temperature scaling.
+        members: ridge on a member's deviation from the mean.
+        context: ridge on what the context adds.
         is_weighted: whether rows carry the competition's weights while fitting. If not, the competition
             head adds ln 1, 2, 4 to the bias, which is the same with infinite data and steadier with little.
     """
 
-    level_precision: float | None
-    deviation_precision: float | None = None
+    level: float | None
+    vector: float | None = None
+    mixing: float | None = None
+    members: float | None = None
+    context: float | None = None
     is_weighted: bool = False
 
     @property
     def words(self) -> str:
         """How `Coefficients.choices` tells it."""
-        if self.level_precision is None:
+        if self.level is None:
             return "plain mean as it comes"
-        members = (
-            "mean" if self.deviation_precision is None else f"members (ridge {self.deviation_precision:g})"
-        )
-        weights = ", weighted" if self.is_weighted else ""
-        return f"{members}, level bias (ridge {self.level_precision:g}){weights}"
+        parts = ["mean" if self.members is None else f"members (ridge {self.members:g})"]
+        parts += [] if self.vector is None else [f"scaled classes (ridge {self.vector:g})"]
+        parts += [] if self.mixing is None else [f"mixed classes (ridge {self.mixing:g})"]
+        parts += [f"level bias (ridge {self.level:g})"]
+        parts += [] if self.context is None else [f"context (ridge {self.context:g})"]
+        return ", ".join([*parts, "weighted"] if self.is_weighted else parts)
 
 
-#: What a head may choose from; the first stays unless another earns its place. The order and the ridges were
-#: found on synthetic tables of 100 studies: a ridge of 1 on the levels' biases cost 0.006 of the score beside
-#: 25, and a weighted fit 0.001 against an unweighted one.
-_UNWEIGHTED = (
-    Candidate(25.0),
-    Candidate(None),
-    Candidate(1000.0),
+@dataclass(frozen=True)
+class Fit:
+    """What a candidate learned.
+
+    Attributes:
+        weights: W, float64 [num_members, 3, 3].
+        bias: b, float64 [5, 3].
+        context: V, float64 [num_slots, 3, 3].
+    """
+
+    weights: Floats
+    bias: Floats
+    context: Floats
+
+    def logits(self, rows: Rows) -> Floats:
+        """Returns the logits of rows, [num_rows, 3]."""
+        flat = rows.features.reshape(len(rows.labels), self.weights.shape[0] * NUM_SEVERITIES)
+        logits = flat @ self.weights.transpose(0, 2, 1).reshape(-1, NUM_SEVERITIES)
+        if self.context.any():
+            around = rows.context.reshape(len(rows.labels), self.context.shape[0] * NUM_SEVERITIES)
+            logits = logits + around @ self.context.transpose(0, 2, 1).reshape(-1, NUM_SEVERITIES)
+        biased: Floats = logits + self.bias[rows.levels]
+        return biased
+
+
+_PLAIN = Candidate(None)
+_DEFAULT = Candidate(25.0)
+_FREER = (
     Candidate(5.0),
-    Candidate(25.0, 100.0),
-    Candidate(25.0, 30.0),
-    Candidate(5.0, 30.0),
-    Candidate(5.0, 10.0),
+    Candidate(5.0, vector=10.0),
+    Candidate(5.0, mixing=10.0),
+    Candidate(25.0, members=100.0),
+    Candidate(25.0, members=30.0),
+    Candidate(5.0, members=30.0),
+    Candidate(5.0, mixing=10.0, members=10.0),
+    Candidate(5.0, mixing=10.0, members=30.0, context=100.0),
+    Candidate(5.0, mixing=10.0, members=10.0, context=20.0),
 )
+#: What a head may choose from; the first stays unless another earns its place. The score has to be no worse
+#: than the plain mean's, so the competition head starts from it; probabilities have to be calibrated.
 CANDIDATES: dict[Head, tuple[Candidate, ...]] = {
-    Head.PROBABILITY: _UNWEIGHTED,
+    Head.PROBABILITY: (_DEFAULT, _PLAIN, Candidate(1000.0), *_FREER),
     Head.COMPETITION: (
-        *_UNWEIGHTED,
+        _PLAIN,
+        Candidate(1000.0),
+        _DEFAULT,
+        *_FREER,
         Candidate(25.0, is_weighted=True),
-        Candidate(25.0, 100.0, is_weighted=True),
-        Candidate(5.0, 30.0, is_weighted=True),
-        Candidate(5.0, 10.0, is_weighted=True),
+        Candidate(25.0, members=100.0, is_weighted=True),
+        Candidate(5.0, members=30.0, is_weighted=True),
+        Candidate(5.0, mixing=10.0, members=10.0, is_weighted=True),
+        Candidate(5.0, mixing=10.0, members=30.0, context=100.0, is_weighted=True),
+        Candidate(5.0, mixing=10.0, members=10.0, context=20.0, is_weighted=True),
     ),
 }
 
 
-def _design(features: Floats, levels: Ints, *, deviates: bool) -> tuple[Floats, Floats, Floats]:
-    """Returns (design [num_rows, 3, num_parameters], centre, precision factors of its parameters).
+def default_candidates() -> dict[Head, Candidate]:
+    """Returns what each head takes where there is nothing to choose by."""
+    return dict.fromkeys(Head, _DEFAULT)
 
-    Parameters: temperature's inverse, 3 biases, 5 x 3 level biases, then if `deviates` a scale for each
-    member and a 3 x 3 mixture for each member; the candidate multiplies the latter groups' precisions.
+
+def log_weights(head: Head, candidate: Candidate) -> Floats:
+    """Returns what the head adds to the logits of an unweighted fit, [3]."""
+    is_tilted = head is Head.COMPETITION and not candidate.is_weighted and candidate.level is not None
+    return np.log(CLASS_WEIGHTS) if is_tilted else np.zeros(NUM_SEVERITIES)
+
+
+#: Covariances of a 2 x 2 matrix on the contrasts, [2, 2, 2, 2]: of one that scales the whole ...
+_SCALING: Floats = np.einsum("ij,kl->ijkl", np.eye(2), np.eye(2))
+#: ... of one that scales each of the three classes, CONTRASTS' diag(d) CONTRASTS ...
+_DIAGONAL: Floats = np.einsum("ci,cj,ck,cl->ijkl", *[CONTRASTS] * 4)
+#: ... and of one with four free entries.
+_FREE: Floats = np.einsum("ik,jl->ijkl", np.eye(2), np.eye(2))
+
+
+def _deviation(ridge: float) -> Floats:
+    """Returns the covariance of a matrix whose scale has this ridge and whose entries a harder one."""
+    return _SCALING / ridge + _FREE / (_MIXING_FACTOR * ridge)
+
+
+def _members_covariance(num_blocks: int, candidate: Candidate) -> Floats:
+    """Returns the prior covariance of the members' matrices, [blocks, 2, 2, blocks, 2, 2].
+
+    A member's matrix is (temperature * I + scales + mixture) / num_blocks + its own deviation.
     """
-    num_rows, num_members, _ = features.shape
-    eye = np.eye(NUM_SEVERITIES)
-    level_columns = np.einsum("nl,ik->nilk", np.eye(NUM_LEVELS)[levels], eye).reshape(
-        num_rows, NUM_SEVERITIES, NUM_LEVELS * NUM_SEVERITIES
-    )
-    blocks = [features.mean(axis=1)[:, :, None], np.broadcast_to(eye, (num_rows, *eye.shape)), level_columns]
-    precision = [_TEMPERATURE_PRECISION, *[_BIAS_PRECISION] * NUM_SEVERITIES]
-    precision += [1.0] * (NUM_LEVELS * NUM_SEVERITIES)
-    if deviates:
-        mixtures = np.einsum("nmj,ik->nimkj", features, eye).reshape(
-            num_rows, NUM_SEVERITIES, num_members * NUM_SEVERITIES**2
-        )
-        blocks += [features.transpose(0, 2, 1), mixtures]
-        precision += [1.0] * num_members + [_MIXING_FACTOR] * (num_members * NUM_SEVERITIES**2)
-    centre = np.zeros(len(precision))
-    centre[0] = 1.0
-    return np.concatenate(blocks, axis=2), centre, np.array(precision)
+    shared = _SCALING / _TEMPERATURE_PRECISION + _FREE / (candidate.mixing or _RIGID)
+    if candidate.vector is not None:
+        shared = shared + _DIAGONAL / candidate.vector
+    same = np.eye(num_blocks)
+    covariance = np.einsum("ab,ijkl->aijbkl", np.ones_like(same) / num_blocks**2, shared)
+    if candidate.members is not None:
+        covariance += np.einsum("ab,ijkl->aijbkl", same, _deviation(candidate.members))
+    return covariance
 
 
-def fit_candidate(rows: Rows, candidate: Candidate) -> tuple[Floats, Floats]:
+def _place(precision: Floats, columns: Ints, covariance: Floats) -> None:
+    """Writes a group's inverse covariance into the precision of the coefficients [2, num_features].
+
+    Args:
+        precision: of all coefficients, changed in place.
+        columns: features of the group, [blocks, width].
+        covariance: [blocks, 2, width, blocks, 2, width].
+    """
+    size = columns.size * 2
+    num_features = len(precision) // 2
+    index = (np.arange(2)[None, :, None] * num_features + columns[:, None, :]).ravel()
+    precision[np.ix_(index, index)] = np.linalg.inv(covariance.reshape(size, size))
+
+
+def _problem(num_blocks: int, num_slots: int, candidate: Candidate) -> tuple[Floats, Floats]:
+    """Returns (centre [2, num_features], precision) over members' blocks, levels and the context's slots."""
+    num_own = 2 * num_blocks
+    num_features = num_own + NUM_LEVELS + 2 * num_slots
+    centre = np.zeros((2, num_features))
+    centre[:, :num_own] = np.tile(np.eye(2) / num_blocks, num_blocks)
+    precision = np.zeros((2 * num_features, 2 * num_features))
+    columns = np.arange(num_features)
+    _place(precision, columns[:num_own].reshape(-1, 2), _members_covariance(num_blocks, candidate))
+    level = 1.0 / _BIAS_PRECISION + np.eye(NUM_LEVELS) / (candidate.level or _RIGID)
+    level_columns = columns[num_own : num_own + NUM_LEVELS, None]
+    _place(precision, level_columns, np.einsum("ab,ij->aibj", level, np.eye(2))[:, :, None, :, :, None])
+    if num_slots:
+        covariance = np.einsum("ab,ijkl->aijbkl", np.eye(num_slots), _deviation(candidate.context or _RIGID))
+        _place(precision, columns[num_own + NUM_LEVELS :].reshape(-1, 2), covariance)
+    return centre, precision
+
+
+def fit_candidate(
+    rows: Rows, candidate: Candidate, starts: dict[tuple[int, ...], Floats] | None = None
+) -> Fit:
     """Fits one candidate.
 
     Args:
         rows: labelled rows whose `features` hold the pattern's members only.
         candidate: how to fit.
+        starts: coefficients of other candidates on the same rows, by shape, to begin from; the fit adds its
+            own.
 
     Returns:
-        W float64 [num_members, 3, 3] and b float64 [5, 3]; with no rows, the plain mean and no bias.
+        The coefficients; with no rows, the plain mean and no bias.
     """
-    num_members = rows.features.shape[1]
+    num_rows, num_members, _ = rows.features.shape
+    num_slots = rows.context.shape[1]
     eye = np.eye(NUM_SEVERITIES)
+    nothing = np.zeros((num_slots, *eye.shape))
     plain = np.broadcast_to(eye / num_members, (num_members, *eye.shape))
-    if candidate.level_precision is None:
-        return plain.copy(), np.zeros((NUM_LEVELS, NUM_SEVERITIES))
-    deviates = candidate.deviation_precision is not None
-    design, centre, precision = _design(rows.features, rows.levels, deviates=deviates)
-    precision[_LEVEL_BIASES] *= candidate.level_precision
-    precision[_LEVEL_BIASES.stop :] *= candidate.deviation_precision or 1.0
-    weights = CLASS_WEIGHTS[rows.labels] if candidate.is_weighted else np.ones(len(rows.labels))
+    if candidate.level is None:
+        return Fit(plain.copy(), np.zeros((NUM_LEVELS, NUM_SEVERITIES)), nothing)
+    own = rows.features if candidate.members is not None else rows.features.mean(axis=1, keepdims=True)
+    num_blocks, num_used = own.shape[1], num_slots if candidate.context is not None else 0
+    parts = [(own @ CONTRASTS).reshape(num_rows, 2 * num_blocks), np.eye(NUM_LEVELS)[rows.levels]]
+    parts += [(rows.context @ CONTRASTS).reshape(num_rows, 2 * num_slots)] if num_used else []
+    centre, precision = _problem(num_blocks, num_used, candidate)
+    weights = CLASS_WEIGHTS[rows.labels] if candidate.is_weighted else np.ones(num_rows)
     if weights.size:
         weights = weights / weights.mean()  # so that a precision means the same to both heads
-    fitted = fit_softmax(design, rows.labels, weights, centre=centre, precision=precision)
-    matrices = fitted[0] * plain
-    if deviates:
-        scales, mixtures = np.split(fitted[_LEVEL_BIASES.stop :], [num_members])
-        matrices = matrices + scales[:, None, None] * eye + mixtures.reshape(num_members, *eye.shape)
-    return matrices, fitted[_BIASES] + fitted[_LEVEL_BIASES].reshape(NUM_LEVELS, -1)
-
-
-def _row_losses(rows: Rows, fitted: tuple[Floats, Floats], log_weights: Floats) -> Floats:
-    """Returns -ln p(label) of each row, [num_rows], with `log_weights` [3] added to the logits."""
-    matrices, bias = fitted
-    logits = np.einsum("mij,nmj->ni", matrices, rows.features) + bias[rows.levels] + log_weights
-    top = logits.max(axis=1)
-    log_sums = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return log_sums - logits[np.arange(len(rows.labels)), rows.labels]
-
-
-def log_weights(head: Head, candidate: Candidate) -> Floats:
-    """Returns what the head adds to the logits of an unweighted fit, [3]."""
-    is_tilted = (
-        head is Head.COMPETITION and not candidate.is_weighted and candidate.level_precision is not None
+    starts = {} if starts is None else starts
+    fitted = fit_contrasts(
+        np.concatenate(parts, axis=1),
+        rows.labels,
+        weights,
+        centre=centre,
+        precision=precision,
+        start=starts.get(centre.shape),
     )
-    return np.log(CLASS_WEIGHTS) if is_tilted else np.zeros(NUM_SEVERITIES)
+    starts[centre.shape] = fitted
+    return _unpack(fitted - centre, plain, num_blocks, nothing)
 
 
-def _cross_validate(rows: Rows) -> dict[Head, dict[Candidate, Floats]]:
-    """Returns for each head and candidate the held-out loss of each row, [num_rows]."""
-    losses: dict[Head, dict[Candidate, Floats]] = {
-        head: {each: np.zeros(len(rows.labels)) for each in CANDIDATES[head]} for head in Head
-    }
-    for fold in np.unique(rows.folds):
-        held_out = rows.folds == fold
-        training, testing = rows.where(~held_out), rows.where(held_out)
-        for candidate in CANDIDATES[Head.COMPETITION]:  # the other head's are among them
-            fitted = fit_candidate(training, candidate)
-            for head, tables in losses.items():
-                if candidate in tables:
-                    tables[candidate][held_out] = _row_losses(testing, fitted, log_weights(head, candidate))
-    return losses
-
-
-def choose(losses: dict[Candidate, Floats], weights: Floats, studies: Ints) -> Candidate:
-    """Returns the first candidate that no later one beats by half a standard error, over studies.
-
-    Args:
-        losses: held-out loss of each row, by candidate in the order of preference.
-        weights: of each row, [num_rows].
-        studies: study of each row: rows of one study are not independent.
-    """
-    candidates = list(losses)
-    chosen = candidates[0]
-    for candidate in candidates[1:]:
-        gains = np.bincount(studies, weights=weights * (losses[chosen] - losses[candidate]))
-        gains = gains[np.unique(studies)]
-        standard_error = gains.std() * np.sqrt(len(gains))
-        if gains.sum() > _REQUIRED_STANDARD_ERRORS * standard_error:
-            chosen = candidate
-    return chosen
-
-
-def default_candidates() -> dict[Head, Candidate]:
-    """Returns what each head takes where there is nothing to choose by."""
-    return {head: candidates[0] for head, candidates in CANDIDATES.items()}
-
-
-def choose_heads(rows: Rows) -> dict[Head, Candidate]:
-    """Returns each head's candidate by cross-validation over the rows' folds."""
-    if len(np.unique(rows.folds)) < 2:
-        return default_candidates()
-    losses = _cross_validate(rows)
-    weights = {Head.PROBABILITY: np.ones(len(rows.labels)), Head.COMPETITION: CLASS_WEIGHTS[rows.labels]}
-    return {head: choose(losses[head], weights[head], rows.studies) for head in Head}
+def _unpack(shift: Floats, plain: Floats, num_blocks: int, nothing: Floats) -> Fit:
+    """Returns the fit of coefficients less their centre, [2, num_features]."""
+    num_own = 2 * num_blocks
+    blocks = shift[:, :num_own].reshape(2, num_blocks, 2).transpose(1, 0, 2)
+    deviation = CONTRASTS @ blocks @ CONTRASTS.T
+    if num_blocks != len(plain):  # one block for the mean: every member has its share
+        deviation = deviation / len(plain)
+    bias = (CONTRASTS @ shift[:, num_own : num_own + NUM_LEVELS]).T
+    around = shift[:, num_own + NUM_LEVELS :]
+    if not around.size:
+        return Fit(plain + deviation, bias, nothing)
+    slots = around.reshape(2, len(nothing), 2).transpose(1, 0, 2)
+    return Fit(plain + deviation, bias, CONTRASTS @ slots @ CONTRASTS.T)

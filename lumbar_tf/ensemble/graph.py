@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
+from lumbar_tf.ensemble.context import NEIGHBOURS
 from lumbar_tf.ensemble.members import (
     Examples,
     MemberAnswers,
@@ -101,6 +102,7 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
     is_finite = tf.reduce_all(tf.math.is_finite(logs), axis=-1, keepdims=True)
     clipped = tf.maximum(tf.where(is_finite, logs, 0.0), float(np.log(MIN_PROBABILITY)))
     features = clipped - tf.reduce_mean(clipped, axis=-1, keepdims=True)
+    context = _context(stacker, features, is_finite)
     columns: dict[Head, dict[int, tf.Tensor]] = {head: {} for head in Head}
     patterns: dict[int, tf.Tensor] = {}
     for family in stacker.families:
@@ -109,6 +111,8 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
         mine = tf.gather(tf.gather(features, members, axis=0), rows, axis=2)
         is_there = tf.gather(tf.gather(is_finite[..., 0], members, axis=0), rows, axis=2)
         pattern = _pattern(family, is_there)
+        mine = tf.where(is_there[..., tf.newaxis], mine, _mean_of_present(mine, is_there[..., tf.newaxis]))
+        around = tf.gather(context, rows, axis=1)
         for head, fitted in family.heads.items():
             weights = tf.gather(tf.constant(fitted.weights, tf.float32), pattern)
             bias = tf.gather_nd(
@@ -117,7 +121,11 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
                     [pattern, tf.broadcast_to(tf.constant(levels, tf.int32), tf.shape(pattern))], axis=-1
                 ),
             )
-            values = tf.nn.softmax(tf.einsum("srmij,msrj->sri", weights, mine) + bias)
+            logits = tf.einsum("srmij,msrj->sri", weights, mine) + bias
+            if fitted.context.any():
+                beside = tf.gather(tf.constant(fitted.context, tf.float32), pattern)
+                logits += tf.einsum("srkij,srkj->sri", beside, around)
+            values = tf.nn.softmax(logits)
             columns[head].update({row: values[:, place] for place, row in enumerate(rows)})
         patterns.update({row: pattern[:, place] for place, row in enumerate(rows)})
     heads = {head: tf.stack([columns[head][row] for row in range(NUM_FINDINGS)], axis=1) for head in Head}
@@ -126,6 +134,20 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
         heads[Head.COMPETITION],
         tf.stack([patterns[row] for row in range(NUM_FINDINGS)], axis=1),
     )
+
+
+def _mean_of_present(features: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over axis 0 of features [member, ..., 3] that are 0 where missing; 0 where all are."""
+    counts = tf.reduce_sum(tf.cast(is_there, tf.float32), axis=0)
+    return tf.reduce_sum(features, axis=0) / tf.maximum(counts, 1.0)
+
+
+def _context(stacker: Stacker, features: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [study, 25, slot, 3]; `context.context_features` is its NumPy twin."""
+    is_known = tf.reduce_any(is_finite, axis=0)
+    unusual = _mean_of_present(features, is_finite) - tf.constant(stacker.context_centre, tf.float32)
+    unusual = tf.where(is_known, unusual, 0.0)
+    return tf.einsum("kij,sjc->sikc", tf.constant(NEIGHBOURS, tf.float32), unusual)
 
 
 def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:

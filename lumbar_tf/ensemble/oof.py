@@ -19,6 +19,7 @@ from lumbar_tf.labels import (
     FINDINGS,
     NUM_FINDINGS,
     NUM_SEVERITIES,
+    Plane,
     Severity,
     finding_index,
     parse_plane,
@@ -97,7 +98,8 @@ def _read_row(row: dict[str, str], where: str) -> Floats:
             f"A row's probabilities must sum to 1 within {SUM_TOLERANCE}. "
             f"Received: {values}, sum {sum(values):.4f} ({where})."
         )
-    return np.array(values) / sum(values)
+    total = sum(values)
+    return np.array([value / total for value in values])
 
 
 def _read_fold(text: str | None, where: str) -> int | None:
@@ -121,11 +123,11 @@ class _Collector:
             study_id, finding = parse_row_id(name)
         except ValueError as error:
             raise ValueError(f"{error} ({where}).") from None
-        study = self.rows.setdefault(model, {}).setdefault(
-            study_id, np.full((NUM_FINDINGS, NUM_SEVERITIES), np.nan)
-        )
-        place = study[finding_index(finding.condition, finding.level)]
-        if not np.isnan(place).all():
+        studies = self.rows.setdefault(model, {})
+        if study_id not in studies:
+            studies[study_id] = np.full((NUM_FINDINGS, NUM_SEVERITIES), np.nan)
+        place = studies[study_id][finding_index(finding.condition, finding.level)]
+        if not math.isnan(place[0]):
             raise ValueError(
                 f"A row must be given once for a model. Received: {name!r} again for {model!r} ({where})."
             )
@@ -143,12 +145,15 @@ def _read_file(path: Path, collector: _Collector) -> None:
         missing = [name for name in ("row_id", *PROBABILITY_COLUMNS) if name not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(f"{path} must have the columns {missing}. Received: {reader.fieldnames}.")
+        row, stem = None, path.stem
         for row in reader:
             where = f"{path}, line {reader.line_num}, row_id {row['row_id']}"
-            model = (row.get("model") or "").strip() or path.stem
+            model = (row.get("model") or "").strip() or stem
             collector.add(
                 model, row["row_id"], _read_row(row, where), _read_fold(row.get("fold"), where), where
             )
+        if row is None:
+            raise ValueError(f"{path} must have a row below its header. Received: none.")
 
 
 def read_tables(paths: Iterable[Path]) -> tuple[OofTable, ...]:
@@ -194,6 +199,31 @@ def align(tables: Sequence[OofTable], study_ids: Sequence[str]) -> Members:
                 )
             target[index_of[study_id]] = rows
     return Members(tuple(names), tuple(table.source for table in tables), probabilities)
+
+
+def merge_sources(members: Members, limit: int) -> Members:
+    """Lets foreign members share a source until there are no more sources than the limit.
+
+    Each step joins the two foreign sources that most often are there, or missing, together: of tables that
+    cover the same studies and conditions nothing is lost.
+
+    Args:
+        members: as `align` made them.
+        limit: number of sources, at least one more than there are planes.
+    """
+    sources = list(members.sources)
+    is_there = np.isfinite(members.probabilities).all(axis=-1).reshape(len(sources), -1)
+    planes = {plane.value for plane in Plane}
+    while len(set(sources)) > limit:
+        foreign = [name for name in dict.fromkeys(sources) if name not in planes]
+        known = np.stack([is_there[[s == name for s in sources]].any(axis=0) for name in foreign])
+        # Agreement of two sources: rows that both or neither have.
+        agreement = known @ known.T.astype(np.float64) + ~known @ (~known).T.astype(np.float64)
+        np.fill_diagonal(agreement, -1.0)
+        first, second = sorted(np.unravel_index(np.argmax(agreement), agreement.shape))
+        joined = f"{foreign[first]}+{foreign[second]}"
+        sources = [joined if each in (foreign[first], foreign[second]) else each for each in sources]
+    return Members(members.names, tuple(sources), members.probabilities)
 
 
 def covered_studies(tables: Sequence[OofTable], study_ids: Sequence[str]) -> list[str]:

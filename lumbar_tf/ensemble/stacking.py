@@ -2,9 +2,12 @@
 
 For each family of findings (sides and levels pooled), with members m that cover it:
 
-    x_m     = ln(clip(p_m, 1e-6, 1)) less its mean over the three classes; 0 where the member is missing
+    x_m     = ln(clip(p_m, 1e-6, 1)) less its mean over the three classes; where the member is missing, the
+              mean over the members that are not, and 0 where all are
     pattern = sum over sources k of 2^k where source k has a finite row
-    logits  = sum over m of W[pattern, m] @ x_m + b[pattern, level]
+    c       = what the members say around the finding (`context.py`)
+    logits  = sum over m of W[pattern, m] @ x_m + sum over slots of V[pattern, slot] @ c_slot
+              + b[pattern, level]
     answer  = softmax(logits)
 
 The exported graph computes the same from the same numbers. There are two sets of numbers: `probability`
@@ -19,15 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.calibration import centred_logs, softmax
+from lumbar_tf.ensemble.calibration import softmax
+from lumbar_tf.ensemble.context import NUM_SLOTS, context_features, mean_features
+from lumbar_tf.ensemble.features import answered, fill_missing, member_features, patterns_of
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Family, Level
 
 Floats = NDArray[np.float64]
 
 #: Version of the JSON written by `to_json`; a reader refuses any other.
-FORMAT_VERSION = 1
-#: 2^10 patterns is where the file, and a fit of each pattern, stop being small.
-MAX_SOURCES = 10
+FORMAT_VERSION = 2
+#: 2^8 patterns is where the file, and a fit of each pattern, stop being small.
+MAX_SOURCES = 8
 
 
 class Head(Enum):
@@ -43,11 +48,13 @@ class Coefficients:
 
     Attributes:
         weights: W, float64 [num_patterns, num_members, 3, 3], applied as W @ x.
+        context: V, float64 [num_patterns, 5 slots, 3, 3], applied as V @ c.
         bias: b, float64 [num_patterns, 5, 3].
         choices: how each pattern was fitted, in words, [num_patterns].
     """
 
     weights: Floats
+    context: Floats
     bias: Floats
     choices: tuple[str, ...]
 
@@ -90,11 +97,13 @@ class Stacker:
     Attributes:
         members: names of the members, the order of `apply_stacker`'s first axis.
         sources: what each member reads.
+        context_centre: what the context is measured from, float64 [25, 3].
         families: one for each family, in the order of `Family`.
     """
 
     members: tuple[str, ...]
     sources: tuple[str, ...]
+    context_centre: Floats
     families: tuple[FamilyStacker, ...]
 
     def family(self, family: Family) -> FamilyStacker:
@@ -133,35 +142,6 @@ def family_findings(family: Family) -> tuple[list[int], NDArray[np.int64]]:
     return rows, np.array([levels.index(FINDINGS[row].level) for row in rows])
 
 
-def member_features(probabilities: Floats) -> Floats:
-    """Returns x of the module's formula: centred logarithms, 0 where any of the three is missing.
-
-    Args:
-        probabilities: float64 [..., 3], NaN where missing.
-    """
-    finite = np.isfinite(probabilities).all(axis=-1, keepdims=True)
-    return np.where(finite, centred_logs(np.where(finite, probabilities, 1.0)), 0.0)
-
-
-def patterns_of(probabilities: Floats, member_sources: tuple[int, ...]) -> NDArray[np.int64]:
-    """Returns the pattern of available sources of each row.
-
-    Args:
-        probabilities: a family's members, float64 [num_members, ..., 3], NaN where missing.
-        member_sources: source index of each member.
-
-    Returns:
-        int64 [...]: the sum of 2^k over the sources k with a finite row.
-
-    >>> patterns_of(np.array([[0.2, 0.3, 0.5], [np.nan] * 3, [0.2, 0.3, 0.5]]), (0, 0, 1)).item()
-    3
-    """
-    pattern = np.zeros(probabilities.shape[1:-1], np.int64)
-    for member, source in zip(probabilities, member_sources, strict=True):
-        pattern |= np.isfinite(member).all(axis=-1).astype(np.int64) << source
-    return pattern
-
-
 def apply_stacker(stacker: Stacker, probabilities: Floats) -> Stacked:
     """Applies both heads.
 
@@ -185,14 +165,17 @@ def apply_stacker(stacker: Stacker, probabilities: Floats) -> Stacked:
     num_studies = probabilities.shape[1]
     answers = {head: np.zeros((num_studies, NUM_FINDINGS, NUM_SEVERITIES)) for head in Head}
     pattern = np.zeros((num_studies, NUM_FINDINGS), np.int64)
+    is_there, features = answered(probabilities), member_features(probabilities)
+    context = context_features(mean_features(features, is_there), stacker.context_centre)
     for each in stacker.families:
         rows, levels = family_findings(each.family)
-        members = probabilities[stacker.member_indices(each.family)][:, :, rows]
-        pattern[:, rows] = patterns_of(members, each.member_sources)
-        features = member_features(members)
+        mine = np.ix_(stacker.member_indices(each.family), range(num_studies), rows)
+        pattern[:, rows] = patterns_of(probabilities[mine], each.member_sources)
+        own = fill_missing(features[mine], is_there[mine])
         for head, fitted in each.heads.items():
             weights = fitted.weights[pattern[:, rows]]  # [num_studies, num_rows, num_members, 3, 3]
-            logits = np.einsum("srmij,msrj->sri", weights, features)
+            logits = np.einsum("srmij,msrj->sri", weights, own)
+            logits += np.einsum("srkij,srkj->sri", fitted.context[pattern[:, rows]], context[:, rows])
             answers[head][:, rows] = softmax(logits + fitted.bias[pattern[:, rows], levels[None, :]])
     return Stacked(answers[Head.PROBABILITY], answers[Head.COMPETITION], pattern)
 
@@ -222,6 +205,7 @@ def to_json(stacker: Stacker) -> str:
             "heads": {
                 head.value: {
                     "weights": fitted.weights.tolist(),
+                    "context": fitted.context.tolist(),
                     "bias": fitted.bias.tolist(),
                     "choices": fitted.choices,
                 }
@@ -231,7 +215,13 @@ def to_json(stacker: Stacker) -> str:
         for each in stacker.families
     }
     members = [{"name": n, "source": s} for n, s in zip(stacker.members, stacker.sources, strict=True)]
-    return json.dumps({"version": FORMAT_VERSION, "members": members, "families": families}, indent=1)
+    content = {
+        "version": FORMAT_VERSION,
+        "members": members,
+        "context_centre": stacker.context_centre.tolist(),
+        "families": families,
+    }
+    return json.dumps(content, indent=1)
 
 
 def _read_array(values: Any, shape: tuple[int, ...], name: str) -> Floats:
@@ -252,6 +242,7 @@ def _read_head(content: dict[str, Any], num_patterns: int, num_members: int, nam
     bias_shape = (num_patterns, NUM_LEVELS, NUM_SEVERITIES)
     return Coefficients(
         _read_array(content["weights"], (num_patterns, num_members, *square), f"{name}.weights"),
+        _read_array(content["context"], (num_patterns, NUM_SLOTS, *square), f"{name}.context"),
         _read_array(content["bias"], bias_shape, f"{name}.bias"),
         choices,
     )
@@ -290,9 +281,10 @@ def from_json(text: str) -> Stacker:
         members = tuple(str(each["name"]) for each in content["members"])
         sources = tuple(str(each["source"]) for each in content["members"])
         source_of = dict(zip(members, sources, strict=True))
+        centre = _read_array(content["context_centre"], (NUM_FINDINGS, NUM_SEVERITIES), "context_centre")
         families = tuple(_read_family(each, content["families"][each.value], source_of) for each in Family)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"A stacker's JSON must have all its parts. Missing or malformed: {error}."
         ) from error
-    return Stacker(members, sources, families)
+    return Stacker(members, sources, centre, families)

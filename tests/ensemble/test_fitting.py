@@ -5,7 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.metrics import log_loss
 
-from lumbar_tf.ensemble.fitting import fit_stacker, level_prior, nested_predictions
+from lumbar_tf.ensemble.calibration import fit_temperature
+from lumbar_tf.ensemble.family_fitting import level_prior
+from lumbar_tf.ensemble.fitting import fit_stacker, nested_predictions
 from lumbar_tf.ensemble.oof import Members
 from lumbar_tf.ensemble.stacking import Head, apply_stacker, family_findings, mean_in_logits
 from lumbar_tf.labels import Family
@@ -140,5 +142,55 @@ def test_one_fold_and_wrong_shapes_are_refused(make_members: Callable) -> None:
 def test_too_many_sources_are_refused() -> None:
     names = tuple(f"model_{index}" for index in range(11))
     members = Members(names, names, np.full((11, 4, 25, 3), 1 / 3))
-    with pytest.raises(ValueError, match="at most 10 sources"):
+    with pytest.raises(ValueError, match="at most 8 sources"):
         fit_stacker(members, np.zeros((4, 25), int), np.arange(4))
+
+
+def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies(make_members: Callable) -> None:
+    members, labels, folds = make_members(300, 3, 12, missing=0.3, temperature=2.0)
+    nested = nested_predictions(members, labels, folds)
+    for pattern in range(8):
+        mine = (nested.pattern == pattern).all(axis=1)
+        said, happened = nested.probability[mine].reshape(-1, 3), labels[mine].ravel()
+        frequencies = np.bincount(happened, minlength=3) / len(happened)
+        # Four standard errors of a frequency; the pattern without members answers with the prior.
+        assert_allclose(said.mean(axis=0), frequencies, atol=4 * np.sqrt(0.25 / len(happened)))
+        if pattern:
+            assert 0.8 < fit_temperature(happened, said) < 1.25
+            raw = mean_in_logits(members.probabilities)[mine].reshape(-1, 3)
+            assert fit_temperature(happened, raw) > 1.4  # what the members themselves are
+
+
+def test_two_folds_are_parted_to_choose_by(make_members: Callable) -> None:
+    members, labels, _ = make_members(60, 2, 13, temperature=3.0)
+    two = np.arange(60) % 2
+    stacker = fit_stacker(members, labels, two)
+    nested = nested_predictions(members, labels, two)
+    assert stacker.family(Family.CANAL).heads[Head.COMPETITION].choices[-1] != "plain mean as it comes"
+    mean = mean_in_logits(members.probabilities)
+    assert _loss(labels, nested.competition, weighted=True) < _loss(labels, mean, weighted=True) - 0.05
+
+
+def test_a_member_that_lacks_some_studies_of_its_source_is_replaced_by_its_neighbour(
+    make_members: Callable,
+) -> None:
+    members, labels, folds = make_members(60, 2, 14)
+    shared = Members(members.names, ("axial_t2", "axial_t2"), members.probabilities.copy())
+    shared.probabilities[1, :6] = np.nan
+    stacked = apply_stacker(fit_stacker(shared, labels, folds), shared.probabilities)
+    assert (stacked.pattern == 1).all()
+    doubled = shared.probabilities.copy()
+    doubled[1, :6] = doubled[0, :6]
+    same = apply_stacker(fit_stacker(shared, labels, folds), doubled)
+    assert_allclose(stacked.probability[:6], same.probability[:6], atol=1e-9)
+
+
+def test_many_sources_with_scattered_gaps_stay_finite(make_members: Callable) -> None:
+    members, labels, folds = make_members(30, 6, 15, missing=0.3)
+    foreign = Members(members.names, members.names, members.probabilities)
+    nested = nested_predictions(foreign, labels, folds)
+    stacker = fit_stacker(foreign, labels, folds)
+    choices = stacker.family(Family.CANAL).heads[Head.PROBABILITY].choices
+    assert len(choices) == 64 and "not fitted" not in choices
+    for head in Head:
+        assert np.isfinite(nested.head(head)).all()

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from lumbar_tf.ensemble.oof import (
+    Members,
     OofTable,
     align,
     covered_studies,
     merge_folds,
+    merge_sources,
     read_tables,
     write_table,
 )
@@ -104,6 +106,11 @@ def test_absent_columns_are_named(tmp_path: Path) -> None:
         read_tables([_write(tmp_path / "a.csv", header="row_id,normal_mild,moderate")])
 
 
+def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"empty.csv must have a row"):
+        read_tables([_write(tmp_path / "empty.csv")])
+
+
 def test_a_study_in_two_folds_is_refused(tmp_path: Path) -> None:
     lines = (_row("1", 0, 0.2, 0.3, 0.5, 0), _row("1", 1, 0.2, 0.3, 0.5, 1))
     with pytest.raises(ValueError, match="one fold"):
@@ -128,3 +135,15 @@ def test_tables_must_agree_with_each_other_and_with_the_folds_file() -> None:
     assert merge_folds([first], {"1": 0, "2": 1, "9": 3})["9"] == 3
     with pytest.raises(ValueError, match=r"study '2', fold 1 of model 'm' against 4"):
         merge_folds([first], {"2": 4})
+
+
+def test_sources_over_the_limit_are_joined_where_they_come_together() -> None:
+    names = ("axial_t2/net", "b", "c", "d", "e")
+    probabilities = np.full((5, 4, 25, 3), 1 / 3)
+    probabilities[1, 0] = np.nan
+    probabilities[[2, 4], 1] = np.nan
+    members = Members(names, ("axial_t2", "b", "c", "d", "e"), probabilities)
+    assert merge_sources(members, 5) == members
+    assert merge_sources(members, 4).sources == ("axial_t2", "b", "c+e", "d", "c+e")
+    assert len(set(merge_sources(members, 2).sources)) == 2
+    assert merge_sources(members, 2).sources[0] == "axial_t2"

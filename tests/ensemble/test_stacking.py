@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from lumbar_tf.ensemble.stacking import (
     mean_in_logits,
     to_json,
 )
-from lumbar_tf.labels import FINDINGS, Family, Level
+from lumbar_tf.labels import FINDINGS, Family, Finding, Level, mirror_indices
 
 _MEMBERS = ("sagittal_t2/a", "axial_t2/b", "sagittal_t2/c")
 _SOURCES = ("sagittal_t2", "axial_t2", "sagittal_t2")
@@ -35,6 +36,7 @@ def _random_stacker(seed: int) -> Stacker:
         heads = {
             head: Coefficients(
                 generator.normal(size=(patterns, len(indices), 3, 3)),
+                0.3 * generator.normal(size=(patterns, 5, 3, 3)),
                 generator.normal(size=(patterns, 5, 3)),
                 ("drawn",) * patterns,
             )
@@ -43,7 +45,8 @@ def _random_stacker(seed: int) -> Stacker:
         member_sources = tuple(sources.index(_SOURCES[index]) for index in indices)
         names = tuple(_MEMBERS[index] for index in indices)
         families.append(FamilyStacker(family, names, sources, member_sources, 7, heads))
-    return Stacker(_MEMBERS, _SOURCES, tuple(families))
+    centre = generator.normal(size=(25, 3))
+    return Stacker(_MEMBERS, _SOURCES, centre - centre.mean(axis=1, keepdims=True), tuple(families))
 
 
 def _random_members(seed: int, num_studies: int = 6, missing: float = 0.4) -> np.ndarray:
@@ -51,6 +54,38 @@ def _random_members(seed: int, num_studies: int = 6, missing: float = 0.4) -> np
     probabilities = generator.dirichlet([1, 1, 1], (3, num_studies, 25))
     probabilities[generator.random((3, num_studies, 25)) < missing] = np.nan
     return probabilities
+
+
+def _mean_of_all(members: np.ndarray, study: int, row: int) -> np.ndarray | None:
+    logs = [np.log(np.maximum(p, 1e-6)) for p in members[:, study, row] if np.isfinite(p).all()]
+    return sum(x - x.mean() for x in logs) / len(logs) if logs else None
+
+
+def _around(finding: Finding) -> list[list[Finding]]:
+    """Other side, above, below, and the two other families at the level, written out from the names."""
+
+    def named(condition: str, level: int) -> list[Finding]:
+        known = [f for f in FINDINGS if 0 <= level < 5 and f.level is list(Level)[level]]
+        return [f for f in known if f.condition.value == condition]
+
+    own, level = finding.condition.value, list(Level).index(finding.level)
+    side, _, rest = own.partition("_")
+    if own == "spinal_canal_stenosis":
+        pairs = ("neural_foraminal_narrowing", "subarticular_stenosis")
+        others = [named(f"left_{pair}", level) + named(f"right_{pair}", level) for pair in pairs]
+        return [[], named(own, level - 1), named(own, level + 1), *others]
+    opposite = {"left": "right", "right": "left"}[side]
+    partner = {
+        "neural_foraminal_narrowing": "subarticular_stenosis",
+        "subarticular_stenosis": "neural_foraminal_narrowing",
+    }[rest]
+    return [
+        named(f"{opposite}_{rest}", level),
+        named(own, level - 1),
+        named(own, level + 1),
+        named("spinal_canal_stenosis", level),
+        named(f"{side}_{partner}", level),
+    ]
 
 
 def _by_hand(
@@ -69,11 +104,20 @@ def _by_hand(
         pattern += 2**k if any(present) else 0
     fitted = each.heads[head]
     logits = fitted.bias[pattern, list(Level).index(finding.level)].copy()
-    for m, name in enumerate(each.members):
-        p = members[stacker.members.index(name), study, row]
-        if np.isfinite(p).all():
-            x = np.log(np.maximum(p, 1e-6))
-            logits += fitted.weights[pattern, m] @ (x - x.mean())
+    known = {
+        m: np.log(np.maximum(p, 1e-6)) - np.log(np.maximum(p, 1e-6)).mean()
+        for m, name in enumerate(each.members)
+        if np.isfinite(p := members[stacker.members.index(name), study, row]).all()
+    }
+    for m in range(len(each.members)):
+        if known:
+            logits += fitted.weights[pattern, m] @ known.get(m, sum(known.values()) / len(known))
+    for slot, rows in enumerate(_around(finding)):
+        for other in rows:
+            said = _mean_of_all(members, study, FINDINGS.index(other))
+            if said is not None:
+                x = (said - stacker.context_centre[FINDINGS.index(other)]) / len(rows)
+                logits += fitted.context[pattern, slot] @ x
     return np.exp(logits) / np.exp(logits).sum(), pattern
 
 
@@ -108,6 +152,19 @@ def test_json_round_trip_is_exact(seed: int) -> None:
     assert to_json(again) == to_json(stacker)
     assert again.families[0].member_sources == stacker.families[0].member_sources
     assert_array_equal(apply_stacker(again, members).competition, apply_stacker(stacker, members).competition)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mirrored_patient_swaps_left_and_right(seed: int) -> None:
+    stacker, members = _random_stacker(seed), _random_members(seed)
+    mirror = list(mirror_indices())
+    # The centre has sides: only one that is the same on both sides may answer both patients alike.
+    centre = (stacker.context_centre + stacker.context_centre[mirror]) / 2
+    even = replace(stacker, context_centre=centre)
+    stacked, mirrored = apply_stacker(even, members), apply_stacker(even, members[:, :, mirror])
+    for head in Head:
+        assert_allclose(mirrored.head(head), stacked.head(head)[:, mirror], atol=1e-12)
+    assert_array_equal(mirrored.pattern, stacked.pattern[:, mirror])
 
 
 def test_a_fitted_stacker_survives_json(make_members: Callable) -> None:
@@ -153,3 +210,29 @@ def test_plain_mean_leaves_out_the_missing() -> None:
     expected = np.sqrt([0.1, 0.09, 0.1])
     assert_allclose(mean[0, 0], expected / expected.sum())
     assert np.isnan(mean_in_logits(members[1:])[0, 1]).all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_graph_says_the_same(seed: int) -> None:
+    import tensorflow as tf
+
+    from lumbar_tf.ensemble.graph import stack
+    from lumbar_tf.ensemble.members import MemberAnswers
+
+    stacker, members = _random_stacker(seed), _random_members(seed)
+    logs = tf.constant(np.log(members), tf.float32)
+    said = MemberAnswers(logs, tf.zeros((6, 25, 3)), tf.zeros((6, 25)))
+    probability, competition, pattern = stack(stacker, said)
+    expected = apply_stacker(stacker, members)
+    assert_allclose(probability, expected.probability, atol=1e-5)
+    assert_allclose(competition, expected.competition, atol=1e-5)
+    assert_array_equal(pattern, expected.pattern)
+
+
+def test_a_fitted_stacker_mirrors_too(make_members: Callable) -> None:
+    members, labels, folds = make_members(30, 3, 1, missing=0.2)
+    stacker, mirror = fit_stacker(members, labels, folds), list(mirror_indices())
+    stacked = apply_stacker(stacker, members.probabilities)
+    mirrored = apply_stacker(stacker, members.probabilities[:, :, mirror])
+    assert_allclose(mirrored.probability, stacked.probability[:, mirror], atol=1e-12)
+    assert_allclose(mirrored.competition, stacked.competition[:, mirror], atol=1e-12)

@@ -1,0 +1,80 @@
+"""What the members say around a finding: the other side, the neighbouring levels, the other conditions there.
+
+The context of a finding is taken from the mean of the members' centred log-probabilities of other findings,
+less that finding's own mean over the studies that the stacker was fitted on, so that 0 stands both for
+"nothing unusual" and for "not known". NumPy only.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Level, mirror_indices
+
+Floats = NDArray[np.float64]
+
+#: Other side, level above, level below, then the two other families at the level, in the order of `Family`.
+SLOTS: tuple[str, ...] = ("other_side", "above", "below", "first_other_family", "second_other_family")
+NUM_SLOTS = len(SLOTS)
+
+
+def _neighbours() -> Floats:
+    """Returns A, float64 [5 slots, 25, 25]: the share of each finding in a slot of each finding.
+
+    A pair of sides that faces a finding without a side counts half each.
+    """
+    shares = np.zeros((NUM_SLOTS, NUM_FINDINGS, NUM_FINDINGS))
+    levels = list(Level)
+    for i, one in enumerate(FINDINGS):
+        others = [family for family in Family if family is not one.condition.family]
+        for j, other in enumerate(FINDINGS):
+            step = levels.index(other.level) - levels.index(one.level)
+            if other.condition is one.condition and step in (-1, 1):
+                shares[SLOTS.index("above" if step < 0 else "below"), i, j] = 1.0
+            if step == 0 and other == one.mirrored and other != one:
+                shares[SLOTS.index("other_side"), i, j] = 1.0
+            if step == 0 and other.condition.family in others:
+                sides = {one.condition.side, other.condition.side}
+                share = 0.5 if one.condition.side is None else float(len(sides) == 1 or None in sides)
+                shares[3 + others.index(other.condition.family), i, j] = share
+    return shares
+
+
+#: A of the module's formula: context = A @ (mean of members - centre).
+NEIGHBOURS: Floats = _neighbours()
+
+
+def mean_features(features: Floats, is_there: NDArray[np.bool_]) -> Floats:
+    """Returns the mean over the members that are there, [num_studies, 25, 3], NaN where none is.
+
+    Args:
+        features: x of `stacking.py`, float64 [num_members, num_studies, 25, 3], 0 where missing.
+        is_there: bool [num_members, num_studies, 25].
+    """
+    counts = is_there.sum(axis=0)[..., None]
+    return np.where(counts > 0, features.sum(axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def context_centre(mean: Floats) -> Floats:
+    """Returns each finding's mean over studies and sides, [25, 3]; 0 where no study has one.
+
+    Both sides share one centre, so that a mirrored patient has mirrored answers.
+
+    Args:
+        mean: of `mean_features`.
+    """
+    known = np.isfinite(mean)
+    sums, counts = np.where(known, mean, 0.0).sum(axis=0), known.sum(axis=0)
+    mirror = list(mirror_indices())
+    centre: Floats = (sums + sums[mirror]) / np.maximum(counts + counts[mirror], 1)
+    return centre
+
+
+def context_features(mean: Floats, centre: Floats) -> Floats:
+    """Returns the context of each finding, float64 [num_studies, 25, 5 slots, 3].
+
+    Args:
+        mean: of `mean_features`, [num_studies, 25, 3].
+        centre: of `context_centre`, [25, 3].
+    """
+    known = np.where(np.isfinite(mean), mean - centre, 0.0)
+    return np.einsum("kij,sjc->sikc", NEIGHBOURS, known, optimize=True)

@@ -1,0 +1,230 @@
+"""Fits one family's part of the stacker of `stacking.py`.
+
+Every pattern of available sources has coefficients of its own, fitted on all rows that have at least those
+sources. The patterns that studies really show choose how by cross-validation (`search.py`); rare ones take
+over the choice of the nearest common one, and the others keep to the default.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.ensemble.any_severe import Sharpening, fit_sharpening
+from lumbar_tf.ensemble.candidates import (
+    CLASS_WEIGHTS,
+    Candidate,
+    Rows,
+    default_candidates,
+    log_weights,
+)
+from lumbar_tf.ensemble.context import NUM_SLOTS, context_centre, context_features, mean_features
+from lumbar_tf.ensemble.features import answered, fill_missing, member_features, patterns_of
+from lumbar_tf.ensemble.oof import Members
+from lumbar_tf.ensemble.search import Folds, PatternSearch, part_folds
+from lumbar_tf.ensemble.stacking import (
+    MAX_SOURCES,
+    Coefficients,
+    FamilyStacker,
+    Head,
+    family_findings,
+)
+from lumbar_tf.labels import MISSING_LABEL, NUM_LEVELS, NUM_SEVERITIES, Family
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Labels = NDArray[np.integer]
+
+#: Rows that the family's frequencies weigh in a level's prior.
+_PRIOR_ROWS = 5.0
+#: With no more sources than this, patterns that no row shows are searched as the others are.
+_MAX_SOURCES_SEARCHED = 3
+#: With more, only patterns of this share of the rows are searched, the commonest this many at most ...
+_MIN_SHARE_SEARCHED = 0.05
+_MAX_SEARCHED = 4
+#: ... and this many patterns are given the choice of the nearest one of them; the rest stay at the default.
+_MAX_INHERITED = 16
+
+
+def family_members(members: Members, family: Family) -> list[int]:
+    """Returns the members with a finite row in the family."""
+    rows, _ = family_findings(family)
+    own = members.probabilities[:, :, rows]
+    return [index for index, member in enumerate(own) if np.isfinite(member).all(axis=-1).any()]
+
+
+def level_prior(labels: Ints, levels: Ints) -> Floats:
+    """Returns smoothed class frequencies of each level, [5, 3]; uniform where there is no label at all."""
+    counts = np.zeros((NUM_LEVELS, NUM_SEVERITIES))
+    np.add.at(counts, (levels, labels), 1.0)
+    pooled = (counts.sum(axis=0) + 1.0) / (counts.sum() + NUM_SEVERITIES)
+    smoothed = counts + _PRIOR_ROWS * pooled
+    prior: Floats = smoothed / smoothed.sum(axis=1, keepdims=True)
+    return prior
+
+
+class FamilyFitter:
+    """Fits one family's stacker, as often as it takes, without any fold's labels.
+
+    Attributes:
+        family: which.
+        sources: what its members read.
+        indices: places of its members in the list of all.
+    """
+
+    def __init__(self, members: Members, labels: Labels, folds: Labels, family: Family) -> None:
+        self.family = family
+        self.indices = family_members(members, family)
+        self.sources = tuple(dict.fromkeys(members.sources[i] for i in self.indices))
+        if len(self.sources) > MAX_SOURCES:
+            raise ValueError(
+                f"A family may have at most {MAX_SOURCES} sources. "
+                f"Received: {list(self.sources)} for {family.value}."
+            )
+        self.member_sources = tuple(self.sources.index(members.sources[i]) for i in self.indices)
+        self._members = members
+        findings, self._levels = family_findings(family)
+        self._findings = findings
+        self._labels = labels[:, findings].astype(np.int64)
+        self._is_labelled = self._labels != MISSING_LABEL
+        self._studies, self._places = np.nonzero(self._is_labelled)
+        self._groups = part_folds(folds)
+        self._patterns = patterns_of(members.probabilities[self.indices][:, :, findings], self.member_sources)
+        self._searches: dict[int, PatternSearch] = {}
+
+    @property
+    def num_patterns(self) -> int:
+        """Two to the number of sources."""
+        return 1 << len(self.sources)
+
+    def members_inside(self, pattern: int) -> list[int]:
+        """Returns the members, as places among the family's own, whose source a pattern has."""
+        return [place for place, source in enumerate(self.member_sources) if pattern >> source & 1]
+
+    def fit_without(self, held_out: NDArray[np.bool_]) -> FamilyStacker:
+        """Fits the patterns that a fold's studies show, without their labels."""
+        excluded = frozenset(np.unique(self._groups[held_out]).tolist())
+        return self.fit(excluded, set(np.unique(self._patterns[held_out]).tolist()))
+
+    @cached_property
+    def _features(self) -> Floats:
+        return member_features(self._members.probabilities)
+
+    def _pattern_rows(self, pattern: int) -> Rows:
+        """Returns all labelled rows with at least the pattern's sources; it hides the members of others."""
+        hidden = {self.indices[p] for p in set(range(len(self.indices))) - set(self.members_inside(pattern))}
+        shown = [index for index in range(len(self._members.names)) if index not in hidden]
+        is_there = answered(self._members.probabilities[shown])
+        features = self._features[shown]
+        mean = mean_features(features, is_there)
+        context = context_features(mean, context_centre(mean))[:, self._findings]
+        own = np.ix_([shown.index(self.indices[p]) for p in self.members_inside(pattern)])[0]
+        filled = fill_missing(features[own][:, :, self._findings], is_there[own][:, :, self._findings])
+        has_sources = (self._patterns[self._is_labelled] & pattern) == pattern
+        studies, places = self._studies[has_sources], self._places[has_sources]
+        return Rows(
+            features=filled[:, studies, places].transpose(1, 0, 2),
+            context=context[studies, places],
+            levels=self._levels[places],
+            labels=self._labels[studies, places],
+            studies=studies,
+            folds=self._groups[studies],
+        )
+
+    def _search(self, pattern: int) -> PatternSearch:
+        if pattern not in self._searches:
+            self._searches[pattern] = PatternSearch(self._pattern_rows(pattern))
+        return self._searches[pattern]
+
+    @cached_property
+    def _common(self) -> list[int]:
+        """Patterns that studies show, the commonest first, labelled or not; 0 is none of them."""
+        counts = np.bincount(self._patterns.ravel(), minlength=self.num_patterns)
+        counts[0] = 0
+        return [int(pattern) for pattern in np.argsort(-counts, kind="stable") if counts[pattern]]
+
+    @cached_property
+    def _searched(self) -> list[int]:
+        """Patterns that choose for themselves."""
+        if len(self.sources) <= _MAX_SOURCES_SEARCHED:
+            return list(range(1, self.num_patterns))
+        share = np.bincount(self._patterns.ravel(), minlength=self.num_patterns) / self._patterns.size
+        often = [each for each in self._common[:_MAX_SEARCHED] if share[each] >= _MIN_SHARE_SEARCHED]
+        return often or self._common[:1]
+
+    def _choose(self, pattern: int, excluded: Folds) -> dict[Head, Candidate]:
+        if pattern in self._searched:
+            return self._search(pattern).choose_heads(excluded)
+        if pattern not in self._common[:_MAX_INHERITED]:
+            return default_candidates()
+        nearest = min(self._searched, key=lambda each: (each ^ pattern).bit_count())
+        return self._search(nearest).choose_heads(excluded)
+
+    def _sharpening(self, pattern: int, excluded: Folds, candidate: Candidate) -> Sharpening:
+        """Returns the canal's, for its competition head, where the pattern is one that chooses."""
+        if self.family is not Family.CANAL or pattern not in self._searched:
+            return Sharpening()
+        search = self._search(pattern)
+        rows = search.outside(excluded)
+        if not rows.labels.size:
+            return Sharpening()
+        logits = search.held_out_logits(excluded, [candidate])[candidate]
+        logits = logits + log_weights(Head.COMPETITION, candidate)
+        return fit_sharpening(logits, rows.labels, rows.studies, rows.folds)
+
+    def fit(self, excluded: Folds, wanted: set[int]) -> FamilyStacker:
+        """Fits the wanted patterns without the labels of the excluded folds; the others stay at zero."""
+        is_known = ~np.isin(self._groups[self._studies], list(excluded))
+        labels = self._labels[self._is_labelled][is_known]
+        levels = self._levels[self._places[is_known]]
+        draft = _Draft(self.num_patterns, len(self.indices))
+        draft.put_prior(labels, levels)
+        for pattern in range(1, self.num_patterns):
+            if pattern in wanted:
+                self._fit_pattern(draft, pattern, excluded, is_learned=labels.size > 0)
+        names = tuple(self._members.names[i] for i in self.indices)
+        heads = {head: draft.coefficients(head) for head in Head}
+        return FamilyStacker(self.family, names, self.sources, self.member_sources, len(labels), heads)
+
+    def _fit_pattern(self, draft: "_Draft", pattern: int, excluded: Folds, *, is_learned: bool) -> None:
+        search = self._search(pattern)
+        inside = self.members_inside(pattern)
+        for head, candidate in self._choose(pattern, excluded).items():
+            fit = search.fits(excluded, [candidate])[candidate]
+            bias = fit.bias + (log_weights(head, candidate) if is_learned else 0.0)
+            fit = type(fit)(fit.weights, bias, fit.context)
+            words = candidate.words if is_learned else "plain mean: no label"
+            if head is Head.COMPETITION and is_learned:
+                sharpening = self._sharpening(pattern, excluded, candidate)
+                fit = sharpening.apply(fit)
+                words += sharpening.words
+            draft.weights[head][pattern, inside] = fit.weights
+            draft.context[head][pattern] = fit.context
+            draft.bias[head][pattern] = fit.bias
+            draft.choices[head][pattern] = words
+
+
+class _Draft:
+    """The coefficients of a family while its patterns are fitted one by one."""
+
+    def __init__(self, num_patterns: int, num_members: int) -> None:
+        square = (NUM_SEVERITIES, NUM_SEVERITIES)
+        self.weights = {head: np.zeros((num_patterns, num_members, *square)) for head in Head}
+        self.context = {head: np.zeros((num_patterns, NUM_SLOTS, *square)) for head in Head}
+        self.bias = {head: np.zeros((num_patterns, NUM_LEVELS, NUM_SEVERITIES)) for head in Head}
+        self.choices = {head: ["not fitted"] * num_patterns for head in Head}
+
+    def put_prior(self, labels: Ints, levels: Ints) -> None:
+        """Makes pattern 0 the smoothed level prior."""
+        log_prior = np.log(level_prior(labels, levels))
+        for head in Head:
+            # Without any label both heads say uniform: there is nothing to weigh.
+            is_tilted = head is Head.COMPETITION and labels.size > 0
+            self.bias[head][0] = log_prior + (np.log(CLASS_WEIGHTS) if is_tilted else 0.0)
+            self.choices[head][0] = "level prior" if labels.size else "uniform: no label"
+
+    def coefficients(self, head: Head) -> Coefficients:
+        """Returns one head's."""
+        return Coefficients(
+            self.weights[head], self.context[head], self.bias[head], tuple(self.choices[head])
+        )
