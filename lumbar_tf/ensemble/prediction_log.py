@@ -60,12 +60,14 @@ def read_requests(path: Path) -> list[LoggedRequest]:
     """Reads a file of requests.
 
     Raises:
-        ValueError: it is absent, damaged or holds something else.
+        ValueError: it is absent, empty, damaged or holds something else.
     """
     if not path.is_file():
         raise ValueError(f"There must be a file of requests. Received: {path}, which is absent.")
     try:
         records: Sequence[bytes] = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        if not records:
+            raise ValueError("It is empty.")
         return [_decode(each) for each in records]
     except (tf.errors.DataLossError, DecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} must be a TFRecord of PredictionLog. {error}") from error
