@@ -32,6 +32,7 @@ from lumbar_tf.data.grader_dataset import study_crops
 from lumbar_tf.data.jobs import open_cohort
 from lumbar_tf.data.localizer_dataset import field_spec, study_field
 from lumbar_tf.ensemble.bundle import load_ensemble
+from lumbar_tf.ensemble.graph import SIGNATURE
 from lumbar_tf.ensemble.members import PlaneNetworks, find_landmarks
 from lumbar_tf.ensemble.prediction_log import read_requests
 from lumbar_tf.ensemble.served import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
@@ -136,6 +137,8 @@ def show_first(path: Path, studies: list[Examples], rounds: int) -> ServedEnsemb
     bundle = ServedEnsemble(path)
     started = time.perf_counter()
     for each in read_requests(path / EXTRA / WARMUP_NAME):
+        if each.signature != SIGNATURE:
+            continue
         bundle.answer_inputs(each.inputs)
     warming = time.perf_counter() - started
     taken = []
