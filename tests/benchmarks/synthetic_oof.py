@@ -16,6 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from lumbar_tf.data.folds import write_folds
 from lumbar_tf.ensemble.oof import Members, write_table
+from lumbar_tf.imaging.phantom.severity import LABEL_COUNTS
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, Condition, Family, Level, Severity
 
 Floats = NDArray[np.float64]
@@ -23,44 +24,6 @@ Ints = NDArray[np.int64]
 
 NUM_STUDIES = 1975
 NUM_FOLDS = 5
-#: Normal/Mild, Moderate, Severe, missing of each condition from L1/L2 to L5/S1: the public label table.
-LABEL_COUNTS: dict[Condition, tuple[tuple[int, int, int, int], ...]] = {
-    Condition.SPINAL_CANAL_STENOSIS: (
-        (1886, 67, 21, 1),
-        (1770, 151, 53, 1),
-        (1622, 230, 122, 1),
-        (1482, 237, 255, 1),
-        (1904, 51, 19, 1),
-    ),
-    Condition.LEFT_NEURAL_FORAMINAL_NARROWING: (
-        (1908, 63, 2, 2),
-        (1791, 171, 11, 2),
-        (1522, 411, 40, 2),
-        (1204, 629, 140, 2),
-        (1247, 520, 206, 2),
-    ),
-    Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: (
-        (1891, 63, 13, 8),
-        (1793, 168, 6, 8),
-        (1512, 414, 41, 8),
-        (1208, 629, 130, 8),
-        (1281, 496, 190, 8),
-    ),
-    Condition.LEFT_SUBARTICULAR_STENOSIS: (
-        (1690, 93, 28, 164),
-        (1555, 255, 83, 82),
-        (1324, 454, 194, 3),
-        (887, 624, 461, 3),
-        (1408, 409, 147, 11),
-    ),
-    Condition.RIGHT_SUBARTICULAR_STENOSIS: (
-        (1680, 110, 24, 161),
-        (1577, 243, 73, 82),
-        (1322, 454, 197, 2),
-        (891, 622, 460, 2),
-        (1399, 396, 173, 7),
-    ),
-}
 #: Loadings of the latent severity, found by hand so that the labels' Spearman correlations come near the
 #: public ones: left and right foramen at L4/L5 .36, left and right subarticular .56, canal with subarticular
 #: .58, canal L3/L4 with L4/L5 .40.
