@@ -1,7 +1,10 @@
 """Small studies made on the spot, in memory and as DICOM files."""
 
+import ctypes
+import gc
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,29 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MR_IMAGE_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_graphs() -> Iterator[None]:
+    """Lets a file's graphs go when it is done; without this a worker keeps gigabytes of them.
+
+    TensorFlow registers the gradient of a `tf.custom_gradient` under a name of its own whenever it is called
+    in a graph (each SiLU of each network), and never forgets it: through it the graph lives on, whatever
+    `keras.backend.clear_session` does. No graph is needed after its file: no wider fixture has a network.
+    """
+    yield
+    if "tensorflow" not in sys.modules:
+        return
+    from tensorflow.python.framework import ops
+
+    # There is no public way to unregister.
+    gradients = ops.gradient_registry._registry
+    for name in [each for each in gradients if each.startswith("CustomGradient-")]:
+        del gradients[name]
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's: gives the system back what was freed
+        libc.malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

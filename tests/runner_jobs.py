@@ -1,10 +1,25 @@
-"""Jobs for `test_runners.py`, in a module that other processes can import."""
+"""Jobs for the runners' tests, in a module that other processes can import, and how tests watch them."""
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def named(job: Any) -> str:
+    """Returns a job's name in an error."""
+    return f"job-{job[1] if isinstance(job, tuple) else job}"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Waits for what another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 def square(number: int) -> int:

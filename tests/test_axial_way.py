@@ -13,16 +13,12 @@ from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
 from lumbar_tf.data.anchors import localizer_rows
 from lumbar_tf.data.landmarks import read_landmarks
 from lumbar_tf.data.record_source import RecordSource, read_points
-from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.demo import DemoOptions, Stopwatch, make_cohorts, stack_members, train_members
-from lumbar_tf.ensemble.bundle import ServedEnsemble, export_ensemble, load_ensemble
-from lumbar_tf.ensemble.members import ask_members
+from lumbar_tf.ensemble.bundle import ServedEnsemble, export_ensemble
 from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.ensemble.predicted_points import predicted_levels
 from lumbar_tf.ensemble.runs import landmark_tables, open_run
-from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.geometry import mirror_geometry
-from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane, mirror_indices
 from lumbar_tf.reporting.prediction import encode_study
@@ -62,17 +58,15 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
     stack_members(options, watch)
-    runs = out / "runs"
-    export_ensemble(load_ensemble(runs, runs / "stack" / "stacker.json"), runs, out / "models")
-    return way_module.Way(out, config)
+    way = way_module.Way(out, config)
+    export_ensemble(way.load_ensemble(), out / "runs", out / "models")
+    return way
 
 
 @pytest.fixture(scope="module")
 def studies(way: Any) -> list[Study]:
     """Two held-out studies, read from DICOM."""
-    planes, _ = read_series_table(way.out / "held_out" / "train_series_descriptions.csv")
-    folders = sorted((way.out / "held_out" / "train_images").iterdir())
-    return [read_study(StudyFiles(each.name, each), planes[each.name]) for each in folders]
+    return way.held_out_studies()
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +101,9 @@ def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
     examples = [dict(encode_study(each)) for each in (*studies, studies[1])]
     del examples[2][Plane.AXIAL_T2]
     outputs = {name: value.numpy() for name, value in served.answer(examples).items()}
-    runs = way.out / "runs"
-    ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
+    ensemble = way.load_ensemble()
     assert ensemble.networks[Plane.AXIAL_T2].localizer is not None
-    inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
-    said = ask_members(ensemble.networks, ensemble.stacker.members, inputs)
+    said = way_module.ask_in_python(ensemble, examples)
     np.testing.assert_allclose(outputs["landmarks"], said.landmarks, atol=1e-2)
     np.testing.assert_allclose(
         outputs["members"], np.exp(said.log_probabilities).transpose(1, 0, 2, 3), atol=1e-4
@@ -128,18 +120,15 @@ def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(way: An
     runs = way.out / "runs"
     run = open_run(way.config.planes[1], records=way.out / "tfrecords", runs=runs)
     study = sorted(study for study, fold in run.folds.items() if fold == 0)[0]
-    ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
+    ensemble = way.load_ensemble()
     for networks in ensemble.networks.values():
         for folded in (networks.localizer, *networks.graders.values()):
             assert folded is not None
             for variable in folded.parameters:
                 # All folds become the one that held the study out.
                 variable.assign(tf.repeat(variable[:1], variable.shape[0], axis=0))
-    planes, _ = read_series_table(way.out / "training" / "train_series_descriptions.csv")
-    folder = way.out / "training" / "train_images" / study
-    example = encode_study(read_study(StudyFiles(study, folder), planes[study]))
-    inputs = {plane: tf.constant([example.get(plane, b"")]) for plane in Plane}
-    said = ask_members(ensemble.networks, ensemble.stacker.members, inputs)
+    example = encode_study(way_module.read_study_of(way.out / "training", study))
+    said = way_module.ask_in_python(ensemble, [example])
     table = read_landmarks(landmark_tables(runs, (Plane.SAGITTAL_T2, Plane.AXIAL_T2)))[study]
     is_found = np.isfinite(table).all(axis=-1)
     assert is_found[ROWS].sum() >= 8

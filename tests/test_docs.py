@@ -1,13 +1,8 @@
 """What the documents say is what the package does."""
 
-import importlib
 import re
 from pathlib import Path
 
-import pytest
-from pydantic import BaseModel
-
-from lumbar_tf.cli import CommandOptions
 from lumbar_tf.imaging.files import codecs, frames, headers
 from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
 from lumbar_tf.imaging.sources import archives
@@ -17,21 +12,7 @@ INGESTION = Path(__file__).resolve().parents[1] / "docs" / "ingestion.md"
 TEXT = INGESTION.read_text(encoding="utf-8")
 #: | input | `code` | kind | what the system does |
 ROWS = re.findall(r"^\| ([^|]+) \| `(\w+)` \| (\w+) \| ([^|]+) \|$", TEXT, re.MULTILINE)
-COMMANDS = re.findall(r"python -m (lumbar_tf\.\w+)([^`\n]*)", TEXT)
-
-
-def _options(module: str) -> type[BaseModel]:
-    values = vars(importlib.import_module(module)).values()
-    (found,) = {
-        each
-        for each in values
-        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
-    }
-    return found
-
-
-def _flags(text: str) -> set[str]:
-    return {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z-]*)", text)} - {"help"}
+COMMANDS = set(re.findall(r"python -m lumbar_tf\.(\w+)", TEXT))
 
 
 def test_the_table_of_reasons_has_a_row_for_each_code_in_order_with_its_kind() -> None:
@@ -52,18 +33,7 @@ def test_no_two_rows_of_the_table_say_the_same_of_the_input() -> None:
 def test_every_code_that_the_text_names_exists() -> None:
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
     others = {"series_description", "patient_group", "spinal_canal_stenosis", "train_images", "test_images"}
-    commands = {module.removeprefix("lumbar_tf.") for module, _ in COMMANDS}
-    assert named - others - commands <= {each.value for code in (RejectReason, Damage) for each in code}
-
-
-@pytest.mark.parametrize(("module", "words"), COMMANDS)
-def test_every_command_takes_the_flags_that_it_is_shown_with(module: str, words: str) -> None:
-    assert _flags(words) <= set(_options(module).model_fields)
-
-
-def test_every_flag_that_the_text_names_is_one_of_a_command() -> None:
-    known = {name for module, _ in COMMANDS for name in _options(module).model_fields}
-    assert _flags(re.sub(r"^.*pip install.*$", "", TEXT, flags=re.MULTILINE)) - known == set()
+    assert named - others - COMMANDS <= {each.value for code in (RejectReason, Damage) for each in code}
 
 
 def test_the_table_of_transfer_syntaxes_is_what_is_read() -> None:

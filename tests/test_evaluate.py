@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lumbar_tf.ensemble.oof import write_table
-from lumbar_tf.labels import FINDINGS, Severity
-from lumbar_tf.records.manifest import BuildOptions, Manifest, StudyEntry, write_manifest
+from lumbar_tf.records.manifest import write_manifest
+from tests.data.made_manifests import make_manifest
+from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
-_IDS = [f"{1000 + index}" for index in range(20)]
+_IDS = make_study_ids(20)
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,25 +22,14 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train.csv, two tables of its studies, and records that hold nothing but their names."""
     folder = tmp_path_factory.mktemp("cohort")
-    generator = np.random.default_rng(0)
-    labels = generator.choice(3, size=(20, 25), p=[0.6, 0.25, 0.15])
-    lines = [",".join(["study_id", *(finding.name for finding in FINDINGS)])]
-    lines += [",".join([s, *(Severity(v).title for v in row)]) for s, row in zip(_IDS, labels, strict=True)]
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
-    for name in ("one", "two"):
-        write_table(folder / f"{name}.csv", _IDS, generator.dirichlet([2, 1, 1], (20, 25)))
-    studies = tuple(
-        StudyEntry(study_id=study, patient_group=study, source_digest="", num_slices={}) for study in _IDS
-    )
-    options = BuildOptions(studies_per_shard=1, num_folds=2, fold_seed=0)
+    labels = draw_labels(20)
+    write_labels(folder / "train.csv", _IDS, labels)
+    for seed, name in enumerate(("one", "two")):
+        write_table(folder / f"{name}.csv", _IDS, draw_answers(labels, sharpness=1.0, seed=seed))
     (folder / "records").mkdir()
-    write_manifest(
-        folder / "records",
-        Manifest(
-            schema_version="2.0.0", packages={}, options=options, planes={}, studies=studies, rejects=()
-        ),
-    )
+    write_manifest(folder / "records", make_manifest({study: study for study in _IDS}))
     return folder
 
 

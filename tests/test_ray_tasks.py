@@ -1,12 +1,8 @@
 """The Ray runner, on clusters of this machine."""
 
-import contextlib
 import importlib
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +13,8 @@ from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.runners import JobError, Runner, run_jobs
+from tests.ray_cluster import has_open_file, killed_once, start_cluster
+from tests.runner_jobs import named, wait_until
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
@@ -32,10 +30,6 @@ def jobs_module() -> Iterator[ModuleType]:
         yield importlib.import_module("runner_jobs")
 
 
-def named(job: Any) -> str:
-    return f"job-{job[1] if isinstance(job, tuple) else job}"
-
-
 def test_a_local_cluster_runs_every_job_and_is_gone_afterwards(jobs_module: ModuleType) -> None:
     results = run_jobs(jobs_module.square, range(6), workers=2, runner=Runner.RAY)
     assert sorted(results) == [0, 1, 4, 9, 16, 25]
@@ -48,25 +42,8 @@ class TestTwoNodes:
 
     @pytest.fixture(scope="class")
     def cluster(self, jobs_module: ModuleType) -> Iterator[Any]:
-        from ray.cluster_utils import Cluster
-
-        # Ray takes 15 s to miss a machine; here 1.5 s have to do.
-        checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "include_dashboard": False,
-                "_system_config": {**checks, "health_check_failure_threshold": 3},
-            },
-        )
-        try:
-            cluster.add_node(num_cpus=1)
-            cluster.add_node(num_cpus=1)
-            cluster.wait_for_nodes()
+        with start_cluster(num_nodes=2) as cluster:
             yield cluster
-        finally:
-            cluster.shutdown()
 
     def test_errors_read_as_they_do_from_local_processes(self, jobs_module: ModuleType, cluster: Any) -> None:
         options = {"name": named, "runner": Runner.RAY, "ray_address": cluster.address}
@@ -144,66 +121,6 @@ class TestTwoNodes:
         assert on_cluster == build("local")
 
 
-@contextlib.contextmanager
-def killed_once(node: Any, is_time: Callable[[], bool]) -> Iterator[None]:
-    """Kills a node as soon as it is time, and insists on having done so before the block ends."""
-    killed = threading.Event()
-    is_over = threading.Event()
-
-    def watch() -> None:
-        while not is_over.is_set():
-            if is_time():
-                kill_machine(node)
-                killed.set()
-                return
-            time.sleep(0.005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-        assert killed.is_set(), "the node must have died before the jobs were done"
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def kill_machine(node: Any) -> None:
-    """Kills a node's Ray daemon and the processes that it started, as a power cut would."""
-    daemon = node.all_processes["raylet"][0].process.pid
-    for process in (daemon, *children(daemon)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    """Returns the processes that a process started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(path.parent.name))
-    return found
-
-
-def has_open_file(node: Any, folder: Path) -> bool:
-    """Whether one of a node's processes is writing below a folder."""
-    daemon = node.all_processes["raylet"][0].process.pid
-    for process in children(daemon):
-        with contextlib.suppress(OSError):
-            opened = [str(each.readlink()) for each in Path(f"/proc/{process}/fd").iterdir()]
-            if any(each.startswith(f"{folder}/") for each in opened):
-                return True
-    return False
-
-
 def test_no_cluster_at_the_address_is_a_fault_of_the_call() -> None:
     with pytest.raises(ValueError, match="running Ray cluster"):
         list(run_jobs(str, [1], runner=Runner.RAY, ray_address="127.0.0.1:1"))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)

@@ -4,15 +4,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from lumbar_tf.runners import JobError, Runner, run_jobs
+from tests.runner_jobs import named, wait_until
 
 TESTS = Path(__file__).parent
 
@@ -25,19 +23,8 @@ def jobs_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("runner_jobs")
 
 
-def named(job: Any) -> str:
-    return f"job-{job[1] if isinstance(job, tuple) else job}"
-
-
 def attempts(folder: Path, number: int) -> int:
     return len((folder / str(number)).read_text().splitlines())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def is_running(process_id: int) -> bool:

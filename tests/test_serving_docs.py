@@ -4,10 +4,6 @@ import importlib
 import re
 from pathlib import Path
 
-import pytest
-from pydantic import BaseModel
-
-from lumbar_tf.cli import CommandOptions
 from lumbar_tf.monitoring import drift, images, reference
 from lumbar_tf.serving.failure import Failure
 from lumbar_tf.serving.retry import RetryPolicy
@@ -15,32 +11,6 @@ from lumbar_tf.serving.transport import ConnectionOptions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"python -m (lumbar_tf\.\w+)([^`\n]*)", TEXT)
-#: Flags of others' programs.
-FOREIGN = {"profile", "rest_api_timeout_in_ms", "tls_"}
-
-
-def _options(module: str) -> type[BaseModel]:
-    (found,) = {
-        each
-        for each in vars(importlib.import_module(module)).values()
-        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
-    }
-    return found
-
-
-def _flags(text: str) -> set[str]:
-    return {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z_-]*)", text)}
-
-
-@pytest.mark.parametrize(("module", "words"), COMMANDS)
-def test_every_command_takes_the_flags_that_it_is_shown_with(module: str, words: str) -> None:
-    assert _flags(words) <= set(_options(module).model_fields)
-
-
-def test_every_flag_that_the_text_names_is_one_of_a_command() -> None:
-    known = {name for module, _ in COMMANDS for name in _options(module).model_fields}
-    assert _flags(TEXT) - known <= FOREIGN
 
 
 def test_every_failure_has_a_row_and_says_whether_it_is_asked_again() -> None:

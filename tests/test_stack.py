@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lumbar_tf.ensemble.oof import write_table
-from lumbar_tf.labels import FINDINGS, Severity
+from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
-_IDS = [f"{1000 + index}" for index in range(30)]
+_IDS = make_study_ids(30)
 
 
 def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,21 +22,12 @@ def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.csv (canal labels only, as the real data has) and two out-of-fold tables."""
     folder = tmp_path_factory.mktemp("cohort")
-    generator = np.random.default_rng(0)
-    labels = generator.choice(3, size=(30, 5), p=[0.6, 0.25, 0.15])
-    names = [finding.name for finding in FINDINGS]
-    lines = [",".join(["study_id", *names])]
-    lines += [
-        ",".join([study, *(Severity(value).title for value in row), *[""] * 20])
-        for study, row in zip(_IDS, labels, strict=True)
-    ]
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    labels = draw_labels(30, num_graded=5)
+    write_labels(folder / "train.csv", _IDS, labels)
     for seed, model in enumerate(("sagittal_t2/a", "sagittal_t2/b")):
-        looks = np.random.default_rng(seed).normal(size=(30, 5, 3)) + 2.0 * np.eye(3)[labels]
-        probabilities = np.full((30, 25, 3), np.nan)
-        probabilities[:, :5] = np.exp(looks) / np.exp(looks).sum(axis=-1, keepdims=True)
         path = folder / "oof" / f"{model.replace('/', '-')}.csv"
-        write_table(path, _IDS, probabilities, folds=np.arange(30) % 5, model=model)
+        answers = draw_answers(labels, sharpness=2.0, seed=seed)
+        write_table(path, _IDS, answers, folds=np.arange(30) % 5, model=model)
     return folder
 
 

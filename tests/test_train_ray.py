@@ -1,11 +1,8 @@
 """A training grid on a Ray cluster that loses a machine."""
 
-import contextlib
 import json
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.train import TrainOptions, train
-from tests.test_ray_tasks import children, kill_machine
+from tests.ray_cluster import has_open_file, killed_once, start_cluster
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
@@ -40,57 +37,11 @@ grader:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head without CPUs and two machines with one each."""
-    from ray.cluster_utils import Cluster
-
-    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
+    """A head without CPUs and one machine with one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPOSITORY))
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "include_dashboard": False,
-                "_system_config": {**checks, "health_check_failure_threshold": 3},
-            },
-        )
-        try:
-            cluster.add_node(num_cpus=1)
+        with start_cluster(num_nodes=1) as cluster:
             yield cluster
-        finally:
-            cluster.shutdown()
-
-
-@contextlib.contextmanager
-def _killed(node: Any, is_time: Callable[[], bool]) -> Iterator[threading.Event]:
-    """Kills a machine as soon as it is time."""
-    killed, is_over = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not (is_over.is_set() or killed.is_set()):
-            if is_time():
-                kill_machine(node)
-                killed.set()
-            time.sleep(0.01)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield killed
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def _holds(node: Any, folder: Path) -> bool:
-    """Whether one of a machine's processes has a file open below a folder: it trains there."""
-    for process in children(node.all_processes["raylet"][0].process.pid):
-        with contextlib.suppress(OSError):
-            for each in Path(f"/proc/{process}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    if str(each.readlink()).startswith(f"{folder}/"):
-                        return True
-    return False
 
 
 def _losses(runs: Path) -> dict[str, list[tuple[float, float]]]:
@@ -127,9 +78,9 @@ def test_a_grid_that_loses_a_machine_is_finished(cluster: Any, tmp_path: Path) -
             "ray_address": cluster.address,
         }
     )
-    with _killed(doomed, lambda: _holds(doomed, runs)) as killed:
+    # It trains while a file of its run is open.
+    with killed_once(doomed, lambda: has_open_file(doomed, runs)):
         train(options)
-    assert killed.is_set(), "the machine must have died in the middle of a job"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     # Two networks and two folds, each epoch once, whoever trained it.
     losses = _losses(runs)

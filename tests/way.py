@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from lumbar_tf.config import DemoConfig, load_demo_config
+from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.demo import (
     DemoOptions,
     Stopwatch,
@@ -16,6 +19,12 @@ from lumbar_tf.demo import (
     stack_members,
     train_members,
 )
+from lumbar_tf.ensemble.bundle import LoadedEnsemble, load_ensemble
+from lumbar_tf.ensemble.members import MemberAnswers, ask_members
+from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.sources.reading import StudyFiles
+from lumbar_tf.imaging.study import Study
+from lumbar_tf.labels import Plane
 
 _OVERRIDES = (
     "num_folds=2",
@@ -46,6 +55,28 @@ class Way:
     def model(self) -> Path:
         """The exported version."""
         return self.out / "models" / "1"
+
+    def held_out_studies(self) -> list[Study]:
+        """Reads the studies that no network was trained on from DICOM."""
+        cohort = self.out / "held_out"
+        return [read_study_of(cohort, each.name) for each in sorted((cohort / "train_images").iterdir())]
+
+    def load_ensemble(self) -> LoadedEnsemble:
+        """Loads all networks and the stacker, as an export does."""
+        runs = self.out / "runs"
+        return load_ensemble(runs, runs / "stack" / "stacker.json")
+
+
+def read_study_of(cohort: Path, study_id: str) -> Study:
+    """Reads a study of a cohort of `write_cohort` from DICOM."""
+    planes, _ = read_series_table(cohort / "train_series_descriptions.csv")
+    return read_study(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
+
+
+def ask_in_python(ensemble: LoadedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberAnswers:
+    """Asks the members of studies, given by their planes' examples, without the export: Keras eagerly."""
+    inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
+    return ask_members(ensemble.networks, ensemble.stacker.members, inputs)
 
 
 def tiny_config(path: Path) -> DemoConfig:

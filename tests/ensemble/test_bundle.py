@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from lumbar_tf.ensemble import bundle as bundle_module
-from lumbar_tf.ensemble.bundle import LoadedEnsemble, export_ensemble, load_ensemble
+from lumbar_tf.ensemble.bundle import LoadedEnsemble, export_ensemble
 from lumbar_tf.ensemble.self_test import find_file_faults, open_bundle
 from lumbar_tf.ensemble.servable_check import find_faults
 from lumbar_tf.ensemble.stacking import Stacker
@@ -42,7 +42,7 @@ def bare(way: way_module.Way) -> LoadedEnsemble:
     with pytest.MonkeyPatch.context() as patch:
         # Reading them takes longer than the tests.
         patch.setattr(FoldedNetwork, "__init__", pass_over)
-        return load_ensemble(way.out / "runs", way.out / "runs" / "stack" / "stacker.json")
+        return way.load_ensemble()
 
 
 def _weights_bytes(path: Path) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from lumbar_tf.ensemble import subset
 from lumbar_tf.ensemble.oof import OofTable, write_table
-from lumbar_tf.labels import FINDINGS
+from tests.graded_cohort import write_labels
 
 MEMBERS = ("axial_t2/one", "sagittal_t2/one", "sagittal_t2/two")
 STUDIES = ("11", "12")
@@ -21,9 +21,7 @@ def runs(tmp_path: Path) -> Path:
     for place, name in enumerate(MEMBERS):
         values = np.full((2, 25, 3), [0.5, 0.3, 0.2]) + 0.01 * place * np.array([1, -1, 0])
         write_table(tmp_path / name / "oof.csv", STUDIES, values, folds=(0, 1), model=name)
-    titles = ",".join(["Normal/Mild"] * 25)
-    header = ",".join(["study_id", *(finding.name for finding in FINDINGS)])
-    (tmp_path / "train.csv").write_text(f"{header}\n11,{titles}\n12,{titles}\n", encoding="utf-8")
+    write_labels(tmp_path / "train.csv", STUDIES, np.zeros((2, 25), int))
     (tmp_path / "stack").mkdir()
     (tmp_path / "stack" / "folds.csv").write_text("study_id,fold_id\n11,0\n12,1\n", encoding="utf-8")
     return tmp_path

@@ -1,32 +1,39 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lumbar_tf.ensemble.oof import write_table
+from lumbar_tf.evaluation import output
 from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
 from lumbar_tf.evaluation.output import Evaluated, evaluate_files, make_console
 from lumbar_tf.evaluation.subgroups import Grouping
-from lumbar_tf.labels import FINDINGS, Severity
+from lumbar_tf.labels import FINDINGS
+from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
-_IDS = [f"{1000 + index}" for index in range(40)]
+_IDS = make_study_ids(40)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures() -> Iterator[None]:
+    """Drawing takes longer than all else here, and nothing here looks at it: test_picture_sheets.py does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "draw_sheets", lambda drawing, out, *, title: {})
+        yield
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train.csv, a table without two of its studies, and a better one."""
     folder = tmp_path_factory.mktemp("cohort")
-    generator = np.random.default_rng(0)
-    labels = generator.choice(3, size=(40, 25), p=[0.6, 0.25, 0.15])
-    lines = [",".join(["study_id", *(finding.name for finding in FINDINGS)])]
-    lines += [",".join([s, *(Severity(v).title for v in row)]) for s, row in zip(_IDS, labels, strict=True)]
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
-    for name, sharpness in (("stacked_competition", 1.0), ("better", 3.0)):
-        logits = sharpness * np.eye(3)[labels] + generator.normal(size=(40, 25, 3))
-        probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-        write_table(folder / f"{name}.csv", _IDS[: 38 if sharpness == 1.0 else 40], probabilities)
+    labels = draw_labels(40)
+    write_labels(folder / "train.csv", _IDS, labels)
+    for seed, (name, count, sharpness) in enumerate((("stacked_competition", 38, 1.0), ("better", 40, 3.0))):
+        answers = draw_answers(labels, sharpness=sharpness, seed=seed)
+        write_table(folder / f"{name}.csv", _IDS[:count], answers[:count])
     np.save(folder / "labels.npy", labels)
     return folder
 

@@ -31,10 +31,14 @@ def _config(layout: CropLayout, num_slices: int = 3, **changes: Any) -> GraderCo
     return GraderConfig(**{**usual, **changes})
 
 
-def _build(layout: CropLayout, num_slices: int = 3, **changes: Any) -> keras.Model:
+def _fresh(layout: CropLayout, num_slices: int = 3, **changes: Any) -> keras.Model:
     keras.utils.set_random_seed(0)
-    model = build_grader("csp_darknet_narrow", _config(layout, num_slices, **changes), layout)
-    _settle(model, _inputs(layout, num_slices))
+    return build_grader("csp_darknet_narrow", _config(layout, num_slices, **changes), layout)
+
+
+def _build(layout: CropLayout, **changes: Any) -> keras.Model:
+    model = _fresh(layout, **changes)
+    _settle(model, _inputs(layout))
     return model
 
 
@@ -162,7 +166,7 @@ def test_with_context_levels_look_at_their_neighbours_alone(wired: keras.Model) 
 
 
 def test_untrained_context_changes_nothing(canal: keras.Model) -> None:
-    context = _build(CANAL, level_context=True)
+    context = _fresh(CANAL, level_context=True)
     for layer in (each for each in canal.layers if each.weights and not isinstance(each, keras.Model)):
         context.get_layer(layer.name).set_weights(layer.get_weights())
     backbones = [
@@ -231,40 +235,38 @@ def test_a_grader_with_everything_answers_the_same_from_a_saved_model(backbone: 
     np.testing.assert_allclose(loaded.ask(**inputs), expected, atol=1e-4)
 
 
-def test_with_frozen_features_the_heads_alone_learn(tmp_path: Path) -> None:
+def test_with_frozen_features_the_heads_alone_learn(axial: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "first.weights.h5"
-    first = _build(AXIAL)
-    first.save_weights(path)
-    model = freeze_features(_build(AXIAL))
+    axial.save_weights(path)
+    model = freeze_features(_fresh(AXIAL))
     load_initial(model, path)
     model.compile(keras.optimizers.SGD(0.1), loss=build_loss("weighted", AXIAL.rows), jit_compile=False)
     targets = np.eye(3, dtype=np.float32)[np.arange(30).reshape(2, 15) % 3]
     model.fit(_inputs(AXIAL), targets, batch_size=2, epochs=1, verbose=0)
     moved = {
         after.path
-        for before, after in zip(first.weights, model.weights, strict=True)
+        for before, after in zip(axial.weights, model.weights, strict=True)
         if np.any(before.numpy() != after.numpy())
     }
     assert {each.split("/")[-2] for each in moved} == {"head_canal", "head_subarticular"}
 
 
-def test_a_grader_does_not_start_from_another_ones_weights(tmp_path: Path) -> None:
+def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
-    _build(AXIAL).save_weights(path)
+    axial.save_weights(path)
     with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_csp"):
-        load_initial(_build(CANAL, num_slices=1), path)
+        load_initial(_fresh(CANAL, num_slices=1), path)
 
 
-def test_three_channel_weights_serve_a_one_channel_grader(tmp_path: Path) -> None:
+def test_three_channel_weights_serve_a_one_channel_grader(canal: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "colour.weights.h5"
-    colour = _build(CANAL)
-    base = next(each for each in colour.layers if isinstance(each, keras.Model))
+    base = next(each for each in canal.layers if isinstance(each, keras.Model))
     base.save_weights(path)
     grey = build_grader("csp_darknet_narrow", _config(CANAL, channels=1), CANAL, weights=str(path))
     for layer in grey.layers:
         if not isinstance(layer, keras.Model):
-            layer.set_weights(colour.get_layer(layer.name).get_weights() if layer.weights else [])
-    np.testing.assert_allclose(_answer(grey, _inputs(CANAL)), _answer(colour, _inputs(CANAL)), atol=1e-4)
+            layer.set_weights(canal.get_layer(layer.name).get_weights() if layer.weights else [])
+    np.testing.assert_allclose(_answer(grey, _inputs(CANAL)), _answer(canal, _inputs(CANAL)), atol=1e-4)
 
 
 def test_an_auxiliary_head_learns_and_never_answers() -> None:

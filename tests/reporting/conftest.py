@@ -11,6 +11,9 @@ from lumbar_tf.imaging.phantom import CohortOptions, write_cohort
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.records.schema import Codec
 
+# What its checks compared is shown, as in a test's own file.
+pytest.register_assert_rewrite("tests.reporting.html_page")
+
 
 @pytest.fixture(scope="session")
 def phantom_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
