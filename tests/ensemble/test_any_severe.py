@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lumbar_tf.ensemble.any_severe import Sharpening, fit_sharpening, canal_losses
+from lumbar_tf.ensemble.any_severe import Sharpening, canal_losses, fit_sharpening
 from lumbar_tf.ensemble.candidates import Fit
 from lumbar_tf.evaluation.metrics import competition_score
 
