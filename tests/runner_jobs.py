@@ -14,7 +14,7 @@ def named(job: Any) -> str:
     return f"job-{job[1] if isinstance(job, tuple) else job}"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Waits for what another process does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -148,13 +148,13 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path, sent: sign
     ids = [int(each.read_text()) for each in markers]
     if sent is signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 130
         assert errors == b""
         assert not any(each.exists() for each in markers)
     else:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     wait_until(lambda: not any(map(is_running, ids)))
 
 

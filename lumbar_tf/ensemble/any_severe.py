@@ -3,7 +3,8 @@
 That term takes a study's largest p(severe) over the canal's levels, so the canal's answers are scored twice,
 with different optima: the largest of five noisy numbers is not the probability that one of five is severe.
 Three numbers, a scale of the logits and a shift of two classes, are fitted to the sum of both terms on
-held-out answers. They go into W, V and b: applying the stacker knows nothing of them.
+held-out answers. They go into W, V and b: applying the stacker knows nothing of them. `trust.py` says how far
+they, and the fit that they sharpen, are taken.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from lumbar_tf.ensemble.candidates import CLASS_WEIGHTS, Fit
-from lumbar_tf.ensemble.search import is_gain, row_losses
+from lumbar_tf.ensemble.search import row_losses
 from lumbar_tf.labels import Severity
 
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ def _sharpen(logits: Floats, parameters: Floats) -> Floats:
     return logits * np.exp(parameters[0]) + np.array([0.0, parameters[1], parameters[2]])
 
 
-def study_losses(logits: Floats, labels: Ints, places: Ints) -> Floats:
+def canal_losses(logits: Floats, labels: Ints, places: Ints) -> Floats:
     """Returns what each study adds to the sum of the canal's and the any-severe term, [num_studies].
 
     Args:
@@ -76,32 +77,29 @@ def _fit(logits: Floats, labels: Ints, places: Ints) -> Floats:
     _, places = np.unique(places, return_inverse=True)
 
     def objective(parameters: Floats) -> float:
-        loss = study_losses(_sharpen(logits, parameters), labels, places).sum()
+        loss = canal_losses(_sharpen(logits, parameters), labels, places).sum()
         return float(loss + _RIDGE * parameters @ parameters)
 
     found: Floats = minimize(objective, np.zeros(3), method="L-BFGS-B").x
     return found
 
 
-def fit_sharpening(logits: Floats, labels: Ints, studies: Ints, folds: Ints) -> Sharpening:
-    """Returns the sharpening, or none where cross-validation over the folds shows no gain beyond noise.
+def fit_sharpening(logits: Floats, labels: Ints, studies: Ints, folds: Ints) -> tuple[Sharpening, Floats]:
+    """Fits the sharpening, and sharpens each fold by one that was fitted to the others.
 
     Args:
         logits: held-out logits of the canal's labelled rows, [num_rows, 3].
         labels: [num_rows].
         studies: study of each row.
-        folds: fold of each row; all rows of a study are in one.
+        folds: fold of each row, two at least; all rows of a study are in one.
+
+    Returns:
+        The sharpening of all rows, and the logits sharpened fold by fold, [num_rows, 3].
     """
-    known = np.unique(folds)
-    if len(known) < 2:
-        return Sharpening()
     _, places = np.unique(studies, return_inverse=True)
-    changed = logits.copy()
-    for fold in known:
+    sharpened = logits.copy()
+    for fold in np.unique(folds):
         inside = folds == fold
-        changed[inside] = _sharpen(logits[inside], _fit(logits[~inside], labels[~inside], places[~inside]))
-    gains = study_losses(logits, labels, places) - study_losses(changed, labels, places)
-    if not is_gain(gains):
-        return Sharpening()
+        sharpened[inside] = _sharpen(logits[inside], _fit(logits[~inside], labels[~inside], places[~inside]))
     parameters = _fit(logits, labels, places)
-    return Sharpening(float(np.exp(parameters[0])), float(parameters[1]), float(parameters[2]))
+    return Sharpening(float(np.exp(parameters[0])), float(parameters[1]), float(parameters[2])), sharpened

@@ -114,6 +114,11 @@ class Fit:
         biased: Floats = logits + self.bias[rows.levels]
         return biased
 
+    def blended(self, share: float) -> "Fit":
+        """Returns share * this fit + (1 - share) * the plain mean of the members."""
+        plain = np.eye(NUM_SEVERITIES) / len(self.weights)
+        return Fit(share * self.weights + (1 - share) * plain, share * self.bias, share * self.context)
+
 
 _PLAIN = Candidate(None)
 _DEFAULT = Candidate(25.0)

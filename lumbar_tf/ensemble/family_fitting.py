@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.any_severe import Sharpening, fit_sharpening
 from lumbar_tf.ensemble.candidates import (
     CLASS_WEIGHTS,
     Candidate,
@@ -29,6 +28,7 @@ from lumbar_tf.ensemble.stacking import (
     Head,
     family_findings,
 )
+from lumbar_tf.ensemble.trust import Trust, find_trust
 from lumbar_tf.labels import MISSING_LABEL, NUM_LEVELS, NUM_SEVERITIES, Family
 
 Floats = NDArray[np.float64]
@@ -91,6 +91,7 @@ class FamilyFitter:
         self._groups = part_folds(folds)
         self._patterns = patterns_of(members.probabilities[self.indices][:, :, findings], self.member_sources)
         self._searches: dict[int, PatternSearch] = {}
+        self._trusts: dict[tuple[int, Folds, Candidate], Trust] = {}
 
     @property
     def num_patterns(self) -> int:
@@ -152,25 +153,33 @@ class FamilyFitter:
         often = [each for each in self._common[:_MAX_SEARCHED] if share[each] >= _MIN_SHARE_SEARCHED]
         return often or self._common[:1]
 
-    def _choose(self, pattern: int, excluded: Folds) -> dict[Head, Candidate]:
+    def _model(self, pattern: int) -> int | None:
+        """Returns the pattern whose search a pattern follows, None where it keeps to the default."""
         if pattern in self._searched:
-            return self._search(pattern).choose_heads(excluded)
+            return pattern
         if pattern not in self._common[:_MAX_INHERITED]:
-            return default_candidates()
-        nearest = min(self._searched, key=lambda each: (each ^ pattern).bit_count())
-        return self._search(nearest).choose_heads(excluded)
+            return None
+        return min(self._searched, key=lambda each: (each ^ pattern).bit_count())
 
-    def _sharpening(self, pattern: int, excluded: Folds, candidate: Candidate) -> Sharpening:
-        """Returns the canal's, for its competition head, where the pattern is one that chooses."""
-        if self.family is not Family.CANAL or pattern not in self._searched:
-            return Sharpening()
-        search = self._search(pattern)
-        rows = search.outside(excluded)
-        if not rows.labels.size:
-            return Sharpening()
-        logits = search.held_out_logits(excluded, [candidate])[candidate]
-        logits = logits + log_weights(Head.COMPETITION, candidate)
-        return fit_sharpening(logits, rows.labels, rows.studies, rows.folds)
+    def _choose(self, pattern: int, excluded: Folds) -> dict[Head, Candidate]:
+        model = self._model(pattern)
+        return default_candidates() if model is None else self._search(model).choose_heads(excluded)
+
+    def _trust(self, pattern: int, excluded: Folds, candidate: Candidate) -> Trust:
+        """Returns how far the competition head follows a candidate."""
+        model = self._model(pattern)
+        if model is None:
+            return Trust()
+        key = (model, excluded, candidate)
+        if key not in self._trusts:
+            search = self._search(model)
+            rows = search.outside(excluded)
+            if len(np.unique(rows.folds)) < 2:
+                return Trust()
+            logits = search.held_out_logits(excluded, [candidate])[candidate]
+            logits = logits + log_weights(Head.COMPETITION, candidate)
+            self._trusts[key] = find_trust(self.family, rows, logits)
+        return self._trusts[key]
 
     def fit(self, excluded: Folds, wanted: set[int]) -> FamilyStacker:
         """Fits the wanted patterns without the labels of the excluded folds; the others stay at zero."""
@@ -195,9 +204,9 @@ class FamilyFitter:
             fit = type(fit)(fit.weights, bias, fit.context)
             words = candidate.words if is_learned else "plain mean: no label"
             if head is Head.COMPETITION and is_learned:
-                sharpening = self._sharpening(pattern, excluded, candidate)
-                fit = sharpening.apply(fit)
-                words += sharpening.words
+                trust = self._trust(pattern, excluded, candidate)
+                fit = trust.apply(fit)
+                words += trust.words
             draft.weights[head][pattern, inside] = fit.weights
             draft.context[head][pattern] = fit.context
             draft.bias[head][pattern] = fit.bias
