@@ -65,7 +65,8 @@ class PredictOptions(CommandOptions):
         --tls-key             PEM file of its key.
 
     Writes submission.csv (the competition's format and head), probability.csv (calibrated probabilities),
-    members.csv (each member alone), results.json (both heads, with landmarks and flags), series.csv (which
+    intervals.csv (the same with the bounds that another such ensemble would keep to in 95%), members.csv
+    (each member alone), results.json (both heads, with intervals, landmarks and flags), series.csv (which
     series were taken), rejects.csv (what was left out, and why) and sheets/<study>.png; unanswered.csv where
     a server did not answer for a study, and then the exit status is 1. Research use, not a medical device.
     """

@@ -47,6 +47,8 @@ WITHOUT_TENSORFLOW = (
     "ensemble/context.py",
     "ensemble/features.py",
     "ensemble/intervals.py",
+    "ensemble/spread.py",
+    "ensemble/spread_fitting.py",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

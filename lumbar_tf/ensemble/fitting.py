@@ -11,6 +11,7 @@ from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.features import answered, member_features
 from lumbar_tf.ensemble.oof import Members
 from lumbar_tf.ensemble.search import Folds
+from lumbar_tf.ensemble.spread_fitting import measure_spread
 from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacked, Stacker, apply_stacker
 from lumbar_tf.labels import NUM_FINDINGS, Family
 
@@ -50,10 +51,11 @@ class StackerFitter:
         return Stacker(self._members.names, self._members.sources, self._centre, tuple(families))
 
     def fit(self) -> Stacker:
-        """Fits both heads of all families, and every pattern, to all folds."""
-        return self._stacker(
+        """Fits both heads of all families, every pattern, to all folds, and measures the members' spread."""
+        fitted = self._stacker(
             [each.fit(_NOTHING_EXCLUDED, set(range(each.num_patterns))) for each in self._families]
         )
+        return measure_spread(fitted, self._members.probabilities)
 
     def nested(self) -> Stacked:
         """Predicts each fold with a stacker that was fitted, and chosen, on the other folds.

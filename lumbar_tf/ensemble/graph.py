@@ -1,10 +1,9 @@
 """The servable module: serialized Examples in, findings out, core TensorFlow operations only."""
 
-import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
 from lumbar_tf.ensemble.context import NEIGHBOURS
+from lumbar_tf.ensemble.interval_graph import centred_features, find_intervals
 from lumbar_tf.ensemble.members import (
     Examples,
     MemberAnswers,
@@ -61,10 +60,12 @@ class ServableEnsemble(tf.Module):
             axial_t2: likewise.
 
         Returns:
-            `probability` and `competition` float32 [study, 25, 3]; `members` float32 [study, member, 25, 3]
-            (each member alone, uncalibrated, NaN where it has no answer); `landmarks` float32
-            [study, 25, 3] (LPS mm, NaN where there is none); `doubt` float32 [study, 25], 0 to 1, that the
-            landmark is on another disc (NaN where there is none); `flags` bool [study, 25, len(Flag)].
+            `probability` and `competition` float32 [study, 25, 3]; `interval` float32 [study, 25, 3, 2],
+            lower and upper bound of `probability` (`intervals.py`; NaN where fewer than two members
+            answer); `members` float32 [study, member, 25, 3] (each member alone, uncalibrated, NaN
+            where it has no answer); `landmarks` float32 [study, 25, 3] (LPS mm, NaN where there is none);
+            `doubt` float32 [study, 25], 0 to 1, that the landmark is on another disc (NaN where there is
+            none); `flags` bool [study, 25, len(Flag)].
         """
         examples = {
             Plane.SAGITTAL_T1: sagittal_t1,
@@ -84,6 +85,7 @@ def answer(
     return {
         "probability": probability,
         "competition": competition,
+        "interval": find_intervals(stacker, said.log_probabilities, probability, pattern),
         "members": tf.transpose(tf.exp(said.log_probabilities), [1, 0, 2, 3]),
         "landmarks": said.landmarks,
         "doubt": said.doubt,
@@ -98,10 +100,7 @@ def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, 
         probability and competition float32 [study, 25, 3], and the pattern of available sources
         int32 [study, 25].
     """
-    logs = said.log_probabilities
-    is_finite = tf.reduce_all(tf.math.is_finite(logs), axis=-1, keepdims=True)
-    clipped = tf.maximum(tf.where(is_finite, logs, 0.0), float(np.log(MIN_PROBABILITY)))
-    features = clipped - tf.reduce_mean(clipped, axis=-1, keepdims=True)
+    features, is_finite = centred_features(said.log_probabilities)
     context = _context(stacker, features, is_finite)
     columns: dict[Head, dict[int, tf.Tensor]] = {head: {} for head in Head}
     patterns: dict[int, tf.Tensor] = {}

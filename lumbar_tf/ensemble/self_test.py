@@ -1,8 +1,8 @@
 """What a bundle must do before anyone is graded with it: on export, and each time that it is loaded.
 
 It answers the known study (`known_study.py`) in all its cases. Left and right must swap in the mirror, a
-missing plane must be said, all must be finite; and once exported, it must answer as it did then. None of this
-says how well it grades.
+missing plane must be said, all must be finite, intervals must lie around their probabilities; and once
+exported, it must answer as it did then. None of this says how well it grades.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from lumbar_tf.ensemble.prediction_log import LoggedRequest, read_requests
 from lumbar_tf.ensemble.served import EXTRA, PARITY_NAME, ServedEnsemble, find_version, read_description
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Flag, Plane, mirror_indices
+from lumbar_tf.serving.contract import BOUND_TOLERANCE
 
 #: The answers to one study by the signature's output names, without the leading axis.
 Answer = Mapping[str, NDArray[Any]]
@@ -126,6 +127,23 @@ def _value_faults(case: str, answer: Answer) -> list[str]:
             faults.append(f"{case}: {head} is not finite")
         elif (values < 0).any() or np.abs(values.sum(axis=-1) - 1).max() > _SUM_TOLERANCE:
             faults.append(f"{case}: {head} does not sum to 1")
+    # Bundles had no intervals at first.
+    return faults + (_interval_faults(case, answer) if "interval" in answer else [])
+
+
+def _interval_faults(case: str, answer: Answer) -> list[str]:
+    bounds, probability = answer["interval"].astype(np.float64), answer["probability"].astype(np.float64)
+    is_finite = np.isfinite(bounds).all(axis=(-2, -1))
+    is_supported = np.isfinite(answer["members"]).all(axis=-1).sum(axis=0) > 1
+    faults = []
+    if (is_finite & ~is_supported).any() or not (is_finite | np.isnan(bounds).all(axis=(-2, -1))).all():
+        faults.append(f"{case}: interval is there where fewer than two members answer, or only in part")
+    if (is_supported & ~is_finite).any():
+        faults.append(f"{case}: interval is absent where two members answer")
+    low, high = np.moveaxis(bounds, -1, 0)
+    is_outside = (probability < low - BOUND_TOLERANCE) | (probability > high + BOUND_TOLERANCE)
+    if (is_outside | (low < 0) | (high > 1))[is_finite].any():
+        faults.append(f"{case}: interval does not hold the probability")
     return faults
 
 

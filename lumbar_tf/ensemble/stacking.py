@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from lumbar_tf.ensemble.calibration import softmax
 from lumbar_tf.ensemble.context import NUM_SLOTS, context_features, mean_features
 from lumbar_tf.ensemble.features import answered, fill_missing, member_features, patterns_of
+from lumbar_tf.ensemble.spread import Spread, read_spread
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Family, Level
 
 Floats = NDArray[np.float64]
 
 #: Version of the JSON written by `to_json`; a reader refuses any other.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: 2^8 patterns is where the file, and a fit of each pattern, stop being small.
 MAX_SOURCES = 8
 
@@ -70,6 +71,7 @@ class FamilyStacker:
         member_sources: index into `sources` of each member.
         num_labels: labelled rows that it was fitted on; 0 means that nothing was learned: no prior, no bias.
         heads: the coefficients of each head.
+        spread: of its members, for intervals; None where it was not measured.
     """
 
     family: Family
@@ -78,6 +80,7 @@ class FamilyStacker:
     member_sources: tuple[int, ...]
     num_labels: int
     heads: dict[Head, Coefficients]
+    spread: Spread | None = None
 
     @property
     def num_patterns(self) -> int:
@@ -211,6 +214,7 @@ def to_json(stacker: Stacker) -> str:
                 }
                 for head, fitted in each.heads.items()
             },
+            "spread": None if each.spread is None else each.spread.to_json(),
         }
         for each in stacker.families
     }
@@ -262,8 +266,11 @@ def _read_family(family: Family, content: dict[str, Any], source_of: dict[str, s
         )
         for head in Head
     }
+    spread = content["spread"]
+    if spread is not None:
+        spread = read_spread(spread, 1 << len(sources), len(members), f"{family.value}.spread")
     member_sources = tuple(sources.index(source_of[name]) for name in members)
-    return FamilyStacker(family, members, sources, member_sources, int(content["num_labels"]), heads)
+    return FamilyStacker(family, members, sources, member_sources, int(content["num_labels"]), heads, spread)
 
 
 def from_json(text: str) -> Stacker:

@@ -19,7 +19,13 @@ from lumbar_tf.monitoring.quantities import measure_answer
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.reporting.decisions import Unanswered, write_rejects, write_series, write_unanswered
-from lumbar_tf.reporting.results import StudyResult, write_json, write_members, write_submission
+from lumbar_tf.reporting.results import (
+    StudyResult,
+    write_intervals,
+    write_json,
+    write_members,
+    write_submission,
+)
 from lumbar_tf.reporting.sheet import draw_sheet
 from lumbar_tf.serving.failure import Failure, ServingError
 from lumbar_tf.serving.in_flight import ask_in_order
@@ -28,6 +34,7 @@ SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"
 JSON_NAME = "results.json"
 MEMBERS_NAME = "members.csv"
+INTERVALS_NAME = "intervals.csv"
 SERIES_NAME = "series.csv"
 REJECTS_NAME = "rejects.csv"
 UNANSWERED_NAME = "unanswered.csv"
@@ -123,6 +130,7 @@ class _Tables:
         write_series(out / SERIES_NAME, self.series)
         write_submission(out / SUBMISSION_NAME, self.results)
         write_submission(out / PROBABILITY_NAME, self.results, head="probability")
+        write_intervals(out / INTERVALS_NAME, self.results)
         count = len(self.results[0].members) if self.results else 0
         numbered = tuple(f"member_{place + 1}" for place in range(count))
         write_members(out / MEMBERS_NAME, self.results, ensemble.members or numbered)
@@ -174,9 +182,9 @@ def predict_source(
     Args:
         root: see `imaging.sources.reading.read_source`.
         ensemble: the exported model, or a server of it.
-        out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `members.csv` (each
-            member alone), `results.json`, `series.csv` (what was taken for which plane), `rejects.csv`
-            (what was left out and why) and `sheets/<study>.png`.
+        out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `intervals.csv`
+            (likewise, with bounds), `members.csv` (each member alone), `results.json`, `series.csv` (what was
+            taken for which plane), `rejects.csv` (what was left out and why) and `sheets/<study>.png`.
         series_map: a table that overrides the source's own and the headers.
         key: replaces ids by keyed hashes.
         is_strict: whether the first fault in the input, or the first study without an answer, ends it.

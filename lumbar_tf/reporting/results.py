@@ -27,6 +27,8 @@ class StudyResult:
         members: what each member alone says, uncalibrated, float32 [member, 25, 3], NaN without answer.
         landmarks: LPS mm, float32 [25, 3], NaN where there is none.
         flags: bool [25, len(Flag)].
+        interval: lower and upper bound of each probability, from the spread of the members, float32
+            [25, 3, 2]; NaN where there is none; None of a bundle that gives none.
         extras: other outputs of the model by name, [25, ...] each; logged, not reported.
     """
 
@@ -36,6 +38,7 @@ class StudyResult:
     members: Floats
     landmarks: Floats
     flags: NDArray[np.bool_]
+    interval: Floats | None = None
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -74,11 +77,38 @@ def write_members(path: Path, results: Sequence[StudyResult], names: Sequence[st
                         writer.writerow([row_id(result.study_id, finding), *numbers, name])
 
 
+def write_intervals(path: Path, results: Sequence[StudyResult]) -> None:
+    """Writes the calibrated probabilities with their intervals, 25 rows a study, atomically.
+
+    Args:
+        path: the CSV: `row_id`, and of each grade `severe`, `severe_low`, `severe_high`; the bounds are
+            blank where there are none.
+        results: the studies.
+    """
+    names = [severity.column for severity in Severity]
+    header = [f"{name}{ending}" for name in names for ending in ("", "_low", "_high")]
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row_id", *header])
+        for result in results:
+            bounds = np.full((len(FINDINGS), len(names), 2), np.nan)
+            bounds = bounds if result.interval is None else result.interval
+            rows = np.concatenate([result.probability[..., np.newaxis], bounds], axis=-1)
+            for finding, values in zip(FINDINGS, rows.reshape(len(FINDINGS), -1), strict=True):
+                cells = (f"{value:.9g}" if np.isfinite(value) else "" for value in values)
+                writer.writerow([row_id(result.study_id, finding), *cells])
+
+
 def result_to_json(result: StudyResult) -> dict[str, Any]:
-    """Returns plain values: a list of findings, each with both numbers, its point and its flags."""
+    """Returns plain values: a list of findings, each with its numbers, interval, point and flags."""
 
     def numbers(values: Floats) -> dict[str, float]:
         return {severity.column: round(float(values[severity]), 6) for severity in Severity}
+
+    def bounds(row: int) -> dict[str, list[float]] | None:
+        if result.interval is None or not np.isfinite(result.interval[row]).all():
+            return None
+        return {each.column: [round(float(v), 6) for v in result.interval[row, each]] for each in Severity}
 
     findings = []
     for row, finding in enumerate(FINDINGS):
@@ -88,6 +118,7 @@ def result_to_json(result: StudyResult) -> dict[str, Any]:
                 "condition": finding.condition.value,
                 "level": finding.level.value,
                 "probability": numbers(result.probability[row]),
+                "interval": bounds(row),
                 "competition": numbers(result.competition[row]),
                 "landmark_lps_mm": [round(float(each), 2) for each in point]
                 if np.isfinite(point).all()

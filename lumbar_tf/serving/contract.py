@@ -24,9 +24,15 @@ _REQUIRED: dict[str, tuple[str, tuple[int, ...]]] = {
     "landmarks": ("DT_FLOAT", (NUM_FINDINGS, 3)),
     "flags": ("DT_BOOL", (NUM_FINDINGS, len(Flag))),
 }
+#: Bundles had none of these at first: checked where they are there.
+_OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
+    "interval": ("DT_FLOAT", (NUM_FINDINGS, NUM_SEVERITIES, 2)),
+}
 _HEADS = ("probability", "competition")
 #: float32 sums of three numbers are closer to 1 than this.
 _SUM_TOLERANCE = 1e-4
+#: Bounds come back from log-odds: in float32 they may lie this far on the wrong side of the probability.
+BOUND_TOLERANCE = 1e-5
 
 
 def find_signature(model: ServedModel) -> Signature:
@@ -45,6 +51,9 @@ def find_signature(model: ServedModel) -> Signature:
     expected = {name: dtype for name, (dtype, _) in _REQUIRED.items()}
     if outputs != expected:
         raise ValueError(f"{GRADE} must give {expected}. Received: {dict(signature.outputs)}.")
+    for name, (dtype, _) in _OPTIONAL.items():
+        if signature.outputs.get(name, dtype) != dtype:
+            raise ValueError(f"{GRADE} must give {name} as {dtype}. Received: {signature.outputs[name]}.")
     return signature
 
 
@@ -61,7 +70,8 @@ def check_answer(
     Raises:
         ValueError: an output is missing, of another shape, or no probability.
     """
-    for name, (_, sizes) in _REQUIRED.items():
+    present = {name: each for name, each in _OPTIONAL.items() if name in outputs}
+    for name, (_, sizes) in {**_REQUIRED, **present}.items():
         shape = tuple(num_members if each == _ANY and num_members else each for each in sizes)
         if name not in outputs:
             raise ValueError(f"the output {name} is missing. Received: {sorted(outputs)}.")
@@ -80,6 +90,17 @@ def check_answer(
         # Written so that NaN fails it.
         if not (np.all(numbers >= 0) and np.all(np.abs(numbers.sum(axis=-1) - 1) < _SUM_TOLERANCE)):
             raise ValueError(f"the output {name} must hold probabilities that sum to 1.")
+    if "interval" in outputs:
+        _check_interval(outputs["interval"].astype(np.float64), outputs["probability"].astype(np.float64))
+
+
+def _check_interval(bounds: NDArray[np.float64], probability: NDArray[np.float64]) -> None:
+    is_absent = np.isnan(bounds).all(axis=-1)
+    low, high = np.moveaxis(bounds, -1, 0)
+    is_around = (low >= 0) & (high <= 1) & (low <= probability + BOUND_TOLERANCE)
+    is_around &= probability <= high + BOUND_TOLERANCE
+    if not np.all(is_absent | is_around):
+        raise ValueError("the output interval must hold bounds around the output probability, or none (NaN).")
 
 
 def read_description(text: str) -> dict[str, Any]:

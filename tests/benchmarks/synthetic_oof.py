@@ -33,7 +33,7 @@ _LEVEL_FAMILY = {Family.CANAL: 0.0, Family.FORAMINAL: 0.52, Family.SUBARTICULAR:
 
 
 #: Of the part of the members' noise that they share: what no ensemble can average out.
-_SHARED_SD = 0.6
+SHARED_SD = 0.6
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,14 @@ def _posterior(cohort: Cohort, looks: Floats, variance: float, *, sees_study: bo
     return np.diff(edges, axis=-1)
 
 
-def make_member(cohort: Cohort, recipe: MemberRecipe, shared: Floats, seed: tuple[int, int]) -> Floats:
+def make_member(
+    cohort: Cohort,
+    recipe: MemberRecipe,
+    shared: Floats,
+    seed: tuple[int, int],
+    *,
+    shared_sd: float = SHARED_SD,
+) -> Floats:
     """Returns a member's out-of-fold probabilities, float64 [num_studies, 25, 3], NaN where it has none.
 
     Args:
@@ -138,10 +145,11 @@ def make_member(cohort: Cohort, recipe: MemberRecipe, shared: Floats, seed: tupl
         recipe: of the member.
         shared: noise that all members' looks share, [num_studies, 25].
         seed: of its own noise.
+        shared_sd: standard deviation of `shared`, which the member knows.
     """
     generator = np.random.default_rng(seed)
     looks = cohort.latent + shared + recipe.noise * generator.normal(size=cohort.latent.shape)
-    variance = _SHARED_SD**2 + recipe.noise**2
+    variance = shared_sd**2 + recipe.noise**2
     probabilities = _posterior(cohort, looks, variance, sees_study=recipe.sees_study)
     logits = np.log(np.maximum(probabilities, 1e-7)) * recipe.sharpness
     logits += recipe.tilt * np.log([1.0, 2.0, 4.0])
@@ -198,7 +206,7 @@ def make_tables(
 ) -> tuple[Cohort, Members]:
     """Returns a cohort and its members' out-of-fold tables, the same for the same seed."""
     cohort = make_cohort(seed, num_studies)
-    shared = _SHARED_SD * np.random.default_rng([seed, 2]).normal(size=cohort.latent.shape)
+    shared = SHARED_SD * np.random.default_rng([seed, 2]).normal(size=cohort.latent.shape)
     recipes = draw_recipes(seed, num_members, scenario)
     tables = [
         make_member(cohort, recipe, shared, seed=(seed, 10 + index)) for index, recipe in enumerate(recipes)

@@ -40,7 +40,7 @@ def test_labels_have_the_public_frequencies_and_correlations(synthetic: ModuleTy
 
 def test_a_member_as_trained_without_weights_is_calibrated(synthetic: ModuleType) -> None:
     cohort = synthetic.make_cohort(1, 4000)
-    shared = synthetic._SHARED_SD * np.random.default_rng(0).normal(size=cohort.latent.shape)
+    shared = synthetic.SHARED_SD * np.random.default_rng(0).normal(size=cohort.latent.shape)
     for sees_study in (False, True):
         recipe = synthetic.MemberRecipe("m", 0.3, sees_study=sees_study, tilt=0.0, fold_spread=0.0)
         said = synthetic.make_member(cohort, recipe, shared, seed=(0, 9))

@@ -74,6 +74,7 @@ def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) 
     assert inputs == {plane.value: [-1] for plane in Plane}
     assert {each.dtype for each in signature.inputs.values()} == {tf.string.as_datatype_enum}
     assert outputs["probability"] == outputs["competition"] == [-1, 25, 3]
+    assert outputs["interval"] == [-1, 25, 3, 2]
     assert all(shape[0] == -1 for shape in outputs.values())
 
 

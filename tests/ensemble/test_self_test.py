@@ -13,7 +13,8 @@ from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
 MEMBERS = ("axial_t2/net", "sagittal_t1/net", "sagittal_t2/net")
 FAMILIES = {
     "axial_t2/net": (Family.SUBARTICULAR,),
-    "sagittal_t1/net": (Family.FORAMINAL,),
+    # The canal has two members, and so intervals.
+    "sagittal_t1/net": (Family.FORAMINAL, Family.CANAL),
     "sagittal_t2/net": (Family.CANAL,),
 }
 Answers = dict[str, dict[str, Any]]
@@ -24,6 +25,13 @@ def _mirrored_row(finding: Finding) -> int:
     name = finding.name
     other = name.replace("left_", "right_") if name.startswith("left_") else name.replace("right_", "left_")
     return [each.name for each in FINDINGS].index(other)
+
+
+def _interval(answer: dict[str, Any]) -> np.ndarray:
+    """Bounds where two members answer."""
+    bounds = np.stack([answer["probability"] * 0.5, answer["probability"] * 0.5 + 0.5], axis=-1)
+    counts = np.isfinite(answer["members"]).all(axis=-1).sum(axis=0)
+    return np.where((counts > 1)[:, None, None], bounds, np.nan)
 
 
 def _right_answers() -> Answers:
@@ -39,6 +47,7 @@ def _right_answers() -> Answers:
     sign = [{Side.LEFT: 1, Side.RIGHT: -1, None: 0}[finding.condition.side] for finding in FINDINGS]
     landmarks = rng.normal(size=(25, 3)).astype(np.float32) + np.array([15, 0, 0]) * np.array(sign)[:, None]
     plain = {**heads, "members": members, "landmarks": landmarks, "flags": np.zeros((25, len(Flag)), bool)}
+    plain["interval"] = _interval(plain)
     answers: Answers = {PLAIN: plain}
     turned = [_mirrored_row(finding) for finding in FINDINGS]
     answers[MIRRORED] = {name: plain[name][turned] for name in plain if name != "members"}
@@ -49,16 +58,27 @@ def _right_answers() -> Answers:
         place = MEMBERS.index(f"{plane.value}/net")
         rows = np.isfinite(members[place]).all(axis=-1)
         without["members"][place] = np.nan
+        without["interval"] = _interval(without)
         without["flags"][rows, list(Flag).index(Flag[f"NO_{plane.name}"])] = True
         answers[case_without(plane)] = without
     nothing = {name: value.copy() for name, value in plain.items()}
     nothing["flags"][:, list(Flag).index(Flag.PRIOR_ONLY)] = True
+    nothing["members"][:] = np.nan
+    nothing["interval"] = _interval(nothing)
     answers[NOTHING] = nothing
     return answers
 
 
 def test_right_answers_pass() -> None:
     assert check_answers(_right_answers(), MEMBERS) == []
+
+
+def test_a_bundle_from_before_there_were_intervals_passes() -> None:
+    answers = {
+        case: {name: value for name, value in answer.items() if name != "interval"}
+        for case, answer in _right_answers().items()
+    }
+    assert check_answers(answers, MEMBERS) == []
 
 
 def _not_finite(answers: Answers) -> None:
@@ -98,6 +118,25 @@ def _nothing_not_flagged(answers: Answers) -> None:
     answers[NOTHING]["flags"][4] = False
 
 
+CANAL_ROW = [each.name for each in FINDINGS].index("spinal_canal_stenosis_l3_l4")
+
+
+def _interval_of_one_member(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T1)]["interval"][CANAL_ROW] = [0.0, 1.0]
+
+
+def _interval_absent(answers: Answers) -> None:
+    answers[PLAIN]["interval"][CANAL_ROW] = np.nan
+
+
+def _interval_beside_the_probability(answers: Answers) -> None:
+    answers[PLAIN]["interval"][CANAL_ROW, 2] = answers[PLAIN]["probability"][CANAL_ROW, 2] + [0.01, 0.02]
+
+
+def _interval_of_the_other_side(answers: Answers) -> None:
+    answers[MIRRORED]["interval"] = answers[MIRRORED]["interval"][::-1]
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -110,6 +149,10 @@ def _nothing_not_flagged(answers: Answers) -> None:
         (_plane_flagged_though_there, "plain: a finding that the plane has a part in is flagged"),
         (_answers_without_its_plane, "without sagittal_t2: a member that reads the plane answers"),
         (_nothing_not_flagged, "no plane: not every finding is flagged prior_only"),
+        (_interval_of_one_member, "without sagittal_t1: interval is there where fewer than two members"),
+        (_interval_absent, "plain: interval is absent where two members answer"),
+        (_interval_beside_the_probability, "plain: interval does not hold the probability"),
+        (_interval_of_the_other_side, "mirrored: interval"),
     ],
 )
 def test_each_fault_is_named(spoil: Callable[[Answers], None], words: str) -> None:

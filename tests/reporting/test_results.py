@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from lumbar_tf.labels import FINDINGS, Flag, row_id
 from lumbar_tf.reporting.results import (
     StudyResult,
     result_to_json,
+    write_intervals,
     write_json,
     write_members,
     write_submission,
@@ -25,7 +27,9 @@ def _result(study_id: str, seed: int = 0) -> StudyResult:
     flags[3, list(Flag).index(Flag.NO_AXIAL_T2)] = True
     probability, competition = rng.dirichlet([1, 1, 1], (2, 25)).astype(np.float32)
     members = np.stack([probability, np.full((25, 3), np.nan)])
-    return StudyResult(study_id, probability, competition, members, landmarks, flags)
+    interval = np.stack([probability * 0.5, probability * 0.5 + 0.5], axis=-1)
+    interval[3] = np.nan
+    return StudyResult(study_id, probability, competition, members, landmarks, flags, interval)
 
 
 @pytest.mark.parametrize("head", ["competition", "probability"])
@@ -60,6 +64,8 @@ def test_json_names_both_numbers_points_and_flags() -> None:
     assert first["probability"]["severe"] == pytest.approx(float(result.probability[0, 2]), abs=1e-6)
     assert first["competition"]["moderate"] == pytest.approx(float(result.competition[0, 1]), abs=1e-6)
     np.testing.assert_allclose(first["landmark_lps_mm"], result.landmarks[0], atol=0.006)
+    assert first["interval"]["severe"] == pytest.approx(result.interval[0, 2].tolist(), abs=1e-6)
+    assert unseen["interval"] is None
     assert first["flags"] == []
     assert unseen["landmark_lps_mm"] is None
     assert unseen["flags"] == ["no_axial_t2", "no_landmark"]
@@ -84,3 +90,23 @@ def test_members_are_written_as_an_out_of_fold_table_without_their_gaps(tmp_path
     assert table.model == "sagittal_t2/one"
     assert sorted(table.rows) == ["7", "8"]
     np.testing.assert_allclose(table.rows["7"], results[0].members[0], atol=1e-6)
+
+
+def test_intervals_stand_beside_their_probabilities_and_are_blank_where_there_are_none(
+    tmp_path: Path,
+) -> None:
+    old = replace(_result("8"), interval=None)
+    write_intervals(tmp_path / "intervals.csv", [_result("7"), old])
+    with (tmp_path / "intervals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["row_id"] for row in rows] == [row_id(each, f) for each in ("7", "8") for f in FINDINGS]
+    result = _result("7")
+    for name, grade in (("normal_mild", 0), ("moderate", 1), ("severe", 2)):
+        for ending, expected in (
+            ("", result.probability[4, grade]),
+            ("_low", result.interval[4, grade, 0]),
+            ("_high", result.interval[4, grade, 1]),
+        ):
+            assert float(rows[4][name + ending]) == pytest.approx(float(expected), abs=1e-7)
+    for row in (rows[3], *rows[25:]):
+        assert row["severe"] and row["severe_low"] == row["severe_high"] == ""

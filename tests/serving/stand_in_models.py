@@ -67,7 +67,9 @@ class FakeModel:
             "serving_default": Signature(
                 {plane.value: tf.string for plane in Plane},
                 {
-                    **dict.fromkeys(("probability", "competition", "members", "landmarks"), tf.float32),
+                    **dict.fromkeys(
+                        ("probability", "competition", "interval", "members", "landmarks"), tf.float32
+                    ),
                     "flags": tf.bool,
                 },
             ),
@@ -96,8 +98,12 @@ class FakeModel:
         rng = np.random.default_rng(seed)
         landmarks = rng.normal(0, 80, (25, 3)).astype(np.float32)
         landmarks[seed % 25] = np.nan
+        probability = rng.dirichlet((0.05, 0.1, 0.1), 25).astype(np.float32)
+        interval = np.stack([probability * 0.5, probability * 0.5 + 0.5], axis=-1)
+        interval[seed % 24] = np.nan
         return {
-            "probability": rng.dirichlet((0.05, 0.1, 0.1), 25).astype(np.float32),
+            "probability": probability,
+            "interval": interval,
             "competition": rng.dirichlet((1, 1, 1), 25).astype(np.float32),
             "members": rng.dirichlet((1, 1, 1), (len(self.members), 25)).astype(np.float32),
             "landmarks": landmarks,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lumbar_tf.labels import Plane
 from lumbar_tf.serving.address import Wire, parse_address
@@ -108,6 +109,27 @@ def test_an_export_without_a_description_is_asked_too(start: Start, reach: Reach
     assert remote.answer(STUDIES)["members"].shape == (3, 2, 25, 3)
 
 
+def test_an_export_from_before_there_were_intervals_is_asked_too(
+    start: Start, reach: Reach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = FakeModel.answer
+
+    def without(model: FakeModel, *examples: bytes) -> dict[str, np.ndarray]:
+        return {name: value for name, value in answer(model, *examples).items() if name != "interval"}
+
+    monkeypatch.setattr(FakeModel, "answer", without)
+    model = FakeModel()
+    del model.signatures["serving_default"].outputs["interval"]
+    assert "interval" not in reach(start(model)).answer(STUDIES)
+
+
+def test_an_interval_that_is_no_number_is_refused(start: Start, reach: Reach) -> None:
+    model = FakeModel()
+    model.signatures["serving_default"].outputs["interval"] = tf.string
+    with pytest.raises(ServingError, match="must give interval as DT_FLOAT"):
+        reach(start(model))
+
+
 def test_a_question_that_is_too_large_is_not_sent(start: Start, reach: Reach) -> None:
     stand_in = start(FakeModel())
     remote = reach(stand_in, max_request_bytes=5000)
@@ -169,6 +191,9 @@ def test_what_may_pass_is_asked_again_and_the_rest_is_not(
         ({"probability": np.zeros((25, 3), np.float32)}, "probabilities that sum to 1"),
         ({"competition": np.full((25, 3), np.nan, np.float32)}, "probabilities that sum to 1"),
         ({"landmarks": np.zeros((24, 3), np.float32)}, r"landmarks must be of shape \[1, 25, 3\]"),
+        ({"interval": np.zeros((25, 3), np.float32)}, r"interval must be of shape \[1, 25, 3, 2\]"),
+        ({"interval": np.full((25, 3, 2), 2.0, np.float32)}, "bounds around the output probability"),
+        ({"interval": np.full((25, 3, 2), [0.0, np.nan], np.float32)}, "bounds around the output"),
     ],
 )
 def test_what_is_no_answer_becomes_no_finding(
