@@ -20,7 +20,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["lumbar_tf", "lumbar_tf.*"]),
-    package_data={"lumbar_tf": ["py.typed", "ensemble/templates/*.md", "reporting/templates/*.html"]},
+    package_data={
+        "lumbar_tf": [
+            "py.typed",
+            "ensemble/templates/*.md",
+            "reporting/templates/*.html",
+            "reporting/templates/*.js",
+        ]
+    },
     python_requires=">=3.11",
     install_requires=[
         "fire>=0.7,<1",

@@ -51,6 +51,7 @@ class PredictOptions(CommandOptions):
         --strict              Make the first fault in the input, and the first study that the server does
                               not answer, fatal.
         --nosheets            Draw no PNG sheets.
+        --noreport            Write no HTML reports.
 
     With --server:
         --server-model        The model's name in the server's configuration (lumbar).
@@ -67,8 +68,9 @@ class PredictOptions(CommandOptions):
     Writes submission.csv (the competition's format and head), probability.csv (calibrated probabilities),
     intervals.csv (the same with the bounds that another such ensemble would keep to in 95%), members.csv
     (each member alone), results.json (both heads, with intervals, landmarks and flags), series.csv (which
-    series were taken), rejects.csv (what was left out, and why) and sheets/<study>.png; unanswered.csv where
-    a server did not answer for a study, and then the exit status is 1. Research use, not a medical device.
+    series were taken), rejects.csv (what was left out, and why), sheets/<study>.png and reports/<study>.html
+    (findings with the slices they came from); unanswered.csv where a server did not answer for a study, and
+    then the exit status is 1. Research use, not a medical device.
     """
 
     study: Path
@@ -80,6 +82,7 @@ class PredictOptions(CommandOptions):
     pseudonym_key_file: Path | None = None
     strict: bool = False
     sheets: bool = True
+    report: bool = True
     server_model: str = Field("lumbar", min_length=1)
     server_version: NonNegativeInt | None = None
     server_label: str | None = Field(None, min_length=1)
@@ -132,6 +135,7 @@ def predict(options: PredictOptions) -> int:
             key=key,
             is_strict=options.strict,
             max_sheets=None if options.sheets else 0,
+            has_reports=options.report,
             max_in_flight=options.in_flight if options.server else 1,
             log=AnswerLog(options.log) if options.log else None,
             progress=lambda total: progress_bar("Grading", total),

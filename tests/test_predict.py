@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ["--server=https://grader", "--tls-ca=ca.pem", "--tls-cert=me.pem", "--tls-key=me.key"],
         ["--server=grader", "--server-model=spine", "--server-label=stable"],
         ["--server=grader", "--server-version=12"],
+        ["--noreport", "--nosheets"],
     ],
 )
 def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:

@@ -64,6 +64,7 @@ class ServedEnsemble:
         path: the version's folder.
         version: its number.
         members: names of the members, the second axis of the output `members`.
+        description: its `ensemble.json`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +77,8 @@ class ServedEnsemble:
         """
         self.path = find_version(path)
         self.version = self.path.name
-        self.members: tuple[str, ...] = tuple(read_description(self.path)["members"])
+        self.description: Mapping[str, Any] = read_description(self.path)
+        self.members: tuple[str, ...] = tuple(self.description["members"])
         self._loaded = tf.saved_model.load(str(self.path))
         self._serve = self._loaded.signatures[SIGNATURE]
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lumbar_tf.config import PlaneConfig
 from lumbar_tf.data.jobs import StudyJob, open_cohort
 from lumbar_tf.data.pseudonyms import pseudonymise_study
 from lumbar_tf.data.study_records import refuse_faults
@@ -19,6 +20,7 @@ from lumbar_tf.monitoring.quantities import measure_answer
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.reporting.decisions import Unanswered, write_rejects, write_series, write_unanswered
+from lumbar_tf.reporting.evidence import PlaneEvidence, find_evidence, read_plane_configs
 from lumbar_tf.reporting.results import (
     StudyResult,
     write_intervals,
@@ -27,6 +29,7 @@ from lumbar_tf.reporting.results import (
     write_submission,
 )
 from lumbar_tf.reporting.sheet import draw_sheet
+from lumbar_tf.reporting.study_report import REPORTS_FOLDER, Source, write_study_report
 from lumbar_tf.serving.failure import Failure, ServingError
 from lumbar_tf.serving.in_flight import ask_in_order
 
@@ -49,6 +52,8 @@ class Ensemble(Protocol):
     Attributes:
         version: the export's version.
         members: names of the members, the second axis of the output `members`; empty where unknown.
+        description: what the export says of itself, as in its `ensemble.json`; empty where unknown. Only
+            reports need it.
     """
 
     @property
@@ -57,6 +62,10 @@ class Ensemble(Protocol):
 
     @property
     def members(self) -> tuple[str, ...]:
+        """See the class."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
         """See the class."""
 
     def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> Mapping[str, Any]:
@@ -80,10 +89,11 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What came of asking about one study: a result and what is logged of it, or an error."""
+    """What came of asking about one study: a result, what is logged and what is shown of it, or an error."""
 
     result: StudyResult | None = None
     logged: dict[str, float | None] | None = None
+    evidence: Mapping[Plane, PlaneEvidence] = field(default_factory=dict)
     error: ServingError | None = None
 
 
@@ -168,6 +178,7 @@ def predict_source(
     key: bytes | None = None,
     is_strict: bool = False,
     max_sheets: int | None = None,
+    has_reports: bool = False,
     study_ids: frozenset[str] | None = None,
     max_in_flight: int = 1,
     log: AnswerLog | None = None,
@@ -184,11 +195,13 @@ def predict_source(
         ensemble: the exported model, or a server of it.
         out: gets `submission.csv` (competition head), `probability.csv` (calibrated), `intervals.csv`
             (likewise, with bounds), `members.csv` (each member alone), `results.json`, `series.csv` (what was
-            taken for which plane), `rejects.csv` (what was left out and why) and `sheets/<study>.png`.
+            taken for which plane), `rejects.csv` (what was left out and why), `sheets/<study>.png` and
+            `reports/<study>.html`.
         series_map: a table that overrides the source's own and the headers.
         key: replaces ids by keyed hashes.
         is_strict: whether the first fault in the input, or the first study without an answer, ends it.
         max_sheets: draw no more than so many; None draws one a study.
+        has_reports: whether to write a page for each study that was answered.
         study_ids: only these.
         max_in_flight: how many studies are asked about at a time; more than 1 is for a server.
         log: gets a row a study.
@@ -204,9 +217,10 @@ def predict_source(
     with open_cohort([root], series_map=series_map, key=key) as cohort:
         tables.rejects.extend(cohort.rejects)
         jobs = [each for each in cohort.jobs if study_ids is None or each.study_id in study_ids]
+        configs = read_plane_configs(ensemble.description) if has_reports else {}
 
         def ask(study: Study) -> _Answer:
-            return _ask(ensemble, study, is_logged=log is not None)
+            return _ask(ensemble, study, configs, is_logged=log is not None)
 
         with progress(len(jobs)) as advance:
             studies = _read_studies(jobs, key)
@@ -219,6 +233,10 @@ def predict_source(
                 is_shown = study.planes and (max_sheets is None or tables.num_readable <= max_sheets)
                 if answer.result is not None and is_shown:
                     draw_sheet(out / "sheets" / f"{study.study_id}.png", study, answer.result)
+                if answer.result is not None and has_reports:
+                    source = Source(ensemble.version, ensemble.members)
+                    path = out / REPORTS_FOLDER / f"{study.study_id}.html"
+                    write_study_report(path, study, answer.result, source, answer.evidence)
                 advance(1)
                 if tables.failed_in_a_row == GIVE_UP_AFTER:
                     break
@@ -233,8 +251,13 @@ def predict_source(
     return Prediction(tuple(tables.results), tuple(tables.rejects), tuple(tables.unanswered))
 
 
-def _ask(ensemble: Ensemble, study: Study, *, is_logged: bool) -> _Answer:
-    """Asks about one study; safe to call from several threads where the ensemble is."""
+def _ask(
+    ensemble: Ensemble, study: Study, configs: Mapping[Plane, PlaneConfig], *, is_logged: bool
+) -> _Answer:
+    """Asks about one study; safe to call from several threads where the ensemble is.
+
+    Where the crops of planes with a configuration lie is found here, while there are the examples.
+    """
     # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
     examples = encode_study(study)
     try:
@@ -246,7 +269,7 @@ def _ask(ensemble: Ensemble, study: Study, *, is_logged: bool) -> _Answer:
         logged = measure_answer(
             result.probability, result.members, result.landmarks, result.flags, examples, extras=result.extras
         )
-    return _Answer(result, logged)
+    return _Answer(result, logged, find_evidence(configs, examples, result.landmarks))
 
 
 def _read_studies(jobs: Sequence[StudyJob], key: bytes | None) -> Iterator[Study]:

@@ -1,12 +1,18 @@
 """Pictures of slices along the patient's axes, whatever way round the scanner stored them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.imaging.geometry import SliceGeometry, Vector, canonical_axes, patient_to_pixel
+from lumbar_tf.imaging.geometry import (
+    SliceGeometry,
+    Vector,
+    canonical_axes,
+    patient_to_pixel,
+    pixel_to_patient,
+)
 from lumbar_tf.imaging.study import Slice
 
 Floats = NDArray[np.float32]
@@ -119,3 +125,47 @@ def sample_bilinear(pixels: Floats, column: Vector, row: Vector) -> Floats:
     upper = pixels[top, left] * (1 - across) + pixels[top, right] * across
     lower = pixels[bottom, left] * (1 - across) + pixels[bottom, right] * across
     return np.where(inside, upper * (1 - along) + lower * along, np.nan).astype(np.float32)
+
+
+def turn_upright(each: Slice, *, is_sagittal: bool) -> Slice:
+    """Turns and flips a slice by quarter turns, so that it lies as `geometry.canonical_axes` say.
+
+    No pixel is interpolated: a slice that the scanner tilted stays tilted by what is left, under 45 degrees.
+
+    Args:
+        each: the slice.
+        is_sagittal: tells the axes.
+
+    Returns:
+        The same pixels at the same places of the patient, the front (sagittal) or the patient's right (axial)
+        at the left and the head or the front above.
+    """
+    old, pixels = each.geometry, each.pixels
+    right, down = canonical_axes(old.normal, is_sagittal=is_sagittal)
+    along_row, along_column = np.asarray(old.row_direction), np.asarray(old.column_direction)
+    if abs(along_row @ right) + abs(along_column @ down) < abs(along_row @ down) + abs(along_column @ right):
+        pixels = pixels.T
+        old = replace(
+            old,
+            row_direction=old.column_direction,
+            column_direction=old.row_direction,
+            row_spacing_mm=old.column_spacing_mm,
+            column_spacing_mm=old.row_spacing_mm,
+            rows=old.columns,
+            columns=old.rows,
+        )
+    if np.asarray(old.row_direction) @ right < 0:
+        pixels = pixels[:, ::-1]
+        corner = pixel_to_patient(old, (old.columns - 1, 0))
+        old = replace(old, position=_triple(corner), row_direction=_triple(-np.asarray(old.row_direction)))
+    if np.asarray(old.column_direction) @ down < 0:
+        pixels = pixels[::-1]
+        corner = pixel_to_patient(old, (0, old.rows - 1))
+        turned = _triple(-np.asarray(old.column_direction))
+        old = replace(old, position=_triple(corner), column_direction=turned)
+    return Slice(old, pixels, each.series_id, each.instance_number)
+
+
+def _triple(vector: Vector) -> tuple[float, float, float]:
+    x, y, z = (float(value) + 0.0 for value in vector)
+    return x, y, z

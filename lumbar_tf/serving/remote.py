@@ -26,6 +26,7 @@ class RemoteEnsemble:
         source: server, model and version, for people.
         members: names of the members, the second axis of the output `members`; empty where an export of old
             does not tell.
+        description: what the export says of itself; empty likewise.
     """
 
     def __init__(
@@ -43,13 +44,15 @@ class RemoteEnsemble:
         self.source = f"{options.address} {self._choice}"
         self._signature = self._understand(lambda: find_signature(model))
         described = model.signatures.get(DESCRIBE)
+        self.members: tuple[str, ...] = ()
+        self.description: Mapping[str, Any] = {}
         if described is None:  # exported before there was one
-            self.members: tuple[str, ...] = ()
             return
         outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, described, {"study": [b""]}))
         content: dict[str, Any] = self._understand(
             lambda: read_description(bytes(outputs["description"][0]).decode("utf-8"))
         )
+        self.description = content
         self.members = tuple(content["members"])
 
     def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, NDArray[np.generic]]:

@@ -1,10 +1,12 @@
 """What an HTML page of ours is made of, and that it is one file which loads nothing."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
 #: Elements that never have an end tag.
-_VOID = {"meta", "img", "br"}
+_VOID = {"meta", "img", "br", "input"}
 _LOADING = {"script", "link", "iframe", "object", "embed", "form", "base"}
 _ADDRESSES = ("src", "href", "xlink:href", "action", "poster", "background")
 
@@ -51,12 +53,31 @@ class Page(HTMLParser):
         return [attributes["alt"] for tag, attributes in self.tags if tag == "img"]
 
 
-def check_self_contained(text: str) -> None:
-    """Asserts that a page is well formed, asks no other file for anything and runs nothing."""
+def check_self_contained(text: str, *, has_script: bool = False) -> None:
+    """Asserts that a page is well formed, asks no other file for anything and runs nothing.
+
+    With `has_script` it runs one script that it holds, and its policy lets the browser run no other.
+    """
     page = Page(text)
     assert not page.open
-    assert not {tag for tag, _ in page.tags} & _LOADING
+    assert not {tag for tag, _ in page.tags} & (_LOADING - ({"script"} if has_script else set()))
+    if has_script:
+        _check_script(text)
+        text = text.replace("<script", "")
     for _, attributes in page.tags:
         for name in _ADDRESSES:
             assert (attributes.get(name) or "data:").startswith("data:")
     assert not re.search(r"https?:|url\(|@import|<script", text)
+
+
+def _check_script(text: str) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    # What is no script to a browser is not run: JSON.
+    assert re.findall(r"<script([^>]*)>", text) == [' type="application/json" id="data"', ""]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert not re.search(
+        r"\b(fetch|XMLHttpRequest|WebSocket|import|eval|Function|EventSource|sendBeacon)\b", script
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumbar_tf.config.loading import default_config_path
 from lumbar_tf.data.identifying import collect_from
 from lumbar_tf.data.phi import scan_folder
 from lumbar_tf.data.pseudonyms import IdKind, pseudonym
@@ -29,6 +30,9 @@ class FakeEnsemble:
 
     version = "5"
     members = ("axial_t2/one",)
+    description = {
+        "planes": {plane.value: {"config": default_config_path(plane).read_text()} for plane in Plane}
+    }
 
     def __init__(self, failures: Mapping[str, Failure] | None = None) -> None:
         self.failures = dict(failures or {})
@@ -152,3 +156,34 @@ def test_a_hospitals_names_and_numbers_are_not_in_the_log(tmp_path: Path) -> Non
     assert all("study_id" not in json.loads(line) for line in path.read_text().splitlines())
     # The search finds what it looks for where it is.
     assert scan_folder(tmp_path / "out", values) != ()
+
+
+def test_each_study_that_was_answered_has_a_report_where_they_are_wanted(
+    cohort: Path, tmp_path: Path
+) -> None:
+    ensemble = FakeEnsemble({IDS[1]: Failure.TOO_LARGE})
+    predict_source(cohort, ensemble, tmp_path / "with", max_sheets=0, has_reports=True, max_in_flight=3)
+    reports = {path.name: path.read_text() for path in (tmp_path / "with" / "reports").iterdir()}
+    assert set(reports) == {f"{each}.html" for each in IDS if each != IDS[1]}
+    assert all(f"Study {name.removesuffix('.html')}" in text for name, text in reports.items())
+    assert all("model version 5 (1 member)." in text for text in reports.values())
+    predict_source(cohort, ensemble, tmp_path / "without", max_sheets=0)
+    assert not (tmp_path / "without" / "reports").exists()
+
+
+def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
+    export = hospital.write_hospital_export(tmp_path / "disc")
+    predict_source(export.root, FakeEnsemble(), tmp_path / "out", max_sheets=0, has_reports=True)
+    with read_source(export.root) as source:
+        values = collect_from(source.studies, are_ids_secret=False)
+    reports = tmp_path / "out" / "reports"
+    assert len(list(reports.iterdir())) == 2
+    assert scan_folder(reports, values) == ()
+    # Under a key the ids are no longer there either.
+    predict_source(
+        export.root, FakeEnsemble(), tmp_path / "hidden", max_sheets=0, has_reports=True, key=b"k" * 32
+    )
+    with read_source(export.root) as source:
+        values = collect_from(source.studies, are_ids_secret=True)
+    assert scan_folder(tmp_path / "hidden" / "reports", values) == ()
+    assert scan_folder(reports, values) != ()

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from lumbar_tf.imaging.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.imaging.study import Slice
-from lumbar_tf.reporting.views import choose_slice, cut_view
+from lumbar_tf.reporting.views import choose_slice, cut_view, turn_upright
 
 TILT = np.deg2rad(14)
 AXIAL = ((1.0, 0.0, 0.0), (0.0, float(np.cos(TILT)), float(np.sin(TILT))))
@@ -87,3 +87,38 @@ def test_the_nearest_slice_that_holds_the_points_is_chosen() -> None:
     assert choose_slice(slices[:3], inside, max_distance_mm=2) is None
     assert choose_slice(slices, np.full((5, 3), np.nan, np.float32), max_distance_mm=10) is None
     assert choose_slice(slices, inside + np.float32(500), max_distance_mm=10) is None
+
+
+@pytest.mark.parametrize(("directions", "is_sagittal"), [(AXIAL, False), (SAGITTAL, True)])
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("is_flipped", [False, True])
+def test_an_upright_slice_has_every_pixel_where_it_was(
+    directions: tuple, is_sagittal: bool, turns: int, is_flipped: bool
+) -> None:
+    """All eight ways to store a slice lead to one picture at one place."""
+    each = _slice(directions)
+    stored = _reversed_columns(each) if is_flipped else each
+    for _ in range(turns):
+        stored = _turned(stored)
+    upright = turn_upright(stored, is_sagittal=is_sagittal)
+    np.testing.assert_array_equal(upright.pixels, each.pixels)
+    np.testing.assert_allclose(upright.geometry.position, each.geometry.position, atol=1e-9)
+    np.testing.assert_allclose(upright.geometry.row_direction, directions[0], atol=1e-9)
+    np.testing.assert_allclose(upright.geometry.column_direction, directions[1], atol=1e-9)
+    spacing = (upright.geometry.row_spacing_mm, upright.geometry.column_spacing_mm)
+    assert spacing == (each.geometry.row_spacing_mm, each.geometry.column_spacing_mm)
+
+
+def _turned(each: Slice) -> Slice:
+    """The same picture, stored a quarter turn on: its last column becomes the first row."""
+    old = each.geometry
+    geometry = SliceGeometry(
+        tuple(pixel_to_patient(old, (old.columns - 1, 0))),
+        old.column_direction,
+        tuple(-value for value in old.row_direction),
+        old.column_spacing_mm,
+        old.row_spacing_mm,
+        old.columns,
+        old.rows,
+    )
+    return Slice(geometry, np.rot90(each.pixels).copy(), "1", 1)

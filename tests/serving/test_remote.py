@@ -44,6 +44,7 @@ def test_a_batch_is_answered_bit_for_bit(start: Start, reach: Reach, has_gzip: b
             assert outputs[name].dtype == expected.dtype
             np.testing.assert_array_equal(outputs[name][place], expected)
     assert remote.members == model.members
+    assert remote.description == model.description
     if isinstance(stand_in, RestStandIn):
         assert ("gzip" in stand_in.encodings) == has_gzip
     else:
@@ -106,6 +107,7 @@ def test_an_export_without_a_description_is_asked_too(start: Start, reach: Reach
     del model.signatures["describe"]
     remote = reach(start(model))
     assert remote.members == ()
+    assert remote.description == {}
     assert remote.answer(STUDIES)["members"].shape == (3, 2, 25, 3)
 
 

@@ -1,0 +1,107 @@
+"""What the script of a study report draws from: pictures, points and outlines as plain values."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.labels import FINDINGS, Condition, Level, Plane, finding_index
+from lumbar_tf.reporting.evidence import PlaneEvidence
+from lumbar_tf.reporting.finding_words import name_place
+from lumbar_tf.reporting.results import StudyResult
+from lumbar_tf.reporting.slice_stacks import Stack, StackPicture
+
+Floats = NDArray[np.float32]
+
+#: A point farther than this from a slice is not drawn on it, mm: as on the sheets.
+_MAX_DISTANCE_MM = 10.0
+#: From left to right of a picture, of a sagittal and of an axial slice.
+_EDGES = {True: ("A", "P"), False: ("R", "L")}
+
+
+def viewer_data(
+    stacks: Mapping[Plane, Stack], result: StudyResult, evidence: Mapping[Plane, PlaneEvidence]
+) -> dict[str, Any]:
+    """Returns what the script draws from; all places are mm from a picture's left and upper edge.
+
+    Args:
+        stacks: the pictures.
+        result: its landmarks are drawn.
+        evidence: its crops are outlined.
+
+    Returns:
+        Plain values: of each plane its pictures, each finding's crops, and which picture it opens at.
+    """
+    return {
+        "findings": [f"{each.condition.title} {each.level.title}" for each in FINDINGS],
+        "levels": [each.level.title for each in FINDINGS],
+        "peers": [[finding_index(each.condition, level) for level in Level] for each in FINDINGS],
+        "planes": {
+            plane.value: _plane_data(plane, stack, result.landmarks, evidence.get(plane))
+            for plane, stack in stacks.items()
+        },
+    }
+
+
+def _plane_data(plane: Plane, stack: Stack, landmarks: Floats, seen: PlaneEvidence | None) -> dict[str, Any]:
+    canal = {level: landmarks[finding_index(Condition.SPINAL_CANAL_STENOSIS, level)] for level in Level}
+    known = {level: point for level, point in canal.items() if np.isfinite(point).all()}
+    places = {each.index: place for place, each in enumerate(stack.pictures)}
+    by_index = {each.index: each for each in stack.pictures}
+    crops = {
+        row: [
+            {
+                "slice": places[each.index],
+                "corners": [_rounded(by_index[each.index].place(corner)[:2]) for corner in each.corners],
+                "distance": round(each.distance_mm, 1),
+            }
+            for each in outlines
+            if each.index in places
+        ]
+        for row, outlines in (seen.crops.items() if seen else ())
+    }
+    return {
+        "title": plane.series_description,
+        "edges": _EDGES[plane.is_sagittal],
+        "total": stack.num_slices,
+        "slices": [_picture_data(plane, each, landmarks, known) for each in stack.pictures],
+        "crops": crops,
+        "start": [_start(row, stack, landmarks, crops.get(row, [])) for row in range(len(FINDINGS))],
+    }
+
+
+def _picture_data(
+    plane: Plane, picture: StackPicture, landmarks: Floats, levels: Mapping[Level, Floats]
+) -> dict[str, Any]:
+    points = []
+    for row in np.flatnonzero(np.isfinite(landmarks).all(axis=-1)).tolist():
+        x, y, distance = picture.place(landmarks[row])
+        if abs(distance) <= _MAX_DISTANCE_MM:
+            points.append([row, *_rounded((x, y, distance))])
+    geometry = picture.geometry
+    return {
+        "image": "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode("ascii"),
+        "size": _rounded(picture.size_mm),
+        "number": picture.index + 1,
+        "place": name_place(plane, geometry.centre, geometry.normal, levels),
+        "series": picture.series_id,
+        "instance": picture.instance_number,
+        "window": picture.window,
+        "points": points,
+    }
+
+
+def _start(row: int, stack: Stack, landmarks: Floats, crops: Sequence[Mapping[str, Any]]) -> int:
+    """Returns the picture that a finding opens at: the crop's nearest, else the point's, else the middle."""
+    if crops:
+        return int(min(crops, key=lambda each: each["distance"])["slice"])
+    if np.isfinite(landmarks[row]).all():
+        away = [abs(each.place(landmarks[row])[2]) for each in stack.pictures]
+        return int(np.argmin(away)) if away else 0
+    return len(stack.pictures) // 2
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(float(each), 2) for each in values]

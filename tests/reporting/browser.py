@@ -1,0 +1,130 @@
+"""A headless Chromium, driven through the DevTools protocol over a pipe: no driver and no library needed."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+#: Chromium reads commands from one and writes answers to the other, each ended by a zero byte.
+_READS, _WRITES = 3, 4
+
+
+class Tab:
+    """A page that is open.
+
+    Attributes:
+        errors: what the page's scripts threw, and what the browser complained of.
+        requests: addresses that it asked for, but for those that hold their content.
+    """
+
+    def __init__(self, reader: Any, writer: int) -> None:
+        self._reader, self._writer, self._count, self._session = reader, writer, 0, ""
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Sends a command and waits for its answer."""
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._writer, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def _read(self) -> dict[str, Any]:
+        text = bytearray()
+        while (byte := self._reader.read(1)) != b"\0":
+            assert byte, "Chromium has ended"
+            text += byte
+        message: dict[str, Any] = json.loads(text)
+        given = message.get("params", {})
+        match message.get("method"):
+            case "Runtime.exceptionThrown":
+                self.errors.append(json.dumps(given["exceptionDetails"]))
+            case "Log.entryAdded" if given["entry"]["level"] == "error":
+                self.errors.append(given["entry"]["text"])
+            case "Runtime.consoleAPICalled" if given["type"] == "error":
+                self.errors.append(json.dumps(given["args"]))
+            case "Network.requestWillBeSent" if not given["request"]["url"].startswith("data:"):
+                self.requests.append(given["request"]["url"])
+        return message
+
+    def open(self, address: str, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
+        """Opens an address and waits until it is loaded."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=address)
+        while self._read().get("method") != "Page.loadEventFired":
+            pass
+
+    def run(self, script: str) -> Any:
+        """Returns an expression's value, a promise's once it is there."""
+        done = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Presses a key."""
+        for kind in ("rawKeyDown", "keyUp"):
+            code = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drags the mouse with its left button."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def photograph(self, path: Path, *, is_whole: bool = True) -> None:
+        """Writes a PNG of the page, or of what is in the window."""
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+
+@contextmanager
+def open_tab(profile: Path) -> Iterator[Tab]:
+    """Starts Chromium and lends a tab.
+
+    Args:
+        profile: an empty folder for what it keeps.
+    """
+    assert CHROMIUM is not None
+    command_read, command_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+
+    def lay_out() -> None:
+        # High first: one of the four may be the very number that another is put at.
+        kept = [os.dup2(each, 200 + place) for place, each in enumerate((command_read, answer_write))]
+        os.dup2(kept[0], _READS)
+        os.dup2(kept[1], _WRITES)
+
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+    process = subprocess.Popen(
+        [CHROMIUM, *words, "--disable-background-networking", f"--user-data-dir={profile}"],
+        preexec_fn=lay_out, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(command_read)
+    os.close(answer_write)
+    try:
+        with os.fdopen(answer_read, "rb") as reader:
+            yield Tab(reader, command_write)
+    finally:
+        os.close(command_write)
+        process.kill()
+        process.wait()
