@@ -120,12 +120,15 @@ def test_closing_stops_what_runs_and_leaves_its_blocks(jobs_module: ModuleType, 
 
 
 HOLDER = """
+    import signal
     import sys
     sys.path.insert(0, {tests!r})
     from lumbar_tf.runners import run_jobs
     import runner_jobs
 
     if __name__ == "__main__":
+        # A shell's background jobs, such as tests that run in one, ignore it from the start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             list(run_jobs(runner_jobs.hold_a_file, sys.argv[1:], workers=2))
         except KeyboardInterrupt:
