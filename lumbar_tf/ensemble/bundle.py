@@ -123,46 +123,48 @@ def export_ensemble(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         description = describe_ensemble(ensemble, runs, version)
-        _write_model(ensemble, partial, description)
-        (partial / EXTRA / CARD_NAME).write_text(
-            render_card(description, facts or ModelFacts()), encoding="utf-8"
-        )
+        text = json.dumps(description, indent=1)
+        _write_model(ensemble, partial, text)
+        extra = partial / EXTRA
+        extra.mkdir()
+        (extra / STACKER_NAME).write_text(to_json(ensemble.stacker), encoding="utf-8")
+        (extra / CARD_NAME).write_text(render_card(description, facts or ModelFacts()), encoding="utf-8")
+        _write_requests(partial, ensemble.stacker.members, text)
         if add is not None:
             add(partial, version)
-        _write_digests(partial, description)
+        _write_manifest(partial, description)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def _write_model(ensemble: LoadedEnsemble, folder: Path, description: dict[str, Any]) -> None:
+def _write_model(ensemble: LoadedEnsemble, folder: Path, text: str) -> None:
     module = ServableEnsemble(ensemble.networks, ensemble.stacker)
-    text = json.dumps(description, indent=1)
     tf.saved_model.save(
-        module, str(folder), signatures={SIGNATURE: module.serve, DESCRIBE: make_describe(text)}
+        module,
+        str(folder),
+        signatures={SIGNATURE: module.serve, DESCRIBE: make_describe(text)},
+        # Nobody trains a bundle: the gradients of its activations would be two of three functions.
+        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
     refuse(folder, find_faults(folder))
-    extra = folder / EXTRA
-    extra.mkdir()
-    # `ServedEnsemble` reads it; the digests of all files follow when there are all files.
-    (extra / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
-    (extra / STACKER_NAME).write_text(to_json(ensemble.stacker), encoding="utf-8")
-    _write_requests(folder, text)
 
 
-def _write_digests(folder: Path, description: dict[str, Any]) -> None:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DESCRIPTION_NAME]
+def _write_manifest(folder: Path, description: dict[str, Any]) -> None:
+    """Writes the description and the digests of all other files, which are there by now."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
     text = json.dumps({**description, "files": digests}, indent=1)
     (folder / EXTRA / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
 
 
-def _write_requests(folder: Path, text: str) -> None:
+def _write_requests(folder: Path, members: Sequence[str], text: str) -> None:
     """Asks the written SavedModel about the known study, checks the answers and keeps them.
 
     Args:
         folder: the SavedModel.
+        members: names of its members.
         text: what it says of itself.
     """
     served = ServedEnsemble(folder)
@@ -174,7 +176,7 @@ def _write_requests(folder: Path, text: str) -> None:
     answers = {
         case: {name: value[0] for name, value in each.outputs.items()} for case, each in requests.items()
     }
-    refuse(folder, check_answers(answers, served.members))
+    refuse(folder, check_answers(answers, members))
     nobody, said = np.array([b""], object), np.array([text.encode()], object)
     describe = LoggedRequest(DESCRIBE, {"study": nobody}, {"description": said}, model=DESCRIBE)
     write_requests(folder / EXTRA / PARITY_NAME, [*requests.values(), describe])

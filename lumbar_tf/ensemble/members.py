@@ -14,10 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.config import CropConfig, LocalizerConfig, PlaneConfig
+from lumbar_tf.config import LocalizerConfig, PlaneConfig
 from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows, refine_points
 from lumbar_tf.data.axial_fields import axial_anchors, axial_field_spec, study_axial_field
-from lumbar_tf.data.fields import FieldSpec
 from lumbar_tf.data.grader_dataset import study_crops
 from lumbar_tf.data.localizer_dataset import field_spec, study_field
 from lumbar_tf.data.selection import Record
@@ -36,6 +35,8 @@ from lumbar_tf.records.schema import encode_plane
 Examples = dict[Plane, tf.Tensor]
 #: Where the placeholder of a missing plane lies, mm: out of every landmark's reach.
 _NOWHERE_MM = 1.0e6
+#: Any feature that a record has one of for each slice.
+_ONE_PER_SLICE = "slices/group"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,45 +129,46 @@ def placeholder_example() -> bytes:
     return encode_plane("", Plane.SAGITTAL_T2, [black])
 
 
-def _parse_present(serialized: tf.Tensor) -> Record:
-    record = parse_example(
-        tf.where(tf.equal(tf.strings.length(serialized), 0), placeholder_example(), serialized)
-    )
-    # An Example without a single slice is a missing plane too.
-    stand_in = parse_example(tf.constant(placeholder_example()))
-    is_empty = tf.equal(tf.size(record["slices/group"]), 0)
-    return {
-        key: tf.cond(is_empty, lambda key=key: stand_in[key], lambda key=key: record[key]) for key in record
-    }
+_PLACEHOLDER = placeholder_example()
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)],
+    autograph=False,
+    # All loops over studies call it: inlined, TensorFlow would plan it once in each of them.
+    experimental_attributes={"_noinline": True},
+)
+def _parse_present(serialized: tf.Tensor, is_present: tf.Tensor) -> Record:
+    with tf.device("/CPU:0"):
+        # Chosen by a branch and not by `tf.where`, which copies the megabytes of an Example.
+        return parse_example(tf.cond(is_present, lambda: serialized, lambda: tf.constant(_PLACEHOLDER)))
 
 
 def has_slices(serialized: tf.Tensor) -> tf.Tensor:
-    """Tells which Examples hold at least one slice, bool [study]."""
-    return _study_by_study(
-        lambda each: tf.size(parse_example(each)["slices/group"]) > 0, serialized, tf.TensorSpec([], tf.bool)
-    )
+    """Tells which Examples hold at least one slice, bool [study]; one without any is a missing plane, too."""
+    with tf.device("/CPU:0"):
+        spec = {_ONE_PER_SLICE: tf.io.RaggedFeature(tf.int64)}
+        return tf.io.parse_example(serialized, spec)[_ONE_PER_SLICE].row_lengths() > 0
 
 
-def _study_by_study(cut: Callable[[Any], Any], given: Any, spec: Any) -> Any:
+def _study_by_study(cut: Callable[..., Any], serialized: tf.Tensor, spec: Any, *given: tf.Tensor) -> Any:
     """Maps what reads records over studies, on the CPU: strings are parsed and decoded nowhere else.
 
     Args:
-        cut: takes one study's part of `given`.
-        given: tensors with a leading study axis.
+        cut: takes one study's record, the placeholder's where the plane is missing, and its part of `given`.
+        serialized: Examples, string [study].
         spec: of what `cut` returns.
+        given: tensors with a leading study axis.
     """
+
+    def parse_and_cut(study: tuple[tf.Tensor, ...]) -> Any:
+        each, is_present, *rest = study
+        return cut(_parse_present(each, is_present), *rest)
+
     with tf.device("/CPU:0"):
-        return tf.map_fn(cut, given, fn_output_signature=spec)
-
-
-def _cut_field(serialized: tf.Tensor, spec: FieldSpec) -> dict[str, tf.Tensor]:
-    return study_field(_parse_present(serialized), spec)
-
-
-def _cut_crops(
-    pair: tuple[tf.Tensor, tf.Tensor], layout: CropLayout, crop: CropConfig
-) -> dict[str, tf.Tensor]:
-    return study_crops(_parse_present(pair[0]), pair[1], layout, crop)
+        return tf.map_fn(
+            parse_and_cut, (serialized, has_slices(serialized), *given), fn_output_signature=spec
+        )
 
 
 def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
@@ -189,9 +191,10 @@ def _find_subarticular(
 ) -> tf.Tensor:
     """Returns the axial localizer's points, float32 [study, 10, 3], NaN where no slice holds its level's."""
     field = _study_by_study(
-        lambda pair: study_axial_field(_parse_present(pair[0]), pair[1], config),
-        (serialized, points),
+        lambda record, landmarks: study_axial_field(record, landmarks, config),
+        serialized,
         axial_field_spec(config),
+        points,
     )
     no_doubt = tf.zeros(tf.shape(axial_anchors(points))[:-1])
     by_fold = tf.map_fn(
@@ -220,7 +223,7 @@ def _find_levels(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tu
         spec = field_spec(each.config.localizer)
         size = spec.side_px
         field = _study_by_study(
-            partial(_cut_field, spec=spec),
+            partial(study_field, spec=spec),
             examples[plane],
             {
                 "image": tf.TensorSpec([spec.num_slices, size, size], tf.float32),
@@ -274,13 +277,14 @@ def ask_members(
         crop, layout = each.config.grader.crop, each.layout
         crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px
         inputs = _study_by_study(
-            partial(_cut_crops, layout=layout, crop=crop),
-            (examples[plane], landmarks),
+            partial(study_crops, layout=layout, crop=crop),
+            examples[plane],
             {
                 "image": tf.TensorSpec([crops, slices, size, size], tf.float32),
                 "mask": tf.TensorSpec([crops, slices], tf.bool),
                 "offset_mm": tf.TensorSpec([crops, slices], tf.float32),
             },
+            landmarks,
         )
         for backbone, folds in each.graders.items():
             mean = tf.reduce_mean(tf.nn.log_softmax(folds(inputs), axis=-1), axis=0)

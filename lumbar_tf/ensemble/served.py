@@ -1,7 +1,10 @@
 """An exported ensemble, loaded and asked."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +60,27 @@ def model_inputs(studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, list[byt
     return {plane.value: [study.get(plane, b"") for study in studies] for plane in Plane}
 
 
+@contextmanager
+def _without_gradients() -> Iterator[None]:
+    """Loads a bundle without TensorFlow's warning, once a network, that it has no gradients to train with."""
+    logger = logging.getLogger("absl")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "unsaved custom gradients" not in record.getMessage()
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
+
+
 class ServedEnsemble:
     """A SavedModel on disk, asked through its signature.
 
     Attributes:
         path: the version's folder.
         version: its number.
-        members: names of the members, the second axis of the output `members`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,9 +93,14 @@ class ServedEnsemble:
         """
         self.path = find_version(path)
         self.version = self.path.name
-        self.members: tuple[str, ...] = tuple(read_description(self.path)["members"])
-        self._loaded = tf.saved_model.load(str(self.path))
+        with _without_gradients():
+            self._loaded = tf.saved_model.load(str(self.path))
         self._serve = self._loaded.signatures[SIGNATURE]
+
+    @cached_property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members, the second axis of the output `members`."""
+        return tuple(read_description(self.path)["members"])
 
     def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, tf.Tensor]:
         """Grades studies.

@@ -117,7 +117,9 @@ def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) ->
     holds_slice = tf.reduce_any(mask, axis=-1)[:, tf.newaxis]
     is_seen = tf.reduce_any(holds_slice & tf.constant(layout.row_views), axis=-1)
     values = tf.where(is_seen[..., tf.newaxis], values, float("nan"))
-    columns = [float("nan") * tf.ones_like(values[:, 0])] * NUM_FINDINGS
+    # Behind the answers stands what is said of all other rows.
+    values = tf.pad(values, [[0, 0], [0, 1], [0, 0]], constant_values=float("nan"))
+    places = [len(layout.rows)] * NUM_FINDINGS
     for place in layout.answered:
-        columns[layout.rows[place]] = values[:, place]
-    return tf.stack(columns, axis=1)
+        places[layout.rows[place]] = place
+    return tf.gather(values, places, axis=1)

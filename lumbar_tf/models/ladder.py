@@ -181,14 +181,16 @@ def _log_total(potentials: _Potentials) -> tf.Tensor:
 
 def _doubt(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     """Returns the weight of the ladders that leave the chosen disc at a level, float32 [n, 5]."""
-    total = _log_total(potentials)
-    doubts = []
-    for level in range(NUM_LEVELS):
-        is_same = tf.norm(centre - points[:, level, tf.newaxis], axis=-1) <= SAME_DISC_MM
-        here = tf.one_hot(level, NUM_LEVELS, on_value=True, off_value=False, dtype=tf.bool)
-        barred = is_same[:, tf.newaxis] & here[tf.newaxis, :, tf.newaxis]
-        elsewhere = _Potentials(
-            tf.where(barred, _IMPOSSIBLE, potentials.single), potentials.pair, potentials.triple
-        )
-        doubts.append(tf.exp(tf.minimum(_log_total(elsewhere) - total, 0.0)))
-    return tf.stack(doubts, axis=-1)
+    is_same = tf.norm(centre[:, tf.newaxis] - points[:, :, tf.newaxis], axis=-1) <= SAME_DISC_MM
+    # [n, barred level, level, K]
+    barred = tf.eye(NUM_LEVELS, dtype=tf.bool)[..., tf.newaxis] & is_same[:, :, tf.newaxis]
+    single = tf.where(barred, _IMPOSSIBLE, potentials.single[:, tf.newaxis])
+
+    def repeat(each: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(each, NUM_LEVELS, axis=0)
+
+    elsewhere = _Potentials(
+        tf.reshape(single, [-1, *single.shape[2:]]), repeat(potentials.pair), repeat(potentials.triple)
+    )
+    total = _log_total(potentials)[:, tf.newaxis]
+    return tf.exp(tf.minimum(tf.reshape(_log_total(elsewhere), [-1, NUM_LEVELS]) - total, 0.0))

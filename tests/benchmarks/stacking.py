@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -163,7 +164,8 @@ def main() -> None:
     print(f"{NUM_STUDIES} studies, 5 folds; scores nested, smaller is better")
     titles = ("stack", "mean", "best one", "its T+tilt", "boosted", "worst ECE", "members'", "by", "CPU s")
     print("seed scenario members" + "".join(f"{title:>10s}" for title in titles))
-    lines = [_line(options.first + seed, boosts=options.lightgbm) for seed in range(options.seeds)]
+    with threadpool_limits(limits=1):  # as `stack_tables` does
+        lines = [_line(options.first + seed, boosts=options.lightgbm) for seed in range(options.seeds)]
     stack, mean, best = (np.array([line[name] for line in lines]) for name in ("stack", "mean", "best"))
     differs = np.array([line["scenario"] > 0 for line in lines])
     print(f"no worse than the mean by 0.0005: {(stack <= mean + 0.0005).sum()} of {len(lines)}")

@@ -37,7 +37,7 @@ def bare(way: way_module.Way) -> LoadedEnsemble:
     """The ensemble without weights, for exports that have no network in them."""
 
     def pass_over(self: FoldedNetwork, model: keras.Model, weights: list[Path]) -> None:
-        self.parameters, self.num_folds, self._model = [], len(weights), model
+        self.parameters, self._model = [], model
 
     with pytest.MonkeyPatch.context() as patch:
         # Reading them takes longer than the tests.
@@ -61,6 +61,25 @@ def test_variables_on_disk_are_the_members_weights_once(way: way_module.Way) -> 
     assert 0.95 * weights <= on_disk <= 1.05 * weights
     # None of them is in the graph, too.
     assert find_faults(way.model) == []
+
+
+def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) -> None:
+    model = saved_model_pb2.SavedModel.FromString((way.model / "saved_model.pb").read_bytes())
+    library = model.meta_graphs[0].graph_def.library
+    folds = list((way.out / "runs").rglob("*.weights.h5"))
+    networks = {path.parent.parent for path in folds}
+    asks = [each for each in library.function if "_ask_fold" in each.signature.name]
+    assert len(asks) == len(networks) < len(folds)
+    assert all(each.attr["_noinline"].b for each in asks)
+    calls = [
+        node.attr["f"].func.name
+        for each in library.function
+        for node in each.node_def
+        if node.op.endswith("PartitionedCall") and "_ask_fold" in node.attr["f"].func.name
+    ]
+    assert len(calls) == len(folds) and set(calls) == {each.signature.name for each in asks}
+    # What only training needs would be most of the functions.
+    assert not [each for each in library.function if "grad" in each.signature.name]
 
 
 def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) -> None:
