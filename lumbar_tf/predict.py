@@ -52,6 +52,11 @@ class PredictOptions(CommandOptions):
                               not answer, fatal.
         --nosheets            Draw no PNG sheets.
         --noreport            Write no HTML reports.
+        --dicom               Write dicom/<study>.sr.dcm, a structured report, and dicom/<study>.sc.dcm, the
+                              sheet as an image, for the archive that the study came from. They repeat the
+                              patient's name, id and birth date from its headers (its pseudonym with a key).
+        --fhir                Write fhir/<study>.json, a FHIR R4 report with its observations. It holds the
+                              patient's id and the study's UID (their pseudonyms with a key).
 
     With --server:
         --server-model        The model's name in the server's configuration (lumbar).
@@ -83,6 +88,8 @@ class PredictOptions(CommandOptions):
     strict: bool = False
     sheets: bool = True
     report: bool = True
+    dicom: bool = False
+    fhir: bool = False
     server_model: str = Field("lumbar", min_length=1)
     server_version: NonNegativeInt | None = None
     server_label: str | None = Field(None, min_length=1)
@@ -123,9 +130,12 @@ def predict(options: PredictOptions) -> int:
     from lumbar_tf.data.pseudonyms import read_key
     from lumbar_tf.imaging.sources.listing import shown_name
     from lumbar_tf.monitoring.log import AnswerLog
+    from lumbar_tf.reporting.hospital_formats import HospitalFormats
     from lumbar_tf.reporting.prediction import UNANSWERED_NAME, predict_source
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
+    formats = HospitalFormats(dicom=options.dicom, fhir=options.fhir)
+    formats.check()
     with _open_ensemble(options) as (ensemble, source):
         prediction = predict_source(
             options.study,
@@ -138,6 +148,7 @@ def predict(options: PredictOptions) -> int:
             has_reports=options.report,
             max_in_flight=options.in_flight if options.server else 1,
             log=AnswerLog(options.log) if options.log else None,
+            formats=formats,
             progress=lambda total: progress_bar("Grading", total),
         )
     # The path may hold a name that is not ours to keep.

@@ -16,9 +16,11 @@ from dataclasses import replace
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
+from lumbar_tf.imaging.origin import ImageOrigin, StudyHeader
 from lumbar_tf.imaging.reasons import Reject
-from lumbar_tf.imaging.study import Study
+from lumbar_tf.imaging.study import Slice, Study
 
 #: As long as SHA-256's output: shorter keys weaken HMAC (RFC 2104, section 3).
 MIN_KEY_BYTES = 32
@@ -106,24 +108,59 @@ def pseudonym(key: bytes, kind: IdKind, value: str) -> str:
 def pseudonymise_study(study: Study, key: bytes) -> Study:
     """Returns a study under pseudonyms: its own id, its patient's, and those of its series and files.
 
-    Pixels, geometry, planes and the source digest are the same. Tables name the old ids, so points and
-    labels must be joined before.
+    Pixels, geometry, planes and the source digest are the same; of a header nothing but the patient's
+    pseudonym is left. Tables name the old ids, so points and labels must be joined before.
     """
     return replace(
         study,
         study_id=pseudonym(key, IdKind.STUDY, study.study_id),
         patient_id=_known(key, IdKind.PATIENT, study.patient_id),
         planes={
-            plane: tuple(
-                replace(each, series_id=_known(key, IdKind.SERIES, each.series_id)) for each in slices
-            )
+            plane: tuple(_pseudonymise_slice(each, key) for each in slices)
             for plane, slices in study.planes.items()
         },
         series=tuple(
             replace(each, series_id=_known(key, IdKind.SERIES, each.series_id)) for each in study.series
         ),
         rejects=pseudonymise_rejects(study.rejects, key),
+        header=None if study.header is None else _pseudonymise_header(study.header, study.patient_id, key),
     )
+
+
+def _pseudonymise_slice(each: Slice, key: bytes) -> Slice:
+    origin = None if each.origin is None else _pseudonymise_origin(each.origin, key)
+    return replace(each, series_id=_known(key, IdKind.SERIES, each.series_id), origin=origin)
+
+
+def _pseudonymise_origin(origin: ImageOrigin, key: bytes) -> ImageOrigin:
+    return replace(
+        origin,
+        sop_instance_uid=_known_uid(key, origin.sop_instance_uid),
+        series_uid=_known_uid(key, origin.series_uid),
+        frame_of_reference_uid=_known_uid(key, origin.frame_of_reference_uid),
+    )
+
+
+def _pseudonymise_header(header: StudyHeader, patient_id: str, key: bytes) -> StudyHeader:
+    patient = _known(key, IdKind.PATIENT, patient_id)
+    values = {"PatientID": patient, "PatientName": patient} if patient else {}
+    return StudyHeader(_known_uid(key, header.study_uid), values)
+
+
+def pseudonymous_uid(key: bytes, value: str) -> str:
+    """Returns the pseudonym of a UID: a UID again, the UUID of a keyed hash under 2.25 (PS3.5 section B.2).
+
+    >>> pseudonymous_uid(bytes(32), "1.2.3") == pseudonymous_uid(bytes(32), "1.2.3")
+    True
+    """
+    digest = hmac.new(key, b"uid\0" + value.encode("utf-8", "surrogateescape"), sha256).digest()
+    # Version 5 is a name's hash; which hash it was nobody can tell from a UUID (RFC 9562 section 5.5).
+    return f"2.25.{UUID(bytes=digest[:16], version=5).int}"
+
+
+def _known_uid(key: bytes, value: str) -> str:
+    """The UID's pseudonym; "" for one that is not known."""
+    return pseudonymous_uid(key, value) if value else ""
 
 
 def pseudonymise_rejects(rejects: Iterable[Reject], key: bytes) -> tuple[Reject, ...]:

@@ -19,6 +19,7 @@ from lumbar_tf.imaging.files.frames import Frame, ImageFile, open_image
 from lumbar_tf.imaging.files.headers import MAX_FILE_BYTES
 from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.files.silence import silence_pydicom
+from lumbar_tf.imaging.origin import ImageOrigin, StudyHeader, read_study_header
 from lumbar_tf.imaging.reasons import ReasonKind, RefusedError, Reject, RejectReason
 from lumbar_tf.imaging.series.choice import (
     SeriesDecision,
@@ -55,6 +56,7 @@ class _File:
     series_id: str
     sop_uid: str
     patient_id: str
+    origin: ImageOrigin
     frames: tuple[Frame, ...]
     image: ImageFile | None
     copies: tuple["_File", ...] = ()
@@ -72,6 +74,7 @@ def read_study(
     table: Mapping[str, Plane | None] = MappingProxyType({}),
     *,
     decode: FrameDecoder = decode_frame,
+    keep_header: bool = False,
 ) -> Study:
     """Reads every DICOM file of a study.
 
@@ -81,6 +84,7 @@ def read_study(
             wins over a header that contradicts it, with a note; None leaves the series out. Series that it
             does not name are told from their headers.
         decode: the decoder.
+        keep_header: whether `Study.header` holds what results for the hospital's archive repeat.
 
     Returns:
         The study. Planes without any slice are absent.
@@ -102,6 +106,7 @@ def read_study(
         facts = {name: _facts(name, members) for name, members in series.items()}
         decisions = choose_series(list(facts.values()), table)
         planes = _read_planes(series, decisions, decode, refuse)
+        header = _read_header(files) if keep_header and files else None
     if not planes:
         rejects.append(_judge_empty(study.study_id, rejects, has_series=bool(series)))
     return Study(
@@ -111,7 +116,15 @@ def read_study(
         series=tuple(_summarize(facts[name], decisions[name]) for name in sorted(series)),
         rejects=tuple(rejects),
         source_digest=digest,
+        header=header,
     )
+
+
+def _read_header(files: Sequence[_File]) -> StudyHeader:
+    """Reads the header of a file that names a patient, where one does."""
+    chosen = next((each for each in files if each.patient_id), files[0])
+    study_uid = next((each.study_uid for each in files if each.study_uid), "")
+    return read_study_header(chosen.open().dataset, study_uid)
 
 
 def _judge_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) -> Reject:
@@ -170,6 +183,7 @@ def _open_files(
                 series_id=_name_series(study, path, image, table),
                 sop_uid=image.sop_uid,
                 patient_id=image.patient_id,
+                origin=image.origin,
                 frames=image.frames,
                 image=held,
             )
@@ -290,7 +304,9 @@ def _decode(
             except RefusedError as error:
                 refuse(series_id, copy.shown_name, error.reason, str(error))
             else:
-                found = Slice(frame.geometry, pixels, series_id, frame.instance_number)
+                number = frame.index + 1 if len(file.frames) > 1 else 0
+                origin = replace(copy.origin, frame_number=number)
+                found = Slice(frame.geometry, pixels, series_id, frame.instance_number, origin)
         if found is not None:
             yield found
 

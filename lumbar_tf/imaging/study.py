@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import SliceGeometry, order_slices
+from lumbar_tf.imaging.origin import ImageOrigin, StudyHeader
 from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.labels import Plane
 
@@ -22,12 +23,14 @@ class Slice:
             there is no rescale, float32 where there is.
         series_id: the series it belongs to.
         instance_number: InstanceNumber, only ever used to find a table's row; 0 where absent.
+        origin: the stored image, for results that refer back to it; None of a slice that no file holds.
     """
 
     geometry: SliceGeometry
     pixels: NDArray[Any]
     series_id: str
     instance_number: int
+    origin: ImageOrigin | None = None
 
     def __post_init__(self) -> None:
         expected = (self.geometry.rows, self.geometry.columns)
@@ -80,6 +83,7 @@ class Study:
         series: every readable series, kept or not, by series id.
         rejects: what was left out or noted.
         source_digest: SHA-256 over the digests of the study's files.
+        header: what the headers say of patient and examination; None where nobody asked for it.
     """
 
     study_id: str
@@ -88,6 +92,7 @@ class Study:
     series: tuple[SeriesSummary, ...] = ()
     rejects: tuple[Reject, ...] = ()
     source_digest: str = ""
+    header: StudyHeader | None = None
 
 
 @dataclass(frozen=True, eq=False)

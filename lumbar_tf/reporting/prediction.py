@@ -21,6 +21,7 @@ from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.reporting.decisions import Unanswered, write_rejects, write_series, write_unanswered
 from lumbar_tf.reporting.evidence import PlaneEvidence, find_evidence, read_plane_configs
+from lumbar_tf.reporting.hospital_formats import HospitalFormats, write_hospital_formats
 from lumbar_tf.reporting.results import (
     StudyResult,
     write_intervals,
@@ -182,6 +183,7 @@ def predict_source(
     study_ids: frozenset[str] | None = None,
     max_in_flight: int = 1,
     log: AnswerLog | None = None,
+    formats: HospitalFormats | None = None,
     progress: ProgressMaker = silent_progress,
 ) -> Prediction:
     """Grades every study of a folder or zip and writes the answers.
@@ -205,6 +207,7 @@ def predict_source(
         study_ids: only these.
         max_in_flight: how many studies are asked about at a time; more than 1 is for a server.
         log: gets a row a study.
+        formats: what else to write; it holds patient data of the source, or pseudonyms with a key.
         progress: shows it.
 
     Returns:
@@ -223,7 +226,7 @@ def predict_source(
             return _ask(ensemble, study, configs, is_logged=log is not None)
 
         with progress(len(jobs)) as advance:
-            studies = _read_studies(jobs, key)
+            studies = _read_studies(jobs, key, keep_header=bool(formats))
             for study, answer in ask_in_order(studies, ask, max_in_flight=max_in_flight):
                 tables.enter(study, answer, is_strict=is_strict)
                 if log is not None and answer.logged is not None:
@@ -237,6 +240,8 @@ def predict_source(
                     source = Source(ensemble.version, ensemble.members)
                     path = out / REPORTS_FOLDER / f"{study.study_id}.html"
                     write_study_report(path, study, answer.result, source, answer.evidence)
+                if answer.result is not None and formats:
+                    write_hospital_formats(out, study, answer.result, formats, model=ensemble.version)
                 advance(1)
                 if tables.failed_in_a_row == GIVE_UP_AFTER:
                     break
@@ -272,7 +277,7 @@ def _ask(
     return _Answer(result, logged, find_evidence(configs, examples, result.landmarks))
 
 
-def _read_studies(jobs: Sequence[StudyJob], key: bytes | None) -> Iterator[Study]:
+def _read_studies(jobs: Sequence[StudyJob], key: bytes | None, *, keep_header: bool) -> Iterator[Study]:
     for job in jobs:
-        study = read_study(job.files, job.series_planes)
+        study = read_study(job.files, job.series_planes, keep_header=keep_header)
         yield study if key is None else pseudonymise_study(study, key)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.study import Study
@@ -14,7 +15,7 @@ from lumbar_tf.reporting.views import Floats, View, choose_slice, cut_view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 _FOOTER = "lumbar_tf - calibrated probabilities - research use, not a medical device"
 _INCHES = (17.0, 8.1)
@@ -43,6 +44,23 @@ def draw_sheet(path: Path, study: Study, result: StudyResult) -> None:
         study: its slices.
         result: its answer; probabilities or landmarks of NaN are shown as missing.
     """
+    figure = _make_sheet(study, result)
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
+
+
+def sheet_pixels(study: Study, result: StudyResult) -> NDArray[np.uint8]:
+    """Returns what `draw_sheet` draws as colours, uint8 [height, width, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = _make_sheet(study, result)
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _make_sheet(study: Study, result: StudyResult) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,8 +75,7 @@ def draw_sheet(path: Path, study: Study, result: StudyResult) -> None:
         0.012, 0.97, f"Study {result.study_id}", fontsize=15, weight="bold", va="center", parse_math=False
     )
     figure.text(0.012, 0.014, _FOOTER, fontsize=9, color="0.3", va="center")
-    with replace_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+    return figure
 
 
 def _points(landmarks: Floats, condition: Condition) -> Floats:

@@ -12,8 +12,10 @@ from lumbar_tf.data.pseudonyms import (
     pseudonym,
     pseudonymise_rejects,
     pseudonymise_study,
+    pseudonymous_uid,
     read_key,
 )
+from lumbar_tf.imaging.origin import ImageOrigin, StudyHeader
 from lumbar_tf.imaging.reasons import Reject, RejectReason
 from lumbar_tf.imaging.study import SeriesSummary, Slice, Study
 from lumbar_tf.labels import Plane
@@ -112,6 +114,26 @@ def test_a_study_under_pseudonyms_keeps_its_pictures_and_its_links(make_slice: C
     assert hidden.rejects[0].study_id == hidden.study_id == pseudonym(KEY, IdKind.STUDY, "4003253")
     assert hidden.source_digest == study.source_digest
     assert pseudonymise_study(study, KEY).rejects == hidden.rejects
+
+
+def test_a_header_under_pseudonyms_names_nobody_and_uids_stay_uids(make_slice: Callable[..., Slice]) -> None:
+    origin = ImageOrigin("1.2.840.10008.5.1.4.1.1.4", "1.2.840.77.1", "1.2.840.77", "", frame_number=3)
+    plain = _study(make_slice)
+    slices = tuple(replace(each, origin=origin) for each in plain.planes[Plane.SAGITTAL_T2])
+    header = StudyHeader("1.2.840.7", {"PatientName": "DOE^J", "PatientID": "DOE-1", "StudyDate": "20240513"})
+    hidden = pseudonymise_study(replace(plain, planes={Plane.SAGITTAL_T2: slices}, header=header), KEY)
+    after = hidden.planes[Plane.SAGITTAL_T2][0].origin
+    assert after is not None and hidden.header is not None
+    for uid in (after.sop_instance_uid, after.series_uid, hidden.header.study_uid):
+        # PS3.5 section B.2: a UUID as one decimal number under 2.25.
+        assert uid.startswith("2.25.") and int(uid.removeprefix("2.25.")) < 2**128
+    assert len({after.sop_instance_uid, after.series_uid, hidden.header.study_uid}) == 3
+    assert after.sop_instance_uid == pseudonymous_uid(KEY, "1.2.840.77.1")
+    assert after.sop_instance_uid != pseudonymous_uid(OTHER_KEY, "1.2.840.77.1")
+    assert (after.sop_class_uid, after.frame_of_reference_uid) == (origin.sop_class_uid, "")
+    assert after.frame_number == 3
+    name = pseudonym(KEY, IdKind.PATIENT, "DOE-1")
+    assert hidden.header.values == {"PatientName": name, "PatientID": name}
 
 
 def test_what_is_unknown_stays_unknown(make_slice: Callable[..., Slice]) -> None:

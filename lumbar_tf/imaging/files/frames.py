@@ -19,6 +19,7 @@ from lumbar_tf.imaging.files.placement import read_geometry, read_rescale
 from lumbar_tf.imaging.files.streams import PixelLayout
 from lumbar_tf.imaging.files.values import find_value, read_integer, read_uid, read_value
 from lumbar_tf.imaging.geometry import SliceGeometry
+from lumbar_tf.imaging.origin import ImageOrigin, read_loose_text
 from lumbar_tf.imaging.reasons import RefusedError, RejectReason
 
 __all__ = ["Frame", "ImageFile", "find_value", "open_image"]
@@ -71,6 +72,7 @@ class ImageFile:
         series_uid: SeriesInstanceUID, "" where absent.
         sop_uid: SOPInstanceUID, "" where absent.
         patient_id: PatientID, "" where absent. Never to be written anywhere.
+        origin: what the file and its series are called, for results that refer back to it.
         frames: at least one.
         data: the file as it was read.
         syntax: the transfer syntax UID.
@@ -85,6 +87,7 @@ class ImageFile:
     series_uid: str
     sop_uid: str
     patient_id: str
+    origin: ImageOrigin
     frames: tuple[Frame, ...]
     data: bytes
     syntax: str
@@ -125,6 +128,7 @@ def _open(file: HeaderedFile, data: bytes) -> ImageFile:
         series_uid=read_uid(dataset, "SeriesInstanceUID"),
         sop_uid=read_uid(dataset, "SOPInstanceUID"),
         patient_id=str(read_value(dataset, "PatientID") or ""),
+        origin=_read_origin(file),
         frames=tuple(_read_frame(dataset, layout, index, num_frames) for index in range(num_frames)),
         data=data,
         syntax=file.syntax,
@@ -132,6 +136,16 @@ def _open(file: HeaderedFile, data: bytes) -> ImageFile:
         body=file.body,
         pixel_ranges=ranges,
         is_swapped=_is_swapped(file, layout),
+    )
+
+
+def _read_origin(file: HeaderedFile) -> ImageOrigin:
+    sop_class = read_loose_text(file.dataset, "SOPClassUID")
+    return ImageOrigin(
+        sop_class_uid=sop_class or read_loose_text(file.meta, "MediaStorageSOPClassUID"),
+        sop_instance_uid=read_loose_text(file.dataset, "SOPInstanceUID"),
+        series_uid=read_loose_text(file.dataset, "SeriesInstanceUID"),
+        frame_of_reference_uid=read_loose_text(file.dataset, "FrameOfReferenceUID"),
     )
 
 

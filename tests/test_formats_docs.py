@@ -1,0 +1,39 @@
+"""What `docs/formats.md` says of codes is what the package writes."""
+
+import re
+from pathlib import Path
+
+from lumbar_tf.labels import Condition, Level, Severity, Side
+from lumbar_tf.reporting.codes import (
+    OWN_SCHEME_UID,
+    Scheme,
+    finding_code,
+    grade_code,
+    level_code,
+    own_codes,
+    side_code,
+    site_code,
+)
+
+TEXT = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+
+
+def test_every_code_is_in_the_document_and_every_code_of_the_document_is_written() -> None:
+    written = {finding_code(each) for each in Condition} | {site_code(each) for each in Condition}
+    written |= {level_code(each) for each in Level} | {side_code(each) for each in Side}
+    written |= {grade_code(each) for each in Severity}
+    snomed = {each.value for each in written if each.scheme is Scheme.SNOMED}
+    assert set(re.findall(r"\b\d{7,}\b", TEXT.replace(OWN_SCHEME_UID, ""))) - {"100206310"} == snomed
+    own = {each.value for each in own_codes()}
+    assert (
+        set(re.findall(r"\b[A-Z]+(?:_[A-Z0-9]+)+\b|\bGRADE\b|\bLIMITATION\b|\bSUBARTICULAR\b", TEXT)) == own
+    )
+    assert OWN_SCHEME_UID in TEXT
+
+
+def test_codes_of_one_scheme_differ_and_fit_into_dicom() -> None:
+    codes = own_codes()
+    assert len({each.value for each in codes}) == len(codes)
+    for each in codes:
+        # Code Value is an SH, Code Meaning an LO (PS3.3 section 8.8).
+        assert len(each.value) <= 16 and len(each.meaning) <= 64
