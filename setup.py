@@ -23,7 +23,7 @@ setup(
     package_data={
         "lumbar_tf": [
             "py.typed",
-            "ensemble/templates/*.md",
+            "bundle/templates/*.md",
             "reporting/templates/*.html",
             "reporting/templates/*.js",
         ]

@@ -108,8 +108,8 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
-    from lumbar_tf.ensemble.runs import PlaneRun, open_run
-    from lumbar_tf.ensemble.training import grader_jobs, localizer_jobs, run_training_job
+    from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs, run_training_job
+    from lumbar_tf.training.runs import PlaneRun, open_run
 
     def opened(plane: PlaneConfig) -> PlaneRun:
         return open_run(plane, records=options.out / "tfrecords", runs=options.out / "runs")
@@ -156,14 +156,14 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
+    from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
+    from lumbar_tf.bundle.model_card import ModelFacts
+    from lumbar_tf.bundle.self_test import open_bundle
     from lumbar_tf.data.tables import read_labels
-    from lumbar_tf.ensemble.bundle import export_ensemble, load_ensemble
-    from lumbar_tf.ensemble.model_card import ModelFacts
-    from lumbar_tf.ensemble.runs import OOF_NAME
-    from lumbar_tf.ensemble.self_test import open_bundle
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.reporting.prediction import predict_source
+    from lumbar_tf.training.runs import OOF_NAME
 
     runs = options.out / "runs"
     with watch.stage("export"):

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
 
 if TYPE_CHECKING:
-    from lumbar_tf.ensemble.model_card import Measured
+    from lumbar_tf.bundle.model_card import Measured
 
 
 class ExportOptions(CommandOptions):
@@ -52,10 +52,10 @@ class ExportOptions(CommandOptions):
 def export(options: ExportOptions) -> None:
     """Exports and says where."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.ensemble.bundle import export_ensemble, load_ensemble
-    from lumbar_tf.ensemble.model_card import ModelFacts
-    from lumbar_tf.ensemble.runs import OOF_NAME
+    from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
+    from lumbar_tf.bundle.model_card import ModelFacts
     from lumbar_tf.monitoring.bundle_reference import reference_writer
+    from lumbar_tf.training.runs import OOF_NAME
 
     with _stacker(options) as stacker:
         ensemble = load_ensemble(options.runs, stacker)
@@ -76,9 +76,9 @@ def export(options: ExportOptions) -> None:
 @contextmanager
 def _stacker(options: ExportOptions) -> Iterator[Path]:
     """Lends the stacker of the members that are wanted: the one there is, or one that is fitted now."""
+    from lumbar_tf.bundle.subset import stack_subset
     from lumbar_tf.ensemble.blend import STACKER_NAME, write_blend
     from lumbar_tf.ensemble.stacking import from_json
-    from lumbar_tf.ensemble.subset import stack_subset
 
     path = existing_file(options.stacker or options.runs / "stack" / STACKER_NAME)
     known = from_json(path.read_text(encoding="utf-8")).members
@@ -103,8 +103,8 @@ def _label_paths(options: ExportOptions) -> list[Path]:
 
 def _measure(options: ExportOptions, stack: Path) -> "list[Measured]":
     """Returns the figures for the model card."""
+    from lumbar_tf.bundle.model_card import Measured
     from lumbar_tf.data.tables import read_label_tables
-    from lumbar_tf.ensemble.model_card import Measured
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
 
     measured = []

@@ -168,7 +168,7 @@ def predict(options: PredictOptions) -> int:
 def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
     """Loads the model or connects to the server; yields it and what it is called."""
     if options.server is None:
-        from lumbar_tf.ensemble.self_test import open_bundle
+        from lumbar_tf.bundle.self_test import open_bundle
 
         loaded = open_bundle(options.model or _DEFAULT_MODEL)
         yield loaded, loaded.path

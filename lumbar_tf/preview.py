@@ -43,10 +43,10 @@ def preview(options: PreviewOptions) -> None:
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.data.anchors import CropLayout
     from lumbar_tf.data.folds import FOLDS_NAME, read_folds
-    from lumbar_tf.ensemble.runs import PlaneRun
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reporting.preview_crops import collect_previews
     from lumbar_tf.reporting.preview_sheet import draw_preview
+    from lumbar_tf.training.runs import PlaneRun
 
     manifest = read_manifest(options.records)
     if not manifest.planes.get(config.plane.value):

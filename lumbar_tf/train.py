@@ -12,8 +12,8 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.runners import JobShare, Runner, run_jobs
 
 if TYPE_CHECKING:
-    from lumbar_tf.ensemble.runs import PlaneRun
-    from lumbar_tf.ensemble.training import TrainingJob
+    from lumbar_tf.training.fold_loop import TrainingJob
+    from lumbar_tf.training.runs import PlaneRun
 
 
 class TrainOptions(CommandOptions):
@@ -113,10 +113,10 @@ def train(options: TrainOptions) -> None:
     config = resolve_config(options)
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.ensemble.predicted_points import write_level_slices
-    from lumbar_tf.ensemble.runs import open_run
-    from lumbar_tf.ensemble.training import grader_jobs, localizer_jobs
     from lumbar_tf.models.strategy import StrategyName
+    from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs
+    from lumbar_tf.training.predicted_points import write_level_slices
+    from lumbar_tf.training.runs import open_run
 
     # Absolute, because a job on another machine starts in another folder.
     run = open_run(
@@ -138,7 +138,7 @@ def train(options: TrainOptions) -> None:
 
 def _run_side_by_side(options: TrainOptions, jobs: "list[TrainingJob]", share: JobShare | None) -> None:
     """Runs networks that do not wait for each other, and joins what their folds leave."""
-    from lumbar_tf.ensemble.training import finish_member, run_training_job, split_by_fold
+    from lumbar_tf.training.fold_loop import finish_member, run_training_job, split_by_fold
 
     is_split = options.workers > 1 or options.runner is Runner.RAY
     for name in run_jobs(

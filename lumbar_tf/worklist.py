@@ -47,11 +47,11 @@ def main(options: WorklistOptions) -> None:
     from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_judged, rank_doubts
     from lumbar_tf.ensemble.oof import read_tables
-    from lumbar_tf.ensemble.predicted_points import held_out_points
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reporting.finding_crops import cut_views
     from lumbar_tf.reporting.worklist_page import PAGE_NAME, finding_key, write_worklist_page
     from lumbar_tf.reporting.worklist_table import CSV_NAME, write_worklist
+    from lumbar_tf.training.predicted_points import held_out_points
 
     labelled, grades = read_label_tables([existing_file(Path(name)) for name in options.labels])
     manifest = read_manifest(options.records)

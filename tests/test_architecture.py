@@ -23,11 +23,14 @@ RANKS = {
     "serving": 4,
     "models": 5,
     "ensemble": 6,
-    "evaluation": 7,
-    "monitoring": 7,
-    "reporting": 8,
+    # Above the ensemble's tables and stacking, which know nothing of networks: it writes the tables.
+    "training": 7,
+    "bundle": 8,
+    "evaluation": 9,
+    "monitoring": 9,
+    "reporting": 10,
 }
-COMMAND_RANK = 9
+COMMAND_RANK = 11
 #: Without a room's number: the package itself, for its version.
 WITHOUT_TENSORFLOW = (
     "labels.py",

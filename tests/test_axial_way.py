@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lumbar_tf.bundle.exporting import ServedEnsemble, export_ensemble
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
 from lumbar_tf.data.anchors import localizer_rows
 from lumbar_tf.data.landmarks import read_landmarks
 from lumbar_tf.data.record_source import RecordSource, read_points
 from lumbar_tf.demo import DemoOptions, Stopwatch, make_cohorts, stack_members, train_members
-from lumbar_tf.ensemble.bundle import ServedEnsemble, export_ensemble
 from lumbar_tf.ensemble.oof import read_tables
-from lumbar_tf.ensemble.predicted_points import predicted_levels
-from lumbar_tf.ensemble.runs import landmark_tables, open_run
 from lumbar_tf.imaging.geometry import mirror_geometry
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import Plane, mirror_indices
 from lumbar_tf.reporting.prediction import encode_study
 from lumbar_tf.train import TrainOptions, train
+from lumbar_tf.training.predicted_points import predicted_levels
+from lumbar_tf.training.runs import landmark_tables, open_run
 from tests import way as way_module
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,12 +11,12 @@ from lumbar_tf.cli import UsageError
 from lumbar_tf.config import AugmentationConfig, load_plane_config
 from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.data.folds import FOLDS_NAME, read_folds
-from lumbar_tf.ensemble.runs import PlaneRun
 from lumbar_tf.imaging.phantom import CohortOptions, write_cohort
 from lumbar_tf.labels import Plane
 from lumbar_tf.preview import PreviewOptions, preview
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from lumbar_tf.reporting.preview_crops import collect_previews
+from lumbar_tf.training.runs import PlaneRun
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SMALL = ("grader.crop.side_px=32", "grader.training.batch_studies=3")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from lumbar_tf.bundle.exporting import LoadedEnsemble, load_ensemble
+from lumbar_tf.bundle.members import MemberAnswers, ask_members
 from lumbar_tf.config import DemoConfig, load_demo_config
 from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.demo import (
@@ -19,8 +21,6 @@ from lumbar_tf.demo import (
     stack_members,
     train_members,
 )
-from lumbar_tf.ensemble.bundle import LoadedEnsemble, load_ensemble
-from lumbar_tf.ensemble.members import MemberAnswers, ask_members
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.imaging.study import Study

@@ -56,7 +56,7 @@ class LocalizerConfig(Config):
         decoder_channels: width of the decoder.
         sigma_mm: spread of the target around the true point.
         init_from: a run whose localizer's weights this starts from, or a file of weights; see
-            `lumbar_tf.ensemble.warm_start`.
+            `lumbar_tf.training.warm_start`.
         training: how it is fitted.
     """
 
@@ -108,7 +108,7 @@ class GraderConfig(Config):
         two_step_epochs: after `training.epochs` without class weights, epochs that fit the heads alone with
             the weights 1, 2, 4; 0 fits everything with the weights from the start.
         init_from: a run whose members' weights these start from, or a file of weights; see
-            `lumbar_tf.ensemble.warm_start`.
+            `lumbar_tf.training.warm_start`.
         label_noise: None trains on all labels; see `docs/training.md` for what dropping them cannot promise.
         training: how they are fitted.
     """

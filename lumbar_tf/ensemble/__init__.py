@@ -1,1 +1,1 @@
-"""Out-of-fold tables, stacking, calibration and the servable module."""
+"""Out-of-fold tables, stacking, calibration and intervals: tables in, tables out, no network."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.bundle.model_card import Measured
 from lumbar_tf.ensemble.blend import OOF_NAMES
-from lumbar_tf.ensemble.model_card import Measured
 from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
 from lumbar_tf.ensemble.stacking import Head
 from lumbar_tf.evaluation.scorecard import evaluate_table, scorecard_json

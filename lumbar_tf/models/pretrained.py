@@ -42,7 +42,7 @@ def build_pretrained(name: str, build: Builder, shape: Shape, weights: str) -> k
 
 
 def load_initial(model: keras.Model, path: Path) -> None:
-    """Starts a whole network from a file of its own kind; see `lumbar_tf.ensemble.warm_start`.
+    """Starts a whole network from a file of its own kind; see `lumbar_tf.training.warm_start`.
 
     Raises:
         ValueError: the file is of another network.

@@ -10,9 +10,9 @@ from lumbar_tf.config import AugmentationConfig, PlaneConfig
 from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.data.grader_dataset import make_grader_train_dataset
 from lumbar_tf.data.record_source import RecordSource
-from lumbar_tf.ensemble.predicted_points import landmark_jitter, predicted_landmarks
-from lumbar_tf.ensemble.runs import PlaneRun, landmark_tables
 from lumbar_tf.labels import Plane
+from lumbar_tf.training.predicted_points import landmark_jitter, predicted_landmarks
+from lumbar_tf.training.runs import PlaneRun, landmark_tables
 
 
 @dataclass(frozen=True)

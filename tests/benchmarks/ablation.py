@@ -31,13 +31,13 @@ from lumbar_tf.data.folds import FOLDS_NAME, read_folds
 from lumbar_tf.data.tables import read_label_tables
 from lumbar_tf.ensemble.blend import Blend, stack_tables
 from lumbar_tf.ensemble.oof import read_tables
-from lumbar_tf.ensemble.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
 from lumbar_tf.ensemble.stacking import Head
 from lumbar_tf.evaluation.bootstrap import bootstrap
 from lumbar_tf.evaluation.discrimination import auc
 from lumbar_tf.evaluation.metrics import StudyTerms, study_terms
 from lumbar_tf.labels import Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
 
 #: The configuration itself.
 BASE = "as_it_is"
@@ -105,8 +105,8 @@ def _take_plane(path: Path, plane: Plane, out: Path) -> Path:
 
 def train_variant(config: PlaneConfig, words: argparse.Namespace, runs: Path) -> Path:
     """Trains what is missing, and returns the joined out-of-fold table."""
-    from lumbar_tf.ensemble.training import finish_member, grader_jobs, run_training_job, split_by_fold
     from lumbar_tf.runners import run_jobs
+    from lumbar_tf.training.fold_loop import finish_member, grader_jobs, run_training_job, split_by_fold
 
     for table in landmark_tables(words.landmarks, Plane):
         _copy(table, runs / table.relative_to(words.landmarks))

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from lumbar_tf.data.landmarks import Points, measure_error, read_landmarks
-from lumbar_tf.ensemble.runs import landmark_tables
 from lumbar_tf.imaging.phantom import CohortOptions
 from lumbar_tf.imaging.phantom.cohort import draw_study, landmark
 from lumbar_tf.labels import FINDINGS, Plane
+from lumbar_tf.training.runs import landmark_tables
 
 
 def true_points(options: CohortOptions) -> dict[str, Points]:

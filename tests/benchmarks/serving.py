@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import tensorflow as tf
 
+from lumbar_tf.bundle.exporting import load_ensemble
+from lumbar_tf.bundle.graph import SIGNATURE
+from lumbar_tf.bundle.members import PlaneNetworks, find_landmarks
+from lumbar_tf.bundle.prediction_log import read_requests
+from lumbar_tf.bundle.served import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
 from lumbar_tf.data.grader_dataset import study_crops
 from lumbar_tf.data.jobs import open_cohort
 from lumbar_tf.data.localizer_dataset import field_spec, study_field
-from lumbar_tf.ensemble.bundle import load_ensemble
-from lumbar_tf.ensemble.graph import SIGNATURE
-from lumbar_tf.ensemble.members import PlaneNetworks, find_landmarks
-from lumbar_tf.ensemble.prediction_log import read_requests
-from lumbar_tf.ensemble.served import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.folded import FoldedNetwork

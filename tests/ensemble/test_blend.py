@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,10 @@ from lumbar_tf.data.folds import read_fold_table
 from lumbar_tf.ensemble.blend import FOLDS_NAME, OOF_NAMES, STACKER_NAME, stack_tables, write_blend
 from lumbar_tf.ensemble.oof import OofTable, align, read_tables
 from lumbar_tf.ensemble.stacking import Head, apply_stacker, from_json
+from tests.synthetic_members import make_members
 
 
-def _tables(
-    make_members: Callable, *, with_folds: bool
-) -> tuple[list[OofTable], list[str], np.ndarray, dict[str, int]]:
+def _tables(*, with_folds: bool) -> tuple[list[OofTable], list[str], np.ndarray, dict[str, int]]:
     members, labels, folds = make_members(30, 2, 0)
     ids = [f"s{index}" for index in range(30)]
     fold_of = dict(zip(ids, folds.tolist(), strict=True))
@@ -24,8 +22,8 @@ def _tables(
     return tables, ids, labels, fold_of
 
 
-def test_what_is_written_is_what_was_made(make_members: Callable, tmp_path: Path) -> None:
-    tables, ids, labels, fold_of = _tables(make_members, with_folds=True)
+def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
+    tables, ids, labels, fold_of = _tables(with_folds=True)
     blend = stack_tables(tables, ids, labels)
     write_blend(blend, tmp_path)
     assert read_fold_table(tmp_path / FOLDS_NAME) == fold_of
@@ -38,8 +36,8 @@ def test_what_is_written_is_what_was_made(make_members: Callable, tmp_path: Path
     assert_allclose(apply_stacker(stacker, blend.members.probabilities).competition, expected)
 
 
-def test_labelled_studies_in_no_table_have_no_part(make_members: Callable) -> None:
-    tables, ids, labels, _ = _tables(make_members, with_folds=True)
+def test_labelled_studies_in_no_table_have_no_part() -> None:
+    tables, ids, labels, _ = _tables(with_folds=True)
     blend = stack_tables(tables, ids, labels)
     more = np.concatenate([labels, np.full((3, 25), 2)])
     wider = stack_tables(tables, [*ids, "held_1", "held_2", "held_3"], more)
@@ -47,14 +45,14 @@ def test_labelled_studies_in_no_table_have_no_part(make_members: Callable) -> No
     assert_allclose(wider.nested.competition, blend.nested.competition)
 
 
-def test_without_any_fold_studies_are_dealt(make_members: Callable) -> None:
-    tables, ids, labels, _ = _tables(make_members, with_folds=False)
+def test_without_any_fold_studies_are_dealt() -> None:
+    tables, ids, labels, _ = _tables(with_folds=False)
     blend = stack_tables(tables, ids, labels)
     assert np.bincount(blend.folds).tolist() == [6] * 5
 
 
-def test_contradicting_absent_and_missing_folds_are_refused(make_members: Callable) -> None:
-    tables, ids, labels, fold_of = _tables(make_members, with_folds=True)
+def test_contradicting_absent_and_missing_folds_are_refused() -> None:
+    tables, ids, labels, fold_of = _tables(with_folds=True)
     wrong = {**fold_of, "s3": fold_of["s3"] + 1}
     with pytest.raises(ValueError, match="'s3'"):
         stack_tables(tables, ids, labels, folds=wrong)

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -11,6 +9,7 @@ from lumbar_tf.ensemble.fitting import fit_stacker, nested_predictions
 from lumbar_tf.ensemble.oof import Members
 from lumbar_tf.ensemble.stacking import Head, apply_stacker, family_findings, mean_in_logits
 from lumbar_tf.labels import Family
+from tests.synthetic_members import make_members
 
 _WEIGHTS = np.array([1.0, 2.0, 4.0])
 
@@ -22,7 +21,7 @@ def _loss(labels: np.ndarray, probabilities: np.ndarray, *, weighted: bool = Fal
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nested_stack_is_no_worse_than_the_mean_or_any_member(make_members: Callable, seed: int) -> None:
+def test_nested_stack_is_no_worse_than_the_mean_or_any_member(seed: int) -> None:
     members, labels, folds = make_members(80, 3, seed)
     nested = nested_predictions(members, labels, folds)
     rivals = [mean_in_logits(members.probabilities), *members.probabilities]
@@ -32,14 +31,14 @@ def test_nested_stack_is_no_worse_than_the_mean_or_any_member(make_members: Call
     assert _loss(labels, nested.competition, weighted=True) <= min(weighted) + noise
 
 
-def test_overconfident_members_are_calibrated(make_members: Callable) -> None:
+def test_overconfident_members_are_calibrated() -> None:
     members, labels, folds = make_members(80, 2, 5, temperature=2.5)
     nested = nested_predictions(members, labels, folds)
     mean = mean_in_logits(members.probabilities)
     assert _loss(labels, nested.probability) < _loss(labels, mean) - 0.05
 
 
-def test_a_useless_member_does_not_hurt(make_members: Callable) -> None:
+def test_a_useless_member_does_not_hurt() -> None:
     members, labels, folds = make_members(80, 3, 6)
     probabilities = members.probabilities.copy()
     probabilities[2] = np.random.default_rng(0).dirichlet([1, 1, 1], probabilities.shape[1:3])
@@ -49,7 +48,7 @@ def test_a_useless_member_does_not_hurt(make_members: Callable) -> None:
     assert _loss(labels, nested.probability) < _loss(labels, mean_in_logits(probabilities)) - 0.02
 
 
-def test_each_head_is_best_at_its_own_loss(make_members: Callable) -> None:
+def test_each_head_is_best_at_its_own_loss() -> None:
     members, labels, folds = make_members(80, 2, 7)
     nested = nested_predictions(members, labels, folds)
     assert _loss(labels, nested.probability) < _loss(labels, nested.competition)
@@ -59,7 +58,7 @@ def test_each_head_is_best_at_its_own_loss(make_members: Callable) -> None:
     assert competition < probability
 
 
-def test_own_labels_have_no_part_in_a_nested_answer(make_members: Callable) -> None:
+def test_own_labels_have_no_part_in_a_nested_answer() -> None:
     members, labels, folds = make_members(40, 2, 8)
     before = nested_predictions(members, labels, folds)
     held_out = folds == 0
@@ -70,7 +69,7 @@ def test_own_labels_have_no_part_in_a_nested_answer(make_members: Callable) -> N
     assert np.abs(after.probability[~held_out] - before.probability[~held_out]).max() > 1e-3
 
 
-def test_every_pattern_of_missing_members_is_finite_and_better_than_the_prior(make_members: Callable) -> None:
+def test_every_pattern_of_missing_members_is_finite_and_better_than_the_prior() -> None:
     members, labels, folds = make_members(100, 3, 9, missing=0.25)
     stacker = fit_stacker(members, labels, folds)
     complete = members.probabilities
@@ -87,7 +86,7 @@ def test_every_pattern_of_missing_members_is_finite_and_better_than_the_prior(ma
     assert _loss(labels, everything.probability) < _loss(labels, nothing.probability) - 0.1
 
 
-def test_without_members_a_family_gets_its_level_prior(make_members: Callable) -> None:
+def test_without_members_a_family_gets_its_level_prior() -> None:
     members, labels, folds = make_members(40, 2, 10)
     canal, _ = family_findings(Family.CANAL)
     only_canal = np.full_like(members.probabilities, np.nan)
@@ -103,7 +102,7 @@ def test_without_members_a_family_gets_its_level_prior(make_members: Callable) -
     assert_allclose(stacked.competition[0, rows], tilted / tilted.sum(axis=1, keepdims=True))
 
 
-def test_without_labels_a_family_keeps_the_plain_mean_or_is_uniform(make_members: Callable) -> None:
+def test_without_labels_a_family_keeps_the_plain_mean_or_is_uniform() -> None:
     members, labels, folds = make_members(40, 2, 11)
     canal, _ = family_findings(Family.CANAL)
     foraminal, _ = family_findings(Family.FORAMINAL)
@@ -131,7 +130,7 @@ def test_level_prior_is_near_the_frequencies_and_uniform_without_labels() -> Non
     assert_allclose(level_prior(np.zeros(0, int), np.zeros(0, int)), 1 / 3)
 
 
-def test_one_fold_and_wrong_shapes_are_refused(make_members: Callable) -> None:
+def test_one_fold_and_wrong_shapes_are_refused() -> None:
     members, labels, folds = make_members(10, 1, 0)
     with pytest.raises(ValueError, match="two folds"):
         nested_predictions(members, labels, np.zeros_like(folds))
@@ -146,7 +145,7 @@ def test_too_many_sources_are_refused() -> None:
         fit_stacker(members, np.zeros((4, 25), int), np.arange(4))
 
 
-def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies(make_members: Callable) -> None:
+def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies() -> None:
     members, labels, folds = make_members(300, 3, 12, missing=0.3, temperature=2.0)
     nested = nested_predictions(members, labels, folds)
     for pattern in range(8):
@@ -161,7 +160,7 @@ def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies(make_
             assert fit_temperature(happened, raw) > 1.4  # what the members themselves are
 
 
-def test_two_folds_are_parted_to_choose_by(make_members: Callable) -> None:
+def test_two_folds_are_parted_to_choose_by() -> None:
     members, labels, _ = make_members(60, 2, 13, temperature=3.0)
     two = np.arange(60) % 2
     stacker = fit_stacker(members, labels, two)
@@ -171,9 +170,7 @@ def test_two_folds_are_parted_to_choose_by(make_members: Callable) -> None:
     assert _loss(labels, nested.competition, weighted=True) < _loss(labels, mean, weighted=True) - 0.05
 
 
-def test_a_member_that_lacks_some_studies_of_its_source_is_replaced_by_its_neighbour(
-    make_members: Callable,
-) -> None:
+def test_a_member_that_lacks_some_studies_of_its_source_is_replaced_by_its_neighbour() -> None:
     members, labels, folds = make_members(60, 2, 14)
     shared = Members(members.names, ("axial_t2", "axial_t2"), members.probabilities.copy())
     shared.probabilities[1, :6] = np.nan
@@ -185,7 +182,7 @@ def test_a_member_that_lacks_some_studies_of_its_source_is_replaced_by_its_neigh
     assert_allclose(stacked.probability[:6], same.probability[:6], atol=1e-9)
 
 
-def test_many_sources_with_scattered_gaps_stay_finite(make_members: Callable) -> None:
+def test_many_sources_with_scattered_gaps_stay_finite() -> None:
     members, labels, folds = make_members(30, 6, 15, missing=0.3)
     foreign = Members(members.names, members.names, members.probabilities)
     nested = nested_predictions(foreign, labels, folds)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +12,13 @@ from lumbar_tf.ensemble.oof import Members
 from lumbar_tf.ensemble.spread import Spread
 from lumbar_tf.ensemble.stacking import Coefficients, FamilyStacker, Head, Stacker, apply_stacker
 from lumbar_tf.labels import Family, mirror_indices
+from tests.synthetic_members import make_members
 
 Floats = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def fitted(make_members: Callable) -> tuple[Stacker, Members]:
+def fitted() -> tuple[Stacker, Members]:
     members, labels, folds = make_members(60, 4, 3)
     return fit_stacker(members, labels, folds), members
 

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -7,6 +5,7 @@ from numpy.testing import assert_allclose
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.oof import Members
 from lumbar_tf.ensemble.spread_fitting import fit_trend
+from tests.synthetic_members import make_members
 
 
 @pytest.mark.parametrize(("freedom", "worth"), [(1, 12.0), (2, 8.0), (6, 30.0)])
@@ -34,7 +33,7 @@ def test_variances_that_are_all_alike_are_worth_much_and_zeros_nothing() -> None
     assert fit_trend(odds, np.zeros_like(odds), 2)[2] == 0.0
 
 
-def test_what_a_member_always_says_is_its_habit_and_no_disagreement(make_members: Callable) -> None:
+def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
     members, labels, folds = make_members(80, 3, 5)
     habitual = members.probabilities.copy()
     logits = 1.8 * np.log(habitual[1]) + np.array([0.0, 0.4, 0.9])
@@ -50,7 +49,7 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement(make_members
         assert tilt[0] < tilt[1] < tilt[2]
 
 
-def test_a_pattern_with_few_rows_is_worth_nothing(make_members: Callable) -> None:
+def test_a_pattern_with_few_rows_is_worth_nothing() -> None:
     members, labels, folds = make_members(15, 2, 0)
     stacker = fit_stacker(members, labels, folds)
     for each in stacker.families:

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from lumbar_tf.ensemble.stacking import (
     to_json,
 )
 from lumbar_tf.labels import FINDINGS, Family, Finding, Level, mirror_indices
+from tests.synthetic_members import make_members
 
 _MEMBERS = ("sagittal_t2/a", "axial_t2/b", "sagittal_t2/c")
 _SOURCES = ("sagittal_t2", "axial_t2", "sagittal_t2")
@@ -167,7 +167,7 @@ def test_a_mirrored_patient_swaps_left_and_right(seed: int) -> None:
     assert_array_equal(mirrored.pattern, stacked.pattern[:, mirror])
 
 
-def test_a_fitted_stacker_survives_json(make_members: Callable) -> None:
+def test_a_fitted_stacker_survives_json() -> None:
     members, labels, folds = make_members(30, 2, 0)
     stacker = fit_stacker(members, labels, folds)
     answers = apply_stacker(from_json(to_json(stacker)), members.probabilities)
@@ -216,8 +216,8 @@ def test_plain_mean_leaves_out_the_missing() -> None:
 def test_the_graph_says_the_same(seed: int) -> None:
     import tensorflow as tf
 
-    from lumbar_tf.ensemble.graph import stack
-    from lumbar_tf.ensemble.members import MemberAnswers
+    from lumbar_tf.bundle.graph import stack
+    from lumbar_tf.bundle.members import MemberAnswers
 
     stacker, members = _random_stacker(seed), _random_members(seed)
     logs = tf.constant(np.log(members), tf.float32)
@@ -229,7 +229,7 @@ def test_the_graph_says_the_same(seed: int) -> None:
     assert_array_equal(pattern, expected.pattern)
 
 
-def test_a_fitted_stacker_mirrors_too(make_members: Callable) -> None:
+def test_a_fitted_stacker_mirrors_too() -> None:
     members, labels, folds = make_members(30, 3, 1, missing=0.2)
     stacker, mirror = fit_stacker(members, labels, folds), list(mirror_indices())
     stacked = apply_stacker(stacker, members.probabilities)

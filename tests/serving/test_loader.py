@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.ensemble.prediction_log import LoggedRequest, read_requests, write_requests
+from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests, write_requests
 from tests import way as way_module
 from tests.serving.loader import FILES, TOLERANCE, Line, build_loader, replay
 

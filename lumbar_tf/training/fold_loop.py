@@ -1,0 +1,187 @@
+"""Training a plane: localizer, then graders, fold by fold, to the out-of-fold tables.
+
+A job is one network (a plane's localizer or one of its backbones) over some folds. Jobs share
+nothing but files, so they run in any order in any process, once the landmarks that they need are there. A
+job that is begun again goes on where it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import tensorflow as tf
+
+from lumbar_tf.data.memory import keep_freed_memory
+from lumbar_tf.data.study_order import epoch_batches
+from lumbar_tf.models.fitter import WEIGHTS_NAME, EpochReport, Fitter, FoldData
+from lumbar_tf.models.strategy import StrategyName, choose_precision, choose_strategy
+from lumbar_tf.training.axial_localizer_trainee import axial_localizer_trainee
+from lumbar_tf.training.grader_trainee import grader_trainee, join_oof
+from lumbar_tf.training.localizer_trainee import localizer_trainee, write_localizer_error
+from lumbar_tf.training.run_record import write_member_record
+from lumbar_tf.training.runs import LOCALIZER, PlaneRun
+from lumbar_tf.training.trainee import FoldSources, Trainee, fold_sources
+from lumbar_tf.training.warm_start import initial_weights
+
+#: Of a fold's folder: where the first of two steps leaves what the second begins with.
+FIRST_STEP = "features"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One network over some folds.
+
+    Attributes:
+        run: the plane's run.
+        member: `LOCALIZER` or a backbone's name.
+        folds: which folds to hold out, one after the other.
+        strategy: the devices.
+        threads: CPU threads; None leaves it to TensorFlow.
+        is_quiet: print no line an epoch.
+        is_part: others train the member's other folds, and whoever waits for all calls `finish_member`.
+    """
+
+    run: PlaneRun
+    member: str
+    folds: tuple[int, ...]
+    strategy: StrategyName = StrategyName.AUTO
+    threads: int | None = None
+    is_quiet: bool = False
+    is_part: bool = False
+
+    @property
+    def name(self) -> str:
+        """`sagittal_t2/mobilenet_v2`, with the fold where there are jobs for others."""
+        name = self.run.member_name(self.member)
+        return f"{name} fold {','.join(map(str, self.folds))}" if self.is_part else name
+
+
+def localizer_jobs(run: PlaneRun, folds: Sequence[int], **options: object) -> list[TrainingJob]:
+    """Returns the plane's localizer job, or none where its points come from other planes alone.
+
+    The axial plane's waits for those of the sagittal planes.
+    """
+    if run.config.localizer is None:
+        return []
+    return [TrainingJob(run, LOCALIZER, tuple(folds), **options)]  # type: ignore[arg-type]
+
+
+def grader_jobs(run: PlaneRun, folds: Sequence[int], **options: object) -> list[TrainingJob]:
+    """Returns a job for each of the plane's backbones."""
+    return [TrainingJob(run, each, tuple(folds), **options) for each in run.config.grader.backbones]  # type: ignore[arg-type]
+
+
+def split_by_fold(jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
+    """Returns a job a fold, for more processes or machines than there are networks."""
+    return [replace(job, folds=(fold,), is_part=True) for job in jobs for fold in job.folds]
+
+
+def run_training_job(job: TrainingJob) -> str:
+    """Trains what a job names and writes its tables; folds that are done are passed over.
+
+    Returns:
+        The job's name.
+    """
+    if job.threads is not None:
+        _limit_threads(job.threads)
+    keep_freed_memory()
+    choose_precision(job.run.config.mixed_precision)
+    waiting = [fold for fold in job.folds if not job.run.is_answered(job.member, fold)]
+    if waiting:
+        _train_folds(job, waiting)
+    if not job.is_part:
+        finish_member(job)
+    return job.name
+
+
+def _limit_threads(threads: int) -> None:
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(threads, 2))
+    except RuntimeError:
+        # TensorFlow is already running here (a job in the command's own process): its threads stay.
+        pass
+
+
+def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
+    run = job.run
+    trainee = _trainee(run, job.member)
+    strategy, first = choose_strategy(job.strategy), trainee.first_step
+    fitter = Fitter(trainee.build, training=trainee.training, loss=trainee.loss, strategy=strategy)
+    first_fitter = None
+    if first is not None:
+        first_fitter = Fitter(first.build, training=first.training, loss=first.loss, strategy=strategy)
+    for fold in folds:
+        seed, directory = run.fold_seed(fold), run.fold_directory(job.member, fold)
+        sources = fold_sources(run, fold, trainee.training, seed=seed)
+        trainee.check(sources.train)
+        # First what may refuse: the data leave a file in the fold's folder, and the folder claims the run.
+        initial = initial_weights(run, job.member, fold)
+        data = replace(_fold_data(trainee, sources, fold=fold, seed=seed), initial=initial)
+        if first_fitter is not None:
+            first_fitter.fit(data, directory / FIRST_STEP, seed=seed, report=_reporter(job, fold))
+            data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
+        fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
+        trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out, fold=fold), fold)
+
+
+def _trainee(run: PlaneRun, member: str) -> Trainee:
+    localizer = run.config.localizer
+    if member != LOCALIZER:
+        return grader_trainee(run, member)
+    if run.config.plane.is_sagittal or localizer is None:
+        return localizer_trainee(run)
+    return axial_localizer_trainee(run, localizer)
+
+
+def _fold_data(trainee: Trainee, sources: FoldSources, *, fold: int, seed: int) -> FoldData:
+    validation, watched = (
+        trainee.make_evaluation(source, fold=fold).map(lambda inputs, targets, _: (inputs, targets))
+        if source.study_ids
+        else None
+        for source in (sources.held_out, sources.watched)
+    )
+    return FoldData(
+        train=lambda start_epoch: trainee.make_train(
+            sources.train, fold=fold, seed=seed, start_epoch=start_epoch
+        ),
+        num_batches=epoch_batches(len(sources.train.study_ids), trainee.training.batch_studies),
+        validation=validation,
+        watched=watched,
+        judge=trainee.judge,
+    )
+
+
+def _reporter(job: TrainingJob, fold: int) -> EpochReport | None:
+    if job.is_quiet:
+        return None
+    name = job.run.member_name(job.member)
+
+    def report(epoch: int, epochs: int, row: dict[str, float]) -> None:
+        numbers = "  ".join(
+            f"{key} {row[key]:.4f}" for key in row if key not in ("epoch", "learning_rate", "seconds")
+        )
+        print(f"{name} fold {fold}  epoch {epoch}/{epochs}  {numbers}  {row['seconds']:.1f} s", flush=True)
+
+    return report
+
+
+def finish_member(job: TrainingJob) -> None:
+    """Joins what a member's folds have left: its table or its error, and its `run.json`.
+
+    Where jobs train a member's folds side by side this has to wait for all of them.
+    """
+    run = job.run
+    if job.member == LOCALIZER:
+        error, flags, slices = write_localizer_error(run)
+        if not job.is_quiet:
+            print(
+                f"{run.member_name(LOCALIZER)}: {error.num_points} held-out points, median error "
+                f"{error.median_mm:.1f} mm, {error.within_10_mm:.1%} within 10 mm, "
+                f"{error.own_level:.1%} nearest their own level, {error.num_withheld} withheld; level_shift "
+                f"flags {flags.num_flagged} of {flags.num_studies} studies, {flags.num_caught} of the "
+                f"{flags.num_shifted} shifted ones" + (f"; {slices}" if slices is not None else ""),
+                flush=True,
+            )
+    else:
+        join_oof(run, job.member)
+    write_member_record(run, job.member)

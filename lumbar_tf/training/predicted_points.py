@@ -1,0 +1,261 @@
+"""The points that localizers left, out of fold: what crops are cut around, and how far they are off."""
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lumbar_tf.data.anchors import complete_points, localizer_rows, refine_points
+from lumbar_tf.data.landmarks import Points, measure_error, read_doubt, read_landmarks
+from lumbar_tf.data.record_source import RecordSource, read_points
+from lumbar_tf.data.slice_choice import SliceChoice, measure_slice_choice
+from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.labels import NUM_LEVELS, Plane
+from lumbar_tf.records.manifest import Shard
+from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, landmark_tables
+
+#: The jitter where no localizer was measured (no point is annotated), mm.
+_DEFAULT_JITTER_MM = (2.0, 2.0, 2.0)
+#: Of the axial plane's folder: how often the level points lead to the annotator's slice.
+SLICES_NAME = "level_slices.json"
+_SAGITTAL = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)
+
+
+class CropTables(NamedTuple):
+    """The landmark tables that crops are cut by.
+
+    Attributes:
+        level: of the sagittal localizers.
+        axial: of the axial one; none where crops are not anchored there.
+    """
+
+    level: list[Path]
+    axial: list[Path]
+
+
+def level_tables(run: PlaneRun) -> list[Path]:
+    """Returns the tables of the sagittal localizers.
+
+    Raises:
+        ValueError: there is none.
+    """
+    paths = landmark_tables(run.runs, _SAGITTAL)
+    if not paths:
+        raise ValueError(
+            f"The crops of {run.config.plane.value} need the landmarks of a sagittal plane, and {run.runs} "
+            "holds none. Run python -m lumbar_tf.train --plane=sagittal_t2 first."
+        )
+    return paths
+
+
+def crop_tables(run: PlaneRun) -> CropTables:
+    """Returns the tables that the run's graders need.
+
+    Raises:
+        ValueError: there is none of one kind.
+    """
+    levels = level_tables(run)
+    if run.config.grader.anchor != "subarticular":
+        return CropTables(levels, [])
+    axial = landmark_tables(run.runs, (Plane.AXIAL_T2,))
+    if not axial:
+        raise ValueError(
+            "grader.anchor=subarticular needs the landmarks of the axial localizer, and "
+            f"{run.runs} holds none."
+        )
+    return CropTables(levels, axial)
+
+
+def digest_tables(run: PlaneRun, tables: Iterable[Path]) -> dict[str, str]:
+    """Returns each table's SHA-256 by its path below the folder of all runs."""
+    return {path.relative_to(run.runs).as_posix(): file_sha256(path) for path in tables}
+
+
+def predicted_landmarks(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
+    """Returns the held-out landmarks of all studies, float32 [25, 3] by study, LPS mm.
+
+    The subarticular rows hold the level points, or where the run's graders are anchored there what the axial
+    localizer found.
+
+    Args:
+        run: says what its graders are anchored at.
+        among: tables that may be read; None stands for all that there are.
+
+    Raises:
+        ValueError: no sagittal localizer was trained (or no axial one where it is needed), or one was trained
+            on other folds.
+    """
+    tables = crop_tables(run)
+    levels = predicted_levels(run, among=among)
+    return _refine(levels, read_landmarks(_chosen(tables.axial, among), folds=run.folds))
+
+
+def held_out_points(runs: Path, folds: Mapping[str, int]) -> dict[str, Points]:
+    """Returns all that localizers found of studies that they held out, float32 [25, 3] by study, LPS mm.
+
+    Args:
+        runs: folder of all planes' runs; one without landmarks gives no point.
+        folds: fold by study; a landmark found by a localizer of another fold is refused.
+
+    Returns:
+        As `complete_points`, with the axial localizer's points where there is one; NaN where unknown.
+
+    Raises:
+        ValueError: a table is at fault, or of other folds.
+    """
+    levels = _complete(read_landmarks(landmark_tables(runs, _SAGITTAL), folds=folds))
+    return _refine(levels, read_landmarks(landmark_tables(runs, (Plane.AXIAL_T2,)), folds=folds))
+
+
+def _refine(levels: Mapping[str, Points], axial: Mapping[str, Points]) -> dict[str, Points]:
+    # A study without an axial plane is not asked for.
+    return {
+        study: _refined(points, axial[study]) if study in axial else points
+        for study, points in levels.items()
+    }
+
+
+def _refined(points: Points, table: Points) -> Points:
+    rows = list(localizer_rows(Plane.AXIAL_T2))
+    refined: Points = refine_points(tf.constant(points), tf.constant(table[rows])).numpy()
+    return refined
+
+
+def _chosen(paths: Iterable[Path], among: Collection[Path] | None) -> list[Path]:
+    return [path for path in paths if among is None or path in among]
+
+
+def predicted_levels(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
+    """Returns what the sagittal localizers found, float32 [25, 3] by study; see `complete_points`.
+
+    Args:
+        run: the run.
+        among: tables that may be read; None stands for all that there are.
+
+    Raises:
+        ValueError: there is no sagittal localizer, or one was trained on other folds.
+    """
+    return _complete(read_landmarks(_chosen(level_tables(run), among), folds=run.folds))
+
+
+def predicted_doubt(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
+    """Returns the doubt in each point of `predicted_levels`, float32 [25] by study, NaN where unknown."""
+    paths = _chosen(landmark_tables(run.runs, _SAGITTAL), among)
+    doubts, found = read_doubt(paths), read_landmarks(paths)
+    # As the exported graph does: a level point midway between two foramina has the mean of their doubts.
+    as_points = {
+        study: np.where(np.isfinite(found[study]), doubt[:, np.newaxis], np.float32(np.nan))
+        for study, doubt in doubts.items()
+    }
+    return {study: completed[:, 0] for study, completed in _complete(as_points).items()}
+
+
+def _complete(tables: Mapping[str, Points]) -> dict[str, Points]:
+    if not tables:
+        return {}
+    points = np.stack(list(tables.values()))
+    canal = points[:, :NUM_LEVELS]
+    sides = points[:, NUM_LEVELS : 3 * NUM_LEVELS].reshape(-1, 2, NUM_LEVELS, 3)
+    foramina = sides.transpose(0, 2, 1, 3).reshape(-1, 2 * NUM_LEVELS, 3)
+    completed = complete_points(tf.constant(canal), tf.constant(foramina)).numpy()
+    return dict(zip(tables, completed, strict=True))
+
+
+def write_level_slices(run: PlaneRun) -> SliceChoice:
+    """Measures how often the sagittal level points lead to the annotator's axial slice, and writes it.
+
+    Args:
+        run: of the axial plane; its folder gets `level_slices.json`. Where that tells of these very points
+            already it is read: measuring reads all of the plane's records.
+
+    Raises:
+        ValueError: as `predicted_levels`.
+    """
+    path, digests = run.directory / SLICES_NAME, digest_tables(run, level_tables(run))
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known.pop("tables_sha256", None) == digests:
+            return SliceChoice(**known)
+    levels = predicted_levels(run)
+    choice = measure_slice_choice(RecordSource(run.shards, tuple(levels)), levels)
+    content = {**dataclasses.asdict(choice), "tables_sha256": digests}
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return choice
+
+
+def landmark_plane(run: PlaneRun) -> Plane:
+    """Returns whose localizer is the model of the errors that a grader's landmarks have."""
+    is_own = run.config.plane.is_sagittal or run.config.grader.anchor == "subarticular"
+    return run.config.plane if is_own else level_plane(run)
+
+
+def level_plane(run: PlaneRun) -> Plane:
+    """Returns the same of the level points: sagittal T2, or T1 where only T1 was trained."""
+    trained = [plane for plane in _SAGITTAL if landmark_tables(run.runs, (plane,))]
+    return trained[0] if trained else Plane.SAGITTAL_T2
+
+
+def landmark_jitter(run: PlaneRun, *, fold: int | None) -> tuple[float, float, float]:
+    """Returns the standard deviation of the jitter of a grader's landmarks along x, y, z, mm (LPS).
+
+    It is the error of the localizer whose points the crops are cut around, times the configured factor. The
+    held-out fold has no say in it: what its annotators pointed at must not train what is tested on it.
+
+    Args:
+        run: with the tables that there are now, of one fold or of many.
+        fold: that is held out, so that the error is measured on the others, and is 2 mm where they have no
+            answered point that is annotated; None for the error of all folds as `error.json` has it, to look
+            at and not to train by.
+
+    Raises:
+        ValueError: a table is at fault, or of other folds.
+    """
+    return _measured_jitter(run, landmark_plane(run), fold=fold, factor=run.config.grader.jitter)
+
+
+def level_jitter(run: PlaneRun, *, fold: int | None, factor: float) -> tuple[float, float, float]:
+    """Returns the same of the level points, times a factor."""
+    return _measured_jitter(run, level_plane(run), fold=fold, factor=factor)
+
+
+def _measured_jitter(
+    run: PlaneRun, plane: Plane, *, fold: int | None, factor: float
+) -> tuple[float, float, float]:
+    if not factor:
+        return 0.0, 0.0, 0.0
+    deviation = _reported_error(run, plane) if fold is None else _error_outside(run, plane, fold)
+    x, y, z = (float(each) * factor for each in deviation)
+    return x, y, z
+
+
+def _reported_error(run: PlaneRun, plane: Plane) -> tuple[float, float, float]:
+    path = run.runs / plane.value / LOCALIZER / ERROR_NAME
+    if not path.is_file():
+        return _DEFAULT_JITTER_MM
+    error = json.loads(path.read_text(encoding="utf-8"))
+    x, y, z = error["sd_mm"] if error["num_points"] else _DEFAULT_JITTER_MM
+    return x, y, z
+
+
+def _error_outside(run: PlaneRun, plane: Plane, fold: int) -> tuple[float, float, float]:
+    predicted = read_landmarks(landmark_tables(run.runs, (plane,)), folds=run.folds)
+    # A study without a fold is not known to be outside of this one.
+    others = {study: points for study, points in predicted.items() if run.folds.get(study, fold) != fold}
+    shards = run.manifest.planes.get(plane.value, ())
+    if not others or not shards:
+        return _DEFAULT_JITTER_MM
+    error = measure_error(others, _annotated_points(run.records, shards))
+    return error.sd_mm if error.num_points else _DEFAULT_JITTER_MM
+
+
+@lru_cache(maxsize=2)
+def _annotated_points(records: Path, shards: tuple[Shard, ...]) -> dict[str, Points]:
+    """Reads the points of a plane's studies, once for all folds: the images have to be read along."""
+    study_ids = tuple(study for shard in shards for study in shard.study_ids)
+    return read_points(RecordSource(tuple(records / shard.file for shard in shards), study_ids))

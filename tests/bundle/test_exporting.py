@@ -1,0 +1,205 @@
+"""The bundle on disk: what it holds, and that it is refused where it is not what was exported."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from lumbar_tf.bundle import exporting
+from lumbar_tf.bundle.exporting import LoadedEnsemble, export_ensemble
+from lumbar_tf.bundle.self_test import find_file_faults, open_bundle
+from lumbar_tf.bundle.servable_check import find_faults
+from lumbar_tf.ensemble.stacking import Stacker
+from lumbar_tf.files import file_sha256
+from lumbar_tf.labels import Plane
+from lumbar_tf.models.folded import FoldedNetwork
+from tests import way as way_module
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> way_module.Way:
+    """A tiny ensemble and its bundle."""
+    return way_module.go_once(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def bare(way: way_module.Way) -> LoadedEnsemble:
+    """The ensemble without weights, for exports that have no network in them."""
+
+    def pass_over(self: FoldedNetwork, model: keras.Model, weights: list[Path]) -> None:
+        self.parameters, self._model = [], model
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Reading them takes longer than the tests.
+        patch.setattr(FoldedNetwork, "__init__", pass_over)
+        return way.load_ensemble()
+
+
+def _weights_bytes(path: Path) -> int:
+    """Bytes of the arrays in a file of weights, read without the package."""
+    sizes: list[int] = []
+    with h5py.File(path) as file:
+        # What the optimizer keeps beside each weight is no part of the member.
+        for name in set(file) - {"optimizer"}:
+            file[name].visititems(lambda _, each: sizes.append(getattr(each, "nbytes", 0)))
+    return sum(sizes)
+
+
+def test_variables_on_disk_are_the_members_weights_once(way: way_module.Way) -> None:
+    weights = sum(_weights_bytes(path) for path in (way.out / "runs").rglob("*.weights.h5"))
+    on_disk = sum(path.stat().st_size for path in (way.model / "variables").iterdir())
+    assert 0.95 * weights <= on_disk <= 1.05 * weights
+    # None of them is in the graph, too.
+    assert find_faults(way.model) == []
+
+
+def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) -> None:
+    model = saved_model_pb2.SavedModel.FromString((way.model / "saved_model.pb").read_bytes())
+    library = model.meta_graphs[0].graph_def.library
+    folds = list((way.out / "runs").rglob("*.weights.h5"))
+    networks = {path.parent.parent for path in folds}
+    asks = [each for each in library.function if "_ask_fold" in each.signature.name]
+    assert len(asks) == len(networks) < len(folds)
+    assert all(each.attr["_noinline"].b for each in asks)
+    calls = [
+        node.attr["f"].func.name
+        for each in library.function
+        for node in each.node_def
+        if node.op.endswith("PartitionedCall") and "_ask_fold" in node.attr["f"].func.name
+    ]
+    assert len(calls) == len(folds) and set(calls) == {each.signature.name for each in asks}
+    # What only training needs would be most of the functions.
+    assert not [each for each in library.function if "grad" in each.signature.name]
+
+
+def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) -> None:
+    model = saved_model_pb2.SavedModel.FromString((way.model / "saved_model.pb").read_bytes())
+    signature = model.meta_graphs[0].signature_def["serving_default"]
+    assert signature.method_name == "tensorflow/serving/predict"
+    inputs, outputs = (
+        {name: [axis.size for axis in each.tensor_shape.dim] for name, each in tensors.items()}
+        for tensors in (signature.inputs, signature.outputs)
+    )
+    assert inputs == {plane.value: [-1] for plane in Plane}
+    assert {each.dtype for each in signature.inputs.values()} == {tf.string.as_datatype_enum}
+    assert outputs["probability"] == outputs["competition"] == [-1, 25, 3]
+    assert outputs["interval"] == [-1, 25, 3, 2]
+    assert all(shape[0] == -1 for shape in outputs.values())
+
+
+def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(way: way_module.Way) -> None:
+    extra = way.model / "assets.extra"
+    text = (extra / "ensemble.json").read_text(encoding="utf-8")
+    description = json.loads(text)
+    files = {path.relative_to(way.model).as_posix() for path in way.model.rglob("*") if path.is_file()}
+    assert set(description["files"]) == files - {"assets.extra/ensemble.json"}
+    for plane in Plane:
+        described = description["planes"][plane.value]
+        for name, digest in described["weights_sha256"].items():
+            assert file_sha256(way.out / "runs" / plane.value / name) == digest
+        manifest = file_sha256(way.out / "tfrecords" / "manifest.json")
+        assert described["digests"]["manifest_sha256"] == manifest
+    trained = [each.name for each in (way.out / "training" / "train_images").iterdir()]
+    written = text + (extra / "model_card.md").read_text(encoding="utf-8")
+    assert trained and not [each for each in trained if each in written]
+
+
+def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
+    card = (way.model / "assets.extra" / "model_card.md").read_text(encoding="utf-8")
+    for words in ("Not a medical device", "SYNTHETIC", "Out of fold", "class-wise ECE", "not tested on"):
+        assert words in card
+    score = json.loads((way.out / "runs" / "stack" / "scores.json").read_text(encoding="utf-8"))
+    (nested,) = (each for each in score if each["name"] == "stacked, competition head")
+    # The very score that the stacker was chosen by, with an interval around it.
+    assert f"| {nested['score']['score']:.4f} [" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("variables/variables.data-00000-of-00001", "SHA-256 differs"),
+        ("assets.extra/parity_requests.tfrecord", "is absent"),
+    ],
+)
+def test_a_damaged_bundle_is_refused_by_the_file(
+    way: way_module.Way, tmp_path: Path, name: str, words: str
+) -> None:
+    copy = tmp_path / "1"
+    shutil.copytree(way.model, copy)
+    assert find_file_faults(copy) == []
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    if "absent" in words:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} .*{words}"):
+        open_bundle(copy)
+
+
+def _smuggled(value: tf.Tensor) -> Any:
+    return tf.ensure_shape(tf.py_function(lambda each: each, [value], value.dtype), value.shape)
+
+
+def test_a_py_function_that_is_smuggled_in_is_not_exported(
+    way: way_module.Way, bare: LoadedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Smuggler(tf.Module):
+        def __init__(self, networks: object, stacker: object) -> None:
+            super().__init__()
+            self.scale = tf.Variable(1.0)
+            self.serve = tf.function(
+                lambda study: {"probability": _smuggled(study) * self.scale},
+                input_signature=[tf.TensorSpec([None], tf.float32, name="study")],
+            )
+
+    monkeypatch.setattr(exporting, "ServableEnsemble", Smuggler)
+    with pytest.raises(ValueError, match=r"EagerPyFunc .* runs Python"):
+        export_ensemble(bare, way.out / "runs", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_bundle_that_swaps_no_sides_is_not_exported(
+    way: way_module.Way, bare: LoadedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole export, of a graph that says the same of every study."""
+
+    class Parrot(tf.Module):
+        def __init__(self, networks: object, stacker: Stacker) -> None:
+            super().__init__()
+            said = np.random.default_rng(0).dirichlet(np.ones(3), 25).astype(np.float32)
+            self.said = tf.Variable(said)
+
+            def serve(**planes: tf.Tensor) -> Mapping[str, tf.Tensor]:
+                studies = tf.shape(planes["axial_t2"])[0]
+
+                def each(value: tf.Tensor) -> tf.Tensor:
+                    return tf.tile(value[tf.newaxis], tf.stack([studies, *([1] * value.shape.rank)]))
+
+                head = each(self.said.read_value())
+                return {
+                    "probability": head,
+                    "competition": head,
+                    "members": each(tf.fill([len(stacker.members), 25, 3], float("nan"))),
+                    "landmarks": each(tf.fill([25, 3], float("nan"))),
+                    "flags": each(tf.fill([25, 6], True)),
+                }
+
+            self.serve = tf.function(serve, autograph=False).get_concrete_function(
+                **{plane.value: tf.TensorSpec([None], tf.string, name=plane.value) for plane in Plane}
+            )
+
+    monkeypatch.setattr(exporting, "ServableEnsemble", Parrot)
+    with pytest.raises(ValueError, match=r"mirrored: (probability|competition) differs"):
+        export_ensemble(bare, way.out / "runs", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []

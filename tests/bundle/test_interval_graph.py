@@ -1,0 +1,78 @@
+"""The graph's intervals are NumPy's."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.testing import assert_allclose
+
+from lumbar_tf.bundle.graph import stack
+from lumbar_tf.bundle.interval_graph import find_intervals
+from lumbar_tf.bundle.members import MemberAnswers
+from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
+from lumbar_tf.ensemble.family_fitting import FamilyFitter
+from lumbar_tf.ensemble.fitting import fit_stacker
+from lumbar_tf.ensemble.intervals import member_intervals
+from lumbar_tf.ensemble.stacking import Head, Stacker
+from lumbar_tf.labels import FINDINGS, Family, mirror_indices
+from tests.synthetic_members import make_members
+
+_FAMILIES = [finding.condition.family for finding in FINDINGS]
+
+
+def _graph(stacker: Stacker, probabilities: np.ndarray) -> np.ndarray:
+    @tf.function
+    def answer(logs: tf.Tensor) -> tf.Tensor:
+        nowhere = tf.zeros([tf.shape(logs)[1], 25, 3])
+        said = MemberAnswers(logs, nowhere, nowhere[..., 0])
+        probability, _, pattern = stack(stacker, said)
+        return find_intervals(stacker, logs, probability, pattern)
+
+    interval: np.ndarray = answer(tf.constant(np.log(probabilities), tf.float32)).numpy()
+    return interval
+
+
+def _missing(probabilities: np.ndarray, stacker: Stacker) -> np.ndarray:
+    """Studies without a plane, with one member alone, with none, and with one missing beside another."""
+    shown = probabilities.copy()
+    for place, source in enumerate(sorted(set(stacker.sources))):
+        shown[[each == source for each in stacker.sources], place] = np.nan
+    shown[1:, 4] = np.nan
+    shown[:, 5] = np.nan
+    shown[0, 6, ::2] = np.nan
+    return shown
+
+
+@pytest.fixture(params=["chosen", "context"])
+def stacker_and_tables(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Stacker, np.ndarray]:
+    if request.param == "context":
+        freest: dict[Head, Candidate] = dict.fromkeys(Head, CANDIDATES[Head.PROBABILITY][-1])
+        monkeypatch.setattr(FamilyFitter, "_choose", lambda *_: freest)
+    members, labels, folds = make_members(60, 5, 2)
+    # The foramina are covered by some of the members only.
+    foraminal = [row for row, each in enumerate(_FAMILIES) if each is Family.FORAMINAL]
+    members.probabilities[np.ix_([1, 4], range(60), foraminal)] = np.nan
+    return fit_stacker(members, labels, folds), members.probabilities
+
+
+def test_the_graph_gives_numpys_numbers_whatever_is_missing(
+    stacker_and_tables: tuple[Stacker, np.ndarray],
+) -> None:
+    stacker, tables = stacker_and_tables
+    shown = _missing(tables, stacker)
+    found = member_intervals(stacker, shown)
+    expected = np.stack([found.low, found.high], axis=-1)
+    interval = _graph(stacker, shown)
+    assert interval.dtype == np.float32
+    assert_allclose(interval, expected, atol=1e-6, rtol=0)
+    assert np.isnan(interval[4:6]).all() and np.isfinite(interval[7:]).all()
+    assert np.isfinite(interval[:4]).any()
+
+
+def test_a_mirrored_study_swaps_sides_in_the_graph(stacker_and_tables: tuple[Stacker, np.ndarray]) -> None:
+    stacker, tables = stacker_and_tables
+    mirror = list(mirror_indices())
+    interval = _graph(stacker, tables)
+    assert_allclose(_graph(stacker, tables[:, :, mirror]), interval[:, mirror], atol=1e-6)
+    assert np.abs(interval - interval[:, mirror]).max() > 0.01

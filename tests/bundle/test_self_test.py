@@ -1,0 +1,172 @@
+"""The self-test names what is wrong with answers, and passes answers that are right."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumbar_tf.bundle.known_study import MIRRORED, NOTHING, PLAIN, case_without, known_cases, known_study
+from lumbar_tf.bundle.self_test import check_answers
+from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
+
+MEMBERS = ("axial_t2/net", "sagittal_t1/net", "sagittal_t2/net")
+FAMILIES = {
+    "axial_t2/net": (Family.SUBARTICULAR,),
+    # The canal has two members, and so intervals.
+    "sagittal_t1/net": (Family.FORAMINAL, Family.CANAL),
+    "sagittal_t2/net": (Family.CANAL,),
+}
+Answers = dict[str, dict[str, Any]]
+
+
+def _mirrored_row(finding: Finding) -> int:
+    """The row of the finding on the other side, from the names alone."""
+    name = finding.name
+    other = name.replace("left_", "right_") if name.startswith("left_") else name.replace("right_", "left_")
+    return [each.name for each in FINDINGS].index(other)
+
+
+def _interval(answer: dict[str, Any]) -> np.ndarray:
+    """Bounds where two members answer."""
+    bounds = np.stack([answer["probability"] * 0.5, answer["probability"] * 0.5 + 0.5], axis=-1)
+    counts = np.isfinite(answer["members"]).all(axis=-1).sum(axis=0)
+    return np.where((counts > 1)[:, None, None], bounds, np.nan)
+
+
+def _right_answers() -> Answers:
+    rng = np.random.default_rng(3)
+    heads = {
+        head: rng.dirichlet(np.ones(3), 25).astype(np.float32) for head in ("probability", "competition")
+    }
+    members = np.full((3, 25, 3), np.nan, np.float32)
+    for place, name in enumerate(MEMBERS):
+        for row, finding in enumerate(FINDINGS):
+            if finding.condition.family in FAMILIES[name]:
+                members[place, row] = heads["probability"][row]
+    sign = [{Side.LEFT: 1, Side.RIGHT: -1, None: 0}[finding.condition.side] for finding in FINDINGS]
+    landmarks = rng.normal(size=(25, 3)).astype(np.float32) + np.array([15, 0, 0]) * np.array(sign)[:, None]
+    plain = {**heads, "members": members, "landmarks": landmarks, "flags": np.zeros((25, len(Flag)), bool)}
+    plain["interval"] = _interval(plain)
+    answers: Answers = {PLAIN: plain}
+    turned = [_mirrored_row(finding) for finding in FINDINGS]
+    answers[MIRRORED] = {name: plain[name][turned] for name in plain if name != "members"}
+    answers[MIRRORED]["members"] = members[:, turned]
+    answers[MIRRORED]["landmarks"] = answers[MIRRORED]["landmarks"] * [-1, 1, 1]
+    for plane in Plane:
+        without = {name: value.copy() for name, value in plain.items()}
+        place = MEMBERS.index(f"{plane.value}/net")
+        rows = np.isfinite(members[place]).all(axis=-1)
+        without["members"][place] = np.nan
+        without["interval"] = _interval(without)
+        without["flags"][rows, list(Flag).index(Flag[f"NO_{plane.name}"])] = True
+        answers[case_without(plane)] = without
+    nothing = {name: value.copy() for name, value in plain.items()}
+    nothing["flags"][:, list(Flag).index(Flag.PRIOR_ONLY)] = True
+    nothing["members"][:] = np.nan
+    nothing["interval"] = _interval(nothing)
+    answers[NOTHING] = nothing
+    return answers
+
+
+def test_right_answers_pass() -> None:
+    assert check_answers(_right_answers(), MEMBERS) == []
+
+
+def test_a_bundle_from_before_there_were_intervals_passes() -> None:
+    answers = {
+        case: {name: value for name, value in answer.items() if name != "interval"}
+        for case, answer in _right_answers().items()
+    }
+    assert check_answers(answers, MEMBERS) == []
+
+
+def _not_finite(answers: Answers) -> None:
+    answers[case_without(Plane.AXIAL_T2)]["competition"][3, 1] = np.nan
+
+
+def _no_sum(answers: Answers) -> None:
+    answers[NOTHING]["probability"][0] *= 1.01
+
+
+def _sides_kept(answers: Answers) -> None:
+    answers[MIRRORED]["probability"] = answers[PLAIN]["probability"]
+
+
+def _one_finding_on_the_wrong_side(answers: Answers) -> None:
+    row = [each.name for each in FINDINGS].index("left_neural_foraminal_narrowing_l4_l5")
+    answers[MIRRORED]["members"][1, row] = answers[PLAIN]["members"][1, row]
+
+
+def _points_not_mirrored(answers: Answers) -> None:
+    answers[MIRRORED]["landmarks"] = answers[MIRRORED]["landmarks"] * [-1, 1, 1]
+
+
+def _plane_not_flagged(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T1)]["flags"][:] = False
+
+
+def _plane_flagged_though_there(answers: Answers) -> None:
+    answers[PLAIN]["flags"][:, list(Flag).index(Flag.NO_SAGITTAL_T2)] = True
+
+
+def _answers_without_its_plane(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T2)]["members"] = answers[PLAIN]["members"]
+
+
+def _nothing_not_flagged(answers: Answers) -> None:
+    answers[NOTHING]["flags"][4] = False
+
+
+CANAL_ROW = [each.name for each in FINDINGS].index("spinal_canal_stenosis_l3_l4")
+
+
+def _interval_of_one_member(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T1)]["interval"][CANAL_ROW] = [0.0, 1.0]
+
+
+def _interval_absent(answers: Answers) -> None:
+    answers[PLAIN]["interval"][CANAL_ROW] = np.nan
+
+
+def _interval_beside_the_probability(answers: Answers) -> None:
+    answers[PLAIN]["interval"][CANAL_ROW, 2] = answers[PLAIN]["probability"][CANAL_ROW, 2] + [0.01, 0.02]
+
+
+def _interval_of_the_other_side(answers: Answers) -> None:
+    answers[MIRRORED]["interval"] = answers[MIRRORED]["interval"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_not_finite, "without axial_t2: competition is not finite"),
+        (_no_sum, "no plane: probability does not sum to 1"),
+        (_sides_kept, "mirrored: probability differs"),
+        (_one_finding_on_the_wrong_side, "mirrored: members differs"),
+        (_points_not_mirrored, "mirrored: landmarks differs"),
+        (_plane_not_flagged, "without sagittal_t1: a finding that the plane has a part in is not flagged"),
+        (_plane_flagged_though_there, "plain: a finding that the plane has a part in is flagged"),
+        (_answers_without_its_plane, "without sagittal_t2: a member that reads the plane answers"),
+        (_nothing_not_flagged, "no plane: not every finding is flagged prior_only"),
+        (_interval_of_one_member, "without sagittal_t1: interval is there where fewer than two members"),
+        (_interval_absent, "plain: interval is absent where two members answer"),
+        (_interval_beside_the_probability, "plain: interval does not hold the probability"),
+        (_interval_of_the_other_side, "mirrored: interval"),
+    ],
+)
+def test_each_fault_is_named(spoil: Callable[[Answers], None], words: str) -> None:
+    answers = _right_answers()
+    spoil(answers)
+    assert any(words in fault for fault in check_answers(answers, MEMBERS))
+
+
+def test_the_known_study_has_all_planes_and_is_the_same_each_time() -> None:
+    first, second = known_cases(), known_cases()
+    assert first == second
+    assert set(first[PLAIN]) == set(first[MIRRORED]) == set(Plane) and not first[NOTHING]
+    for plane in Plane:
+        assert set(first[case_without(plane)]) == set(Plane) - {plane}
+    # Its sides differ: a mirror image that is answered like the study itself is told from a right one.
+    slices = known_study().planes[Plane.AXIAL_T2]
+    assert any(np.abs(each.pixels.astype(int) - each.pixels[:, ::-1]).mean() > 20 for each in slices)

@@ -1,0 +1,61 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.config import (
+    CropConfig,
+    GraderConfig,
+    LabelNoiseConfig,
+    LocalizerConfig,
+    PlaneConfig,
+    TrainingConfig,
+)
+from lumbar_tf.labels import Family, Plane
+from lumbar_tf.training.runs import PlaneRun, open_run
+
+FOLDS = {"a": 0, "b": 1}
+TRAINING = TrainingConfig(epochs=1, batch_studies=1, learning_rate=1e-3)
+
+
+def _config(noise: LabelNoiseConfig | None = None, *, dropout: float = 0.2) -> PlaneConfig:
+    return PlaneConfig(
+        plane=Plane.SAGITTAL_T2,
+        localizer=LocalizerConfig(backbone="csp_darknet_narrow", training=TRAINING),
+        grader=GraderConfig(
+            backbones=("csp_darknet_narrow",),
+            targets=(Family.CANAL,),
+            crop=CropConfig(side_mm=40.0, side_px=32, num_slices=1),
+            dropout=dropout,
+            label_noise=noise,
+            training=TRAINING,
+        ),
+    )
+
+
+def _reopen(run: PlaneRun, config: PlaneConfig) -> PlaneRun:
+    """Opens a run's folder again once a fold of it was begun."""
+    run.fold_directory("csp_darknet_narrow", 0).mkdir(parents=True, exist_ok=True)
+    return open_run(config, records=run.records, runs=run.runs)
+
+
+def test_a_run_that_was_begun_goes_on_with_its_own_configuration_alone(
+    start: Callable[..., PlaneRun],
+) -> None:
+    run = start("first", FOLDS, _config())
+    assert _reopen(run, _config()).folds == FOLDS
+    with pytest.raises(ValueError, match="made from another config"):
+        _reopen(run, _config(dropout=0.5))
+
+
+def test_a_run_goes_on_with_the_tables_that_its_labels_were_judged_by(
+    start: Callable[..., PlaneRun], tmp_path: Path
+) -> None:
+    table = tmp_path / "before.csv"
+    table.write_text("one")
+    config = _config(LabelNoiseConfig(threshold=0.8, oof=str(tmp_path / "*.csv")))
+    run = start("first", FOLDS, config)
+    _reopen(run, config)
+    table.write_text("another")
+    with pytest.raises(ValueError, match="made from another noise_tables"):
+        _reopen(run, config)

@@ -1,0 +1,218 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.config import (
+    CropConfig,
+    GraderConfig,
+    LocalizerConfig,
+    PlaneConfig,
+    TrainingConfig,
+    dump_config,
+)
+from lumbar_tf.labels import Family, Plane
+from lumbar_tf.training.run_record import write_member_record
+from lumbar_tf.training.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun
+from lumbar_tf.training.warm_start import initial_weights
+
+MEMBER = "csp_darknet_narrow"
+FOLDS = {"a": 0, "b": 1, "c": 2}
+TRAINING = TrainingConfig(epochs=1, batch_studies=1, learning_rate=1e-3)
+
+
+def _config(init_from: Path | None = None, **changes: object) -> PlaneConfig:
+    start = None if init_from is None else str(init_from)
+    grader = {
+        "backbones": (MEMBER,),
+        "targets": (Family.CANAL,),
+        "crop": CropConfig(side_mm=40.0, side_px=32, num_slices=3),
+        "training": TRAINING,
+        "init_from": start,
+    }
+    return PlaneConfig(
+        plane=Plane.SAGITTAL_T2,
+        localizer=LocalizerConfig(backbone=MEMBER, training=TRAINING, init_from=start),
+        grader=GraderConfig(**{**grader, **changes}),
+    )
+
+
+def _finish(run: PlaneRun, *folds: int, member: str = MEMBER) -> list[Path]:
+    paths = [run.fold_directory(member, fold) / WEIGHTS_NAME for fold in folds]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+    return paths
+
+
+Start = Callable[..., PlaneRun]
+
+
+@pytest.mark.parametrize("member", [MEMBER, LOCALIZER])
+def test_of_the_same_folds_the_same_folds_weights_are_taken(start: Start, member: str) -> None:
+    first = start("first", FOLDS, _config())
+    paths = _finish(first, 0, 1, 2, member=member)
+    for named in (first.runs, first.directory):
+        second = start(f"second_{named.name}", FOLDS, _config(named))
+        assert [initial_weights(second, member, fold) for fold in range(3)] == paths
+
+
+def test_without_init_from_there_is_nothing_to_start_from(start: Start) -> None:
+    run = start("first", FOLDS, _config())
+    assert initial_weights(run, MEMBER, 0) is None
+    assert initial_weights(run, LOCALIZER, 0) is None
+
+
+def test_a_fold_that_is_not_finished_is_refused_and_no_other_taken(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    _finish(first, 0)
+    second = start("second", FOLDS, _config(first.runs))
+    with pytest.raises(ValueError, match=r"finished weights of csp_darknet_narrow.*fold1"):
+        initial_weights(second, MEMBER, 1)
+
+
+def test_a_file_of_a_run_with_the_same_folds_serves_its_own_fold_alone(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    path = _finish(first, 0, 1)[1]
+    second = start("second", FOLDS, _config(path))
+    assert initial_weights(second, MEMBER, 1) == path
+    with pytest.raises(ValueError, match=r"same fold, 0; others have seen"):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
+    """Two-step training leaves weights one folder deeper, and each member's folder has a run.json."""
+    first = start("first", FOLDS, _config(two_step_epochs=1))
+    paths = [each.parent / "features" / WEIGHTS_NAME for each in _finish(first, 0, 1)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"weights")
+    write_member_record(first, MEMBER)
+    assert (first.member_directory(MEMBER) / "run.json").is_file()
+    second = start("second", FOLDS, _config(paths[1]))
+    assert initial_weights(second, MEMBER, 1) == paths[1]
+    with pytest.raises(ValueError, match=r"same fold, 0; others have seen"):
+        initial_weights(second, MEMBER, 0)
+    third = start("third", {"c": 0, "d": 1, "e": 2}, _config(paths[1]))
+    with pytest.raises(ValueError, match=r"shares 1 of 3 studies, such as c\."):
+        initial_weights(third, MEMBER, 0)
+
+
+@pytest.mark.parametrize("place", ["mine.weights.h5", f"{MEMBER}/mine.weights.h5"])
+def test_a_file_beside_the_folds_is_of_no_fold(start: Start, place: str) -> None:
+    first = start("first", FOLDS, _config())
+    _finish(first, 0)
+    path = first.directory / place
+    path.write_bytes(b"weights")
+    second = start("second", FOLDS, _config(path))
+    with pytest.raises(ValueError, match=r"must be those of the same fold, 0"):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_other_folds_of_the_same_studies_are_refused(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    path = _finish(first, 0)[0]
+    for name, named in (("folder", first.runs), ("file", path)):
+        second = start(name, {"c": 0, "d": 1, "e": 2}, _config(named))
+        with pytest.raises(ValueError, match=r"shares 1 of 3 studies, such as c\."):
+            initial_weights(second, MEMBER, 0)
+
+
+def test_of_other_studies_any_fold_will_do(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    paths = _finish(first, 0, 1)
+    second = start("second", {"x": 0, "y": 1, "z": 2}, _config(first.runs))
+    chosen = [initial_weights(second, MEMBER, fold) for fold in range(3)]
+    assert chosen == [paths[0], paths[1], paths[0]]
+
+
+def test_what_the_other_runs_weights_started_from_counts_as_seen(start: Start) -> None:
+    oldest = start("oldest", {"x": 0, "p": 1}, _config())
+    _finish(oldest, 0, 1)
+    first = start("first", FOLDS, _config(oldest.runs))
+    _finish(first, 0, 1, 2)
+    second = start("second", {"x": 0, "y": 1}, _config(first.runs))
+    with pytest.raises(ValueError, match=r"oldest.*shares 1 of 2 studies, such as x\."):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_a_run_that_does_not_say_what_it_saw_is_refused(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    _finish(first, 0)
+    path = first.directory / "run.json"
+    origin = json.loads(path.read_text())
+    del origin["studies"]
+    path.write_text(json.dumps(origin))
+    second = start("second", {"x": 0, "y": 1}, _config(first.runs))
+    with pytest.raises(ValueError, match="does not say which studies it saw"):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_a_file_outside_of_any_run_is_taken(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "mine.weights.h5"
+    path.write_bytes(b"weights")
+    run = start("first", FOLDS, _config(path))
+    assert initial_weights(run, MEMBER, 0) == initial_weights(run, MEMBER, 2) == path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pooling": "mean"}, r"has pooling attention\. Received: mean"),
+        ({"targets": (Family.FORAMINAL,)}, r"has targets \['canal'\]\. Received: \['foraminal'\]"),
+        ({"level_context": True}, r"has level_context False\. Received: True"),
+        ({"auxiliary": (Family.FORAMINAL,)}, r"has auxiliary \[\]\. Received: \['foraminal'\]"),
+        ({"channels": 1}, r"has channels 3\. Received: 1"),
+        (
+            {"crop": CropConfig(side_mm=40.0, side_px=32, num_slices=1)},
+            "more than one slice True. Received: False",
+        ),
+        (
+            {"crop": CropConfig(side_mm=40.0, side_px=32, num_slices=3, mirror_right=False)},
+            "has mirror_right True. Received: False",
+        ),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_refused(
+    start: Start, change: dict[str, object], message: str
+) -> None:
+    first = start("first", FOLDS, _config(**change))
+    _finish(first, 0)
+    second = start("second", FOLDS, _config(first.runs))
+    with pytest.raises(ValueError, match=message):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_a_head_of_another_family_is_refused_and_the_order_of_families_is_not(start: Start) -> None:
+    """Both heads have the same shapes, so Keras would load one into the other."""
+    first = start("first", FOLDS, _config(auxiliary=(Family.FORAMINAL, Family.SUBARTICULAR)))
+    paths = _finish(first, 0)
+    turned = start("turned", FOLDS, _config(first.runs, auxiliary=(Family.SUBARTICULAR, Family.FORAMINAL)))
+    assert initial_weights(turned, MEMBER, 0) == paths[0]
+    foraminal = start("foraminal", FOLDS, _config(auxiliary=(Family.FORAMINAL,)))
+    _finish(foraminal, 0)
+    second = start("second", FOLDS, _config(foraminal.runs, auxiliary=(Family.SUBARTICULAR,)))
+    with pytest.raises(ValueError, match=r"auxiliary \['subarticular'\]\. Received: \['foraminal'\]"):
+        initial_weights(second, MEMBER, 0)
+
+
+def test_nothing_and_the_run_itself_are_refused(start: Start, tmp_path: Path) -> None:
+    run = start("first", FOLDS, _config(tmp_path / "absent"))
+    with pytest.raises(ValueError, match=r"a run's folder or a file of weights.*absent"):
+        initial_weights(run, MEMBER, 0)
+    run = start("second", FOLDS, _config(tmp_path))
+    with pytest.raises(ValueError, match=r"must hold a run of sagittal_t2"):
+        initial_weights(run, MEMBER, 0)
+    run = start("third", FOLDS, _config(tmp_path / "third" / "runs"))
+    with pytest.raises(ValueError, match="another run than the one that trains"):
+        initial_weights(run, MEMBER, 0)
+
+
+def test_a_run_of_another_plane_is_refused(start: Start) -> None:
+    first = start("first", FOLDS, _config())
+    config = _config(first.directory).model_copy(update={"plane": Plane.SAGITTAL_T1})
+    second = start("second", FOLDS, config)
+    with pytest.raises(ValueError, match=r"has plane sagittal_t1\. Received: sagittal_t2"):
+        initial_weights(second, MEMBER, 0)
+    assert "init_from" in dump_config(config)
