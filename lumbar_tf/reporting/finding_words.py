@@ -46,11 +46,6 @@ COLUMNS = (
 )
 
 
-def flags_of(result: StudyResult, row: int) -> list[Flag]:
-    """Returns the flags of a finding."""
-    return [flag for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set]
-
-
 def list_warnings(study: Study, result: StudyResult) -> list[str]:
     """Returns what a reader must know before the numbers, a sentence or two each; none where all is well."""
     rows = {flag: np.flatnonzero(result.flags[:, place]).tolist() for place, flag in enumerate(Flag)}

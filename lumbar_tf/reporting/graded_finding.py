@@ -46,20 +46,16 @@ def grade_findings(result: StudyResult) -> tuple[GradedFinding, ...]:
 
 
 def _grade(result: StudyResult, row: int, finding: Finding) -> GradedFinding:
-    flags = tuple(flag for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set)
-    values = result.probability[row]
-    is_known = bool(np.isfinite(values).all())
-    bounds = None if result.interval is None else result.interval[row]
-    has_bounds = is_known and bounds is not None and bool(np.isfinite(bounds).all())
+    values, bounds = result.probability[row], result.bounds_of(row)
     return GradedFinding(
         finding=finding,
-        probability={each: _rounded(values[each]) for each in Severity} if is_known else {},
-        bounds={each: (_rounded(bounds[each, 0]), _rounded(bounds[each, 1])) for each in Severity}
-        if has_bounds and bounds is not None
-        else {},
-        grade=Severity(int(np.argmax(values))) if is_known and Flag.PRIOR_ONLY not in flags else None,
+        probability={each: _rounded(values[each]) for each in Severity} if result.is_known(row) else {},
+        bounds={}
+        if bounds is None
+        else {each: (_rounded(bounds[each, 0]), _rounded(bounds[each, 1])) for each in Severity},
+        grade=result.grade_of(row),
         point=result.landmarks[row],
-        flags=flags,
+        flags=result.flags_of(row),
     )
 
 

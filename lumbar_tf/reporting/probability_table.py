@@ -59,31 +59,25 @@ def draw_table(figure: "SubFigure", result: StudyResult) -> None:
         axes.text(-0.07, line + 0.5, _CONDITION_WORDS[condition], ha="right", va="center", fontsize=9)
         for column, level in enumerate(Level):
             row = finding_index(condition, level)
-            marks = "".join(
-                _FLAG_MARKS[flag] for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set
-            )
-            is_prior = bool(result.flags[row, list(Flag).index(Flag.PRIOR_ONLY)])
-            _draw_cell(axes, column, line, result.probability[row], marks, is_prior=is_prior)
+            marks = "".join(_FLAG_MARKS[flag] for flag in result.flags_of(row))
+            _draw_cell(axes, column, line, result.probability[row], marks, grade=result.grade_of(row))
     _draw_legend(figure, result)
 
 
 def _draw_cell(
-    axes: "Axes", column: int, line: int, probability: Floats, marks: str, *, is_prior: bool
+    axes: "Axes", column: int, line: int, probability: Floats, marks: str, *, grade: Severity | None
 ) -> None:
     """Draws one finding: shaded by expected severity, a stacked bar, and three numbers in percent.
 
     What no image supports is grey and names no grade, or a reader would take the prior for a finding.
     """
-    is_known = bool(np.isfinite(probability).all())
-    is_graded = is_known and not is_prior
-    shade = _shade(expected_severity(probability)) if is_graded else MISSING_COLOUR
+    shade = MISSING_COLOUR if grade is None else _shade(expected_severity(probability))
     axes.add_patch(_rectangle(column + 0.02, line + 0.03, 0.96, 0.94, shade, edge="0.75"))
     axes.text(column + 0.95, line + 0.17, marks, ha="right", va="center", fontsize=10, color="0.1")
-    if not is_known:
+    if not np.isfinite(probability).all():
         axes.text(column + 0.5, line + 0.5, "no answer", ha="center", va="center", fontsize=9, color="0.25")
         return
-    likeliest = int(np.argmax(probability)) if is_graded else None
-    words = "prior only" if likeliest is None else Severity(likeliest).title
+    words = "prior only" if grade is None else grade.title
     axes.text(column + 0.06, line + 0.17, words, ha="left", va="center", fontsize=7.5)
     start = 0.06
     for severity, colour, x in zip(Severity, _SEVERITY_COLOURS, (0.06, 0.5, 0.94), strict=True):
@@ -97,7 +91,7 @@ def _draw_cell(
             ha=("left", "center", "right")[severity],
             va="center",
             fontsize=9,
-            weight="bold" if severity == likeliest else "normal",
+            weight="bold" if severity is grade else "normal",
         )
 
 

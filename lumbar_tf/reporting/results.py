@@ -41,6 +41,26 @@ class StudyResult:
     interval: Floats | None = None
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    def flags_of(self, row: int) -> tuple[Flag, ...]:
+        """Returns a finding's flags."""
+        return tuple(flag for flag, is_set in zip(Flag, self.flags[row], strict=True) if is_set)
+
+    def is_known(self, row: int) -> bool:
+        """Says whether a finding has probabilities."""
+        return bool(np.isfinite(self.probability[row]).all())
+
+    def bounds_of(self, row: int) -> Floats | None:
+        """Returns the bounds of a finding's probabilities, [3, 2]; None where there are none."""
+        if self.interval is None or not self.is_known(row) or not np.isfinite(self.interval[row]).all():
+            return None
+        return self.interval[row]
+
+    def grade_of(self, row: int) -> Severity | None:
+        """Returns a finding's most probable grade; None where no image was looked at."""
+        if not self.is_known(row) or Flag.PRIOR_ONLY in self.flags_of(row):
+            return None
+        return Severity(int(np.argmax(self.probability[row])))
+
 
 def write_submission(path: Path, results: Sequence[StudyResult], *, head: str = "competition") -> None:
     """Writes the competition's table, 25 rows a study, atomically.
@@ -106,9 +126,10 @@ def result_to_json(result: StudyResult) -> dict[str, Any]:
         return {severity.column: round(float(values[severity]), 6) for severity in Severity}
 
     def bounds(row: int) -> dict[str, list[float]] | None:
-        if result.interval is None or not np.isfinite(result.interval[row]).all():
+        found = result.bounds_of(row)
+        if found is None:
             return None
-        return {each.column: [round(float(v), 6) for v in result.interval[row, each]] for each in Severity}
+        return {each.column: [round(float(v), 6) for v in found[each]] for each in Severity}
 
     findings = []
     for row, finding in enumerate(FINDINGS):
@@ -123,7 +144,7 @@ def result_to_json(result: StudyResult) -> dict[str, Any]:
                 "landmark_lps_mm": [round(float(each), 2) for each in point]
                 if np.isfinite(point).all()
                 else None,
-                "flags": [flag.value for flag, is_set in zip(Flag, result.flags[row], strict=True) if is_set],
+                "flags": [flag.value for flag in result.flags_of(row)],
             }
         )
     return {"study_id": result.study_id, "findings": findings}

@@ -19,7 +19,6 @@ from lumbar_tf.reporting.finding_words import (
     COLUMNS,
     LONG_FLAGS,
     SHORT_FLAGS,
-    flags_of,
     list_warnings,
     number_ranges,
 )
@@ -182,12 +181,7 @@ def _all_crops(seen: PlaneEvidence) -> list[Any]:
 def _view(
     row: int, result: StudyResult, source: Source, evidence: Mapping[Plane, PlaneEvidence]
 ) -> FindingView:
-    shares, flags = result.probability[row], flags_of(result, row)
-    is_known = bool(np.isfinite(shares).all())
-    is_graded = is_known and Flag.PRIOR_ONLY not in flags
-    bounds = None
-    if result.interval is not None and is_known and np.isfinite(result.interval[row]).all():
-        bounds = tuple((float(low), float(high)) for low, high in result.interval[row])
+    bounds = result.bounds_of(row)
     members = tuple(
         MemberRow(name, tuple(float(each) for each in said[row]), _slices_of(name, row, evidence))
         for name, said in zip(_member_names(result, source), result.members, strict=True)
@@ -196,10 +190,10 @@ def _view(
     return FindingView(
         row,
         FINDINGS[row],
-        tuple(float(each) for each in shares) if is_known else None,
-        bounds,
-        Severity(int(np.argmax(shares))) if is_graded else None,
-        tuple(flags),
+        tuple(float(each) for each in result.probability[row]) if result.is_known(row) else None,
+        None if bounds is None else tuple((float(low), float(high)) for low, high in bounds),
+        result.grade_of(row),
+        result.flags_of(row),
         members,
     )
 
