@@ -1,5 +1,6 @@
 """An ensemble behind a model server, which answers as one that was loaded here."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -8,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import Plane
+from lumbar_tf.serving.address import Wire
 from lumbar_tf.serving.contract import DESCRIBE, GRADE, check_answer, find_signature, read_description
 from lumbar_tf.serving.failure import Failure, ServingError
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice, Transport, open_transport
+from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice, Transport
 
 Answer = TypeVar("Answer")
 
@@ -106,4 +108,30 @@ def connect(options: ConnectionOptions, choice: ModelChoice, policy: RetryPolicy
         ValueError: gRPC is not installed.
         OSError: a TLS file cannot be read.
     """
-    return RemoteEnsemble(open_transport(options), options, choice, policy)
+    return RemoteEnsemble(_open_transport(options), options, choice, policy)
+
+
+def _open_transport(options: ConnectionOptions) -> Transport:
+    """Returns the transport that an address asks for. Nothing is sent yet.
+
+    Raises:
+        ValueError: gRPC without the extra `serving`.
+        OSError: a TLS file cannot be read.
+    """
+    if options.address.wire is Wire.REST:
+        from lumbar_tf.serving.rest_transport import RestTransport
+
+        return RestTransport(options)
+    # A lost connection is told as an error; gRPC's own log says it once more. A caller's choice stands.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        # Loads TensorFlow, whose protobufs the service's messages hold.
+        from lumbar_tf.serving.grpc_transport import GrpcTransport
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith(("tensorflow_serving", "grpc")):
+            raise
+        raise ValueError(
+            "gRPC needs the extra `serving` (tensorflow-serving-api); http://HOST:PORT does without. "
+            f"Received: {options.address}, and {error.name} is not installed."
+        ) from None
+    return GrpcTransport(options)

@@ -1,6 +1,5 @@
 """What carries a question to a model server and its answer back."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.serving.address import Address, TlsFiles, Wire
+from lumbar_tf.serving.address import Address, TlsFiles
 from lumbar_tf.serving.failure import Failure, ServingError
 
 #: NumPy's type for each of the server's that an ensemble's signatures use.
@@ -127,29 +126,3 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Ends the connection."""
-
-
-def open_transport(options: ConnectionOptions) -> Transport:
-    """Returns the transport that an address asks for. Nothing is sent yet.
-
-    Raises:
-        ValueError: gRPC without the extra `serving`.
-        OSError: a TLS file cannot be read.
-    """
-    if options.address.wire is Wire.REST:
-        from lumbar_tf.serving.rest_transport import RestTransport
-
-        return RestTransport(options)
-    # A lost connection is told as an error; gRPC's own log says it once more. A caller's choice stands.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    try:
-        # Loads TensorFlow, whose protobufs the service's messages hold.
-        from lumbar_tf.serving.grpc_transport import GrpcTransport
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith(("tensorflow_serving", "grpc")):
-            raise
-        raise ValueError(
-            "gRPC needs the extra `serving` (tensorflow-serving-api); http://HOST:PORT does without. "
-            f"Received: {options.address}, and {error.name} is not installed."
-        ) from None
-    return GrpcTransport(options)
