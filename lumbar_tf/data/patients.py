@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lumbar_tf.data.jobs import StudyJob
-from lumbar_tf.imaging.dicom import read_patient_id
+from lumbar_tf.imaging.opened_files import read_patient_id
 from lumbar_tf.records.manifest import StudyEntry, group_patients
 
 

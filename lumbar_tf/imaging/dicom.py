@@ -5,21 +5,18 @@ InstanceNumber say nothing about order here: slices are arranged by geometry. He
 series chosen by them; only what is kept is decoded.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.imaging.files.frames import Frame, ImageFile, open_image
-from lumbar_tf.imaging.files.headers import MAX_FILE_BYTES
+from lumbar_tf.imaging.files.frames import Frame, ImageFile
 from lumbar_tf.imaging.files.pixels import decode_frame
 from lumbar_tf.imaging.files.silence import silence_pydicom
-from lumbar_tf.imaging.origin import ImageOrigin, StudyHeader, read_study_header
+from lumbar_tf.imaging.opened_files import OpenedFile, Refuse, drop_foreign, join_copies, open_files
+from lumbar_tf.imaging.origin import StudyHeader, read_study_header
 from lumbar_tf.imaging.reasons import ReasonKind, RefusedError, Reject, RejectReason
 from lumbar_tf.imaging.series.choice import (
     SeriesDecision,
@@ -28,45 +25,15 @@ from lumbar_tf.imaging.series.choice import (
     read_series_header,
 )
 from lumbar_tf.imaging.series.stack import check_stack, median_gap_mm
-from lumbar_tf.imaging.sources.listing import shown_name
-from lumbar_tf.imaging.sources.reading import StudyFiles, list_study_files
+from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.imaging.study import SeriesSummary, Slice, Study, arrange_slices
-from lumbar_tf.imaging.uids import is_safe_id
 from lumbar_tf.labels import Plane
 
 #: What turns a frame of a file into pixels, see `pixels.decode_frame`.
 FrameDecoder = Callable[[ImageFile, Frame], NDArray[np.generic]]
 
-#: Files of a study that wait for the choice of series are held up to here, and read again beyond. Ten
-#: times a lumbar examination; an archive's functional series would otherwise fill the memory.
-_MAX_HELD_BYTES = 512 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class _File:
-    """A file whose header was read.
-
-    `image` is None where the study's files are too large to hold all at once. `copies` have the same
-    SOPInstanceUID: the same image in another folder of an export, which counts only if this one is damaged.
-    """
-
-    path: Path
-    shown_name: str
-    study_uid: str
-    series_id: str
-    sop_uid: str
-    patient_id: str
-    origin: ImageOrigin
-    frames: tuple[Frame, ...]
-    image: ImageFile | None
-    copies: tuple["_File", ...] = ()
-
-    def open(self) -> ImageFile:
-        return open_image(_read_bytes(self.path)) if self.image is None else self.image
-
-
 #: One frame and the file that it is in.
-_Member = tuple[_File, Frame]
+_Member = tuple[OpenedFile, Frame]
 
 
 def read_study(
@@ -95,14 +62,14 @@ def read_study(
         rejects.append(Reject(study.study_id, series_id, file_name, reason, message))
 
     with silence_pydicom():
-        files, digest = _open_files(study, table, rejects)
-        files = _drop_foreign(study, files, refuse)
+        files, digest = open_files(study, table, rejects)
+        files = drop_foreign(study, files, refuse)
         patients = {each.patient_id for each in files if each.patient_id}
         if len(patients) > 1:
             message = f"the files of one study name {len(patients)} patients"
             refuse("", "", RejectReason.MIXED_PATIENTS, message)
             files = []
-        series = _group(_join_copies(files))
+        series = _group(join_copies(files))
         facts = {name: _facts(name, members) for name, members in series.items()}
         decisions = choose_series(list(facts.values()), table)
         planes = _read_planes(series, decisions, decode, refuse)
@@ -120,7 +87,7 @@ def read_study(
     )
 
 
-def _read_header(files: Sequence[_File]) -> StudyHeader:
+def _read_header(files: Sequence[OpenedFile]) -> StudyHeader:
     """Reads the header of a file that names a patient, where one does."""
     chosen = next((each for each in files if each.patient_id), files[0])
     study_uid = next((each.study_uid for each in files if each.study_uid), "")
@@ -135,107 +102,7 @@ def _judge_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) 
     return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
 
 
-def read_patient_id(study: StudyFiles) -> str:
-    """Returns a study's PatientID from the first header that has one, "" where none has."""
-    paths, _ = list_study_files(study)
-    with silence_pydicom():
-        for path in paths:
-            try:
-                patient_id = open_image(_read_bytes(path)).patient_id
-            except RefusedError:
-                continue
-            if patient_id:
-                return patient_id
-    return ""
-
-
-#: Notes a reject: series id, shown file name, reason, message.
-_Refuse = Callable[[str, str, RejectReason, str], None]
-
-
-def _open_files(
-    study: StudyFiles, table: Mapping[str, Plane | None], rejects: list[Reject]
-) -> tuple[list[_File], str]:
-    """Returns the files that hold images, and the digest over all that could be read."""
-    paths, faults = list_study_files(study)
-    rejects.extend(faults)
-    files: list[_File] = []
-    digests: list[str] = []
-    held_bytes = 0
-    for path in paths:
-        name = shown_name(path, study.root)
-        try:
-            data = _read_bytes(path)
-            digests.append(hashlib.sha256(data).hexdigest())
-            image = open_image(data)
-        except RefusedError as error:
-            # A folder's name may hold a patient's; one that a table names as a series does not.
-            series_id = path.parent.name if path.parent.name in table else ""
-            rejects.append(Reject(study.study_id, series_id, name, error.reason, str(error)))
-            continue
-        held_bytes += len(data)
-        held = image if held_bytes <= _MAX_HELD_BYTES else None
-        files.append(
-            _File(
-                path=path,
-                shown_name=name,
-                study_uid=image.study_uid,
-                series_id=_name_series(study, path, image, table),
-                sop_uid=image.sop_uid,
-                patient_id=image.patient_id,
-                origin=image.origin,
-                frames=image.frames,
-                image=held,
-            )
-        )
-    return files, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            message = f"a file must have at most {MAX_FILE_BYTES} bytes. Received: {size}"
-            raise RefusedError(RejectReason.TOO_LARGE, message)
-        return path.read_bytes()
-    except OSError as error:
-        raise RefusedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
-
-
-def _name_series(study: StudyFiles, path: Path, image: ImageFile, table: Mapping[str, Plane | None]) -> str:
-    """The competition names a series by its folder, and so do its tables; everybody else by its UID."""
-    folder = path.parent.name
-    is_competition = study.files is None and path.parent.parent == study.root and is_safe_id(folder)
-    return folder if folder in table or is_competition or not image.series_uid else image.series_uid
-
-
-def _drop_foreign(study: StudyFiles, files: Sequence[_File], refuse: _Refuse) -> list[_File]:
-    """Drops files that name another study than theirs: than the study's id or else than most of them."""
-    counts = Counter(each.study_uid for each in files if each.study_uid)
-    own = study.study_id if study.study_id in counts else max(counts, key=counts.__getitem__, default="")
-    kept = []
-    for each in files:
-        if each.study_uid in ("", own):
-            kept.append(each)
-            continue
-        message = "its StudyInstanceUID is another one than that of the rest of the study"
-        refuse(each.series_id, each.shown_name, RejectReason.FOREIGN_FILE, message)
-    return kept
-
-
-def _join_copies(files: Iterable[_File]) -> list[_File]:
-    """Puts files of one SOPInstanceUID together, in path order; files without one stand alone.
-
-    Files that claim to be one image and lie elsewhere in the patient are no copies.
-    """
-    copies: dict[tuple[object, ...], list[_File]] = {}
-    for place, each in enumerate(files):
-        geometry = tuple(frame.geometry for frame in each.frames)
-        copies.setdefault((each.sop_uid or place, geometry), []).append(each)
-    return [replace(first, copies=tuple(others)) for first, *others in copies.values()]
-
-
-def _group(files: Iterable[_File]) -> dict[str, list[_Member]]:
+def _group(files: Iterable[OpenedFile]) -> dict[str, list[_Member]]:
     series: dict[str, list[_Member]] = {}
     for each in files:
         series.setdefault(each.series_id, []).extend((each, frame) for frame in each.frames)
@@ -251,7 +118,7 @@ def _read_planes(
     series: Mapping[str, Sequence[_Member]],
     decisions: Mapping[str, SeriesDecision],
     decode: FrameDecoder,
-    refuse: _Refuse,
+    refuse: Refuse,
 ) -> dict[Plane, tuple[Slice, ...]]:
     slices: dict[Plane, list[Slice]] = {}
     for series_id, members in sorted(series.items()):
@@ -271,7 +138,7 @@ def _read_planes(
     }
 
 
-def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: _Refuse) -> list[_Member]:
+def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: Refuse) -> list[_Member]:
     check = check_stack(
         [frame.geometry for _, frame in members],
         [frame.instance_number for _, frame in members],
@@ -285,9 +152,9 @@ def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: _Re
 
 
 def _decode(
-    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: _Refuse
+    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: Refuse
 ) -> Iterator[Slice]:
-    opened: tuple[_File, ImageFile] | None = None
+    opened: tuple[OpenedFile, ImageFile] | None = None
     for file, frame in members:
         found: Slice | None = None
         for copy in (file, *file.copies):

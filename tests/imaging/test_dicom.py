@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 
-from lumbar_tf.imaging import dicom
-from lumbar_tf.imaging.dicom import read_patient_id
+from lumbar_tf.imaging import dicom, opened_files
+from lumbar_tf.imaging.opened_files import read_patient_id
 from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
 from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.imaging.study import Study
@@ -163,7 +163,7 @@ def test_large_studies_are_not_held_whole_and_come_out_the_same(
         path = tmp_path / "study" / "s" / f"{number}.dcm"
         write_dicom(path, STORED + number, ImagePositionPatient=[4 * number, 0, 0], InstanceNumber=number)
     whole = read_study(tmp_path / "study", TABLE)
-    monkeypatch.setattr(dicom, "_MAX_HELD_BYTES", 2 * path.stat().st_size)
+    monkeypatch.setattr(opened_files, "_MAX_HELD_BYTES", 2 * path.stat().st_size)
     parts = read_study(tmp_path / "study", TABLE)
     assert parts.source_digest == whole.source_digest
     for one, other in zip(parts.planes[Plane.SAGITTAL_T2], whole.planes[Plane.SAGITTAL_T2], strict=True):
@@ -184,7 +184,7 @@ def _reasons(study: Study) -> list[RejectReason]:
 
 def test_a_huge_file_is_not_read(place: Path, write_dicom: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dicom(place, STORED)
-    monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(opened_files, "MAX_FILE_BYTES", 100)
     assert _reasons(read_study(place.parents[1])) == [RejectReason.TOO_LARGE, RejectReason.NO_SLICES]
 
 
