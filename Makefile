@@ -14,13 +14,18 @@ SERVING_TENSORFLOW ?= 2.19.1
 # The bundle: `make demo` leaves one there.
 BUNDLE ?= demo/models/1
 
-.PHONY: demo test test-tfio test-serving lint format clean
+.PHONY: demo test test-tools test-tfio test-serving lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --doctest-modules lumbar_tf tests
+
+# A browser and a PACS, from Debian's packages, as root. Without them the tests that drive them are skipped.
+test-tools:
+	command -v chromium >/dev/null && command -v Orthanc >/dev/null || \
+	(apt-get update -q && apt-get install -yq --no-install-recommends chromium orthanc orthanc-dicomweb)
 
 # tensorflow-io loads with TensorFlow 2.17 only, so it has an environment of its own.
 test-tfio: .venv-tfio/.stamp
