@@ -14,7 +14,7 @@ SERVING_TENSORFLOW ?= 2.19.1
 # The bundle: `make demo` leaves one there.
 BUNDLE ?= demo/models/1
 
-.PHONY: demo test test-tools test-tfio test-serving lint format clean
+.PHONY: demo test test-tools test-tfio test-serving docs lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
@@ -35,6 +35,10 @@ test-tfio: .venv-tfio/.stamp
 test-serving: .venv/.stamp .venv-serving/.stamp
 	$(BIN)/python -m tests.serving.loader $(BUNDLE)
 	$(BIN)/python -m tests.serving.loader $(BUNDLE) --python=.venv-serving/bin/python
+
+# The pages and the API reference as a site that loads nothing from anywhere: open site/index.html
+docs: .venv/.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .
@@ -64,4 +68,4 @@ format: .venv/.stamp
 	touch $@
 
 clean:
-	rm -rf .venv .venv-serving .venv-tfio build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serving .venv-tfio build site *.egg-info .mypy_cache .pytest_cache .ruff_cache

