@@ -28,6 +28,7 @@ setup(
             "reporting/templates/*.js",
         ]
     },
+    entry_points={"console_scripts": ["lumbar_tf=lumbar_tf.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "fire>=0.7,<1",

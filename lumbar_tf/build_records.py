@@ -1,13 +1,15 @@
 """`python -m lumbar_tf.build_records`: DICOM studies and tables to sharded records."""
 
-import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.console import Summary
+from lumbar_tf.progress import progress_bar, working
 from lumbar_tf.records.schema import Codec
 from lumbar_tf.runners import Runner
 
@@ -66,9 +68,14 @@ class BuildRecordsOptions(CommandOptions):
     folds: PositiveInt = 5
     fold_seed: int = 0
 
+    after_interrupt: ClassVar[str] = (
+        "Finished shards stay, and there is no manifest.json yet. Go on with the same flags and --resume "
+        "(in place of --append or --overwrite); --forget is finished by the same command."
+    )
 
-def build(options: BuildRecordsOptions) -> None:
-    """Builds the records, or forgets patients, and prints what was done."""
+
+def build(options: BuildRecordsOptions) -> Summary:
+    """Builds the records, or forgets patients."""
     # Here, not above: --help must not wait for the readers.
     from lumbar_tf.data.build import BuildTask, build_records
     from lumbar_tf.data.decoders import Decoder, frame_decoder
@@ -78,13 +85,11 @@ def build(options: BuildRecordsOptions) -> None:
     mode = _mode(options)
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     if options.forget:
-        _forget(options, key)
-        return
+        return _forget(options, key)
     if not options.data:
         raise UsageError("--data must name a folder or a zip. Received: none.")
     decoder = Decoder(options.decoder)
     frame_decoder(decoder)  # says now, not in a worker, if it does not load
-    started = time.monotonic()
     manifest = build_records(
         BuildTask(
             sources=[Path(each) for each in options.data],
@@ -107,7 +112,7 @@ def build(options: BuildRecordsOptions) -> None:
         ray_address=options.ray_address,
         progress=lambda total: progress_bar("Building records", total),
     )
-    _print_summary(manifest, options.out, time.monotonic() - started)
+    return _summarise(manifest, options.out)
 
 
 def _mode(options: BuildRecordsOptions) -> "BuildMode":
@@ -119,28 +124,49 @@ def _mode(options: BuildRecordsOptions) -> "BuildMode":
     return asked[0] if asked else BuildMode.NEW
 
 
-def _forget(options: BuildRecordsOptions, key: bytes | None) -> None:
+def _forget(options: BuildRecordsOptions, key: bytes | None) -> Summary:
     from lumbar_tf.data.forget import forget_patients
 
     if options.data:
         raise UsageError("--forget works on finished records and takes no --data.")
-    gone = forget_patients(options.out, options.forget, key=key)
-    print(f"{len(gone)} studies removed from {options.out}: {', '.join(gone)}")
+    with working("Removing patients"):
+        gone = forget_patients(options.out, options.forget, key=key)
+    return Summary("Patients removed", {"studies removed": len(gone), "ids": gone}, {"records": options.out})
 
 
-def _print_summary(manifest: "Manifest", out: Path, seconds: float) -> None:
-    patients = len({each.patient_group for each in manifest.studies})
-    print(f"{len(manifest.studies)} studies of {patients} patients in {seconds:.1f} s -> {out}")
-    for plane, shards in manifest.planes.items():
-        slices = sum(each.num_slices.get(plane, 0) for each in manifest.studies)
-        size_mb = sum(each.size_bytes for each in shards) / 1e6
-        records = sum(each.num_examples for each in shards)
-        print(f"  {plane:12} {records:6} records {slices:8} slices {len(shards):5} shards {size_mb:9.1f} MB")
-    reasons: dict[str, int] = {}
-    for reject in manifest.rejects:
-        reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
-    for reason, count in sorted(reasons.items()):
-        print(f"  left out or noted: {count} x {reason} (see manifest.json)")
+def _summarise(manifest: "Manifest", out: Path) -> Summary:
+    from lumbar_tf.records.manifest import MANIFEST_NAME
+
+    planes = [
+        {
+            "plane": plane,
+            "records": sum(each.num_examples for each in shards),
+            "slices": sum(each.num_slices.get(plane, 0) for each in manifest.studies),
+            "shards": len(shards),
+            "bytes": sum(each.size_bytes for each in shards),
+        }
+        for plane, shards in manifest.planes.items()
+    ]
+    reasons = Counter(each.reason for each in manifest.rejects)
+    return Summary(
+        "Records built",
+        {
+            "studies": len(manifest.studies),
+            "patients": len({each.patient_group for each in manifest.studies}),
+            **{str(each["plane"]): _plane_words(each) for each in planes},
+            "left out or noted": [f"{count} x {reason}" for reason, count in sorted(reasons.items())],
+        },
+        {"records": out, "manifest": out / MANIFEST_NAME},
+        lists={"planes": planes},
+    )
+
+
+def _plane_words(plane: Mapping[str, Any]) -> str:
+    size_mb = plane["bytes"] / 1e6
+    return (
+        f"{plane['records']:6,} records {plane['slices']:8,} slices {plane['shards']:5,} shards "
+        f"{size_mb:9,.1f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""The command line: python-fire parses, the options are checked, and only then work starts.
-
-python-fire alone runs a function before it rejects a misspelt flag, reads `1.10` as 1.1 and a study
-id as a number. Here it only binds flags to keyword arguments, every value stays text, and types come
-from the annotations through pydantic.
+"""The command line: the words are parsed (`arguments`), the options are checked, and only then work starts.
 
     class TrainOptions(CommandOptions):
         \"\"\"Trains the graders of one plane. (This text is the help.)\"\"\"
@@ -12,36 +8,54 @@ from the annotations through pydantic.
     if __name__ == "__main__":
         run_command(TrainOptions, train_plane)
 
-Exit status: 0 done, 1 the data was at fault, 2 the call was. Nothing here imports TensorFlow, so
-`--help` is quick as long as the command's module imports it inside its work function only.
+The work returns a `Summary` of what it did. `--quiet` and `--json` are every command's: they are taken off
+before the options are made, so they are in no `options.json` and shape no run. `docs/commands.md` has them
+and the exit statuses. Nothing here imports TensorFlow, so `--help` is quick as long as the command's module
+imports it inside its work function only.
 """
 
 import contextlib
 import inspect
-import io
 import os
-import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from types import FrameType
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
-import fire
-import fire.core
-import fire.decorators
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, validate_call
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from lumbar_tf.arguments import UsageError, is_flag, parse_options, program
+from lumbar_tf.console import ExitStatus, Manners, Outcome, Summary, behave, conclude
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.runners import JobError
 
+__all__ = [
+    "GLOBAL_FLAGS",
+    "CommaList",
+    "CommandOptions",
+    "UsageError",
+    "existing_file",
+    "parse_options",
+    "run_command",
+    "write_options",
+]
+
 Options = TypeVar("Options")
 
-_DATA_FAULT = 1
-_CALL_FAULT = 2
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-#: A comma ends an override only where another `key=` follows, so `--set sizes=[1,2],seed=3` is two.
-_BETWEEN_OVERRIDES = re.compile(r",(?=[A-Za-z_][\w.]*=)")
+#: What every command takes, and what the help says of it.
+GLOBAL_FLAGS = {
+    "--quiet": "Say nothing but errors.",
+    "--json": "Say one JSON object on stdout at the end, an error too; progress stays on stderr.",
+    "--help": "Say this.",
+}
+_EXIT_STATUSES = (
+    "Exit status: 0 done; 1 the data were at fault, or there is something to look at; 2 the call was at\n"
+    "fault; 130 interrupted by Ctrl-C, 143 by SIGTERM."
+)
 
 
 def _split_commas(value: object) -> object:
@@ -55,9 +69,15 @@ CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 
 class CommandOptions(BaseModel):
-    """Base of a command's options: frozen, and unknown fields are refused."""
+    """Base of a command's options: frozen, and unknown fields are refused.
+
+    Attributes:
+        after_interrupt: what the command says when it is interrupted: what there is, and how to go on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after_interrupt: ClassVar[str] = "Nothing was written by halves. Run the same command again."
 
 
 def existing_file(path: Path) -> Path:
@@ -77,169 +97,113 @@ def write_options(options: CommandOptions, folder: Path) -> None:
         temporary.write_text(options.model_dump_json(indent=1), encoding="utf-8")
 
 
-class UsageError(ValueError):
-    """The call is wrong: exit status 2. A work function may raise it too."""
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: as with Ctrl-C, blocks are left in order and temporary files vanish."""
 
 
 def run_command(
     make_options: Callable[..., Options],
-    work: Callable[[Options], int | None],
+    work: Callable[[Options], Summary | int | None],
     *,
     arguments: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Parses the command line, checks the options, runs the work and exits.
+    """Parses the command line, checks the options, runs the work, says how it ended and exits.
 
     Args:
         make_options: a `CommandOptions` class, or a function with annotated keyword-only parameters.
             Its docstring is the help. A parameter named `set` collects every `--set key=value`.
-        work: takes the checked options; returns an exit status, None for 0.
+        work: takes the checked options; returns a summary, or only an exit status, None for 0.
         arguments: the arguments after the program's name; `sys.argv[1:]` by default.
 
     Raises:
         SystemExit: always.
     """
-    # Quiet native start-up logs, before anything imports TensorFlow; a caller's own choice stands.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in words or "-h" in words:
         print(_help_text(make_options))
-        sys.exit(0)
+        sys.exit(ExitStatus.DONE)
+    manners = Manners(is_quiet="--quiet" in words, is_json="--json" in words)
+    # Quiet native start-up logs, before anything imports TensorFlow; a caller's own choice stands. What it
+    # calls an error, such as that there is no GPU, keeps nothing from being done.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if manners.is_quiet else "2")
+    rest = [each for each in words if each not in GLOBAL_FLAGS]
+    outcome = _carry_out(make_options, work, rest, manners)
+    conclude(outcome, manners)
+    sys.exit(outcome.status)
+
+
+def _carry_out(
+    make_options: Callable[..., Options],
+    work: Callable[[Options], Summary | int | None],
+    words: Sequence[str],
+    manners: Manners,
+) -> Outcome:
+    """Parses and works; returns how it ended, but for faults of the program itself, which it lets through."""
+    started = time.monotonic()
+
+    def ended(status: int, **said: Any) -> Outcome:
+        return Outcome(_command(), status, time.monotonic() - started, **said)
+
     try:
         options = parse_options(make_options, words)
     except ValueError as error:
-        _fail(_one_line(error), _CALL_FAULT, usage=_usage(make_options))
+        return ended(ExitStatus.CALL, error=_one_line(error), hint=_usage(make_options))
     try:
-        status = work(options)
+        with behave(manners), _sigterm_interrupts():
+            found = work(options)
     except UsageError as error:
-        _fail(_one_line(error), _CALL_FAULT, usage=_usage(make_options))
+        return ended(ExitStatus.CALL, error=_one_line(error), hint=_usage(make_options))
     except (ValueError, OSError, JobError) as error:
-        _fail(_one_line(error), _DATA_FAULT)
-    except KeyboardInterrupt:
-        _fail("interrupted", _INTERRUPTED)
-    sys.exit(status or 0)
+        return ended(ExitStatus.DATA, error=_one_line(error))
+    except KeyboardInterrupt as interrupt:
+        status = ExitStatus.TERMINATED if isinstance(interrupt, _Terminated) else ExitStatus.INTERRUPTED
+        return ended(status, error="interrupted", hint=getattr(make_options, "after_interrupt", ""))
+    except Exception as error:
+        if manners.is_json:  # the trace follows on stderr
+            conclude(ended(ExitStatus.DATA, error=f"{type(error).__name__}: {_one_line(error)}"), manners)
+        raise
+    if isinstance(found, Summary):
+        return ended(found.status, summary=found)
+    return ended(found or ExitStatus.DONE)
 
 
-def parse_options(make_options: Callable[..., Options], arguments: Sequence[str]) -> Options:
-    """Builds the options object from command-line words.
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Has SIGTERM end the block as Ctrl-C does; by default it would leave temporary files behind."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
 
-    Args:
-        make_options: as in `run_command`.
-        arguments: words such as `--data=dir`, `--out dir`, `--resume`, `--noresume`.
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
 
-    Returns:
-        What `make_options` returns for them.
-
-    Raises:
-        UsageError: an unknown or missing flag, a word that is no flag, a flag without its value or
-            given twice.
-        ValueError: a value that does not fit its type.
-    """
-    parameters = inspect.signature(make_options).parameters
-    words = list(arguments)
-    overrides: tuple[str, ...] = ()
-    if "set" in parameters:
-        words, overrides = _take_overrides(words)
-    _check_words(words, parameters)
-    keywords = _bind_with_fire(make_options, words)
-    if overrides:
-        keywords["set"] = overrides
-    if isinstance(make_options, type):
-        options: Options = make_options(**keywords)
-        return options
-    # pydantic turns each text into the parameter's annotated type.
-    return validate_call(make_options)(**keywords)
-
-
-def _take_overrides(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Splits off every `--set key=value`: python-fire would keep only the last one."""
-    rest: list[str] = []
-    overrides: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if word == "--set":
-            value = next(remaining, "")
-        elif word.startswith("--set="):
-            value = word.removeprefix("--set=")
-        else:
-            rest.append(word)
-            continue
-        overrides.extend(_BETWEEN_OVERRIDES.split(value))
-    for override in overrides:
-        if not re.match(r"[A-Za-z_][\w.]*=", override):
-            raise UsageError(f"--set takes key=value. Received: {override!r}.")
-    return rest, tuple(overrides)
-
-
-def _check_words(words: Sequence[str], parameters: Any) -> None:
-    """Refuses what python-fire would quietly accept: strays, missing values, repeats."""
-    seen: set[str] = set()
-    index = 0
-    while index < len(words):
-        word = words[index]
-        index += 1
-        if not word.startswith("--") or word == "--":
-            raise UsageError(f"Every argument must be a --flag. Received: {word!r}.")
-        name, has_value, _ = word[2:].replace("-", "_").partition("=")
-        name = name if name in parameters else name.removeprefix("no")
-        if name in seen:
-            raise UsageError(f"--{name} was given more than once.")
-        seen.add(name)
-        if has_value or name not in parameters or _is_flag(parameters[name]):
-            continue
-        if index == len(words) or words[index].startswith("--"):
-            raise UsageError(f"--{name} needs a value: --{name}={name.upper()}.")
-        index += 1
-
-
-def _is_flag(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is bool or isinstance(parameter.default, bool)
-
-
-def _bind_with_fire(make_options: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
-    """Lets python-fire bind the words to the parameters, as text, and calls nothing else."""
-    bound: dict[str, Any] = {}
-
-    def bind(**keywords: Any) -> None:
-        bound.update(keywords)
-
-    signature = inspect.signature(make_options)
-    names = [each for name, each in signature.parameters.items() if name != "set"]
-    if any(each.kind is not inspect.Parameter.KEYWORD_ONLY for each in names):
-        raise TypeError(f"Every parameter of {make_options} must be keyword-only.")
-    # Defaults become a marker: an option that was not given keeps the default of `make_options`.
-    marker = object()
-    bind.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [each if each.default is each.empty else each.replace(default=marker) for each in names]
-    )
-    bind.__doc__ = make_options.__doc__
-    complaint = io.StringIO()
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with contextlib.redirect_stderr(complaint):
-            fire.Fire(fire.decorators.SetParseFn(str)(bind), command=list(words), name=_program())
-    except fire.core.FireExit:
-        # Its first line says what is wrong; its usage text describes `bind`, so ours replaces it.
-        raise UsageError(complaint.getvalue().partition("\n")[0].removeprefix("ERROR: ")) from None
-    return {name: value for name, value in bound.items() if value is not marker}
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _program() -> str:
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+def _command() -> str:
+    """Returns the command's short name, such as `predict`."""
+    return program().rpartition(" ")[2].removeprefix("lumbar_tf.")
 
 
 def _usage(make_options: Callable[..., Any]) -> str:
     words = []
     for name, parameter in inspect.signature(make_options).parameters.items():
         flag = "--" + name.replace("_", "-")
-        text = flag if _is_flag(parameter) else f"{flag}={name.upper()}"
+        text = flag if is_flag(parameter) else f"{flag}={name.upper()}"
         if name == "set":
             text = "--set KEY=VALUE ..."
         words.append(text if parameter.default is parameter.empty else f"[{text}]")
-    return " ".join(["Usage:", _program(), *words])
+    return " ".join(["Usage:", program(), *words, "[--quiet] [--json]"])
 
 
 def _help_text(make_options: Callable[..., Any]) -> str:
-    return f"{inspect.getdoc(make_options) or ''}\n\n{_usage(make_options)}"
+    shared = "\n".join(f"    {flag:20}  {words}" for flag, words in GLOBAL_FLAGS.items())
+    parts = (inspect.getdoc(make_options) or "", f"Of every command:\n{shared}", _EXIT_STATUSES)
+    return "\n\n".join((*parts, _usage(make_options)))
 
 
 def _one_line(error: Exception) -> str:
@@ -250,10 +214,3 @@ def _one_line(error: Exception) -> str:
             faults.append(f"{place}: {fault['msg']}. Received: {fault['input']!r}")
         return "; ".join(faults)
     return " ".join(str(error).split())
-
-
-def _fail(message: str, status: int, *, usage: str = "") -> NoReturn:
-    print(f"ERROR: {message}", file=sys.stderr)
-    if usage:
-        print(usage, file=sys.stderr)
-    sys.exit(status)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommandOptions, run_command
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config, load_demo_config
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.console import Summary, show, tell
+from lumbar_tf.progress import progress_bar, working
 from lumbar_tf.runners import run_jobs
 
 #: Held-out ids start here, so that no id is in both cohorts.
@@ -30,6 +32,7 @@ class DemoOptions(CommandOptions):
         --config   The demo's YAML (configs/demo.yaml).
         --set      Overrides, such as --set cohort.num_training=60.
         --out      Folder for everything that it makes (demo); emptied first.
+        --resume   Go on with a demo that was cut off, with the flags that it was begun with.
         --workers  Processes side by side (2).
 
     Every figure that it prints is of synthetic studies and says nothing about patients.
@@ -38,7 +41,10 @@ class DemoOptions(CommandOptions):
     config: Path = Path("configs/demo.yaml")
     set: tuple[str, ...] = ()
     out: Path = Path("demo")
+    resume: bool = False
     workers: PositiveInt = 2
+
+    after_interrupt: ClassVar[str] = "Go on with the same flags and --resume; without, it begins anew."
 
 
 @dataclass
@@ -50,27 +56,38 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times its block and says that it began."""
-        print(f"-- {name}", flush=True)
+        tell(f"-- {name}")
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
 
 
-def demo(options: DemoOptions) -> None:
-    """Runs all stages and prints times and scores."""
+def demo(options: DemoOptions) -> Summary:
+    """Runs all stages and shows times and scores."""
     config = load_demo_config(options.config, overrides=options.set)
-    marker = options.out / _MARKER_NAME
-    if options.out.exists() and not marker.is_file() and any(options.out.iterdir()):
-        raise ValueError(f"--out must be absent, empty or an earlier demo's folder. Received: {options.out}.")
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
-    marker.write_text(dump_config(config), encoding="utf-8")
+    _open_folder(options, dump_config(config))
     watch = Stopwatch()
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
     stack_members(options, watch)
     export_and_predict(options, watch)
-    report(options, watch)
+    return report(options, watch)
+
+
+def _open_folder(options: DemoOptions, text: str) -> None:
+    """Empties the folder, or finds there what the same configuration has begun."""
+    marker = options.out / _MARKER_NAME
+    if options.resume:
+        if not marker.is_file() or marker.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"--resume needs a demo that was begun with the same configuration. Received: {options.out}."
+            )
+        return
+    if options.out.exists() and not marker.is_file() and any(options.out.iterdir()):
+        raise ValueError(f"--out must be absent, empty or an earlier demo's folder. Received: {options.out}.")
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    marker.write_text(text, encoding="utf-8")
 
 
 def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
@@ -91,15 +108,19 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
         training, num_studies=cohort.num_held_out, seed=cohort.seed + 1, first_study_id=_FIRST_HELD_OUT_ID
     )
     with watch.stage(f"synthetic studies ({cohort.num_training} + {cohort.num_held_out} held out)"):
-        write_cohort(options.out / "training", training)
-        write_cohort(options.out / "held_out", held_out)
+        for name, each in (("training", training), ("held_out", held_out)):
+            # The tables are written last, this one at the very end.
+            if not (options.out / name / "truth.csv").is_file():
+                write_cohort(
+                    options.out / name, each, progress=lambda total: progress_bar("Rendering", total)
+                )
     with watch.stage("records"):
         build_records(
             BuildTask(
                 sources=[options.out / "training"],
                 out=options.out / "tfrecords",
                 options=BuildOptions(studies_per_shard=16, num_folds=config.num_folds, fold_seed=cohort.seed),
-                mode=BuildMode.OVERWRITE,
+                mode=BuildMode.RESUME if options.resume else BuildMode.OVERWRITE,
             ),
             workers=options.workers,
             progress=lambda total: progress_bar("Building records", total),
@@ -108,6 +129,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
+    from lumbar_tf.training.epoch_progress import show_epochs
     from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs, run_training_job
     from lumbar_tf.training.runs import PlaneRun, open_run
 
@@ -115,7 +137,7 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         return open_run(plane, records=options.out / "tfrecords", runs=options.out / "runs")
 
     runs = [opened(plane) for plane in config.planes]
-    shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1), "is_quiet": False}
+    shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1)}
     sagittal = [run for run in runs if run.config.plane.is_sagittal]
     axial = [run for run in runs if not run.config.plane.is_sagittal]
     stages = (
@@ -131,9 +153,14 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         ]
         if not jobs:
             continue
-        with watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"):
-            for name in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
-                print(f"{name}: done", flush=True)
+        with (
+            watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"),
+            show_epochs(
+                jobs, progress=lambda total: progress_bar("Training", total, unit="epoch"), tell=tell
+            ),
+        ):
+            for line in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
+                tell(line)
 
 
 def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
@@ -141,17 +168,19 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
     from lumbar_tf.data.tables import read_labels
     from lumbar_tf.ensemble.blend import stack_tables, write_blend
     from lumbar_tf.ensemble.oof import read_tables
-    from lumbar_tf.evaluation.output import comparison_table, make_console, write_scores
+    from lumbar_tf.evaluation.output import comparison_table, write_scores
     from lumbar_tf.evaluation.scorecard import compare_blend
 
     with watch.stage("stacking"):
         study_ids, labels = read_labels(options.out / "training" / "train.csv")
         tables = read_tables(sorted((options.out / "runs").glob("*/*/oof.csv")))
-        blend = stack_tables(tables, study_ids, labels)
+        blend = stack_tables(
+            tables, study_ids, labels, progress=lambda total: progress_bar("Fitting", total, unit="fit")
+        )
         rows = compare_blend(blend)
         write_blend(blend, options.out / "runs" / "stack")
         write_scores(rows, options.out / "runs" / "stack")
-    make_console().print(comparison_table(rows, title="out of fold, synthetic training studies"))
+    show(comparison_table(rows, title="out of fold, synthetic training studies"))
 
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
@@ -171,13 +200,17 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
         measured = measure_out_of_fold(runs / "stack", *read_labels(options.out / "training" / "train.csv"))
         facts = ModelFacts("Synthetic studies of `lumbar_tf.demo`.", is_synthetic=True, measured=[measured])
         tables = [runs / member / OOF_NAME for member in ensemble.stacker.members]
-        path = export_ensemble(
-            ensemble,
-            runs,
-            options.out / "models",
-            facts=facts,
-            add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
-        )
+        path = options.out / "models" / "1"
+        if not path.is_dir():  # a version appears whole
+            with working("Writing and testing the bundle"):
+                export_ensemble(
+                    ensemble,
+                    runs,
+                    path.parent,
+                    version=1,
+                    facts=facts,
+                    add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
+                )
     with watch.stage("prediction of held-out studies"):
         predict_source(
             options.out / "held_out",
@@ -204,40 +237,54 @@ def write_best_possible(truth: Path, out: Path) -> None:
     write_table(out, study_ids, weighted / weighted.sum(axis=-1, keepdims=True))
 
 
-def report(options: DemoOptions, watch: Stopwatch) -> None:
-    """Scores the held-out answers and prints times and scores."""
+def report(options: DemoOptions, watch: Stopwatch) -> Summary:
+    """Scores the held-out answers and shows times and scores."""
     from rich.table import Table
 
     from lumbar_tf.ensemble.stacking import Head
     from lumbar_tf.evaluation.console_tables import scorecard_table
-    from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files, make_console
+    from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files
     from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
 
-    console = make_console()
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
         predictions = options.out / "predictions"
         evaluated = evaluate_files(
-            predictions / "submission.csv", [labels], options.out / "evaluation", head=Head.COMPETITION
+            predictions / "submission.csv",
+            [labels],
+            options.out / "evaluation",
+            head=Head.COMPETITION,
+            progress=lambda total: progress_bar("Evaluating", total, unit="part"),
         )
         write_evaluation_page(options.out / "evaluation" / PAGE_NAME, evaluated)
         write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
         rows = compare_files([predictions / name for name in names], [labels])
-    console.print(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
+    show(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
     card = evaluated.card
-    console.print(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
+    show(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
     prior, value = card.floors["prior by level"].score, card.scores["score"].value
-    margin = f"{1 - value / prior:.1%} under the weighted condition-by-level prior {prior:.4f}"
-    console.print(f"score {value:.4f} (synthetic): {margin}")
     times = Table(title="stages", title_justify="left")
     times.add_column("")
     times.add_column("seconds", justify="right")
     for name, seconds in watch.seconds.items():
         times.add_row(name, f"{seconds:.0f}")
     times.add_row("all", f"{sum(watch.seconds.values()):.0f}")
-    console.print(times)
-    console.print(f"Pictures: {options.out / 'predictions' / 'sheets'}", soft_wrap=True)
+    show(times)
+    return Summary(
+        "Demo: every figure is of SYNTHETIC studies and says nothing about patients",
+        {
+            "score": value,
+            "weighted prior by condition and level": prior,
+            "score under the prior": f"{1 - value / prior:.1%}",
+        },
+        {
+            "pictures": predictions / "sheets",
+            "evaluation": options.out / "evaluation" / PAGE_NAME,
+            "model": options.out / "models" / "1",
+        },
+        lists={"stages": [{"stage": name, "seconds": spent} for name, spent in watch.seconds.items()]},
+    )
 
 
 if __name__ == "__main__":

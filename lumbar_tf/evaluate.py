@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command, write_options
+from lumbar_tf.console import Summary, show
+from lumbar_tf.progress import progress_bar
 
 if TYPE_CHECKING:
     from lumbar_tf.evaluation.output import Evaluated
@@ -34,8 +36,8 @@ class EvaluateOptions(CommandOptions):
     seed: int = 0
 
 
-def main(options: EvaluateOptions) -> None:
-    """Reads, evaluates, writes, prints."""
+def main(options: EvaluateOptions) -> Summary:
+    """Reads, evaluates, writes."""
     from lumbar_tf.ensemble.stacking import Head
     from lumbar_tf.evaluation.output import evaluate_files
     from lumbar_tf.records.manifest import read_manifest
@@ -50,32 +52,48 @@ def main(options: EvaluateOptions) -> None:
         groupings=study_groupings(read_manifest(options.records)) if options.records else (),
         num_resamples=options.resamples,
         seed=options.seed,
+        progress=lambda total: progress_bar("Evaluating", total, unit="part"),
     )
     write_evaluation_page(options.out / PAGE_NAME, evaluated)
     write_options(options, options.out)
-    _print(evaluated, options.out / PAGE_NAME)
+    _show(evaluated)
+    return _summarise(evaluated, options.out / PAGE_NAME)
 
 
-def _print(evaluated: "Evaluated", page: Path) -> None:
+def _show(evaluated: "Evaluated") -> None:
     from lumbar_tf.evaluation.console_tables import (
         cell_table,
         difference_table,
-        evaluation_notes,
         scorecard_table,
         subgroup_table,
     )
-    from lumbar_tf.evaluation.output import make_console
 
-    console, card = make_console(), evaluated.card
-    console.print(scorecard_table(card, title=evaluated.title))
-    console.print(cell_table((*card.families, *card.findings)))
+    card = evaluated.card
+    show(scorecard_table(card, title=evaluated.title), cell_table((*card.families, *card.findings)))
     if evaluated.comparison:
-        console.print(difference_table(evaluated.comparison))
+        show(difference_table(evaluated.comparison))
     if evaluated.subgroups:
-        console.print(subgroup_table(evaluated.subgroups))
-    for note in evaluation_notes(evaluated):
-        console.print(note)
-    console.print(f"wrote {page.parent} (look at {page.name})", soft_wrap=True)
+        show(subgroup_table(evaluated.subgroups))
+
+
+def _summarise(evaluated: "Evaluated", page: Path) -> Summary:
+    from lumbar_tf.evaluation.console_tables import evaluation_notes
+    from lumbar_tf.evaluation.output import METRICS_NAME
+
+    card = evaluated.card
+    score = card.scores["score"]
+    return Summary(
+        "Evaluated",
+        {
+            "model": evaluated.model,
+            "studies": card.num_studies,
+            "score": score.value,
+            "95% interval": [f"{score.low:.4f}", f"{score.high:.4f}"],
+            "prior by level": card.floors["prior by level"].score,
+        },
+        {"page": page, "metrics": page.parent / METRICS_NAME},
+        evaluation_notes(evaluated),
+    )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.console import Summary
+from lumbar_tf.progress import working
 
 if TYPE_CHECKING:
     from lumbar_tf.bundle.model_card import Measured
@@ -48,29 +50,39 @@ class ExportOptions(CommandOptions):
     synthetic: bool = False
     records: Path = Path("tfrecords")
 
+    after_interrupt: ClassVar[str] = "No version has appeared. Run the same command again."
 
-def export(options: ExportOptions) -> None:
+
+def export(options: ExportOptions) -> Summary:
     """Exports and says where."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
+    from lumbar_tf.bundle.served import CARD_NAME, EXTRA
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.training.runs import OOF_NAME
 
     with _stacker(options) as stacker:
-        ensemble = load_ensemble(options.runs, stacker)
-        facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
+        with working("Loading the networks"):
+            ensemble = load_ensemble(options.runs, stacker)
+        with working("Scoring out of fold"):
+            facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
         tables = [options.runs / member / OOF_NAME for member in ensemble.stacker.members]
-        path = export_ensemble(
-            ensemble,
-            options.runs,
-            options.out,
-            version=options.version,
-            facts=facts,
-            add=reference_writer(stacker.parent, tables, options.records),
-        )
-    print(f"Members: {', '.join(ensemble.stacker.members)}")
-    print(f"Bundle: {path}")
+        with working("Writing and testing the bundle"):
+            path = export_ensemble(
+                ensemble,
+                options.runs,
+                options.out,
+                version=options.version,
+                facts=facts,
+                add=reference_writer(stacker.parent, tables, options.records),
+            )
+    size_mb = sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) / 1e6
+    return Summary(
+        "Exported",
+        {"version": path.name, "members": ensemble.stacker.members, "size": f"{size_mb:,.1f} MB"},
+        {"bundle": path, "model card": path / EXTRA / CARD_NAME},
+    )
 
 
 @contextmanager

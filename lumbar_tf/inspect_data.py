@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeInt, PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command
+from lumbar_tf.console import Summary, show
 from lumbar_tf.labels import Plane
 from lumbar_tf.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from lumbar_tf.reporting.census import Census
@@ -39,11 +39,9 @@ class InspectDataOptions(CommandOptions):
     pseudonym_key_file: Path | None = None
 
 
-def inspect(options: InspectDataOptions) -> None:
-    """Looks, prints tables, and says where the page is."""
+def inspect(options: InspectDataOptions) -> Summary:
+    """Looks, shows tables, and says where the page is."""
     # Here, not above: pandas takes a second to import, and --help must not wait for it.
-    from rich.console import Console
-
     from lumbar_tf.data.pseudonyms import read_key
     from lumbar_tf.reporting.inspection import inspect_sources
     from lumbar_tf.reporting.inspection_page import PAGE_NAME
@@ -58,28 +56,32 @@ def inspect(options: InspectDataOptions) -> None:
         key=key,
         progress=lambda total: progress_bar("Looking", total),
     )
-    _print_census(census, Console())
-    print(f"{census.num_usable} of {census.num_studies} studies usable -> {options.out / PAGE_NAME}")
+    _show_census(census)
+    return Summary(
+        "Looked at",
+        {"studies": census.num_studies, "usable": census.num_usable},
+        {"page": options.out / PAGE_NAME},
+    )
 
 
-def _print_census(census: "Census", console: "Console") -> None:
+def _show_census(census: "Census") -> None:
     planes = _table("Planes", "studies", "series", "slices")
     for count in census.planes:
         name = count.plane.series_description
         planes.add_row(name, str(count.num_studies), str(count.num_series), str(count.num_slices))
-    console.print(planes)
+    show(planes)
     for breakdown in (each for each in census.breakdowns if each.rows):
         table = _table(breakdown.attribute.value, *(plane.series_description for plane in Plane))
         for value, counts in breakdown.condensed().rows:
             table.add_row(value, *(str(counts.get(plane, 0)) for plane in Plane))
-        console.print(table)
+        show(table)
     if census.labels is not None:
-        console.print(_label_table(census))
+        show(_label_table(census))
     if census.left_out or census.contradictions:
         table = _table("Left out, noted, contradictory", "kind", "count", "studies")
         for each in (*census.left_out, *census.contradictions):
             table.add_row(each.code, each.kind, str(each.count), str(each.num_studies))
-        console.print(table)
+        show(table)
 
 
 def _label_table(census: "Census") -> "Table":

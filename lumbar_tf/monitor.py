@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from lumbar_tf.cli import CommandOptions, UsageError, run_command
-
-_MOVED = 1
+from lumbar_tf.console import ExitStatus, Summary, current_manners, say
 
 
 def _parse_time(value: object) -> object:
@@ -47,8 +46,8 @@ class MonitorOptions(CommandOptions):
     write_reference: Path | None = None
 
 
-def monitor(options: MonitorOptions) -> int:
-    """Compares and prints."""
+def monitor(options: MonitorOptions) -> Summary | int:
+    """Compares and says what moved."""
     # Here, not above: SciPy takes its time to import, and --help must not wait for it.
     from lumbar_tf.monitoring.drift import compare_window
     from lumbar_tf.monitoring.log import read_log
@@ -58,22 +57,28 @@ def monitor(options: MonitorOptions) -> int:
         reference_of_log,
         write_reference,
     )
-    from lumbar_tf.monitoring.report import comparison_json, print_comparison
+    from lumbar_tf.monitoring.report import comparison_json, comparison_lines, summarise_comparison
 
     if options.write_reference is not None and options.reference is not None:
         raise UsageError("--write-reference compares nothing: leave --reference out.")
     window = read_log(options.log, since=options.since, until=options.until)
     if options.write_reference is not None:
         write_reference(options.write_reference, reference_of_log(window.rows))
-        print(f"{len(window.rows)} studies -> {options.write_reference}")
-        return 0
+        return Summary(
+            "Reference written", {"studies": len(window.rows)}, {"reference": options.write_reference}
+        )
     reference = read_reference(find_reference(options.reference or Path("models/lumbar")))
     comparison = compare_window(reference, window.rows)
+    status = ExitStatus.DATA if comparison.moved else ExitStatus.DONE
     if options.format == "json":
-        print(comparison_json(comparison, reference, num_bad_lines=window.num_bad_lines))
-    else:
-        print_comparison(comparison, reference, num_bad_lines=window.num_bad_lines)
-    return _MOVED if comparison.moved else 0
+        say(comparison_json(comparison, reference, num_bad_lines=window.num_bad_lines))
+        # Nothing may follow the document; --json has the summary.
+        return (
+            status if current_manners().has_answers else summarise_comparison(comparison, reference, status)
+        )
+    for line in comparison_lines(comparison, reference, num_bad_lines=window.num_bad_lines):
+        say(line)
+    return summarise_comparison(comparison, reference, status)
 
 
 if __name__ == "__main__":

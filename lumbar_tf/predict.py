@@ -4,18 +4,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lumbar_tf.cli import CommandOptions, run_command, write_options
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.console import ExitStatus, Summary
+from lumbar_tf.progress import progress_bar, working
 from lumbar_tf.serving.address import TlsFiles, parse_address
 
 if TYPE_CHECKING:
-    from lumbar_tf.reporting.prediction import Ensemble
+    from lumbar_tf.reporting.prediction import Ensemble, Prediction
 
-_UNANSWERED = 1
 _DEFAULT_MODEL = Path("models/lumbar")
 #: Say how a server is asked, so they mean nothing without one.
 _SERVER_FLAGS = (
@@ -101,6 +101,11 @@ class PredictOptions(CommandOptions):
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
+    after_interrupt: ClassVar[str] = (
+        "No table was written. What --out holds of single studies (sheets, reports, dicom, fhir) is whole. "
+        "Run the same command again: it grades all studies anew, and adds them to a --log again."
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.server is None:
@@ -124,14 +129,14 @@ class PredictOptions(CommandOptions):
         return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key)
 
 
-def predict(options: PredictOptions) -> int:
+def predict(options: PredictOptions) -> Summary:
     """Grades and says where the answers are."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.data.pseudonyms import read_key
     from lumbar_tf.imaging.sources.listing import shown_name
     from lumbar_tf.monitoring.log import AnswerLog
     from lumbar_tf.reporting.hospital_formats import HospitalFormats
-    from lumbar_tf.reporting.prediction import UNANSWERED_NAME, predict_source
+    from lumbar_tf.reporting.prediction import predict_source
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     formats = HospitalFormats(dicom=options.dicom, fhir=options.fhir)
@@ -154,14 +159,36 @@ def predict(options: PredictOptions) -> int:
     # The path may hold a name that is not ours to keep.
     shown = Path(shown_name(options.study, options.study.parent))
     write_options(options.model_copy(update={"study": shown}), options.out)
-    print(f"{len(prediction.results)} studies graded with {source} -> {options.out}")
-    for reason, count in Counter(each.reason.value for each in prediction.rejects).items():
-        print(f"  {reason}: {count}")
-    if not prediction.unanswered:
-        return 0
-    print(f"  without an answer: {len(prediction.unanswered)} studies, see {options.out / UNANSWERED_NAME}")
-    print(f"  the first: study {prediction.unanswered[0].study_id}: {prediction.unanswered[0].message}")
-    return _UNANSWERED
+    return _summarise(prediction, str(source), options)
+
+
+def _summarise(prediction: "Prediction", source: str, options: PredictOptions) -> Summary:
+    from lumbar_tf.reporting.prediction import JSON_NAME, REJECTS_NAME, SUBMISSION_NAME, UNANSWERED_NAME
+    from lumbar_tf.reporting.study_report import REPORTS_FOLDER
+
+    reasons = Counter(each.reason.value for each in prediction.rejects)
+    paths = {"tables": options.out / SUBMISSION_NAME, "results": options.out / JSON_NAME}
+    if options.report:
+        paths["reports"] = options.out / REPORTS_FOLDER
+    if reasons:
+        paths["left out, and why"] = options.out / REJECTS_NAME
+    notes = []
+    if prediction.unanswered:
+        paths["without an answer"] = options.out / UNANSWERED_NAME
+        first = prediction.unanswered[0]
+        notes.append(f"Without an answer, the first: study {first.study_id}: {first.message}")
+    return Summary(
+        "Graded (research use, not a medical device)",
+        {
+            "studies": len(prediction.results),
+            "model": source,
+            "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
+            "without an answer": len(prediction.unanswered),
+        },
+        paths,
+        notes,
+        status=ExitStatus.DATA if prediction.unanswered else ExitStatus.DONE,
+    )
 
 
 @contextmanager
@@ -170,7 +197,8 @@ def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
     if options.server is None:
         from lumbar_tf.bundle.self_test import open_bundle
 
-        loaded = open_bundle(options.model or _DEFAULT_MODEL)
+        with working("Loading the model"):
+            loaded = open_bundle(options.model or _DEFAULT_MODEL)
         yield loaded, loaded.path
         return
     from lumbar_tf.serving.remote import connect

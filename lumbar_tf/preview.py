@@ -6,7 +6,9 @@ from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommandOptions, UsageError, run_command
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
+from lumbar_tf.console import Summary
 from lumbar_tf.labels import Plane
+from lumbar_tf.progress import working
 
 
 class PreviewOptions(CommandOptions):
@@ -37,7 +39,7 @@ class PreviewOptions(CommandOptions):
     out: Path = Path("preview.png")
 
 
-def preview(options: PreviewOptions) -> None:
+def preview(options: PreviewOptions) -> Summary:
     """Draws the sheet that the options ask for."""
     config = _read_config(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
@@ -55,14 +57,16 @@ def preview(options: PreviewOptions) -> None:
         )
     folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest)
     run = PlaneRun(config, options.records, options.runs, manifest, folds)
-    previews = collect_previews(run, num_studies=options.num_studies)
+    with working("Cutting crops"):
+        previews = collect_previews(run, num_studies=options.num_studies)
     crop = config.grader.crop
     title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
     layout = CropLayout.of(config)
     is_mirrored = layout.is_sided and crop.mirror_right
     note = f"Central slices{', right sides mirrored to look left' if is_mirrored else ''}."
-    draw_preview(options.out, previews, layout, title=title, note=note)
-    print(f"{len(previews)} studies -> {options.out}")
+    with working("Drawing"):
+        draw_preview(options.out, previews, layout, title=title, note=note)
+    return Summary("Preview drawn", {"studies": len(previews)}, {"picture": options.out})
 
 
 def _read_config(options: PreviewOptions) -> PlaneConfig:

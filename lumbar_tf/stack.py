@@ -4,6 +4,8 @@ import glob
 from pathlib import Path
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
+from lumbar_tf.console import Summary, show
+from lumbar_tf.progress import progress_bar
 
 
 class StackOptions(CommandOptions):
@@ -23,28 +25,40 @@ class StackOptions(CommandOptions):
     out: Path
 
 
-def main(options: StackOptions) -> None:
-    """Reads tables, stacks, writes, prints."""
+def main(options: StackOptions) -> Summary:
+    """Reads tables, stacks, writes."""
     from lumbar_tf.data.folds import read_fold_table
     from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.ensemble.blend import STACKER_NAME, stack_tables, write_blend
     from lumbar_tf.ensemble.oof import read_tables
-    from lumbar_tf.evaluation.output import comparison_notes, comparison_table, make_console, write_scores
+    from lumbar_tf.evaluation.output import SCORES_NAME, comparison_notes, comparison_table, write_scores
     from lumbar_tf.evaluation.scorecard import compare_blend
 
     paths = _matching(options.oof)
     study_ids, labels = read_label_tables([existing_file(Path(name)) for name in options.labels])
     folds = read_fold_table(existing_file(options.folds)) if options.folds else None
-    blend = stack_tables(read_tables(paths), study_ids, labels, folds=folds)
+    blend = stack_tables(
+        read_tables(paths),
+        study_ids,
+        labels,
+        folds=folds,
+        progress=lambda total: progress_bar("Fitting", total, unit="fit"),
+    )
     rows = compare_blend(blend)
     write_blend(blend, options.out)
     write_scores(rows, options.out)
     write_options(options, options.out)
-    console = make_console()
-    console.print(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
-    for note in comparison_notes(rows, num_uncovered=blend.num_uncovered):
-        console.print(note)
-    console.print(f"wrote {options.out / STACKER_NAME}", soft_wrap=True)
+    show(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
+    return Summary(
+        "Stacked",
+        {
+            "studies": len(blend.study_ids),
+            "members": blend.members.names,
+            **{f"score, {row.name}": row.score.score for row in rows if row.name.startswith("stacked")},
+        },
+        {"stacker": options.out / STACKER_NAME, "scores": options.out / SCORES_NAME},
+        comparison_notes(rows, num_uncovered=blend.num_uncovered),
+    )
 
 
 def _matching(pattern: str) -> list[Path]:

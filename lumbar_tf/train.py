@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
+from lumbar_tf.console import Summary, tell
 from lumbar_tf.labels import Plane
+from lumbar_tf.progress import progress_bar
 from lumbar_tf.runners import JobShare, Runner, run_jobs
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class TrainOptions(CommandOptions):
     cpus_per_job: PositiveInt = 1
     gpus_per_job: NonNegativeFloat = 0.0
 
+    after_interrupt: ClassVar[str] = (
+        "Run the same command again: it goes on after the last finished epoch and passes over what is done."
+    )
+
 
 def resolve_config(options: TrainOptions) -> PlaneConfig:
     """Returns the configuration with all flags applied.
@@ -108,7 +114,7 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
     return config
 
 
-def train(options: TrainOptions) -> None:
+def train(options: TrainOptions) -> Summary:
     """Trains what the options name."""
     config = resolve_config(options)
     share = _job_share(options)
@@ -129,31 +135,50 @@ def train(options: TrainOptions) -> None:
     write_options(options, run.directory)
     shared = {"strategy": StrategyName(options.strategy), "threads": _threads(options)}
     if not config.plane.is_sagittal:
-        print(f"{config.plane.value}, level points: {write_level_slices(run)}", flush=True)
+        tell(f"{config.plane.value}, level points: {write_level_slices(run)}")
     # Crops are cut where the localizers point: no grader begins before they are done.
-    for jobs in (localizer_jobs(run, folds, **shared), grader_jobs(run, folds, **shared)):
-        _run_side_by_side(options, jobs, share)
-    print(f"Runs and out-of-fold tables: {run.directory}")
+    stages = {
+        "Training localizer": localizer_jobs(run, folds, **shared),
+        "Training graders": grader_jobs(run, folds, **shared),
+    }
+    notes = [
+        line for title, jobs in stages.items() for line in _run_side_by_side(options, title, jobs, share)
+    ]
+    return Summary(
+        f"{config.plane.value} trained",
+        {"networks": [job.name for jobs in stages.values() for job in jobs], "folds": list(map(str, folds))},
+        {"run": run.directory},
+        notes,
+    )
 
 
-def _run_side_by_side(options: TrainOptions, jobs: "list[TrainingJob]", share: JobShare | None) -> None:
-    """Runs networks that do not wait for each other, and joins what their folds leave."""
+def _run_side_by_side(
+    options: TrainOptions, title: str, jobs: "list[TrainingJob]", share: JobShare | None
+) -> list[str]:
+    """Runs networks that do not wait for each other, and joins what their folds leave.
+
+    Returns:
+        What is to be said of each network.
+    """
+    from lumbar_tf.training.epoch_progress import show_epochs
     from lumbar_tf.training.fold_loop import finish_member, run_training_job, split_by_fold
 
     is_split = options.workers > 1 or options.runner is Runner.RAY
-    for name in run_jobs(
-        run_training_job,
-        split_by_fold(jobs) if is_split else jobs,
-        workers=options.workers,
-        name=lambda job: job.name,
-        runner=options.runner,
-        ray_address=options.ray_address,
-        share=share,
-    ):
-        print(f"{name}: done", flush=True)
-    if is_split:
-        for job in jobs:
-            finish_member(job)
+    split = split_by_fold(jobs) if is_split else jobs
+    lines = []
+    with show_epochs(split, progress=lambda total: progress_bar(title, total, unit="epoch"), tell=tell):
+        for line in run_jobs(
+            run_training_job,
+            split,
+            workers=options.workers,
+            name=lambda job: job.name,
+            runner=options.runner,
+            ray_address=options.ray_address,
+            share=share,
+        ):
+            tell(line)
+            lines.append(line)
+    return [f"{job.name}: {finish_member(job) or 'done'}" for job in jobs] if is_split else lines
 
 
 def _job_share(options: TrainOptions) -> JobShare | None:

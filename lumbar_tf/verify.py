@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.console import ExitStatus, Summary, say, warn
 from lumbar_tf.progress import progress_bar
 
 if TYPE_CHECKING:
     from lumbar_tf.data.jobs import Cohort
     from lumbar_tf.records.damage import DamageFound
     from lumbar_tf.records.verification import Verification
-
-_DAMAGED = 1
 
 
 class VerifyOptions(CommandOptions):
@@ -44,8 +43,8 @@ class VerifyOptions(CommandOptions):
     pseudonym_key_file: Path | None = None
 
 
-def verify(options: VerifyOptions) -> int:
-    """Checks the folder and prints what is wrong with it."""
+def verify(options: VerifyOptions) -> Summary:
+    """Checks the folder and says what is wrong with it."""
     # Here, not above: --help must not wait for the readers.
     from lumbar_tf.data.jobs import open_cohort
     from lumbar_tf.data.pseudonyms import read_key
@@ -56,17 +55,19 @@ def verify(options: VerifyOptions) -> int:
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     verification = _verify_records(options)
     found = list(verification.found) if verification else []
+    searched: dict[str, int] = {}
     if options.data:
         sources = [Path(each) for each in options.data]
         with open_cohort(sources, series_map=series_map, key=key) as cohort:
             if verification:
                 found += _verify_source(options, verification, cohort, key)
             if options.phi:
-                found += _scan(options, cohort, are_ids_secret=key is not None)
+                faults, num_phrases = _scan(options, cohort, are_ids_secret=key is not None)
+                found += faults
+                searched = {"phrases searched for": num_phrases, "studies of the source": len(cohort.jobs)}
     for each in found:
-        print(each)
-    _print_summary(options, verification, found)
-    return _DAMAGED if found else 0
+        say(str(each))
+    return _summarise(options, verification, found, searched)
 
 
 def _verify_records(options: VerifyOptions) -> "Verification | None":
@@ -111,7 +112,10 @@ def _verify_source(
     )
 
 
-def _scan(options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool) -> "Sequence[DamageFound]":
+def _scan(
+    options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool
+) -> "tuple[Sequence[DamageFound], int]":
+    """Returns what identifies somebody, and how many phrases were searched for."""
     from lumbar_tf.data.identifying import collect_from
     from lumbar_tf.data.phi import scan_folder
 
@@ -127,27 +131,33 @@ def _scan(options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool) -> 
         workers=options.workers,
         progress=lambda total: progress_bar("Searching", total, unit="file"),
     )
-    print(f"searched for {len(values.tags)} phrases from the headers of {len(cohort.jobs)} studies")
     if values.num_unread:
-        print(
-            f"  {values.num_unread} files of the source have headers that cannot be read, and were not used"
-        )
-    return found
+        warn(f"{values.num_unread} files of the source have headers that cannot be read, and were not used.")
+    return found, len(values.tags)
 
 
-def _print_summary(
-    options: VerifyOptions, verification: "Verification | None", found: "Sequence[DamageFound]"
-) -> None:
+def _summarise(
+    options: VerifyOptions,
+    verification: "Verification | None",
+    found: "Sequence[DamageFound]",
+    searched: dict[str, int],
+) -> Summary:
+    figures: dict[str, int | list[str]] = {}
     if verification:
-        studies = len({each.study_id for each in verification.records})
-        shards = len({each.file for each in verification.records})
-        print(f"{len(verification.records)} sound records of {studies} studies in {shards} shards")
-    if not found:
-        print(f"{options.records}: nothing is wrong")
-        return
-    print(f"{options.records}: {len(found)} damages")
-    for code, count in sorted(Counter(each.damage.value for each in found).items()):
-        print(f"  {count} x {code}")
+        figures["sound records"] = len(verification.records)
+        figures["studies"] = len({each.study_id for each in verification.records})
+        figures["shards"] = len({each.file for each in verification.records})
+    counts = Counter(each.damage.value for each in found)
+    figures |= {**searched, "damages": len(found)}
+    if found:
+        figures["kinds"] = [f"{count} x {code}" for code, count in sorted(counts.items())]
+    return Summary(
+        f"Verified: {'damaged' if found else 'nothing is wrong'}",
+        figures,
+        {"records": options.records},
+        lists={"found": [str(each) for each in found]},
+        status=ExitStatus.DATA if found else ExitStatus.DONE,
+    )
 
 
 if __name__ == "__main__":

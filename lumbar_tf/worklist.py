@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
+from lumbar_tf.console import Summary
+from lumbar_tf.progress import progress_bar
 
 
 class WorklistOptions(CommandOptions):
@@ -37,8 +39,8 @@ class WorklistOptions(CommandOptions):
     out: Path
 
 
-def main(options: WorklistOptions) -> None:
-    """Reads tables, ranks, cuts pictures, writes, prints."""
+def main(options: WorklistOptions) -> Summary:
+    """Reads tables, ranks, cuts pictures, writes."""
     paths = sorted(Path(name) for name in glob.glob(options.oof, recursive=True))  # noqa: PTH207 - absolute ones too
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {options.oof!r}.")
@@ -62,13 +64,21 @@ def main(options: WorklistOptions) -> None:
     study_ids, labels = [labelled[place] for place in known], grades[known]
     doubts = rank_doubts(tables, study_ids, labels, most=options.most)
     points = held_out_points(options.runs, folds)
-    views = cut_views(options.records, manifest, [finding_key(each) for each in doubts], points)
+    views = cut_views(
+        options.records,
+        manifest,
+        [finding_key(each) for each in doubts],
+        points,
+        progress=lambda total: progress_bar("Cutting pictures", total, unit="plane of a study"),
+    )
     num_judged = count_judged(tables, study_ids, labels)
     write_worklist(options.out / CSV_NAME, doubts, [table.model for table in tables])
     write_worklist_page(options.out / PAGE_NAME, doubts, views, num_labels=num_judged)
     write_options(options, options.out)
-    print(
-        f"{len(doubts)} of {num_judged} judged labels -> {options.out / CSV_NAME}, {options.out / PAGE_NAME}"
+    return Summary(
+        "Labels to review",
+        {"listed": len(doubts), "judged": num_judged, "models": [table.model for table in tables]},
+        {"page": options.out / PAGE_NAME, "table": options.out / CSV_NAME},
     )
 
 

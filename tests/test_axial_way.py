@@ -1,6 +1,8 @@
 """An axial localizer on the whole way: from the sagittal points to graders and the exported ensemble."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from lumbar_tf.bundle.exporting import ServedEnsemble, export_ensemble
+from lumbar_tf.cli import run_command
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
+from lumbar_tf.console import tell
 from lumbar_tf.data.anchors import localizer_rows
 from lumbar_tf.data.landmarks import read_landmarks
 from lumbar_tf.data.record_source import RecordSource, read_points
@@ -156,24 +160,38 @@ def test_a_mirrored_study_has_its_points_on_the_other_sides(
         )
 
 
-def test_train_locates_before_it_grades_and_leaves_tables(
-    way: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_interrupt(
+    way: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "axial_t2.yaml"
     config.write_text(dump_config(way.config.planes[1]), encoding="utf-8")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "sagittal_t2").symlink_to(way.out / "runs" / "sagittal_t2")
-    train(
-        TrainOptions(
-            plane=Plane.AXIAL_T2,
-            config=config,
-            set=("localizer.training.epochs=1", "grader.training.epochs=1"),
-            fold=1,
-            records=way.out / "tfrecords",
-            runs=tmp_path / "runs",
-        )
-    )
-    printed = capsys.readouterr().out
+    words = [
+        "--plane=axial_t2", f"--config={config}", "--fold=1", f"--records={way.out / 'tfrecords'}",
+        f"--runs={tmp_path / 'runs'}", "--set=localizer.training.epochs=1,grader.training.epochs=1",
+    ]  # fmt: skip
+
+    def interrupt_when_located(text: str) -> None:
+        tell(text)
+        if text.startswith("axial_t2/localizer: done"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr("lumbar_tf.train.tell", interrupt_when_located)
+        run_command(TrainOptions, train, arguments=words)
+    assert "ERROR: interrupted\nRun the same command again" in capsys.readouterr().err
+    landmarks = tmp_path / "runs" / "axial_t2" / "localizer" / "fold1" / "landmarks.csv"
+    before = landmarks.stat().st_mtime_ns
+    with pytest.raises(SystemExit) as end:
+        run_command(TrainOptions, train, arguments=[*words, "--json"])
+    assert end.value.code == 0
+    assert landmarks.stat().st_mtime_ns == before
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert answer["paths"] == {"run": str(tmp_path / "runs" / "axial_t2")}
+    assert answer["notes"][0].startswith("axial_t2/localizer: done, ") and len(answer["notes"]) == 2
+    printed = captured.err
     folder = tmp_path / "runs" / "axial_t2"
     assert (folder / "localizer" / "fold1" / "landmarks.csv").is_file()
     assert (folder / "csp_darknet_narrow" / "fold1" / "oof.csv").is_file()

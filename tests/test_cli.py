@@ -1,3 +1,6 @@
+import contextlib
+import importlib
+import io
 import os
 import resource
 import subprocess
@@ -14,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(
     path.stem
     for path in (REPOSITORY / "lumbar_tf").glob("*.py")
-    if '\nif __name__ == "__main__":' in path.read_text()
+    if '\nif __name__ == "__main__":\n    run_command(' in path.read_text()
 )
 
 
@@ -123,6 +126,21 @@ def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("Does a toy's work.\n\nSecond paragraph.")
     assert "--data=DATA [--out=OUT]" in shown
+
+
+@pytest.mark.parametrize("command", ["imaging.phantom.__main__", *COMMANDS])
+def test_every_help_has_the_flags_of_all_commands_and_the_exit_statuses(command: str) -> None:
+    options = next(
+        each
+        for each in vars(importlib.import_module(f"lumbar_tf.{command}")).values()
+        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    )
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
+        run_command(options, lambda _: None, arguments=["--help"])
+    for words in ("--quiet ", "--json ", "--help ", "0 done", "130 interrupted", "143 by SIGTERM"):
+        assert words in shown.getvalue()
+    assert "[--quiet] [--json]" in shown.getvalue().splitlines()[-1]
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from lumbar_tf.cli import CommandOptions
+from lumbar_tf.cli import GLOBAL_FLAGS, CommandOptions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -18,7 +18,7 @@ DOCUMENTS = [
 #: Lines that call others' programs, or scripts whose flags are not the package's.
 OTHERS = re.compile(r"^.*(?:pip install|python tests/|tensorboard --logdir).*$", re.MULTILINE)
 #: Flags of others' programs that the text names.
-FOREIGN = {"serving.md": {"profile", "rest_api_timeout_in_ms", "tls_"}}
+FOREIGN = {"serving.md": {"profile", "rest_api_timeout_in_ms", "tls_"}, "commands.md": {"completion"}}
 
 
 def _name(path: Path) -> str:
@@ -48,7 +48,8 @@ def _options(module: str) -> type[BaseModel]:
 
 
 def _flags(text: str) -> set[str]:
-    return {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z_-]*)", text)} - {"help"}
+    found = {each.replace("-", "_") for each in re.findall(r"--([a-z][a-z_-]*)", text)}
+    return found - {each.removeprefix("--") for each in GLOBAL_FLAGS}
 
 
 SHOWN = [(_name(path), *command) for path in DOCUMENTS for command in _commands(_read(path))]

@@ -86,7 +86,9 @@ def test_an_accepted_period_becomes_the_reference(
     status, out, _ = _run(
         capsys, log, "--since=2026-11-01", "--until=2026-11-16", f"--write-reference={path}"
     )
-    assert (status, out) == (0, f"60 studies -> {path}\n")
+    assert status == 0
+    assert out.splitlines()[:2] == ["Reference written", "  studies    60"]
+    assert str(path) in out
     status, _, _ = _run(capsys, log, f"--reference={path}", "--since=2026-11-16")
     assert status == 0
     status, _, _ = _run(capsys, log, f"--reference={path}", "--until=2026-11-01")

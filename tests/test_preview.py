@@ -70,9 +70,7 @@ def test_both_rows_are_the_same_study_and_only_one_is_changed(records: Path) -> 
         assert not np.array_equal(each.augmented.image, each.plain.image)
 
 
-def test_the_command_draws_a_sheet_and_leaves_nothing_else(
-    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_draws_a_sheet_and_leaves_nothing_else(records: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet" / "a.png"
     options = PreviewOptions(
         plane=Plane.SAGITTAL_T1,
@@ -83,9 +81,9 @@ def test_the_command_draws_a_sheet_and_leaves_nothing_else(
         num_studies=2,
         out=out,
     )
-    preview(options)
+    drawn = preview(options)
     assert imread(out).std() > 0.05
-    assert capsys.readouterr().out == f"2 studies -> {out}\n"
+    assert drawn.figures == {"studies": 2} and drawn.paths == {"picture": out}
     assert [each.name for each in tmp_path.rglob("*")] == ["sheet", "a.png"]
 
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumbar_tf.cli import run_command
 from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.verify import VerifyOptions, verify
@@ -41,7 +43,10 @@ def records(source: Path, tmp_path: Path) -> Path:
 
 
 def _verify(**options: object) -> int:
-    return verify(VerifyOptions(**options))
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with pytest.raises(SystemExit) as end:
+        run_command(VerifyOptions, verify, arguments=words)
+    return int(end.value.code or 0)
 
 
 def test_what_was_just_built_is_sound(
@@ -49,7 +54,7 @@ def test_what_was_just_built_is_sound(
 ) -> None:
     assert _verify(records=records, data=str(source), phi=True) == 0
     printed = capsys.readouterr().out
-    assert "2 sound records of 2 studies in 1 shards" in printed
+    assert re.search(r"sound records +2\n +studies +2\n +shards +1\n", printed)
     assert "nothing is wrong" in printed
 
 
@@ -72,7 +77,7 @@ def test_every_kind_of_check_is_made(records: Path, source: Path, capsys: pytest
         "identifying_value",
     ):
         assert f": {code}: " in printed
-        assert f"x {code}\n" in printed
+        assert f"1 x {code}" in printed
     assert "quexley" not in printed.lower()
 
 
@@ -92,7 +97,7 @@ def test_other_output_is_searched_without_a_manifest(
     assert "manifest_absent" in capsys.readouterr().out
 
 
-def test_pseudonyms_need_their_key(source: Path, tmp_path: Path) -> None:
+def test_pseudonyms_need_their_key(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key_file = tmp_path / "key"
     key_file.write_bytes(KEY)
     out = tmp_path / "secret"
@@ -100,8 +105,9 @@ def test_pseudonyms_need_their_key(source: Path, tmp_path: Path) -> None:
     build_records(BuildTask(sources=[source], out=out, options=options, key=KEY))
     assert _verify(records=out) == 0
     assert _verify(records=out, data=str(source), phi=True, pseudonym_key_file=key_file) == 0
-    with pytest.raises(ValueError, match="pseudonym-key-file"):
-        _verify(records=out, data=str(source))
+    capsys.readouterr()
+    assert _verify(records=out, data=str(source)) == 2
+    assert "pseudonym-key-file" in capsys.readouterr().err
     (out / "README.md").write_text("study 1.2.40077.1 is in here")
     assert _verify(records=out, data=str(source), phi=True, pseudonym_key_file=key_file) == 1
 

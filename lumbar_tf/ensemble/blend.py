@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lumbar_tf.data.folds import FOLDS_NAME, make_folds, write_folds
-from lumbar_tf.ensemble.fitting import StackerFitter
+from lumbar_tf.ensemble.fitting import StackerFitter, num_fits
 from lumbar_tf.ensemble.oof import (
     Members,
     OofTable,
@@ -21,6 +21,7 @@ from lumbar_tf.ensemble.oof import (
 )
 from lumbar_tf.ensemble.stacking import MAX_SOURCES, Head, Stacked, Stacker, to_json
 from lumbar_tf.files import replace_atomically
+from lumbar_tf.progress import ProgressMaker, silent_progress
 
 STACKER_NAME = "stacker.json"
 OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
@@ -82,6 +83,7 @@ def stack_tables(
     *,
     folds: Mapping[str, int] | None = None,
     seed: int = 0,
+    progress: ProgressMaker = silent_progress,
 ) -> Blend:
     """Fits a stacker to out-of-fold tables, and predicts every fold with one that has not seen it.
 
@@ -91,6 +93,7 @@ def stack_tables(
         labels: int [num_labelled, 25], -1 where missing.
         folds: study id -> fold. None: the tables' own, or newly dealt if they have none.
         seed: of folds that have to be dealt.
+        progress: shows the fits.
 
     Raises:
         ValueError: no table, a study without labels or fold, contradicting folds, or only one fold.
@@ -102,9 +105,9 @@ def stack_tables(
     chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
     members = merge_sources(align(tables, covered), MAX_SOURCES)
     fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
-    fitter = StackerFitter(members, chosen, fold_ids)
     # Its matrices are narrow: threads of the linear algebra wait for each other longer than they compute.
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
+        fitter = StackerFitter(members, chosen, fold_ids, advance=advance)
         nested, stacker = fitter.nested(), fitter.fit()
     return Blend(
         study_ids=tuple(covered),

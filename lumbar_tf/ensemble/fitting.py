@@ -14,6 +14,7 @@ from lumbar_tf.ensemble.search import Folds
 from lumbar_tf.ensemble.spread_fitting import measure_spread
 from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacked, Stacker, apply_stacker
 from lumbar_tf.labels import NUM_FINDINGS, Family
+from lumbar_tf.progress import Advance
 
 Labels = NDArray[np.integer]
 
@@ -23,7 +24,9 @@ _NOTHING_EXCLUDED: Folds = frozenset()
 class StackerFitter:
     """Fits the final stacker and the nested ones over the same fits."""
 
-    def __init__(self, members: Members, labels: Labels, folds: Labels) -> None:
+    def __init__(
+        self, members: Members, labels: Labels, folds: Labels, *, advance: Advance = lambda count: None
+    ) -> None:
         """Takes what to fit.
 
         Args:
@@ -31,6 +34,7 @@ class StackerFitter:
             labels: int [num_studies, 25], -1 where missing. A family without labels keeps the plain mean;
                 one without members answers with its level prior, uniform if it has no label either.
             folds: fold of each study, int [num_studies]; folds hold patients whole.
+            advance: is told of each fit of a family, of `num_fits` in all.
 
         Raises:
             ValueError: shapes disagree, or a family has more than `MAX_SOURCES` sources.
@@ -41,7 +45,7 @@ class StackerFitter:
                 f"`labels` must be [{num_studies}, {NUM_FINDINGS}] and `folds` [{num_studies}] long. "
                 f"Received: {labels.shape} and {folds.shape}."
             )
-        self._members, self._folds = members, folds
+        self._members, self._folds, self._advance = members, folds, advance
         self._families = [FamilyFitter(members, labels, folds, family) for family in Family]
         is_there = answered(members.probabilities)
         # Of all studies, those held out too: it looks at no label.
@@ -52,10 +56,11 @@ class StackerFitter:
 
     def fit(self) -> Stacker:
         """Fits both heads of all families, every pattern, to all folds, and measures the members' spread."""
-        fitted = self._stacker(
-            [each.fit(_NOTHING_EXCLUDED, set(range(each.num_patterns))) for each in self._families]
-        )
-        return measure_spread(fitted, self._members.probabilities)
+        families = []
+        for each in self._families:
+            families.append(each.fit(_NOTHING_EXCLUDED, set(range(each.num_patterns))))
+            self._advance(1)
+        return measure_spread(self._stacker(families), self._members.probabilities)
 
     def nested(self) -> Stacked:
         """Predicts each fold with a stacker that was fitted, and chosen, on the other folds.
@@ -73,12 +78,20 @@ class StackerFitter:
         pattern = np.zeros(self._members.probabilities.shape[1:3], np.int64)
         for fold in known:
             held_out = self._folds == fold
-            families = [each.fit_without(held_out) for each in self._families]
+            families = []
+            for each in self._families:
+                families.append(each.fit_without(held_out))
+                self._advance(1)
             stacked = apply_stacker(self._stacker(families), self._members.probabilities[:, held_out])
             for head, answer in answers.items():
                 answer[held_out] = stacked.head(head)
             pattern[held_out] = stacked.pattern
         return Stacked(answers[Head.PROBABILITY], answers[Head.COMPETITION], pattern)
+
+
+def num_fits(folds: Labels) -> int:
+    """Returns how many fits of a family `StackerFitter.nested` and `fit` make together."""
+    return (len(np.unique(folds)) + 1) * len(Family)
 
 
 def fit_stacker(members: Members, labels: Labels, folds: Labels) -> Stacker:

@@ -1,7 +1,6 @@
 """What an evaluation leaves behind: files in a folder, and tables for the console."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,16 +31,16 @@ from lumbar_tf.evaluation.subgroups import Grouping, Subgroup, score_subgroups
 from lumbar_tf.evaluation.worst_cases import WorstCase, worst_cases
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Condition, row_id
+from lumbar_tf.progress import ProgressMaker, silent_progress
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 METRICS_NAME = "metrics.json"
 SCORES_NAME = "scores.json"
 
-#: Columns of text where the output is no terminal, so that a log holds whole tables.
-_LOG_WIDTH = 150
+#: Of an evaluation: figures, comparison, sub-groups, pictures.
+_NUM_PARTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +82,7 @@ def evaluate_files(
     groupings: Sequence[Grouping] = (),
     num_resamples: int = 1000,
     seed: int = 0,
+    progress: ProgressMaker = silent_progress,
 ) -> Evaluated:
     """Scores a table of predictions against label tables and writes metrics.json and pictures.
 
@@ -95,6 +95,7 @@ def evaluate_files(
         groupings: ways to tell studies apart, for scores of sub-groups.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
+        progress: shows the parts that are done.
 
     Raises:
         ValueError: the first table holds several models, or a table a study without labels.
@@ -107,25 +108,27 @@ def evaluate_files(
     rows = [index_of[study_id] for study_id in study_ids]
     chosen, probabilities = all_labels[rows], members.probabilities[0, rows]
     options = {"num_resamples": num_resamples, "seed": seed}
-    card = evaluate_table(chosen, probabilities, head=head, **options)
     judged, _ = judge(chosen, probabilities, head=head)
     out.mkdir(parents=True, exist_ok=True)
+    with progress(_NUM_PARTS) as advance:
+        card = evaluate_table(chosen, probabilities, head=head, **options)
+        advance(1)
+        named = dict(zip(members.names, members.probabilities, strict=True))
+        comparison = compare_tables(all_labels, named, **options) if len(tables) > 1 else ()
+        advance(1)
+        subgroups = score_subgroups(study_ids, judged.labels, judged.table, groupings, **options)
+        advance(1)
+        title = f"{tables[0].model}, {len(study_ids)} studies"
+        pictures = draw_sheets(Drawing(judged, card.conditions, **options), out, title=title)
+        advance(1)
     evaluated = Evaluated(
         model=tables[0].model,
         card=card,
         num_left_out=len(all_ids) - len(study_ids),
-        comparison=compare_tables(
-            all_labels, dict(zip(members.names, members.probabilities, strict=True)), **options
-        )
-        if len(tables) > 1
-        else (),
-        subgroups=score_subgroups(study_ids, judged.labels, judged.table, groupings, **options),
+        comparison=comparison,
+        subgroups=subgroups,
         worst=worst_cases(study_ids, judged.labels, judged.table),
-        pictures=draw_sheets(
-            Drawing(judged, card.conditions, **options),
-            out,
-            title=f"{tables[0].model}, {len(study_ids)} studies",
-        ),
+        pictures=pictures,
         num_resamples=num_resamples,
     )
     with replace_atomically(out / METRICS_NAME) as temporary:
@@ -175,13 +178,6 @@ def write_scores(rows: Sequence[ScoreRow], out: Path) -> None:
     """Writes scores.json: the lines of a comparison."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SCORES_NAME).write_text(json.dumps(score_rows_json(rows), indent=1), encoding="utf-8")
-
-
-def make_console() -> "Console":
-    """Returns a console as wide as the terminal, or as a log should be."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+from lumbar_tf.console import Summary
 from lumbar_tf.monitoring.drift import Comparison, Shift
 from lumbar_tf.monitoring.reference import Reference
 
@@ -33,14 +34,13 @@ def _shift_json(shift: Shift) -> dict[str, object]:
     }
 
 
-def print_comparison(comparison: Comparison, reference: Reference, *, num_bad_lines: int) -> None:
-    """Prints what moved, and what could not be compared."""
-    print(
+def comparison_lines(comparison: Comparison, reference: Reference, *, num_bad_lines: int) -> list[str]:
+    """Returns what moved, and what could not be compared, a line each."""
+    lines = [
         f"{comparison.num_studies} studies of version {reference.model} against {reference.made_from}: "
         f"{len(comparison.moved)} of {len(comparison.shifts)} quantities moved"
-    )
-    for shift in comparison.moved:
-        print(f"  {_shift_line(shift)}")
+    ]
+    lines.extend(f"  {_shift_line(shift)}" for shift in comparison.moved)
     for count, what in (
         (comparison.num_of_others, "rows of other versions were left out"),
         (num_bad_lines, "lines of the log could not be read"),
@@ -48,7 +48,23 @@ def print_comparison(comparison: Comparison, reference: Reference, *, num_bad_li
         (len(comparison.unlogged), "quantities of the reference were not logged"),
     ):
         if count:
-            print(f"  ({count} {what})")
+            lines.append(f"  ({count} {what})")
+    return lines
+
+
+def summarise_comparison(comparison: Comparison, reference: Reference, status: int) -> Summary:
+    """Returns the comparison's counts; the JSON object of `--json` names what moved."""
+    return Summary(
+        "Compared",
+        {
+            "studies": comparison.num_studies,
+            "version": reference.model,
+            "quantities": len(comparison.shifts),
+            "moved": len(comparison.moved),
+        },
+        lists={"moved": [_shift_json(each) for each in comparison.moved]},
+        status=status,
+    )
 
 
 def _shift_line(shift: Shift) -> str:

@@ -17,6 +17,7 @@ from lumbar_tf.data.kept_slices import keep_slices
 from lumbar_tf.data.landmarks import Points
 from lumbar_tf.data.selection import Record, Selection, select_slices, slice_normals
 from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Family, Finding, Plane
+from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.manifest import Manifest
 from lumbar_tf.records.parsing import read_dataset
 from lumbar_tf.reporting.montage import Mark, MontageRow, Picture, encode_png
@@ -38,7 +39,12 @@ FindingKey = tuple[str, int]
 
 
 def cut_views(
-    records: Path, manifest: Manifest, findings: Sequence[FindingKey], predicted: Mapping[str, Points]
+    records: Path,
+    manifest: Manifest,
+    findings: Sequence[FindingKey],
+    predicted: Mapping[str, Points],
+    *,
+    progress: ProgressMaker = silent_progress,
 ) -> dict[FindingKey, list[MontageRow]]:
     """Cuts the pictures of some findings.
 
@@ -47,21 +53,36 @@ def cut_views(
         manifest: of the records.
         findings: which ones.
         predicted: points float32 [25, 3] by study, LPS mm; where there is none the annotator's own counts.
+        progress: shows it, study by study of each plane.
 
     Returns:
         A row of pictures for each plane that shows the finding, by finding.
     """
     views: dict[FindingKey, list[MontageRow]] = {key: [] for key in findings}
-    for plane in (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2):
-        wanted: dict[str, list[int]] = {}
-        for study_id, row in findings:
-            if plane in PLANES_OF[FINDINGS[row].condition.family]:
-                wanted.setdefault(study_id, []).append(row)
-        for record in _read(records, manifest, plane, wanted):
-            study_id = record["study_id"].numpy().decode()
-            for row, view in _cut(record, plane, wanted[study_id], predicted.get(study_id)):
-                views[study_id, row].append(view)
+    wanted = {
+        plane: _wanted(plane, findings) for plane in (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2)
+    }
+    with progress(sum(map(len, wanted.values()))) as advance:
+        for plane, rows in wanted.items():
+            num_read = 0
+            for record in _read(records, manifest, plane, rows):
+                study_id = record["study_id"].numpy().decode()
+                for row, view in _cut(record, plane, rows[study_id], predicted.get(study_id)):
+                    views[study_id, row].append(view)
+                advance(1)
+                num_read += 1
+            # Studies without the plane.
+            advance(len(rows) - num_read)
     return views
+
+
+def _wanted(plane: Plane, findings: Sequence[FindingKey]) -> dict[str, list[int]]:
+    """Returns the rows of each study's findings that a plane shows."""
+    wanted: dict[str, list[int]] = {}
+    for study_id, row in findings:
+        if plane in PLANES_OF[FINDINGS[row].condition.family]:
+            wanted.setdefault(study_id, []).append(row)
+    return wanted
 
 
 def _read(records: Path, manifest: Manifest, plane: Plane, wanted: Mapping[str, object]) -> Iterator[Record]:

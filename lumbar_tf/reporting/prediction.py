@@ -42,6 +42,8 @@ INTERVALS_NAME = "intervals.csv"
 SERIES_NAME = "series.csv"
 REJECTS_NAME = "rejects.csv"
 UNANSWERED_NAME = "unanswered.csv"
+#: Written when all studies are done.
+_LAST_NAMES = (SUBMISSION_NAME, PROBABILITY_NAME, INTERVALS_NAME, MEMBERS_NAME, JSON_NAME)
 
 #: Studies in a row that remain without an answer before the rest is not asked: the server is gone.
 GIVE_UP_AFTER = 3
@@ -146,8 +148,6 @@ class _Tables:
         numbered = tuple(f"member_{place + 1}" for place in range(count))
         write_members(out / MEMBERS_NAME, self.results, ensemble.members or numbered)
         write_json(out / JSON_NAME, self.results, model=ensemble.version)
-        # An earlier run's would be taken for this one's.
-        (out / UNANSWERED_NAME).unlink(missing_ok=True)
         if self.unanswered:
             write_unanswered(out / UNANSWERED_NAME, self.unanswered)
 
@@ -225,6 +225,7 @@ def predict_source(
         def ask(study: Study) -> _Answer:
             return _ask(ensemble, study, configs, is_logged=log is not None)
 
+        _remove_tables(out)
         with progress(len(jobs)) as advance:
             studies = _read_studies(jobs, key, keep_header=bool(formats))
             for study, answer in ask_in_order(studies, ask, max_in_flight=max_in_flight):
@@ -254,6 +255,12 @@ def predict_source(
         )
     tables.write(out, ensemble)
     return Prediction(tuple(tables.results), tuple(tables.rejects), tuple(tables.unanswered))
+
+
+def _remove_tables(out: Path) -> None:
+    """Removes an earlier run's tables: a run that is cut off must not leave them beside its own reports."""
+    for name in (*_LAST_NAMES, SERIES_NAME, REJECTS_NAME, UNANSWERED_NAME):
+        (out / name).unlink(missing_ok=True)
 
 
 def _ask(

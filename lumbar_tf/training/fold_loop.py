@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.data.memory import keep_freed_memory
 from lumbar_tf.data.study_order import epoch_batches
-from lumbar_tf.models.fitter import WEIGHTS_NAME, EpochReport, Fitter, FoldData
+from lumbar_tf.models.fitter import WEIGHTS_NAME, Fitter, FoldData
 from lumbar_tf.models.strategy import StrategyName, choose_precision, choose_strategy
 from lumbar_tf.training.axial_localizer_trainee import axial_localizer_trainee
 from lumbar_tf.training.grader_trainee import grader_trainee, join_oof
@@ -36,7 +36,6 @@ class TrainingJob:
         folds: which folds to hold out, one after the other.
         strategy: the devices.
         threads: CPU threads; None leaves it to TensorFlow.
-        is_quiet: print no line an epoch.
         is_part: others train the member's other folds, and whoever waits for all calls `finish_member`.
     """
 
@@ -45,7 +44,6 @@ class TrainingJob:
     folds: tuple[int, ...]
     strategy: StrategyName = StrategyName.AUTO
     threads: int | None = None
-    is_quiet: bool = False
     is_part: bool = False
 
     @property
@@ -79,7 +77,7 @@ def run_training_job(job: TrainingJob) -> str:
     """Trains what a job names and writes its tables; folds that are done are passed over.
 
     Returns:
-        The job's name.
+        The job's name, and what is to be said of it.
     """
     if job.threads is not None:
         _limit_threads(job.threads)
@@ -88,9 +86,8 @@ def run_training_job(job: TrainingJob) -> str:
     waiting = [fold for fold in job.folds if not job.run.is_answered(job.member, fold)]
     if waiting:
         _train_folds(job, waiting)
-    if not job.is_part:
-        finish_member(job)
-    return job.name
+    words = "" if job.is_part else finish_member(job)
+    return f"{job.name}: done" + (f", {words}" if words else "")
 
 
 def _limit_threads(threads: int) -> None:
@@ -118,9 +115,9 @@ def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
         initial = initial_weights(run, job.member, fold)
         data = replace(_fold_data(trainee, sources, fold=fold, seed=seed), initial=initial)
         if first_fitter is not None:
-            first_fitter.fit(data, directory / FIRST_STEP, seed=seed, report=_reporter(job, fold))
+            first_fitter.fit(data, directory / FIRST_STEP, seed=seed)
             data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
-        fitter.fit(data, directory, seed=seed, report=_reporter(job, fold))
+        fitter.fit(data, directory, seed=seed)
         trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out, fold=fold), fold)
 
 
@@ -151,37 +148,26 @@ def _fold_data(trainee: Trainee, sources: FoldSources, *, fold: int, seed: int) 
     )
 
 
-def _reporter(job: TrainingJob, fold: int) -> EpochReport | None:
-    if job.is_quiet:
-        return None
-    name = job.run.member_name(job.member)
-
-    def report(epoch: int, epochs: int, row: dict[str, float]) -> None:
-        numbers = "  ".join(
-            f"{key} {row[key]:.4f}" for key in row if key not in ("epoch", "learning_rate", "seconds")
-        )
-        print(f"{name} fold {fold}  epoch {epoch}/{epochs}  {numbers}  {row['seconds']:.1f} s", flush=True)
-
-    return report
-
-
-def finish_member(job: TrainingJob) -> None:
+def finish_member(job: TrainingJob) -> str:
     """Joins what a member's folds have left: its table or its error, and its `run.json`.
 
     Where jobs train a member's folds side by side this has to wait for all of them.
+
+    Returns:
+        What is to be said of a localizer; "" of a grader.
     """
     run = job.run
+    words = ""
     if job.member == LOCALIZER:
         error, flags, slices = write_localizer_error(run)
-        if not job.is_quiet:
-            print(
-                f"{run.member_name(LOCALIZER)}: {error.num_points} held-out points, median error "
-                f"{error.median_mm:.1f} mm, {error.within_10_mm:.1%} within 10 mm, "
-                f"{error.own_level:.1%} nearest their own level, {error.num_withheld} withheld; level_shift "
-                f"flags {flags.num_flagged} of {flags.num_studies} studies, {flags.num_caught} of the "
-                f"{flags.num_shifted} shifted ones" + (f"; {slices}" if slices is not None else ""),
-                flush=True,
-            )
+        words = (
+            f"{error.num_points} held-out points, median error "
+            f"{error.median_mm:.1f} mm, {error.within_10_mm:.1%} within 10 mm, "
+            f"{error.own_level:.1%} nearest their own level, {error.num_withheld} withheld; level_shift "
+            f"flags {flags.num_flagged} of {flags.num_studies} studies, {flags.num_caught} of the "
+            f"{flags.num_shifted} shifted ones" + (f"; {slices}" if slices is not None else "")
+        )
     else:
         join_oof(run, job.member)
     write_member_record(run, job.member)
+    return words

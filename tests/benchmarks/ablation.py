@@ -116,7 +116,7 @@ def train_variant(config: PlaneConfig, words: argparse.Namespace, runs: Path) ->
             _copy(words.landmarks / error, runs / error)
     run = open_run(config, records=words.records.absolute(), runs=runs.absolute())
     threads = max((os.cpu_count() or 1) // words.workers, 1)
-    jobs = grader_jobs(run, run.fold_numbers, threads=threads, is_quiet=True)
+    jobs = grader_jobs(run, run.fold_numbers, threads=threads)
     for _ in run_jobs(
         run_training_job, split_by_fold(jobs), workers=words.workers, name=lambda job: job.name
     ):

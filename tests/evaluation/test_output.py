@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.evaluation import output
 from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
-from lumbar_tf.evaluation.output import Evaluated, evaluate_files, make_console
+from lumbar_tf.evaluation.output import Evaluated, evaluate_files
 from lumbar_tf.evaluation.subgroups import Grouping
 from lumbar_tf.labels import FINDINGS
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
@@ -96,7 +97,7 @@ def test_the_readers_are_told_what_is_missing_and_what_the_table_seems_to_hold(e
 
 
 def test_console_tables_have_a_line_for_each_table_and_group(evaluated: Evaluated) -> None:
-    console = make_console()
+    console = Console(width=150)
     with console.capture() as captured:
         console.print(difference_table(evaluated.comparison))
         console.print(subgroup_table(evaluated.subgroups))

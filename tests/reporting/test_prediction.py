@@ -187,3 +187,25 @@ def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
         values = collect_from(source.studies, are_ids_secret=True)
     assert scan_folder(tmp_path / "hidden" / "reports", values) == ()
     assert scan_folder(reports, values) != ()
+
+
+def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_path: Path) -> None:
+    predict_source(cohort, FakeEnsemble(), tmp_path, max_sheets=0)
+    tables = {path.name for path in tmp_path.iterdir()}
+    assert {"submission.csv", "results.json"} <= tables
+
+    class Interrupted(FakeEnsemble):
+        def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, np.ndarray]:
+            if len(self.asked) == 2:
+                raise KeyboardInterrupt
+            return super().answer(studies)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_source(cohort, Interrupted(), tmp_path, max_sheets=0, has_reports=True)
+    # Not the earlier run's either, which would be taken for those of the reports beside them.
+    assert {path.name for path in tmp_path.iterdir()} == {"reports"}
+    reports = sorted((tmp_path / "reports").iterdir())
+    assert [path.name for path in reports] == [f"{each}.html" for each in IDS[:2]]
+    assert all(path.read_text().rstrip().endswith("</html>") for path in reports)
+    predict_source(cohort, FakeEnsemble(), tmp_path, max_sheets=0)
+    assert _studies(tmp_path) == IDS

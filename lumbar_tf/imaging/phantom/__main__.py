@@ -5,8 +5,10 @@ from pathlib import Path
 from pydantic import Field
 
 from lumbar_tf.cli import CommandOptions, UsageError, run_command
+from lumbar_tf.console import Summary
 from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
 from lumbar_tf.imaging.phantom.protocol import Resolution
+from lumbar_tf.progress import progress_bar
 
 
 class PhantomOptions(CommandOptions):
@@ -32,7 +34,7 @@ class PhantomOptions(CommandOptions):
     sheet: Path | None = None
 
 
-def make_phantoms(options: PhantomOptions) -> None:
+def make_phantoms(options: PhantomOptions) -> Summary:
     """Writes the cohort and, if asked, the sheet."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out must be a folder. Received: {options.out}.")
@@ -44,13 +46,14 @@ def make_phantoms(options: PhantomOptions) -> None:
         resolution=options.resolution,
         severity_shift=options.severity_shift,
     )
-    write_cohort(options.out, cohort)
-    print(f"{options.studies} studies in {options.out}")
+    write_cohort(options.out, cohort, progress=lambda total: progress_bar("Rendering", total))
+    paths = {"cohort": options.out}
     if options.sheet is not None:
         from lumbar_tf.imaging.phantom.sheet import draw_sheet
 
         draw_sheet(options.sheet, cohort)
-        print(f"sheet in {options.sheet}")
+        paths["sheet"] = options.sheet
+    return Summary("Synthetic studies written", {"studies": options.studies}, paths)
 
 
 if __name__ == "__main__":

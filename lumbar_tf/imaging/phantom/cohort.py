@@ -6,9 +6,7 @@ every row, which no prediction from images can be expected to beat.
 """
 
 import csv
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.geometry import SliceGeometry, patient_to_pixel
 from lumbar_tf.imaging.phantom.anatomy import Anatomy, make_anatomy
 from lumbar_tf.imaging.phantom.dicom_writer import SliceTags, to_stored_values, write_slice
@@ -23,6 +22,8 @@ from lumbar_tf.imaging.phantom.protocol import Resolution, SeriesPlan, plan_seri
 from lumbar_tf.imaging.phantom.render import render_slice
 from lumbar_tf.imaging.phantom.severity import draw_severity, grade_probabilities
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Family, Finding, Plane, Severity, row_id
+from lumbar_tf.progress import ProgressMaker, silent_progress
+from lumbar_tf.runners import run_jobs
 
 # Every thirteenth study is the same patient's second visit; folds have to keep the two together.
 _RETURN_PERIOD = 13
@@ -106,25 +107,28 @@ class SyntheticStudy:
 _Rows = dict[str, list[Sequence[object]]]
 
 
-def write_cohort(out: Path, options: CohortOptions) -> None:
+def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker = silent_progress) -> None:
     """Writes the files and tables of a synthetic cohort.
 
     Args:
         out: the folder; made if needed. Studies already there are overwritten.
         options: what to make.
+        progress: shows it.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     work = partial(_write_study, out, options)
-    if options.workers == 1:
-        studies = list(map(work, range(options.num_studies)))
-    else:
-        # Not fork: the caller may have threads (TensorFlow) that a forked child would deadlock on.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-            studies = list(pool.map(work, range(options.num_studies)))
+    found: dict[int, _Rows] = {}
+    with progress(options.num_studies) as advance:
+        for index, rows in run_jobs(work, range(options.num_studies), workers=options.workers):
+            found[index] = rows
+            advance(1)
+    studies = [found[index] for index in range(options.num_studies)]
     for name, header in _TABLES.items():
-        with (out / name).open("w", newline="", encoding="utf-8") as file:
+        with (
+            replace_atomically(out / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             for rows in studies:
@@ -152,7 +156,7 @@ def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.r
     return study, rng
 
 
-def _write_study(out: Path, options: CohortOptions, index: int) -> _Rows:
+def _write_study(out: Path, options: CohortOptions, index: int) -> tuple[int, _Rows]:
     study, rng = draw_study(options, index)
     rows = _table_rows(study, rng)
     for ordinal, (plan, series_id) in enumerate(zip(study.plans, study.series_ids), start=1):
@@ -167,7 +171,7 @@ def _write_study(out: Path, options: CohortOptions, index: int) -> _Rows:
             spacing_mm=plan.spacing_mm,
         )
         _write_series(out / "train_images" / study.study_id / series_id, study.anatomy, plan, tags, rng)
-    return rows
+    return index, rows
 
 
 def _table_rows(study: SyntheticStudy, rng: np.random.Generator) -> _Rows:
