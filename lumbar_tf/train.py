@@ -46,9 +46,9 @@ class TrainOptions(CommandOptions):
         --cpus-per-job  With ray: CPUs of each job (1).
         --gpus-per-job  With ray: GPUs of each job (0); below 1, several jobs share one.
 
-    Writes weights, history, TensorBoard logs and out-of-fold tables to RUNS/<plane>. A run that was
-    interrupted goes on at the last finished epoch and ends as if it had not been; what is done is passed
-    over.
+    Writes weights, history, TensorBoard logs, out-of-fold tables and a page of each network to RUNS/<plane>,
+    and RUNS/training.html, which leads to them. A run that was interrupted goes on at the last finished epoch
+    and ends as if it had not been; what is done is passed over.
     """
 
     plane: Plane
@@ -120,6 +120,7 @@ def train(options: TrainOptions) -> Summary:
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.models.strategy import StrategyName
+    from lumbar_tf.reporting.training_page import write_training_index, write_training_pages
     from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs
     from lumbar_tf.training.predicted_points import write_level_slices
     from lumbar_tf.training.runs import open_run
@@ -133,7 +134,11 @@ def train(options: TrainOptions) -> Summary:
     )
     folds = _chosen_folds(options, run)
     write_options(options, run.directory)
-    shared = {"strategy": StrategyName(options.strategy), "threads": _threads(options)}
+    shared = {
+        "strategy": StrategyName(options.strategy),
+        "threads": _threads(options),
+        "tell": write_training_pages,
+    }
     if not config.plane.is_sagittal:
         tell(f"{config.plane.value}, level points: {write_level_slices(run)}")
     # Crops are cut where the localizers point: no grader begins before they are done.
@@ -144,10 +149,12 @@ def train(options: TrainOptions) -> Summary:
     notes = [
         line for title, jobs in stages.items() for line in _run_side_by_side(options, title, jobs, share)
     ]
+    # Again: of two jobs that end together, the page of the slower one may be the older.
+    index = write_training_index(run.runs)
     return Summary(
         f"{config.plane.value} trained",
         {"networks": [job.name for jobs in stages.values() for job in jobs], "folds": list(map(str, folds))},
-        {"run": run.directory},
+        {"run": run.directory, "pages": index},
         notes,
     )
 

@@ -49,13 +49,15 @@ def main(options: WorklistOptions) -> Summary:
     from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_judged, rank_doubts
     from lumbar_tf.ensemble.oof import read_tables
+    from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reporting.finding_crops import cut_views
     from lumbar_tf.reporting.worklist_page import PAGE_NAME, finding_key, write_worklist_page
     from lumbar_tf.reporting.worklist_table import CSV_NAME, write_worklist
     from lumbar_tf.training.predicted_points import held_out_points
 
-    labelled, grades = read_label_tables([existing_file(Path(name)) for name in options.labels])
+    label_tables = [existing_file(Path(name)) for name in options.labels]
+    labelled, grades = read_label_tables(label_tables)
     manifest = read_manifest(options.records)
     folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest)
     tables = read_tables(paths)
@@ -73,7 +75,13 @@ def main(options: WorklistOptions) -> Summary:
     )
     num_judged = count_judged(tables, study_ids, labels)
     write_worklist(options.out / CSV_NAME, doubts, [table.model for table in tables])
-    write_worklist_page(options.out / PAGE_NAME, doubts, views, num_labels=num_judged)
+    write_worklist_page(
+        options.out / PAGE_NAME,
+        doubts,
+        views,
+        num_labels=num_judged,
+        is_synthetic=all(is_synthetic_cohort(path.parent) for path in label_tables),
+    )
     write_options(options, options.out)
     return Summary(
         "Labels to review",

@@ -1,8 +1,10 @@
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,8 +56,11 @@ def test_several_tables_and_records_in_one_call(cohort: Path, tmp_path: Path) ->
         f"--out={tmp_path / 'out'}",
     )
     assert found.returncode == 0, found.stderr
+    # The tables lie beside no report and no members.
+    assert metrics_of(tmp_path / "out")["before"] == []
+    assert "No report of these studies" in (tmp_path / "out" / "evaluation.html").read_text()
     assert "sub-groups" in found.stdout and str(tmp_path / "out" / "evaluation.html") in found.stdout
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path / "out")
     assert [table["name"] for table in metrics["comparison"]] == ["one", "two"]
     assert metrics["head"] == "competition"
     assert {each["attribute"] for each in metrics["subgroups"]} >= {"Vendor", "Field strength", "Planes"}
@@ -63,8 +68,34 @@ def test_several_tables_and_records_in_one_call(cohort: Path, tmp_path: Path) ->
     assert options["predictions"] == [str(cohort / "one.csv"), str(cohort / "two.csv")]
 
 
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def test_what_predict_left_beside_a_table_is_found(cohort: Path, tmp_path: Path) -> None:
+    """Members, reports and the model's version; labels beside a `truth.csv` are synthetic."""
+    predicted, labelled = tmp_path / "predictions", tmp_path / "cohort"
+    (predicted / "reports").mkdir(parents=True)
+    labelled.mkdir()
+    shutil.copy(cohort / "one.csv", predicted / "probability.csv")
+    shutil.copy(cohort / "two.csv", predicted / "members.csv")
+    shutil.copy(cohort / "train.csv", labelled)
+    (labelled / "truth.csv").touch()
+    (predicted / "results.json").write_text('{"model": "31", "studies": []}')
+    for study in _IDS:
+        (predicted / "reports" / f"{study}.html").touch()
+    words = [f"--predictions={predicted / 'probability.csv'}", f"--labels={labelled / 'train.csv'}"]
+    found = _run(*words, "--resamples=2", f"--out={tmp_path / 'evaluation'}")
+    assert found.returncode == 0, found.stderr
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert page.count('href="../predictions/reports/') == 30
+    assert "model version 31" in page and "Synthetic studies" in page
+    assert len(metrics_of(tmp_path / "evaluation")["before"]) == 5
+
+
 @pytest.mark.parametrize(
-    "fault", ["--head=best", "--resamples=0", "--predictions=", "--predictions=absent.csv"]
+    "fault",
+    ["--reports=absent", "--head=best", "--resamples=0", "--predictions=", "--predictions=absent.csv"],
 )
 def test_a_wrong_call_has_status_2(cohort: Path, tmp_path: Path, fault: str) -> None:
     given = {

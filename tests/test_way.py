@@ -191,6 +191,20 @@ def test_predictions_have_25_rows_a_study_and_a_sheet(way: Any) -> None:
     }
 
 
+def test_every_network_and_every_held_out_study_has_a_page(way: Any) -> None:
+    runs = way.out / "runs"
+    networks = {path.parent.parent for path in runs.glob("*/*/fold0/weights.weights.h5")}
+    assert {path.parent for path in runs.glob("*/*/training.html")} == networks and len(networks) == 5
+    index = (runs / "training.html").read_text(encoding="utf-8")
+    for each in networks:
+        assert f'href="./{each.parent.name}/{each.name}/training.html"' in index
+        page = (each / "training.html").read_text(encoding="utf-8")
+        assert "2 of 2</b>" in page and "Synthetic studies" in page
+    reports = (way.out / "predictions" / "reports").glob("*.html")
+    held_out = (way.out / "held_out" / "train_images").iterdir()
+    assert {path.stem for path in reports} == {path.name for path in held_out}
+
+
 def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_path: Path) -> None:
     study = sorted((way.out / "held_out" / "train_images").iterdir())[0]
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study.parent, study.name)
@@ -267,6 +281,9 @@ def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way: Any, tmp_path:
     assert 2 <= len(before) < epochs
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = json.loads(history.read_text(encoding="utf-8"))
+    # The command leaves pages; of the other fold there is nothing yet.
+    assert "1 of 2</b>" in history.parents[1].joinpath("training.html").read_text(encoding="utf-8")
+    assert (tmp_path / "runs" / "training.html").is_file()
     assert [row["epoch"] for row in after] == [float(epoch) for epoch in range(1, epochs + 1)]
     # The first epoch is not trained again (the one under way when the kill came may be).
     assert after[0] == before[0]

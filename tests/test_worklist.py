@@ -67,6 +67,7 @@ def test_the_worst_labels_come_first_on_the_list_and_on_the_page(cohort: Path, t
     page = (tmp_path / "list" / "worklist.html").read_text()
     assert page.count("<article") == 2 and page.count("<img") >= 4
     assert str(tmp_path) not in page
+    assert "Synthetic studies" in page
 
 
 def test_a_table_of_other_folds_is_refused_and_leaves_nothing(cohort: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ over several files (a fold each), and one file may hold several models; a row gi
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +171,15 @@ def read_tables(paths: Iterable[Path]) -> tuple[OofTable, ...]:
         OofTable(model, collector.rows[model], collector.folds.get(model, {}))
         for model in sorted(collector.rows)
     )
+
+
+def restrict(tables: Sequence[OofTable], study_ids: Iterable[str]) -> list[OofTable]:
+    """Returns the tables with the rows of some studies only."""
+    wanted = set(study_ids)
+    return [
+        replace(table, rows={study: rows for study, rows in table.rows.items() if study in wanted})
+        for table in tables
+    ]
 
 
 def align(tables: Sequence[OofTable], study_ids: Sequence[str]) -> Members:

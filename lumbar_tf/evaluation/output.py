@@ -11,6 +11,7 @@ import numpy as np
 from lumbar_tf.data.tables import read_label_tables
 from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
 from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.evaluation.before import CalibrationChange, calibration_changes, read_before
 from lumbar_tf.evaluation.comparison import ComparedTable, compare_tables
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES
 from lumbar_tf.evaluation.named_tables import read_named_tables
@@ -56,6 +57,7 @@ class Evaluated:
         worst: the findings that cost most.
         pictures: the panels of each condition.
         num_resamples: of the bootstrap.
+        before: calibration before and after the members were combined; empty where no members were given.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Evaluated:
     worst: tuple[WorstCase, ...]
     pictures: Mapping[Condition, Sequence[Picture]]
     num_resamples: int
+    before: tuple[CalibrationChange, ...] = ()
 
     @property
     def title(self) -> str:
@@ -79,6 +82,7 @@ def evaluate_files(
     out: Path,
     *,
     head: Head = Head.PROBABILITY,
+    before: Sequence[Path] = (),
     groupings: Sequence[Grouping] = (),
     num_resamples: int = 1000,
     seed: int = 0,
@@ -92,6 +96,7 @@ def evaluate_files(
         labels: label tables in the layout of train.csv.
         out: the folder, made where it is absent.
         head: what the first table holds, see `scorecard.judge`.
+        before: tables of the members as they come, whose plain mean stands for "before calibration".
         groupings: ways to tell studies apart, for scores of sub-groups.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -109,6 +114,7 @@ def evaluate_files(
     chosen, probabilities = all_labels[rows], members.probabilities[0, rows]
     options = {"num_resamples": num_resamples, "seed": seed}
     judged, _ = judge(chosen, probabilities, head=head)
+    earlier = read_before(before, study_ids) if before else None
     out.mkdir(parents=True, exist_ok=True)
     with progress(_NUM_PARTS) as advance:
         card = evaluate_table(chosen, probabilities, head=head, **options)
@@ -119,7 +125,7 @@ def evaluate_files(
         subgroups = score_subgroups(study_ids, judged.labels, judged.table, groupings, **options)
         advance(1)
         title = f"{tables[0].model}, {len(study_ids)} studies"
-        pictures = draw_sheets(Drawing(judged, card.conditions, **options), out, title=title)
+        pictures = draw_sheets(Drawing(judged, card.conditions, before=earlier, **options), out, title=title)
         advance(1)
     evaluated = Evaluated(
         model=tables[0].model,
@@ -130,6 +136,7 @@ def evaluate_files(
         worst=worst_cases(study_ids, judged.labels, judged.table),
         pictures=pictures,
         num_resamples=num_resamples,
+        before=() if earlier is None else calibration_changes(judged, earlier),
     )
     with replace_atomically(out / METRICS_NAME) as temporary:
         temporary.write_text(json.dumps(evaluated_json(evaluated), indent=1), encoding="utf-8")
@@ -144,6 +151,7 @@ def evaluated_json(evaluated: Evaluated) -> dict[str, object]:
         "num_left_out": evaluated.num_left_out,
         "num_resamples": evaluated.num_resamples,
         "comparison": [jsonable(asdict(each)) for each in evaluated.comparison],
+        "before": [jsonable(asdict(each)) for each in evaluated.before],
         "subgroups": [jsonable(asdict(each)) for each in evaluated.subgroups],
         "worst_cases": [
             {

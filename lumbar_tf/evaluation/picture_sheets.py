@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.ensemble.calibration import reliability_bins
+from lumbar_tf.evaluation.before import rows_before
 from lumbar_tf.evaluation.cells import CONDITIONS, Cell, JudgedTable
 from lumbar_tf.evaluation.curves import decision_curve, roc_curve
 from lumbar_tf.evaluation.discrimination import confusion
@@ -27,12 +32,15 @@ class Drawing:
     Attributes:
         judged: labels and answers.
         cells: of the five conditions, in their order.
+        before: answers before calibration, float64 [num_studies, 25, 3], NaN where there is none; None for
+            no comparison.
         num_resamples: of the bands.
         seed: of the bands.
     """
 
     judged: JudgedTable
     cells: Sequence[Cell]
+    before: NDArray[np.float64] | None = None
     num_resamples: int = 1000
     seed: int = 0
 
@@ -50,7 +58,8 @@ def draw_sheets(drawing: Drawing, out: Path, *, title: str) -> dict[Condition, l
         title: over each sheet: the model and the number of studies.
     """
     about = {
-        RELIABILITY_NAME: "grey: share of rows; faint: bins of under 20 rows; bars: one standard error",
+        RELIABILITY_NAME: "grey bars: share of rows; faint: bins of under 20 rows; lines: one standard error"
+        + ("" if drawing.before is None else "; squares: before calibration"),
         ROC_NAME: "bands: 95% bootstrap intervals over studies",
         CONFUSION_NAME: "the most probable grade",
         DECISION_NAME: "net benefit (Vickers and Elkin 2006); bands: 95% bootstrap intervals over studies",
@@ -81,7 +90,11 @@ def _reliability(drawing: Drawing, condition: Condition, severity: Severity) -> 
     draw = partial(
         draw_reliability, is_class=labels == severity, probability=answers[:, severity], title=title
     )
-    return Panel(f"Reliability diagram, {title}", draw)
+    if drawing.before is None:
+        return Panel(f"Reliability diagram, {title}", draw)
+    known, _, earlier = rows_before(drawing.judged, drawing.before, CONDITIONS[condition.value])
+    bins = reliability_bins(known == severity, earlier[:, severity])
+    return Panel(f"Reliability diagram before and after calibration, {title}", partial(draw, before=bins))
 
 
 def _roc(drawing: Drawing, condition: Condition, target: Target) -> Panel:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.calibration import reliability_bins
+from lumbar_tf.ensemble.calibration import ReliabilityBins, reliability_bins
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.cells import PointFigures
 from lumbar_tf.evaluation.curves import FALSE_POSITIVE_RATES, THRESHOLDS, DecisionCurve, RocCurve
@@ -24,12 +24,19 @@ _HISTOGRAM_HEIGHT = 0.25
 #: Bins with fewer rows say more about chance than about calibration; their points are drawn faint.
 FEW_ROWS = 20
 _TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7
-_BLUE, _SOFT, _PALE = "tab:blue", "0.45", "0.88"
+_BLUE, _SOFT, _PALE, _BEFORE = "tab:blue", "0.45", "0.88", "tab:orange"
 #: Markers of the operating points of a target, in their order: round with a hole, and a square.
 _MARKERS = (("o", "white"), ("s", "black"))
 
 
-def draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Floats, title: str) -> None:
+def draw_reliability(
+    axes: "Axes",
+    is_class: NDArray[np.bool_],
+    probability: Floats,
+    title: str,
+    *,
+    before: ReliabilityBins | None = None,
+) -> None:
     """Draws the observed share against the predicted one, bin by bin.
 
     Args:
@@ -37,6 +44,7 @@ def draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Flo
         is_class: bool [num_rows].
         probability: of the class, float64 [num_rows].
         title: over the panel.
+        before: what was said and what happened before calibration.
     """
     if not is_class.size:
         _draw_nothing(axes, title)
@@ -61,8 +69,30 @@ def draw_reliability(axes: "Axes", is_class: NDArray[np.bool_], probability: Flo
             alpha=alpha,
         )
     count = f"{int(is_class.sum())} of {is_class.size}, ECE {bins.expected_error:.3f}"
+    if before is not None and before.counts.sum():
+        _draw_before(axes, before)
+        count += f" (before: {before.expected_error:.3f})"
     _finish(axes, f"{title}\n{count}", "predicted probability", "observed share")
     axes.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def _draw_before(axes: "Axes", bins: ReliabilityBins) -> None:
+    """Draws the points that calibration has moved, hollow squares, and names both kinds."""
+    is_few = bins.counts < FEW_ROWS
+    for chosen, alpha in ((~is_few, 1.0), (is_few & (bins.counts > 0), 0.4)):
+        axes.plot(
+            bins.predicted[chosen],
+            bins.observed[chosen],
+            "s",
+            markersize=4,
+            color=_BEFORE,
+            markerfacecolor="white",
+            alpha=alpha,
+        )
+    names = (("s", _BEFORE, "white", "before"), ("o", _BLUE, _BLUE, "after"))
+    for marker, colour, fill, name in names:
+        axes.plot([], [], marker, color=colour, markerfacecolor=fill, markersize=4, label=name)
+    axes.legend(loc="upper left", fontsize=_TEXT_SIZE, frameon=False, handletextpad=0.4)
 
 
 def draw_roc(

@@ -12,6 +12,7 @@ from lumbar_tf.data.jobs import StudyJob, open_cohort
 from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_study
 from lumbar_tf.data.study_records import read_job
 from lumbar_tf.imaging.geometry import patient_to_pixel
+from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
 from lumbar_tf.imaging.study import Slice, Study
 from lumbar_tf.labels import Plane
 from lumbar_tf.progress import ProgressMaker, silent_progress
@@ -86,7 +87,9 @@ def inspect_sources(
                 advance(1)
         census = tally.census()
         present = (path for path in pictures.values() if path.is_file())
-        write_page(out / PAGE_NAME, census, (path.read_text(encoding="utf-8") for path in present))
+        montages = (path.read_text(encoding="utf-8") for path in present)
+        is_synthetic = all(is_synthetic_cohort(each) for each in sources)
+        write_page(out / PAGE_NAME, census, montages, is_synthetic=is_synthetic)
         write_json(out / JSON_NAME, census)
     return census
 

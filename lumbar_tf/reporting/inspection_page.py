@@ -26,19 +26,21 @@ _KIND_TITLES = {
 }
 
 
-def write_page(path: Path, census: Census, montages: Iterable[str]) -> None:
+def write_page(path: Path, census: Census, montages: Iterable[str], *, is_synthetic: bool = False) -> None:
     """Writes the page, whole or not at all.
 
     Args:
         path: the HTML file.
         census: the counts.
         montages: from `render_montage`, taken one by one as the page is written.
+        is_synthetic: whether all studies are synthetic.
     """
     stream = (
         page_templates()
         .get_template("inspection.html")
         .generate(
             version=__version__,
+            is_synthetic=is_synthetic,
             census=census,
             figures=_figures(census),
             planes=list(Plane),

@@ -12,6 +12,7 @@ from lumbar_tf.data.jobs import StudyJob, open_cohort
 from lumbar_tf.data.pseudonyms import pseudonymise_study
 from lumbar_tf.data.study_records import refuse_faults
 from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
 from lumbar_tf.imaging.reasons import Reject
 from lumbar_tf.imaging.study import SeriesSummary, Study
 from lumbar_tf.labels import Plane
@@ -238,7 +239,7 @@ def predict_source(
                 if answer.result is not None and is_shown:
                     draw_sheet(out / "sheets" / f"{study.study_id}.png", study, answer.result)
                 if answer.result is not None and has_reports:
-                    source = Source(ensemble.version, ensemble.members)
+                    source = Source(ensemble.version, ensemble.members, is_synthetic_cohort(root))
                     path = out / REPORTS_FOLDER / f"{study.study_id}.html"
                     write_study_report(path, study, answer.result, source, answer.evidence)
                 if answer.result is not None and formats:

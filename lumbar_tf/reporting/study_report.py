@@ -42,10 +42,12 @@ class Source:
     Attributes:
         version: of the export.
         members: names of the ensemble's members in their order; empty where unknown.
+        is_synthetic: whether what it answers about is known to be a synthetic study.
     """
 
     version: str
     members: tuple[str, ...] = ()
+    is_synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def write_study_report(
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     text = templates.get_template("study.html").render(
         version=__version__,
+        is_synthetic=source.is_synthetic,
         study=study,
         source=source,
         warnings=list_warnings(study, result),

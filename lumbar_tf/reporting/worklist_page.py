@@ -20,7 +20,12 @@ def finding_key(doubt: Doubt) -> FindingKey:
 
 
 def write_worklist_page(
-    path: Path, doubts: Sequence[Doubt], views: Mapping[FindingKey, Sequence[MontageRow]], *, num_labels: int
+    path: Path,
+    doubts: Sequence[Doubt],
+    views: Mapping[FindingKey, Sequence[MontageRow]],
+    *,
+    num_labels: int,
+    is_synthetic: bool = False,
 ) -> None:
     """Writes the page, whole or not at all.
 
@@ -29,12 +34,14 @@ def write_worklist_page(
         doubts: in order of rank.
         views: pictures by finding; a finding without any is shown without.
         num_labels: labels that a member answers, of which the doubts are the first.
+        is_synthetic: whether all studies are synthetic.
     """
     stream = (
         page_templates()
         .get_template("worklist.html")
         .generate(
             version=__version__,
+            is_synthetic=is_synthetic,
             num_labels=num_labels,
             doubts=[(each, views.get(finding_key(each), ())) for each in doubts],
             conditions=_counts(doubts),

@@ -5,7 +5,8 @@ nothing but files, so they run in any order in any process, once the landmarks t
 job that is begun again goes on where it was.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import tensorflow as tf
@@ -37,6 +38,8 @@ class TrainingJob:
         strategy: the devices.
         threads: CPU threads; None leaves it to TensorFlow.
         is_part: others train the member's other folds, and whoever waits for all calls `finish_member`.
+        tell: is called with run and member when a fold has left its table and when the member is finished;
+            what it raises is a warning. Made where jobs are, so a function of a module.
     """
 
     run: PlaneRun
@@ -45,6 +48,7 @@ class TrainingJob:
     strategy: StrategyName = StrategyName.AUTO
     threads: int | None = None
     is_part: bool = False
+    tell: Callable[[PlaneRun, str], None] | None = None
 
     @property
     def name(self) -> str:
@@ -119,6 +123,7 @@ def _train_folds(job: TrainingJob, folds: Sequence[int]) -> None:
             data = replace(data, initial=directory / FIRST_STEP / WEIGHTS_NAME)
         fitter.fit(data, directory, seed=seed)
         trainee.write_table(fitter.model, trainee.make_evaluation(sources.held_out, fold=fold), fold)
+        _tell(job)
 
 
 def _trainee(run: PlaneRun, member: str) -> Trainee:
@@ -170,4 +175,14 @@ def finish_member(job: TrainingJob) -> str:
     else:
         join_oof(run, job.member)
     write_member_record(run, job.member)
+    _tell(job)
     return words
+
+
+def _tell(job: TrainingJob) -> None:
+    if job.tell is None:
+        return
+    try:
+        job.tell(job.run, job.member)
+    except Exception as error:  # days of training are worth more than any page about them
+        warnings.warn(f"{job.name}: what is shown of it could not be made. {error!r}", stacklevel=2)

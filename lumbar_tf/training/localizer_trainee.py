@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.data.anchors import localizer_rows
+from lumbar_tf.data.landmark_levels import measure_levels
 from lumbar_tf.data.landmarks import (
     LandmarkError,
     LandmarkTable,
@@ -102,6 +103,8 @@ def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags, Sli
     error = measure_error(predicted, annotated)
     flags = measure_flags(predicted, read_doubt(tables), annotated, threshold=SHIFT_DOUBT)
     content = {**dataclasses.asdict(error), "level_shift": dataclasses.asdict(flags)}
+    levels = measure_levels(predicted, annotated)
+    content["levels"] = [{**dataclasses.asdict(each), "level": each.level.value} for each in levels]
     choice = None
     if not run.config.plane.is_sagittal:
         choice = measure_slice_choice(RecordSource(run.shards, tuple(predicted)), predicted)

@@ -65,13 +65,17 @@ class Tab:
 
     def open(self, address: str, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
         """Opens an address and waits until it is loaded."""
+        self.look(width=width, height=height, is_dark=is_dark)
+        self.call("Page.navigate", url=address)
+        while self._read().get("method") != "Page.loadEventFired":
+            pass
+
+    def look(self, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
+        """Sets the window's size and the reader's choice of light or dark; the page stays."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=address)
-        while self._read().get("method") != "Page.loadEventFired":
-            pass
 
     def run(self, script: str) -> Any:
         """Returns an expression's value, a promise's once it is there."""

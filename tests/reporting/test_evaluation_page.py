@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         [folder / "one.csv", folder / "two.csv"],
         [folder / "train.csv"],
         folder / "out",
+        before=[folder / "two.csv"],
         groupings=[Grouping("Vendor", group_of, ("ge", _NASTY))],
         num_resamples=20,
     )
@@ -71,7 +74,43 @@ def test_the_worst_case_is_named_and_conditions_without_labels_are_not(text: str
     page = Page(text)
     words = page.words
     cost = -4 * np.log(1e-9)
-    assert f"{_NASTY} Spinal canal stenosis L1/L2 Severe 1.000 0.000 0.000 {cost:.2f}" in words
+    assert f"{_NASTY} Spinal canal stenosis L1/L2 Severe Normal/Mild 1.000 0.000 0.000 {cost:.2f}" in words
     assert "Left neural foraminal narrowing" in words
     assert "subarticular stenosis" not in words
     assert len(page.pictures) == 16 and "ROC curve, Spinal canal stenosis: severe" in page.pictures
+
+
+def test_the_page_says_how_reports_are_made_where_there_are_none(text: str) -> None:
+    assert "No report of these studies was found" in Page(text).words
+    assert "<a " not in text and "Synthetic" not in text
+
+
+def test_worst_cases_lead_to_findings_in_their_studies_reports(evaluated: Evaluated, tmp_path: Path) -> None:
+    reports = tmp_path / "predictions" / "reports"
+    reports.mkdir(parents=True)
+    for study in _IDS[:20]:
+        (reports / f"{study}.html").touch()
+    page = tmp_path / "evaluation" / "evaluation.html"
+    write_evaluation_page(page, evaluated, reports=reports, model_version="7", is_synthetic=True)
+    text = page.read_text(encoding="utf-8")
+    check_self_contained(text)
+    links = [attributes["href"] for tag, attributes in Page(text).tags if tag == "a"]
+    expected = [
+        f"../predictions/reports/{each.study_id}.html#{each.finding.name}"
+        for each in evaluated.worst
+        if each.study_id in _IDS[:20]
+    ]
+    assert links == expected and expected
+    words = Page(text).words
+    assert f"{len(evaluated.worst) - len(expected)} of them have no report" in words
+    assert "answered by model version 7" in words and "Synthetic studies" in words
+
+
+def test_calibration_is_shown_before_and_after(text: str, evaluated: Evaluated) -> None:
+    canal, left = evaluated.before
+    for each in (canal, left):
+        figures = (each.error_before, each.error, each.brier_before, each.brier)
+        line = " ".join(f"{value:.3f}" for value in figures)
+        assert f"{each.condition.title} {each.num_rows} {line}" in Page(text).words
+    pictures = Page(text).pictures
+    assert "Reliability diagram before and after calibration, Spinal canal stenosis: Severe" in pictures

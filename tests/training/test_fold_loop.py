@@ -9,7 +9,13 @@ import pytest
 from lumbar_tf.config import EarlyStoppingConfig, PlaneConfig, TrainingConfig, load_plane_config
 from lumbar_tf.models.fold_record import write_fold_record
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
-from lumbar_tf.training.fold_loop import TrainingJob, grader_jobs, localizer_jobs, split_by_fold
+from lumbar_tf.training.fold_loop import (
+    TrainingJob,
+    finish_member,
+    grader_jobs,
+    localizer_jobs,
+    split_by_fold,
+)
 from lumbar_tf.training.run_record import write_member_record
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from lumbar_tf.training.trainee import fold_sources, watched_studies
@@ -125,6 +131,22 @@ def test_a_members_record_names_what_made_it(run: PlaneRun) -> None:
     assert list(fold["weights_sha256"]) == ["weights.weights.h5"]
     assert len(fold["table_sha256"]) == 64
     assert {"tensorflow", "keras", "numpy", "lumbar_tf"} <= set(fold["packages"])
+
+
+def test_a_page_that_cannot_be_made_is_a_warning_and_no_end_of_a_training(run: PlaneRun) -> None:
+    member = run.config.grader.backbones[0]
+    run.directory.mkdir(parents=True)
+    (run.directory / "run.json").write_text("{}")
+    told: list[tuple[PlaneRun, str]] = []
+
+    def tell(run: PlaneRun, member: str) -> None:
+        told.append((run, member))
+        raise OSError("no space left")
+
+    with pytest.warns(UserWarning, match="no space left"):
+        finish_member(TrainingJob(run, member, (0,), tell=tell))
+    assert told == [(run, member)]
+    assert (run.member_directory(member) / "run.json").is_file()
 
 
 def test_a_fold_is_done_when_its_table_is_there(run: PlaneRun) -> None:

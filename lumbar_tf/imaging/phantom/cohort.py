@@ -34,6 +34,9 @@ _PLANE_OF_FAMILY = {
     Family.FORAMINAL: Plane.SAGITTAL_T1,
     Family.SUBARTICULAR: Plane.AXIAL_T2,
 }
+#: What nobody knows of a patient: the exact P(grade | severity) of each row.
+TRUTH_NAME = "truth.csv"
+
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "train.csv": ("study_id", *(finding.name for finding in FINDINGS)),
     "train_label_coordinates.csv": (
@@ -46,7 +49,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
         "y",
     ),
     "train_series_descriptions.csv": ("study_id", "series_id", "series_description"),
-    "truth.csv": ("row_id", *(severity.column for severity in Severity)),
+    TRUTH_NAME: ("row_id", *(severity.column for severity in Severity)),
 }
 
 
@@ -135,6 +138,11 @@ def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker =
                 writer.writerows(rows[name])
 
 
+def is_synthetic_cohort(folder: Path) -> bool:
+    """Whether a folder of label tables is one that `write_cohort` made: it holds the truth, too."""
+    return (folder / TRUTH_NAME).is_file()
+
+
 def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.random.Generator]:
     """Draws the study at a place in the cohort, and the generator that goes on to its noise."""
     rng = np.random.default_rng([options.seed, index])
@@ -193,7 +201,7 @@ def _table_rows(study: SyntheticStudy, rng: np.random.Generator) -> _Rows:
         "train.csv": [(study.study_id, *titles)],
         "train_label_coordinates.csv": list(coordinates),
         "train_series_descriptions.csv": list(descriptions),
-        "truth.csv": list(truth),
+        TRUTH_NAME: list(truth),
     }
 
 
