@@ -43,6 +43,9 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 #: A comma ends an override only where another `key=` follows, so `--set sizes=[1,2],seed=3` is two.
 _BETWEEN_OVERRIDES = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
+#: What stands before the host in a URL; an option that is refused for it must not be repeated with it.
+_CREDENTIALS = re.compile(r"//[^\s'\"]*@")
+
 
 def _split_commas(value: object) -> object:
     if isinstance(value, str):
@@ -248,7 +251,7 @@ def _one_line(error: Exception) -> str:
         for fault in error.errors():
             place = ".".join(str(each) for each in fault["loc"])
             faults.append(f"{place}: {fault['msg']}. Received: {fault['input']!r}")
-        return "; ".join(faults)
+        return _CREDENTIALS.sub("//...@", "; ".join(faults))
     return " ".join(str(error).split())
 
 
