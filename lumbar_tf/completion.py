@@ -29,6 +29,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "predict",
+    "watch",
     "monitor",
     "demo",
     "imaging.phantom",

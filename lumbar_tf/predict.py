@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lumbar_tf.cli import CommandOptions, run_command, write_options
+from lumbar_tf.cli import run_command, write_options
 from lumbar_tf.console import ExitStatus, Summary
+from lumbar_tf.imaging.uids import is_safe_id
+from lumbar_tf.pacs import options as pacs_options
 from lumbar_tf.progress import progress_bar, working
 from lumbar_tf.serving.address import TlsFiles, parse_address
 
 if TYPE_CHECKING:
+    from lumbar_tf.pacs.dicomweb import DicomwebArchive
     from lumbar_tf.reporting.prediction import Ensemble, Prediction
 
 _DEFAULT_MODEL = Path("models/lumbar")
@@ -32,12 +35,13 @@ _SERVER_FLAGS = (
 )
 
 
-class PredictOptions(CommandOptions):
+class PredictOptions(pacs_options.DicomwebOptions):
     """Grades one or many studies with an exported ensemble, loaded here or asked over the network.
 
     Flags:
         --study               What a PACS exports: a study's folder, a folder of studies (the competition's
-                              too, as it is unzipped), nested folders, a DICOMDIR or a zip.
+                              too, as it is unzipped), nested folders, a DICOMDIR or a zip. With --dicomweb
+                              a StudyInstanceUID.
         --model               An exported version, or the folder of versions: the newest is taken
                               (models/lumbar).
         --server              Ask a TensorFlow Serving instead: HOST:PORT or grpc://HOST:PORT, grpcs:// for
@@ -69,6 +73,16 @@ class PredictOptions(CommandOptions):
         --tls-ca              PEM file of who vouches for the server; HOST:PORT then means TLS.
         --tls-cert            PEM file of this client's certificate.
         --tls-key             PEM file of its key.
+
+    With --dicomweb, a DICOMweb archive such as https://pacs/dicom-web (the extra `pacs`):
+        --store               Store the structured report and the sheet in the archive; implies --dicom.
+        --dicomweb-user-file  File of one line, user:password.
+        --dicomweb-token-file File of one line, a bearer token.
+        --dicomweb-ca         PEM file of who vouches for the archive.
+        --dicomweb-cert       PEM file of this client's certificate.
+        --dicomweb-key        PEM file of its key.
+        --dicomweb-timeout-s  Seconds without a byte before an attempt is given up (30).
+        --dicomweb-attempts   Times that a request is sent where the failure may pass (4).
 
     Writes submission.csv (the competition's format and head), probability.csv (calibrated probabilities),
     intervals.csv (the same with the bounds that another such ensemble would keep to in 95%), members.csv
@@ -107,6 +121,17 @@ class PredictOptions(CommandOptions):
     )
 
     @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        self.check_dicomweb()
+        if self.dicomweb is not None and not is_safe_id(str(self.study)):
+            raise ValueError("--study must be a StudyInstanceUID where --dicomweb is given")
+        if self.store and self.pseudonym_key_file is not None:
+            raise ValueError(
+                "--store must not come with --pseudonym-key-file: the archive knows no pseudonym"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> Self:
         if self.server is None:
             strays = [name for name in _SERVER_FLAGS if name in self.model_fields_set]
@@ -139,11 +164,15 @@ def predict(options: PredictOptions) -> Summary:
     from lumbar_tf.reporting.prediction import predict_source
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
-    formats = HospitalFormats(dicom=options.dicom, fhir=options.fhir)
+    if options.dicomweb is not None:
+        pacs_options.check_extra()
+    formats = HospitalFormats(dicom=options.dicom or options.store, fhir=options.fhir)
     formats.check()
-    with _open_ensemble(options) as (ensemble, source):
+    # Only what was asked for, whatever an archive sends.
+    study_ids = frozenset({str(options.study)}) if options.dicomweb is not None and key is None else None
+    with _open_study(options) as (root, archive), _open_ensemble(options) as (ensemble, source):
         prediction = predict_source(
-            options.study,
+            root,
             ensemble,
             options.out,
             series_map=options.series_map,
@@ -151,18 +180,22 @@ def predict(options: PredictOptions) -> Summary:
             is_strict=options.strict,
             max_sheets=None if options.sheets else 0,
             has_reports=options.report,
+            study_ids=study_ids,
             max_in_flight=options.in_flight if options.server else 1,
             log=AnswerLog(options.log) if options.log else None,
             formats=formats,
             progress=lambda total: progress_bar("Grading", total),
         )
+        num_stored = _store_results(archive, options) if archive is not None and options.store else None
     # The path may hold a name that is not ours to keep.
     shown = Path(shown_name(options.study, options.study.parent))
     write_options(options.model_copy(update={"study": shown}), options.out)
-    return _summarise(prediction, str(source), options)
+    return _summarise(prediction, str(source), num_stored, options)
 
 
-def _summarise(prediction: "Prediction", source: str, options: PredictOptions) -> Summary:
+def _summarise(
+    prediction: "Prediction", source: str, num_stored: int | None, options: PredictOptions
+) -> Summary:
     from lumbar_tf.reporting.prediction import JSON_NAME, REJECTS_NAME, SUBMISSION_NAME, UNANSWERED_NAME
     from lumbar_tf.reporting.study_report import REPORTS_FOLDER
 
@@ -177,14 +210,15 @@ def _summarise(prediction: "Prediction", source: str, options: PredictOptions) -
         paths["without an answer"] = options.out / UNANSWERED_NAME
         first = prediction.unanswered[0]
         notes.append(f"Without an answer, the first: study {first.study_id}: {first.message}")
+    figures = {
+        "studies": len(prediction.results),
+        "model": source,
+        "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
+        "without an answer": len(prediction.unanswered),
+    }
     return Summary(
         "Graded (research use, not a medical device)",
-        {
-            "studies": len(prediction.results),
-            "model": source,
-            "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
-            "without an answer": len(prediction.unanswered),
-        },
+        figures if num_stored is None else {**figures, "results stored in the archive": num_stored},
         paths,
         notes,
         status=ExitStatus.DATA if prediction.unanswered else ExitStatus.DONE,
@@ -192,16 +226,40 @@ def _summarise(prediction: "Prediction", source: str, options: PredictOptions) -
 
 
 @contextmanager
+def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchive | None"]]:
+    """Yields where the studies are; with an archive they are fetched, and removed at the end."""
+    if options.dicomweb is None:
+        yield options.study, None
+        return
+    from lumbar_tf.pacs.dicomweb import open_archive
+
+    with (
+        open_archive(options.connection()) as archive,
+        archive.fetch(str(options.study)) as fetched,
+    ):
+        yield fetched.folder, archive
+
+
+def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
+    from lumbar_tf.pacs.grading import find_results
+
+    results = find_results(options.out, str(options.study))
+    for each in results:
+        archive.store(options.out / each.file)
+    return len(results)
+
+
+@contextmanager
 def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
     """Loads the model or connects to the server; yields it and what it is called."""
-    if options.server is None:
-        from lumbar_tf.bundle.self_test import open_bundle
+    from lumbar_tf.bundle.opening import ServedModel, open_ensemble
 
-        with working("Loading the model"):
-            loaded = open_bundle(options.model or _DEFAULT_MODEL)
-        yield loaded, loaded.path
+    if options.server is None:
+        with ExitStack() as stack:
+            with working("Loading the model"):
+                opened = stack.enter_context(open_ensemble(options.model or _DEFAULT_MODEL))
+            yield opened
         return
-    from lumbar_tf.serving.remote import connect
     from lumbar_tf.serving.retry import RetryPolicy
     from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
 
@@ -212,11 +270,8 @@ def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
         tls=options.tls,
     )
     choice = ModelChoice(options.server_model, options.server_version, options.server_label)
-    remote = connect(connection, choice, RetryPolicy(attempts=options.attempts))
-    try:
-        yield remote, remote.source
-    finally:
-        remote.close()
+    with open_ensemble(ServedModel(connection, choice, RetryPolicy(attempts=options.attempts))) as opened:
+        yield opened
 
 
 if __name__ == "__main__":

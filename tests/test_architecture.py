@@ -32,8 +32,9 @@ RANKS = {
     "evaluation": 9,
     "monitoring": 9,
     "reporting": 10,
+    "pacs": 11,
 }
-COMMAND_RANK = 11
+COMMAND_RANK = 12
 #: Without a room's number: the package itself, for its version.
 WITHOUT_TENSORFLOW = (
     "labels.py",

@@ -76,6 +76,21 @@ class Ensemble(Protocol):
         """Returns arrays or tensors by name, study first."""
 
 
+class NothingReadableError(ValueError):
+    """Not one study of a source could be read.
+
+    Attributes:
+        reasons: the reason codes of what was left out.
+    """
+
+    def __init__(self, root: Path, reasons: Sequence[str]) -> None:
+        """Takes what the message is made of."""
+        self.reasons = tuple(reasons)
+        super().__init__(
+            f"{root} must hold at least one readable lumbar MRI study. Rejects: {list(reasons) or 'none'}."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What became of a source.
@@ -215,7 +230,8 @@ def predict_source(
         The results.
 
     Raises:
-        ValueError: not one study could be read, or, with `is_strict`, there is a fault.
+        NothingReadableError: (a ValueError) not one study could be read.
+        ValueError: with `is_strict`, there is a fault.
     """
     tables = _Tables()
     with open_cohort([root], series_map=series_map, key=key) as cohort:
@@ -251,9 +267,7 @@ def predict_source(
     write_rejects(out / REJECTS_NAME, tables.rejects)
     if not tables.num_readable:
         reasons = sorted({each.reason.value for each in tables.rejects})
-        raise ValueError(
-            f"{root} must hold at least one readable lumbar MRI study. Rejects: {reasons or 'none'}."
-        )
+        raise NothingReadableError(root, reasons)
     tables.write(out, ensemble)
     return Prediction(tuple(tables.results), tuple(tables.rejects), tuple(tables.unanswered))
 

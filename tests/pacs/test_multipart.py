@@ -1,0 +1,63 @@
+"""One DICOM file out of a multipart answer, however it is cut into pieces."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lumbar_tf.pacs.failure import Fault, PacsError
+from lumbar_tf.pacs.multipart import write_instance
+
+KIND = 'multipart/related; type="application/dicom"; boundary="b-7"'
+
+
+def _message(data: bytes) -> bytes:
+    return b"--b-7\r\nContent-Type: application/dicom\r\nContent-Length: 9\r\n\r\n" + data + b"\r\n--b-7--"
+
+
+def _write(path: Path, kind: str, blocks: list[bytes], limit: int = 1000) -> bytes:
+    write_instance(path, kind, blocks, what="image 1", max_bytes=limit)
+    return path.read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.binary(min_size=1, max_size=60), st.integers(1, 40), st.sampled_from([b"", b"\r\n--b", b"\r\n"]))
+def test_the_file_comes_out_as_it_went_in(tmp_path: Path, data: bytes, size: int, near: bytes) -> None:
+    data = data + near + data
+    message = _message(data)
+    blocks = [message[at : at + size] for at in range(0, len(message), size)]
+    assert _write(tmp_path / "1", KIND, blocks) == data
+
+
+def test_a_plain_file_is_taken(tmp_path: Path) -> None:
+    assert _write(tmp_path / "1", "application/dicom", [b"DI", b"CM"]) == b"DICM"
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks", "fault"),
+    [
+        ("text/html", [b"<p>Sign in"], Fault.MALFORMED),
+        ("", [b"what"], Fault.MALFORMED),
+        ("multipart/related", [_message(b"data")], Fault.MALFORMED),
+        (KIND, [], Fault.MALFORMED),
+        (KIND, [b"--other\r\n\r\ndata\r\n--other--"], Fault.MALFORMED),
+        (KIND, [b"--b-7\r\nno end of headers"], Fault.MALFORMED),
+        (KIND, [b"x" * 9000] * 9, Fault.MALFORMED),
+        (KIND, [_message(b"data")[:-12]], Fault.MALFORMED),
+        (KIND, [_message(b"")], Fault.MALFORMED),
+        (
+            KIND,
+            [_message(b"data")[:-2] + b"\r\nContent-Type: application/dicom\r\n\r\nmore"],
+            Fault.MALFORMED,
+        ),
+        (KIND, [_message(b"x" * 1001)], Fault.TOO_LARGE),
+        ("application/dicom", [b"x" * 600, b"x" * 600], Fault.TOO_LARGE),
+    ],
+)
+def test_what_is_no_single_file_is_refused(
+    tmp_path: Path, kind: str, blocks: list[bytes], fault: Fault
+) -> None:
+    with pytest.raises(PacsError) as caught:
+        _write(tmp_path / "1", kind, blocks)
+    assert caught.value.fault is fault

@@ -1,0 +1,87 @@
+"""The call of `watch`, and of `predict` with an archive."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.cli import parse_options
+from lumbar_tf.pacs import options as pacs_options
+from lumbar_tf.predict import PredictOptions
+from lumbar_tf.watch import WatchOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHIVE = "--dicomweb=https://pacs/dicom-web"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [ARCHIVE],
+        [ARCHIVE, "--store", "--days=0", "--match=wirbel", "--dicomweb-user-file=u", "--once"],
+        [
+            ARCHIVE,
+            "--dicomweb-token-file=t",
+            "--dicomweb-ca=ca.pem",
+            "--server=grader:8500",
+            "--tls-ca=ca.pem",
+        ],
+        ["--listen=11112"],
+        ["--listen=0.0.0.0:104", "--ae-title=AI", "--send-to=PACS@pacs:104", "--calling=MR1,MR2"],
+    ],
+)
+def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
+    parse_options(WatchOptions, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "one of --dicomweb and --listen"),
+        ([ARCHIVE, "--listen=104"], "one of --dicomweb and --listen"),
+        (["--listen=104", "--store"], "--store must come with --dicomweb"),
+        (["--listen=104", "--days=3"], "--days must come with --dicomweb"),
+        ([ARCHIVE, "--send-to=A@b:1"], "--send-to must come with --listen"),
+        ([ARCHIVE, "--tls-ca=x"], "--tls-ca must come with --server"),
+        ([ARCHIVE, "--model=m", "--server=s"], "must not be given together"),
+        ([ARCHIVE, "--dicomweb-user-file=u", "--dicomweb-token-file=t"], "must not be given together"),
+        (["--dicomweb=http://u:s3cret@pacs/"], "must hold no user and no password"),
+        (["--dicomweb=http://pacs", "--dicomweb-ca=ca.pem"], "https://"),
+        ([ARCHIVE, "--dicomweb-cert=c.pem"], "must be given together"),
+        ([ARCHIVE, "--match=("], "regular expression"),
+        ([ARCHIVE, "--every-s=0"], "every_s"),
+    ],
+)
+def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_options(WatchOptions, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--study=Doe/Jane", ARCHIVE], "must be a StudyInstanceUID"),
+        (["--study=1.2.3", "--store"], "--store must come with --dicomweb"),
+        (["--study=1.2.3", ARCHIVE, "--store", "--pseudonym-key-file=k"], "knows no pseudonym"),
+        (["--study=1.2.3", "--dicomweb=http://u:s3cret@pacs/"], "must hold no user and no password"),
+    ],
+)
+def test_predict_refuses_what_does_not_go_together(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_options(PredictOptions, words)
+
+
+def test_a_password_in_the_url_is_not_repeated_on_the_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lumbar_tf.watch", "--dicomweb=http://u:s3cret@pacs/"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--dicomweb-user-file" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacs_options, "find_spec", lambda name: None if name == "pynetdicom" else name)
+    with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[pacs\]'.*without pynetdicom"):
+        pacs_options.check_extra()
