@@ -170,7 +170,7 @@ def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
     if options.server is None:
         from lumbar_tf.bundle.self_test import open_bundle
 
-        loaded = open_bundle(options.model or _DEFAULT_MODEL)
+        loaded = open_bundle(options.model or _DEFAULT_MODEL, explained=options.report)
         yield loaded, loaded.path
         return
     from lumbar_tf.serving.remote import connect
