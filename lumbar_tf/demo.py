@@ -219,7 +219,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     with watch.stage("prediction of held-out studies"):
         predict_source(
             options.out / "held_out",
-            open_bundle(path),
+            open_bundle(path, explained=True),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
             has_reports=True,

@@ -32,6 +32,8 @@ class ExportOptions(CommandOptions):
         --metrics    metrics.json of lumbar_tf.evaluate on held-out studies, for the model card.
         --data       Where the training studies came from, in words, for the model card.
         --synthetic  They are synthetic: the model card says so first.
+        --nosaliency Leave out the signature that says where in the pictures the answers came from: it makes
+                     the bundle a third slower to load and to answer its first request.
         --records    What it was trained on (tfrecords, where there are any): for reference.json, which
                      lumbar_tf.monitor compares with.
 
@@ -48,6 +50,7 @@ class ExportOptions(CommandOptions):
     metrics: Path | None = None
     data: str = ""
     synthetic: bool = False
+    saliency: bool = True
     records: Path = Path("tfrecords")
 
     after_interrupt: ClassVar[str] = "No version has appeared. Run the same command again."
@@ -76,6 +79,7 @@ def export(options: ExportOptions) -> Summary:
                 version=options.version,
                 facts=facts,
                 add=reference_writer(stacker.parent, tables, options.records),
+                has_saliency=options.saliency,
             )
     size_mb = sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) / 1e6
     return Summary(

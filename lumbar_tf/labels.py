@@ -147,6 +147,12 @@ class Flag(Enum):
     LEVEL_SHIFT = "level_shift"
 
 
+#: What says that a plane is missing.
+PLANE_FLAGS = {
+    Plane.SAGITTAL_T1: Flag.NO_SAGITTAL_T1,
+    Plane.SAGITTAL_T2: Flag.NO_SAGITTAL_T2,
+    Plane.AXIAL_T2: Flag.NO_AXIAL_T2,
+}
 #: The label of a finding that nobody graded.
 MISSING_LABEL = -1
 

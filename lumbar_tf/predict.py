@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lumbar_tf.cli import run_command, write_options
-from lumbar_tf.console import ExitStatus, Summary
+from lumbar_tf.console import ExitStatus, Figure, Summary
 from lumbar_tf.imaging.uids import is_safe_id
 from lumbar_tf.pacs import options as pacs_options
 from lumbar_tf.progress import progress_bar, working
@@ -210,15 +210,17 @@ def _summarise(
         paths["without an answer"] = options.out / UNANSWERED_NAME
         first = prediction.unanswered[0]
         notes.append(f"Without an answer, the first: study {first.study_id}: {first.message}")
-    figures = {
+    figures: dict[str, Figure] = {
         "studies": len(prediction.results),
         "model": source,
         "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
         "without an answer": len(prediction.unanswered),
     }
+    if num_stored is not None:
+        figures["results stored in the archive"] = num_stored
     return Summary(
         "Graded (research use, not a medical device)",
-        figures if num_stored is None else {**figures, "results stored in the archive": num_stored},
+        figures,
         paths,
         notes,
         status=ExitStatus.DATA if prediction.unanswered else ExitStatus.DONE,
@@ -257,7 +259,8 @@ def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
     if options.server is None:
         with ExitStack() as stack:
             with working("Loading the model"):
-                opened = stack.enter_context(open_ensemble(options.model or _DEFAULT_MODEL))
+                source = options.model or _DEFAULT_MODEL
+                opened = stack.enter_context(open_ensemble(source, explained=options.report))
             yield opened
         return
     from lumbar_tf.serving.retry import RetryPolicy

@@ -225,7 +225,7 @@ def _open_ensemble(options: WatchOptions) -> Iterator[tuple[Any, Any]]:
     from lumbar_tf.bundle.opening import ServedModel, open_ensemble
 
     if options.server is None:
-        with open_ensemble(options.model or _DEFAULT_MODEL) as opened:
+        with open_ensemble(options.model or _DEFAULT_MODEL, explained=options.report) as opened:
             yield opened
         return
     from lumbar_tf.serving.retry import RetryPolicy

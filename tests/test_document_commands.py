@@ -71,11 +71,11 @@ def _one_opening() -> Iterator[None]:
     opened: dict[bytes, ServedEnsemble] = {}
     really = self_test.open_bundle
 
-    def open_once(path: Path) -> ServedEnsemble:
+    def open_once(path: Path, *, explained: bool = False) -> ServedEnsemble:
         version = self_test.find_version(path)
         content = (version / "saved_model.pb").read_bytes()
         if content not in opened:
-            opened[content] = really(path)
+            opened[content] = really(path, explained=explained)
         return opened[content]
 
     with pytest.MonkeyPatch.context() as patch:

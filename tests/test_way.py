@@ -125,6 +125,20 @@ def test_every_pattern_of_missing_planes_is_answered_and_flagged(
             assert np.isnan(outputs["landmarks"]).all()
 
 
+def test_who_asks_why_gets_the_same_answer_and_the_maps_behind_it(
+    served: ServedEnsemble, studies: list[Study]
+) -> None:
+    examples = [encode_study(each) for each in studies]
+    plain, explained = (_outputs(served.answer(examples, explained=each)) for each in (False, True))
+    assert set(explained) - set(plain) == {"saliency", "weight"}
+    for name, values in plain.items():
+        np.testing.assert_allclose(explained[name], values, atol=1e-5, err_msg=name)
+    is_said = np.isfinite(plain["members"]).all(axis=-1)
+    np.testing.assert_array_equal(np.isfinite(explained["weight"]), is_said)
+    np.testing.assert_array_equal(np.isfinite(explained["saliency"]).any(axis=(3, 4, 5, 6)), is_said)
+    assert np.nanmin(explained["saliency"]) == 0 and np.nanmax(explained["saliency"]) > 0.1
+
+
 def test_a_batch_answers_as_its_studies_do_alone(served: ServedEnsemble, studies: list[Study]) -> None:
     examples = [encode_study(each) for each in studies]
     together = _outputs(served.answer(examples))

@@ -35,7 +35,7 @@ from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
 from lumbar_tf.models.fold_record import training_versions
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.serving.contract import DESCRIBE
+from lumbar_tf.serving.contract import DESCRIBE, EXPLAIN
 from lumbar_tf.training.runs import LOCALIZER, OOF_NAME, RUN_NAME, WEIGHTS_NAME, find_plane_configs
 
 __all__ = ["LoadedEnsemble", "ServedEnsemble", "export_ensemble", "load_ensemble", "next_version"]
@@ -96,6 +96,7 @@ def export_ensemble(
     version: int | None = None,
     facts: ModelFacts | None = None,
     add: Callable[[Path, int], None] | None = None,
+    has_saliency: bool = True,
 ) -> Path:
     """Writes the bundle and tests it; its version appears whole and tested, or not at all.
 
@@ -107,6 +108,7 @@ def export_ensemble(
         facts: what the model card says besides what the runs say.
         add: writes more into the folder of the version that it is given, before digests are taken of all
             files.
+        has_saliency: whether it can say where its answers came from.
 
     Returns:
         The version's folder.
@@ -124,7 +126,7 @@ def export_ensemble(
     try:
         description = describe_ensemble(ensemble, runs, version)
         text = json.dumps(description, indent=1)
-        _write_model(ensemble, partial, text)
+        _write_model(ensemble, partial, text, has_saliency=has_saliency)
         extra = partial / EXTRA
         extra.mkdir()
         (extra / STACKER_NAME).write_text(to_json(ensemble.stacker), encoding="utf-8")
@@ -139,12 +141,15 @@ def export_ensemble(
     return target
 
 
-def _write_model(ensemble: LoadedEnsemble, folder: Path, text: str) -> None:
+def _write_model(ensemble: LoadedEnsemble, folder: Path, text: str, *, has_saliency: bool) -> None:
     module = ServableEnsemble(ensemble.networks, ensemble.stacker)
+    signatures = {SIGNATURE: module.serve, DESCRIBE: make_describe(text)}
+    if has_saliency:
+        signatures[EXPLAIN] = module.explain
     tf.saved_model.save(
         module,
         str(folder),
-        signatures={SIGNATURE: module.serve, DESCRIBE: make_describe(text)},
+        signatures=signatures,
         # Nobody trains a bundle: the gradients of its activations would be two of three functions.
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
@@ -167,22 +172,31 @@ def _write_requests(folder: Path, members: Sequence[str], text: str) -> None:
         members: names of its members.
         text: what it says of itself.
     """
-    served = ServedEnsemble(folder)
-    requests = {}
-    for case, study in known_cases().items():
-        outputs = {name: value.numpy() for name, value in served.answer([study]).items()}
-        inputs = {name: np.array(values, object) for name, values in model_inputs([study]).items()}
-        requests[case] = LoggedRequest(SIGNATURE, inputs, outputs, model=case)
-    answers = {
-        case: {name: value[0] for name, value in each.outputs.items()} for case, each in requests.items()
-    }
-    refuse(folder, check_answers(answers, members))
+    served, cases = ServedEnsemble(folder), known_cases()
+    requests = {case: _ask(served, case, study, SIGNATURE) for case, study in cases.items()}
+    explained = {}
+    if served.has_saliency:
+        explained = {case: _ask(served, case, study, EXPLAIN) for case, study in cases.items()}
+    for asked in filter(None, (requests, explained)):
+        answers = {
+            case: {name: value[0] for name, value in each.outputs.items()} for case, each in asked.items()
+        }
+        refuse(folder, check_answers(answers, members))
     nobody, said = np.array([b""], object), np.array([text.encode()], object)
     describe = LoggedRequest(DESCRIBE, {"study": nobody}, {"description": said}, model=DESCRIBE)
-    write_requests(folder / EXTRA / PARITY_NAME, [*requests.values(), describe])
-    asked = [requests[case] for case in _WARMUP_CASES] + [describe]
-    warmup = [LoggedRequest(each.signature, each.inputs) for each in asked]
-    write_requests(folder / EXTRA / WARMUP_NAME, warmup)
+    others = [*([explained[MIRRORED]] if explained else []), describe]
+    write_requests(folder / EXTRA / PARITY_NAME, [*requests.values(), *others])
+    warmup = [requests[case] for case in _WARMUP_CASES] + others
+    write_requests(
+        folder / EXTRA / WARMUP_NAME, [LoggedRequest(each.signature, each.inputs) for each in warmup]
+    )
+
+
+def _ask(served: ServedEnsemble, case: str, study: Mapping[Plane, bytes], signature: str) -> LoggedRequest:
+    outputs = served.answer([study], explained=signature == EXPLAIN)
+    inputs = {name: np.array(values, object) for name, values in model_inputs([study]).items()}
+    arrays = {name: value.numpy() for name, value in outputs.items()}
+    return LoggedRequest(signature, inputs, arrays, model=case)
 
 
 def describe_ensemble(ensemble: LoadedEnsemble, runs: Path, version: int) -> dict[str, Any]:

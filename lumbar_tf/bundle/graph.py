@@ -9,17 +9,16 @@ from lumbar_tf.bundle.members import (
     PlaneNetworks,
     ask_members,
 )
+from lumbar_tf.bundle.saliency_graph import explain_members, member_weights
 from lumbar_tf.ensemble.context import NEIGHBOURS
 from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacker, family_findings
-from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Flag, Plane
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, PLANE_FLAGS, Flag, Plane
 from lumbar_tf.models.ladder import SHIFT_DOUBT
+from lumbar_tf.serving.contract import GRADE
 
-_PLANE_FLAGS = {
-    Plane.SAGITTAL_T1: Flag.NO_SAGITTAL_T1,
-    Plane.SAGITTAL_T2: Flag.NO_SAGITTAL_T2,
-    Plane.AXIAL_T2: Flag.NO_AXIAL_T2,
-}
-SIGNATURE = "serving_default"
+#: Serialized Examples of each plane, string [study]; "" where it is missing.
+_INPUTS = [tf.TensorSpec([None], tf.string, name=plane.value) for plane in Plane]
+SIGNATURE = GRADE
 
 
 class ServableEnsemble(tf.Module):
@@ -39,16 +38,10 @@ class ServableEnsemble(tf.Module):
         ]
         # In a closure and not in an attribute: tf.Module would track (and store) the networks again.
         self._answer = lambda examples: answer(networks, stacker, examples)
+        self._explain = lambda examples: explain(networks, stacker, examples)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="sagittal_t1"),
-            tf.TensorSpec([None], tf.string, name="sagittal_t2"),
-            tf.TensorSpec([None], tf.string, name="axial_t2"),
-        ],
-        # All loops and branches of Python are over the configuration; none is over a tensor.
-        autograph=False,
-    )
+    # All loops and branches of Python are over the configuration; none is over a tensor.
+    @tf.function(input_signature=_INPUTS, autograph=False)
     def serve(
         self, sagittal_t1: tf.Tensor, sagittal_t2: tf.Tensor, axial_t2: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -75,13 +68,57 @@ class ServableEnsemble(tf.Module):
         outputs: dict[str, tf.Tensor] = self._answer(examples)
         return outputs
 
+    @tf.function(input_signature=_INPUTS, autograph=False)
+    def explain(
+        self, sagittal_t1: tf.Tensor, sagittal_t2: tf.Tensor, axial_t2: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Grades studies and says where in their crops the answers came from.
+
+        Args:
+            sagittal_t1: as `serve` takes them.
+            sagittal_t2: likewise.
+            axial_t2: likewise.
+
+        Returns:
+            What `serve` returns, and `saliency` float32 [study, member, 25, look, slice, cell, cell]
+            (`saliency_graph.explain_members` says of what) and `weight` float32 [study, member, 25]
+            (`saliency_graph.member_weights`).
+        """
+        examples = {
+            Plane.SAGITTAL_T1: sagittal_t1,
+            Plane.SAGITTAL_T2: sagittal_t2,
+            Plane.AXIAL_T2: axial_t2,
+        }
+        outputs: dict[str, tf.Tensor] = self._explain(examples)
+        return outputs
+
 
 def answer(
     networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies."""
     said = ask_members(networks, stacker.members, examples)
-    probability, competition, pattern = stack(stacker, said)
+    return _conclude(stacker, said, stack(stacker, said))
+
+
+def explain(
+    networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
+) -> dict[str, tf.Tensor]:
+    """Returns the servable's outputs for a batch of studies, with the maps behind them."""
+    said, maps = explain_members(networks, stacker.members, examples)
+    stacked = stack(stacker, said)
+    probability, _, pattern = stacked
+    return {
+        **_conclude(stacker, said, stacked),
+        "saliency": maps,
+        "weight": member_weights(stacker, said, probability, pattern),
+    }
+
+
+def _conclude(
+    stacker: Stacker, said: MemberAnswers, stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    probability, competition, pattern = stacked
     return {
         "probability": probability,
         "competition": competition,
@@ -162,7 +199,7 @@ def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tens
     """Returns bool [study, 25, flag]."""
     never = tf.zeros_like(pattern, tf.bool)
     flags = dict.fromkeys(Flag, never)
-    for plane, flag in _PLANE_FLAGS.items():
+    for plane, flag in PLANE_FLAGS.items():
         bits = [_source_bit(stacker.family(finding.condition.family), plane) for finding in FINDINGS]
         expected = tf.constant(bits, tf.int32)
         flags[flag] = (expected > 0) & tf.equal(tf.bitwise.bitwise_and(pattern, expected), 0)

@@ -24,7 +24,7 @@ from lumbar_tf.imaging.geometry import SliceGeometry
 from lumbar_tf.imaging.study import Slice
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.axial_localizer import build_axial_localizer, locate_subarticular
-from lumbar_tf.models.folded import FoldedNetwork
+from lumbar_tf.models.folded import FoldedGrader, FoldedNetwork
 from lumbar_tf.models.grader import build_grader, log_probabilities
 from lumbar_tf.models.localizer import Located, build_localizer, combine_folds, locate
 from lumbar_tf.records.parsing import parse_example
@@ -51,7 +51,7 @@ class PlaneNetworks:
 
     config: PlaneConfig
     localizer: FoldedNetwork | None
-    graders: dict[str, FoldedNetwork]
+    graders: dict[str, FoldedGrader]
 
     @property
     def layout(self) -> CropLayout:
@@ -98,8 +98,8 @@ def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> 
         )
         localizer = FoldedNetwork(model, _weights(runs, config.plane, LOCALIZER))
     graders = {
-        backbone: FoldedNetwork(
-            build_grader(backbone, config.grader, layout), _weights(runs, config.plane, backbone)
+        backbone: FoldedGrader(
+            build_grader(backbone, config.grader, layout), _weights(runs, config.plane, backbone), layout
         )
         for backbone in config.grader.backbones
         if f"{config.plane.value}/{backbone}" in members
@@ -274,19 +274,34 @@ def ask_members(
     landmarks, doubt = find_landmarks(networks, examples)
     answers: dict[str, tf.Tensor] = {}
     for plane, each in networks.items():
-        crop, layout = each.config.grader.crop, each.layout
-        crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px
-        inputs = _study_by_study(
-            partial(study_crops, layout=layout, crop=crop),
-            examples[plane],
-            {
-                "image": tf.TensorSpec([crops, slices, size, size], tf.float32),
-                "mask": tf.TensorSpec([crops, slices], tf.bool),
-                "offset_mm": tf.TensorSpec([crops, slices], tf.float32),
-            },
-            landmarks,
-        )
+        inputs = cut_inputs(each, examples[plane], landmarks)
         for backbone, folds in each.graders.items():
             mean = tf.reduce_mean(tf.nn.log_softmax(folds(inputs), axis=-1), axis=0)
-            answers[f"{plane.value}/{backbone}"] = log_probabilities(mean, inputs["mask"], layout)
+            answers[f"{plane.value}/{backbone}"] = log_probabilities(mean, inputs["mask"], each.layout)
     return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks, doubt)
+
+
+def cut_inputs(networks: PlaneNetworks, serialized: tf.Tensor, landmarks: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Cuts what a plane's graders see.
+
+    Args:
+        networks: of the plane.
+        serialized: its Examples, string [study].
+        landmarks: float32 [study, 25, 3], LPS mm.
+
+    Returns:
+        Their inputs, with a leading study axis; see `grader_dataset.grader_inputs`.
+    """
+    crop, layout = networks.config.grader.crop, networks.layout
+    crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px
+    inputs: dict[str, tf.Tensor] = _study_by_study(
+        partial(study_crops, layout=layout, crop=crop),
+        serialized,
+        {
+            "image": tf.TensorSpec([crops, slices, size, size], tf.float32),
+            "mask": tf.TensorSpec([crops, slices], tf.bool),
+            "offset_mm": tf.TensorSpec([crops, slices], tf.float32),
+        },
+        landmarks,
+    )
+    return inputs

@@ -30,11 +30,14 @@ class ServedModel:
 
 
 @contextmanager
-def open_ensemble(source: Path | ServedModel) -> Iterator[tuple["ServedEnsemble | RemoteEnsemble", Any]]:
+def open_ensemble(
+    source: Path | ServedModel, *, explained: bool = False
+) -> Iterator[tuple["ServedEnsemble | RemoteEnsemble", Any]]:
     """Loads a model or connects to a server; yields it and what it is called.
 
     Args:
         source: an exported version or the folder of versions, or a server of one.
+        explained: whether saliency will be asked for, see `self_test.open_bundle`.
 
     Raises:
         ValueError: the model fails its self-test, or the server does not answer.
@@ -43,7 +46,7 @@ def open_ensemble(source: Path | ServedModel) -> Iterator[tuple["ServedEnsemble 
         # Loads TensorFlow, which a client of a REST server does without.
         from lumbar_tf.bundle.self_test import open_bundle
 
-        loaded = open_bundle(source)
+        loaded = open_bundle(source, explained=explained)
         yield loaded, loaded.path
         return
     from lumbar_tf.serving.remote import connect

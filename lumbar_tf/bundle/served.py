@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.bundle.graph import SIGNATURE
 from lumbar_tf.labels import Plane
+from lumbar_tf.serving.contract import EXPLAIN
 
 #: TF Serving leaves this folder of a version alone, but for the warm-up requests.
 EXTRA = "assets.extra"
@@ -76,7 +77,7 @@ def _without_gradients() -> Iterator[None]:
 
 
 class ServedEnsemble:
-    """A SavedModel on disk, asked through its signature.
+    """A SavedModel on disk, asked through its signatures.
 
     Attributes:
         path: the version's folder.
@@ -96,6 +97,7 @@ class ServedEnsemble:
         with _without_gradients():
             self._loaded = tf.saved_model.load(str(self.path))
         self._serve = self._loaded.signatures[SIGNATURE]
+        self._explain = self._loaded.signatures.get(EXPLAIN)
 
     @cached_property
     def description(self) -> Mapping[str, Any]:
@@ -107,20 +109,30 @@ class ServedEnsemble:
         """Names of the members, the second axis of the output `members`."""
         return tuple(self.description["members"])
 
-    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, tf.Tensor]:
+    @property
+    def has_saliency(self) -> bool:
+        """Whether it says where its answers came from."""
+        return self._explain is not None
+
+    def answer(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Grades studies.
 
         Args:
             studies: each study's serialized Examples by plane; a plane left out is missing.
+            explained: with saliency, where the bundle gives it.
 
         Returns:
-            The signature's outputs; see `ServableEnsemble.serve`.
+            The signature's outputs; see `ServableEnsemble.serve` and `explain`.
         """
-        return self.answer_inputs(model_inputs(studies))
+        return self.answer_inputs(model_inputs(studies), explained=explained)
 
-    def answer_inputs(self, inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """Grades studies that are laid out as the signature takes them; see `model_inputs`."""
-        outputs: dict[str, tf.Tensor] = self._serve(
+    def answer_inputs(self, inputs: Mapping[str, Any], *, explained: bool = False) -> dict[str, tf.Tensor]:
+        """Grades studies that are laid out as the signatures take them; see `model_inputs`."""
+        # One or the other: TensorFlow plans a signature when it is first asked, which takes seconds.
+        ask = self._explain if explained and self._explain is not None else self._serve
+        outputs: dict[str, tf.Tensor] = ask(
             **{name: tf.constant(values, tf.string) for name, values in inputs.items()}
         )
         return outputs

@@ -1,12 +1,17 @@
 """One architecture with the weights of several folds: built once, traced once, asked for all folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+
+from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.models.saliency import SplitGrader
 
 
 class FoldedNetwork:
@@ -57,20 +62,72 @@ class FoldedNetwork:
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns what each fold says, float32 [fold, study, ...]."""
-        said: list[tf.Tensor] = []
+        return tf.stack(self._ask_each(self._ask, inputs))
+
+    def _ask_each(self, ask: Callable[..., Any], inputs: dict[str, tf.Tensor]) -> list[Any]:
+        """Returns what a function of a fold's weights and the inputs gives for each fold."""
+        said: list[Any] = []
         for fold in self.parameters:
             # One after the other: in one fold's memory, and the second finds the plan that the first made.
-            with tf.control_dependencies(said[-1:]):
+            with tf.control_dependencies(tf.nest.flatten(said[-1:])):
                 # Read inside the traced function, so that the export keeps it as a variable.
-                said.append(self._ask(fold.read_value(), inputs))
-        return tf.stack(said)
+                said.append(ask(fold.read_value(), inputs))
+        return said
 
     def _ask_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        with self._holding(row):
+            return self._model(inputs, training=False)
+
+    def _holding(self, row: tf.Tensor) -> keras.StatelessScope:
+        """Returns a scope in which the model, and all that shares its layers, has a fold's weights."""
         weights = self._model.weights
         parts = tf.split(row, [each.shape.num_elements() for each in weights])
         values = [tf.reshape(part, each.shape) for part, each in zip(parts, weights, strict=True)]
-        with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
-            return self._model(inputs, training=False)
+        return keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True)))
+
+
+class FoldedGrader(FoldedNetwork):
+    """A grader with the weights of every fold, which can also say what in its crops moved it."""
+
+    def __init__(self, model: keras.Model, weights: Sequence[Path], layout: CropLayout) -> None:
+        """Reads the weights; see `FoldedNetwork`.
+
+        Args:
+            model: of `grader.build_grader`.
+            weights: a `.weights.h5` file a fold.
+            layout: the model's crops and rows.
+        """
+        super().__init__(model, weights)
+        self._layout = layout
+
+    @cached_property
+    def parts(self) -> SplitGrader:
+        """The grader taken apart; only who asks for saliency waits for it."""
+        return SplitGrader(self._model, self._layout)
+
+    @cached_property
+    def _explain(self) -> Callable[..., Any]:
+        # A function beside the one that only answers: who does not ask why plans no more than before.
+        return tf.function(
+            self._explain_fold,
+            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(self._model)],
+            autograph=False,
+            experimental_attributes={"_noinline": True},
+        )
+
+    def explain(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Answers, and says what in the crops spoke for stenosis.
+
+        Returns:
+            What each fold says, as when it is only asked, and the mean over the folds of the parts of all
+            cells; see `SplitGrader.explain`.
+        """
+        said, parts = zip(*self._ask_each(self._explain, inputs), strict=True)
+        return tf.stack(said), tf.reduce_mean(tf.stack(parts), axis=0)
+
+    def _explain_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._holding(row):
+            return self.parts.explain(inputs["image"], inputs["mask"], inputs["offset_mm"])
 
 
 def _in_a_row(model: keras.Model) -> NDArray[np.float32]:

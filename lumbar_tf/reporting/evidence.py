@@ -5,8 +5,8 @@ place crops in it (`data.anchors`, `data.crops`) are called again here, with the
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,16 @@ class CropOutline:
         corners: LPS mm, float32 [4, 3], clockwise as a reader sees it. The mirroring that makes a right
             side look left is left out: it changes the order in which pixels are read, not which.
         distance_mm: from the crop's point to the slice.
+        look: which of the finding's crops, from 0: a plane that is looked at from both sides has two of the
+            canal.
+        step: how many slices from the crop's nearest one, 0 for that one.
     """
 
     index: int
     corners: Floats
     distance_mm: float
+    look: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +116,21 @@ def _find_in_plane(config: PlaneConfig, example: bytes, landmarks: Floats) -> Pl
     corners = origin + half_mm * (_CORNERS[:, :1] * right + _CORNERS[:, 1:] * down)
     outlines = [
         tuple(
-            CropOutline(int(index[place, each]), corners[place, each], float(abs(offset_mm[place, each])))
+            CropOutline(
+                int(index[place, each]),
+                corners[place, each],
+                float(abs(offset_mm[place, each])),
+                step=int(each) - crop.num_slices // 2,
+            )
             for each in np.flatnonzero(mask[place])
         )
         for place in range(len(mask))
     ]
-    crops = {
-        layout.rows[place]: tuple(
-            outline
-            for outline_set, is_shown in zip(outlines, layout.row_views[place], strict=True)
-            if is_shown
-            for outline in outline_set
-        )
-        for place in layout.answered
-    }
+    crops = {layout.rows[place]: _looks(outlines, layout.row_views[place]) for place in layout.answered}
     return PlaneEvidence(crop.side_mm, crops)
+
+
+def _looks(outlines: Sequence[tuple[CropOutline, ...]], is_shown: Sequence[bool]) -> tuple[CropOutline, ...]:
+    """Returns the outlines of the crops that show a finding, numbered by crop."""
+    mine = [each for each, is_mine in zip(outlines, is_shown, strict=True) if is_mine]
+    return tuple(replace(each, look=look) for look, crop in enumerate(mine) for each in crop)

@@ -7,16 +7,11 @@ from numpy.typing import NDArray
 
 from lumbar_tf.imaging.geometry import Vector
 from lumbar_tf.imaging.study import Study
-from lumbar_tf.labels import FINDINGS, Condition, Flag, Level, Plane, Side
+from lumbar_tf.labels import FINDINGS, PLANE_FLAGS, Condition, Flag, Level, Plane, Side
 from lumbar_tf.reporting.results import StudyResult
 
 Floats = NDArray[np.float32]
 
-PLANE_FLAGS = {
-    Plane.SAGITTAL_T1: Flag.NO_SAGITTAL_T1,
-    Plane.SAGITTAL_T2: Flag.NO_SAGITTAL_T2,
-    Plane.AXIAL_T2: Flag.NO_AXIAL_T2,
-}
 #: In a cell of the grid, where there is room for two words.
 SHORT_FLAGS = {
     Flag.NO_SAGITTAL_T1: "no sagittal T1",

@@ -30,6 +30,7 @@ from lumbar_tf.reporting.results import (
     write_members,
     write_submission,
 )
+from lumbar_tf.reporting.saliency import StudySaliency, take_saliency
 from lumbar_tf.reporting.sheet import draw_sheet
 from lumbar_tf.reporting.study_report import REPORTS_FOLDER, Source, write_study_report
 from lumbar_tf.serving.failure import Failure, ServingError
@@ -72,8 +73,10 @@ class Ensemble(Protocol):
     def description(self) -> Mapping[str, Any]:
         """See the class."""
 
-    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> Mapping[str, Any]:
-        """Returns arrays or tensors by name, study first."""
+    def answer(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    ) -> Mapping[str, Any]:
+        """Returns arrays or tensors by name, study first; explained ones with saliency where there is one."""
 
 
 class NothingReadableError(ValueError):
@@ -113,6 +116,7 @@ class _Answer:
     result: StudyResult | None = None
     logged: dict[str, float | None] | None = None
     evidence: Mapping[Plane, PlaneEvidence] = field(default_factory=dict)
+    saliency: StudySaliency | None = None
     error: ServingError | None = None
 
 
@@ -173,17 +177,23 @@ def encode_study(study: Study) -> dict[Plane, bytes]:
     return {plane: encode_plane(study.study_id, plane, slices) for plane, slices in study.planes.items()}
 
 
-def grade_study(ensemble: Ensemble, study_id: str, examples: Mapping[Plane, bytes]) -> StudyResult:
-    """Asks the ensemble for one study.
+def grade_study(
+    ensemble: Ensemble, study_id: str, examples: Mapping[Plane, bytes], *, explained: bool = False
+) -> tuple[StudyResult, StudySaliency | None]:
+    """Asks the ensemble for one study, once.
 
-    Outputs that `StudyResult` has no field for become its `extras`.
+    Outputs that `StudyResult` has no field for become its `extras`; saliency, where it is wanted and there is
+    one, stands beside it.
     """
-    outputs = {name: np.asarray(value)[0] for name, value in ensemble.answer([examples]).items()}
+    given = ensemble.answer([examples], explained=explained)
+    outputs = {name: np.asarray(value)[0] for name, value in given.items()}
+    saliency = take_saliency(outputs)
     known = {each.name for each in fields(StudyResult)} - {"extras"}
     extras = {name: value for name, value in outputs.items() if name not in known}
-    return StudyResult(
+    result = StudyResult(
         study_id=study_id, **{name: outputs[name] for name in outputs if name in known}, extras=extras
     )
+    return result, saliency
 
 
 def predict_source(
@@ -240,7 +250,7 @@ def predict_source(
         configs = read_plane_configs(ensemble.description) if has_reports else {}
 
         def ask(study: Study) -> _Answer:
-            return _ask(ensemble, study, configs, is_logged=log is not None)
+            return _ask(ensemble, study, configs, is_logged=log is not None, explained=has_reports)
 
         _remove_tables(out)
         with progress(len(jobs)) as advance:
@@ -257,7 +267,7 @@ def predict_source(
                 if answer.result is not None and has_reports:
                     source = Source(ensemble.version, ensemble.members, is_synthetic_cohort(root))
                     path = out / REPORTS_FOLDER / f"{study.study_id}.html"
-                    write_study_report(path, study, answer.result, source, answer.evidence)
+                    write_study_report(path, study, answer.result, source, answer.evidence, answer.saliency)
                 if answer.result is not None and formats:
                     write_hospital_formats(out, study, answer.result, formats, model=ensemble.version)
                 advance(1)
@@ -279,7 +289,12 @@ def _remove_tables(out: Path) -> None:
 
 
 def _ask(
-    ensemble: Ensemble, study: Study, configs: Mapping[Plane, PlaneConfig], *, is_logged: bool
+    ensemble: Ensemble,
+    study: Study,
+    configs: Mapping[Plane, PlaneConfig],
+    *,
+    is_logged: bool,
+    explained: bool,
 ) -> _Answer:
     """Asks about one study; safe to call from several threads where the ensemble is.
 
@@ -288,7 +303,7 @@ def _ask(
     # A study without a usable plane gets the prior, flagged: every study has its 25 rows.
     examples = encode_study(study)
     try:
-        result = grade_study(ensemble, study.study_id, examples)
+        result, saliency = grade_study(ensemble, study.study_id, examples, explained=explained)
     except ServingError as error:
         return _Answer(error=error)
     logged = None
@@ -296,7 +311,7 @@ def _ask(
         logged = measure_answer(
             result.probability, result.members, result.landmarks, result.flags, examples, extras=result.extras
         )
-    return _Answer(result, logged, find_evidence(configs, examples, result.landmarks))
+    return _Answer(result, logged, find_evidence(configs, examples, result.landmarks), saliency)
 
 
 def _read_studies(jobs: Sequence[StudyJob], key: bytes | None, *, keep_header: bool) -> Iterator[Study]:

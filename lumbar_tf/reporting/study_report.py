@@ -24,7 +24,8 @@ from lumbar_tf.reporting.finding_words import (
 )
 from lumbar_tf.reporting.page_templates import page_templates
 from lumbar_tf.reporting.results import StudyResult
-from lumbar_tf.reporting.slice_stacks import make_stacks
+from lumbar_tf.reporting.saliency import StudySaliency, make_overlays
+from lumbar_tf.reporting.slice_stacks import MAX_BYTES, make_stacks
 from lumbar_tf.reporting.viewer_data import viewer_data
 
 Floats = NDArray[np.float32]
@@ -120,7 +121,12 @@ def percent(share: float) -> str:
 
 
 def write_study_report(
-    path: Path, study: Study, result: StudyResult, source: Source, evidence: Mapping[Plane, PlaneEvidence]
+    path: Path,
+    study: Study,
+    result: StudyResult,
+    source: Source,
+    evidence: Mapping[Plane, PlaneEvidence],
+    saliency: StudySaliency | None = None,
 ) -> None:
     """Writes the page, whole or not at all; under 8 MB.
 
@@ -132,9 +138,12 @@ def write_study_report(
         result: its answer.
         source: who answered.
         evidence: what the graders saw, of `find_evidence`; a plane of unknown configuration is absent.
+        saliency: where in it they found their answers; None of a model that does not say.
     """
+    overlays = make_overlays(saliency, source.members, evidence) if saliency and source.members else {}
+    overlay_bytes = sum(len(each) for overlay in overlays.values() for each in overlay.pictures.values())
     wanted = {plane: {each.index for each in _all_crops(seen)} for plane, seen in evidence.items()}
-    stacks = make_stacks(study, result.landmarks, wanted)
+    stacks = make_stacks(study, result.landmarks, wanted, max_bytes=MAX_BYTES - overlay_bytes)
     views = [_view(row, result, source, evidence) for row in range(len(FINDINGS))]
     templates = page_templates()
     script = _read_script()
@@ -156,12 +165,14 @@ def write_study_report(
         planes=[plane for plane in _ORDER if plane in stacks],
         stacks=stacks,
         evidence=evidence,
+        overlays=overlays,
+        has_saliency=saliency is not None,
         has_intervals=any(each.bounds is not None for each in views),
         series=_list_series(study),
         left_out=[each for each in study.series if each.plane is None],
         num_rejects=len(study.rejects),
         percent=percent,
-        data=viewer_data(stacks, result, evidence),
+        data=viewer_data(stacks, result, evidence, overlays),
         script=script,
         script_digest=digest,
     )

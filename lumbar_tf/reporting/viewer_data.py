@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import FINDINGS, Condition, Level, Plane, finding_index
-from lumbar_tf.reporting.evidence import PlaneEvidence
+from lumbar_tf.reporting.evidence import CropOutline, PlaneEvidence
 from lumbar_tf.reporting.finding_words import name_place
 from lumbar_tf.reporting.results import StudyResult
+from lumbar_tf.reporting.saliency import Overlay
 from lumbar_tf.reporting.slice_stacks import Stack, StackPicture
 
 Floats = NDArray[np.float32]
@@ -22,7 +23,10 @@ _EDGES = {True: ("A", "P"), False: ("R", "L")}
 
 
 def viewer_data(
-    stacks: Mapping[Plane, Stack], result: StudyResult, evidence: Mapping[Plane, PlaneEvidence]
+    stacks: Mapping[Plane, Stack],
+    result: StudyResult,
+    evidence: Mapping[Plane, PlaneEvidence],
+    overlays: Mapping[int, Overlay],
 ) -> dict[str, Any]:
     """Returns what the script draws from; all places are mm from a picture's left and upper edge.
 
@@ -30,6 +34,7 @@ def viewer_data(
         stacks: the pictures.
         result: its landmarks are drawn.
         evidence: its crops are outlined.
+        overlays: what lies in them, by the finding's row.
 
     Returns:
         Plain values: of each plane its pictures, each finding's crops, and which picture it opens at.
@@ -39,13 +44,30 @@ def viewer_data(
         "levels": [each.level.title for each in FINDINGS],
         "peers": [[finding_index(each.condition, level) for level in Level] for each in FINDINGS],
         "planes": {
-            plane.value: _plane_data(plane, stack, result.landmarks, evidence.get(plane))
+            plane.value: _plane_data(plane, stack, result.landmarks, evidence.get(plane), overlays)
             for plane, stack in stacks.items()
         },
+        "saliency": {row: _describe(each, evidence[each.plane].crops[row]) for row, each in overlays.items()},
     }
 
 
-def _plane_data(plane: Plane, stack: Stack, landmarks: Floats, seen: PlaneEvidence | None) -> dict[str, Any]:
+def _describe(overlay: Overlay, outlines: Sequence[CropOutline]) -> dict[str, Any]:
+    peak = [each.index + 1 for each in outlines if (each.look, each.step) == overlay.peak]
+    return {
+        "plane": overlay.plane.value,
+        "words": f"{overlay.member}, on {overlay.plane.series_description}",
+        "percent": round(100 * overlay.strength),
+        "number": peak[0] if peak else None,
+    }
+
+
+def _plane_data(
+    plane: Plane,
+    stack: Stack,
+    landmarks: Floats,
+    seen: PlaneEvidence | None,
+    overlays: Mapping[int, Overlay],
+) -> dict[str, Any]:
     canal = {level: landmarks[finding_index(Condition.SPINAL_CANAL_STENOSIS, level)] for level in Level}
     known = {level: point for level, point in canal.items() if np.isfinite(point).all()}
     places = {each.index: place for place, each in enumerate(stack.pictures)}
@@ -56,6 +78,7 @@ def _plane_data(plane: Plane, stack: Stack, landmarks: Floats, seen: PlaneEviden
                 "slice": places[each.index],
                 "corners": [_rounded(by_index[each.index].place(corner)[:2]) for corner in each.corners],
                 "distance": round(each.distance_mm, 1),
+                **_overlay_data(overlays.get(row), plane, each),
             }
             for each in outlines
             if each.index in places
@@ -70,6 +93,13 @@ def _plane_data(plane: Plane, stack: Stack, landmarks: Floats, seen: PlaneEviden
         "crops": crops,
         "start": [_start(row, stack, landmarks, crops.get(row, [])) for row in range(len(FINDINGS))],
     }
+
+
+def _overlay_data(overlay: Overlay | None, plane: Plane, outline: CropOutline) -> dict[str, str]:
+    picture = overlay.picture(outline) if overlay is not None and overlay.plane is plane else None
+    if picture is None:
+        return {}
+    return {"map": "data:image/png;base64," + base64.b64encode(picture).decode("ascii")}
 
 
 def _picture_data(

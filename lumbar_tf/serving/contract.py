@@ -15,18 +15,27 @@ from lumbar_tf.serving.transport import ServedModel, Signature
 GRADE = "serving_default"
 #: Tells what the ensemble is made of, as `assets.extra/ensemble.json` does: a server hands out no files.
 DESCRIBE = "describe"
+#: Grades studies and says where in their pictures the answers came from; not every export has it.
+EXPLAIN = "saliency"
 
 _ANY = -1
+#: As many as there are members.
+_MEMBERS = -2
 _REQUIRED: dict[str, tuple[str, tuple[int, ...]]] = {
     "probability": ("DT_FLOAT", (NUM_FINDINGS, NUM_SEVERITIES)),
     "competition": ("DT_FLOAT", (NUM_FINDINGS, NUM_SEVERITIES)),
-    "members": ("DT_FLOAT", (_ANY, NUM_FINDINGS, NUM_SEVERITIES)),
+    "members": ("DT_FLOAT", (_MEMBERS, NUM_FINDINGS, NUM_SEVERITIES)),
     "landmarks": ("DT_FLOAT", (NUM_FINDINGS, 3)),
     "flags": ("DT_BOOL", (NUM_FINDINGS, len(Flag))),
 }
 #: Bundles had none of these at first: checked where they are there.
 _OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
     "interval": ("DT_FLOAT", (NUM_FINDINGS, NUM_SEVERITIES, 2)),
+}
+#: Only of `EXPLAIN`: looks, slices and cells are the export's own.
+_EXPLAINED: dict[str, tuple[str, tuple[int, ...]]] = {
+    "saliency": ("DT_FLOAT", (_MEMBERS, NUM_FINDINGS, _ANY, _ANY, _ANY, _ANY)),
+    "weight": ("DT_FLOAT", (_MEMBERS, NUM_FINDINGS)),
 }
 _HEADS = ("probability", "competition")
 #: float32 sums of three numbers are closer to 1 than this.
@@ -44,17 +53,35 @@ def find_signature(model: ServedModel) -> Signature:
     signature = model.signatures.get(GRADE)
     if signature is None:
         raise ValueError(f"the model must have the signature {GRADE}. Received: {sorted(model.signatures)}.")
+    _check_signature(GRADE, signature, _REQUIRED)
+    return signature
+
+
+def find_explaining(model: ServedModel) -> Signature | None:
+    """Returns the signature that grades and explains; None of an export that has none.
+
+    Raises:
+        ValueError: it takes or gives something else.
+    """
+    signature = model.signatures.get(EXPLAIN)
+    if signature is not None:
+        _check_signature(EXPLAIN, signature, {**_REQUIRED, **_EXPLAINED})
+    return signature
+
+
+def _check_signature(
+    title: str, signature: Signature, required: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
     inputs = {plane.value: "DT_STRING" for plane in Plane}
     if dict(signature.inputs) != inputs:
-        raise ValueError(f"{GRADE} must take {inputs}. Received: {dict(signature.inputs)}.")
-    outputs = {name: signature.outputs.get(name) for name in _REQUIRED}
-    expected = {name: dtype for name, (dtype, _) in _REQUIRED.items()}
+        raise ValueError(f"{title} must take {inputs}. Received: {dict(signature.inputs)}.")
+    outputs = {name: signature.outputs.get(name) for name in required}
+    expected = {name: dtype for name, (dtype, _) in required.items()}
     if outputs != expected:
-        raise ValueError(f"{GRADE} must give {expected}. Received: {dict(signature.outputs)}.")
+        raise ValueError(f"{title} must give {expected}. Received: {dict(signature.outputs)}.")
     for name, (dtype, _) in _OPTIONAL.items():
         if signature.outputs.get(name, dtype) != dtype:
-            raise ValueError(f"{GRADE} must give {name} as {dtype}. Received: {signature.outputs[name]}.")
-    return signature
+            raise ValueError(f"{title} must give {name} as {dtype}. Received: {signature.outputs[name]}.")
 
 
 def check_answer(
@@ -70,9 +97,9 @@ def check_answer(
     Raises:
         ValueError: an output is missing, of another shape, or no probability.
     """
-    present = {name: each for name, each in _OPTIONAL.items() if name in outputs}
+    present = {name: each for name, each in {**_OPTIONAL, **_EXPLAINED}.items() if name in outputs}
     for name, (_, sizes) in {**_REQUIRED, **present}.items():
-        shape = tuple(num_members if each == _ANY and num_members else each for each in sizes)
+        shape = tuple((num_members or _ANY) if each == _MEMBERS else each for each in sizes)
         if name not in outputs:
             raise ValueError(f"the output {name} is missing. Received: {sorted(outputs)}.")
         wanted, given = (num_studies, *shape), outputs[name].shape
@@ -91,16 +118,27 @@ def check_answer(
         if not (np.all(numbers >= 0) and np.all(np.abs(numbers.sum(axis=-1) - 1) < _SUM_TOLERANCE)):
             raise ValueError(f"the output {name} must hold probabilities that sum to 1.")
     if "interval" in outputs:
-        _check_interval(outputs["interval"].astype(np.float64), outputs["probability"].astype(np.float64))
+        bounds = outputs["interval"].astype(np.float64)
+        is_around = are_around(bounds, outputs["probability"].astype(np.float64))
+        if not np.all(np.isnan(bounds).all(axis=-1) | is_around):
+            raise ValueError(
+                "the output interval must hold bounds around the output probability, or none (NaN)."
+            )
+    if "saliency" in outputs and not is_map(outputs["saliency"].astype(np.float64)):
+        raise ValueError("the output saliency must hold finite numbers of at least 0, or none (NaN).")
 
 
-def _check_interval(bounds: NDArray[np.float64], probability: NDArray[np.float64]) -> None:
-    is_absent = np.isnan(bounds).all(axis=-1)
+def are_around(bounds: NDArray[np.float64], probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tells which bounds, [..., 2], lie around their probability, [...], and are probabilities themselves."""
     low, high = np.moveaxis(bounds, -1, 0)
-    is_around = (low >= 0) & (high <= 1) & (low <= probability + BOUND_TOLERANCE)
-    is_around &= probability <= high + BOUND_TOLERANCE
-    if not np.all(is_absent | is_around):
-        raise ValueError("the output interval must hold bounds around the output probability, or none (NaN).")
+    is_bounded = (low >= 0) & (high <= 1)
+    is_inside = (low <= probability + BOUND_TOLERANCE) & (probability <= high + BOUND_TOLERANCE)
+    return np.asarray(is_bounded & is_inside, np.bool_)
+
+
+def is_map(values: NDArray[np.float64]) -> bool:
+    """Tells whether numbers may be saliency: finite and at least 0, but for NaN."""
+    return bool(np.all(np.isnan(values) | ((values >= 0) & np.isfinite(values))))
 
 
 def read_description(text: str) -> dict[str, Any]:

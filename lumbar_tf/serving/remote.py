@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from lumbar_tf.labels import Plane
 from lumbar_tf.serving.address import Wire
-from lumbar_tf.serving.contract import DESCRIBE, GRADE, check_answer, find_signature, read_description
+from lumbar_tf.serving.contract import (
+    DESCRIBE,
+    EXPLAIN,
+    GRADE,
+    check_answer,
+    find_explaining,
+    find_signature,
+    read_description,
+)
 from lumbar_tf.serving.failure import Failure, ServingError
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
 from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice, Transport
@@ -45,6 +53,7 @@ class RemoteEnsemble:
         self.version = str(model.version)
         self.source = f"{options.address} {self._choice}"
         self._signature = self._understand(lambda: find_signature(model))
+        self._explaining = self._understand(lambda: find_explaining(model))
         described = model.signatures.get(DESCRIBE)
         self.members: tuple[str, ...] = ()
         self.description: Mapping[str, Any] = {}
@@ -57,22 +66,28 @@ class RemoteEnsemble:
         self.description = content
         self.members = tuple(content["members"])
 
-    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, NDArray[np.generic]]:
+    def answer(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    ) -> dict[str, NDArray[np.generic]]:
         """Grades studies.
 
         Args:
             studies: each study's serialized Examples by plane; a plane left out is missing.
+            explained: with saliency, where the model gives it.
 
         Returns:
-            The signature's outputs; see `ServableEnsemble.serve`.
+            The signature's outputs; see `ServableEnsemble.serve` and `explain`.
 
         Raises:
             ServingError: there is no answer.
         """
+        name, signature = GRADE, self._signature
+        if explained and self._explaining is not None:
+            name, signature = EXPLAIN, self._explaining
         inputs = {plane.value: [study.get(plane, b"") for study in studies] for plane in Plane}
 
         def ask() -> dict[str, NDArray[np.generic]]:
-            outputs = self._transport.predict(self._choice, GRADE, self._signature, inputs)
+            outputs = self._transport.predict(self._choice, name, signature, inputs)
             try:
                 check_answer(outputs, num_studies=len(studies), num_members=len(self.members) or None)
             except ValueError as error:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,22 @@ def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) 
     library = model.meta_graphs[0].graph_def.library
     folds = list((way.out / "runs").rglob("*.weights.h5"))
     networks = {path.parent.parent for path in folds}
-    asks = [each for each in library.function if "_ask_fold" in each.signature.name]
-    assert len(asks) == len(networks) < len(folds)
-    assert all(each.attr["_noinline"].b for each in asks)
-    calls = [
+    graders = {path for path in networks if path.name != "localizer"}
+    asks, explains = (
+        [each for each in library.function if name in each.signature.name]
+        for name in ("_ask_fold", "_explain_fold")
+    )
+    assert len(asks) == len(networks) < len(folds) and len(explains) == len(graders) < len(networks)
+    assert all(each.attr["_noinline"].b for each in (*asks, *explains))
+    calls = Counter(
         node.attr["f"].func.name
         for each in library.function
         for node in each.node_def
-        if node.op.endswith("PartitionedCall") and "_ask_fold" in node.attr["f"].func.name
-    ]
-    assert len(calls) == len(folds) and set(calls) == {each.signature.name for each in asks}
+        if node.op.endswith("PartitionedCall") and "_fold" in node.attr["f"].func.name
+    )
+    # Each of the two signatures asks each network of each fold, and both the same localizers.
+    assert sum(calls.values()) == 2 * len(folds)
+    assert set(calls) == {each.signature.name for each in (*asks, *explains)}
     # What only training needs would be most of the functions.
     assert not [each for each in library.function if "grad" in each.signature.name]
 
@@ -95,6 +102,12 @@ def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) 
     assert outputs["probability"] == outputs["competition"] == [-1, 25, 3]
     assert outputs["interval"] == [-1, 25, 3, 2]
     assert all(shape[0] == -1 for shape in outputs.values())
+    explained = model.meta_graphs[0].signature_def["saliency"]
+    shapes = {name: [axis.size for axis in each.tensor_shape.dim] for name, each in explained.outputs.items()}
+    assert set(explained.inputs) == set(inputs)
+    assert {name: shapes[name] for name in outputs} == outputs
+    # Three members, the canal's axial one from both sides, three slices; 32 px at stride 4.
+    assert shapes["saliency"] == [-1, 3, 25, 2, 3, 8, 8] and shapes["weight"] == [-1, 3, 25]
 
 
 def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(way: way_module.Way) -> None:
@@ -165,7 +178,7 @@ def test_a_py_function_that_is_smuggled_in_is_not_exported(
 
     monkeypatch.setattr(exporting, "ServableEnsemble", Smuggler)
     with pytest.raises(ValueError, match=r"EagerPyFunc .* runs Python"):
-        export_ensemble(bare, way.out / "runs", tmp_path / "models")
+        export_ensemble(bare, way.out / "runs", tmp_path / "models", has_saliency=False)
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -201,5 +214,5 @@ def test_a_bundle_that_swaps_no_sides_is_not_exported(
 
     monkeypatch.setattr(exporting, "ServableEnsemble", Parrot)
     with pytest.raises(ValueError, match=r"mirrored: (probability|competition) differs"):
-        export_ensemble(bare, way.out / "runs", tmp_path / "models")
+        export_ensemble(bare, way.out / "runs", tmp_path / "models", has_saliency=False)
     assert list((tmp_path / "models").iterdir()) == []

@@ -48,22 +48,33 @@ def _right_answers() -> Answers:
     landmarks = rng.normal(size=(25, 3)).astype(np.float32) + np.array([15, 0, 0]) * np.array(sign)[:, None]
     plain = {**heads, "members": members, "landmarks": landmarks, "flags": np.zeros((25, len(Flag)), bool)}
     plain["interval"] = _interval(plain)
+    is_said = np.isfinite(members).all(axis=-1)
+    plain["weight"] = np.where(is_said, rng.random(is_said.shape), np.nan)
+    maps = rng.random((3, 25, 1, 3, 4, 4))
+    # At the right end of a stack there is no third slice.
+    maps[:, 0, :, 2] = np.nan
+    plain["saliency"] = np.where(is_said[..., None, None, None, None], maps, np.nan)
     answers: Answers = {PLAIN: plain}
     turned = [_mirrored_row(finding) for finding in FINDINGS]
-    answers[MIRRORED] = {name: plain[name][turned] for name in plain if name != "members"}
-    answers[MIRRORED]["members"] = members[:, turned]
+    of_members = ("members", "weight", "saliency")
+    answers[MIRRORED] = {name: plain[name][turned] for name in plain if name not in of_members}
+    answers[MIRRORED].update({name: plain[name][:, turned] for name in of_members})
+    # Axial columns from the other side, sagittal slices from the other end.
+    axial, *sagittal = plain["saliency"][:, turned]
+    answers[MIRRORED]["saliency"] = np.stack([axial[..., ::-1], *(each[:, :, ::-1] for each in sagittal)])
     answers[MIRRORED]["landmarks"] = answers[MIRRORED]["landmarks"] * [-1, 1, 1]
     for plane in Plane:
         without = {name: value.copy() for name, value in plain.items()}
         place = MEMBERS.index(f"{plane.value}/net")
         rows = np.isfinite(members[place]).all(axis=-1)
         without["members"][place] = np.nan
+        without["weight"][place] = without["saliency"][place] = np.nan
         without["interval"] = _interval(without)
         without["flags"][rows, list(Flag).index(Flag[f"NO_{plane.name}"])] = True
         answers[case_without(plane)] = without
     nothing = {name: value.copy() for name, value in plain.items()}
     nothing["flags"][:, list(Flag).index(Flag.PRIOR_ONLY)] = True
-    nothing["members"][:] = np.nan
+    nothing["members"][:] = nothing["weight"][:] = nothing["saliency"][:] = np.nan
     nothing["interval"] = _interval(nothing)
     answers[NOTHING] = nothing
     return answers
@@ -73,9 +84,10 @@ def test_right_answers_pass() -> None:
     assert check_answers(_right_answers(), MEMBERS) == []
 
 
-def test_a_bundle_from_before_there_were_intervals_passes() -> None:
+@pytest.mark.parametrize("absent", [("interval", "weight", "saliency"), ("weight", "saliency")])
+def test_a_bundle_from_before_there_were_intervals_or_saliency_passes(absent: tuple[str, ...]) -> None:
     answers = {
-        case: {name: value for name, value in answer.items() if name != "interval"}
+        case: {name: value for name, value in answer.items() if name not in absent}
         for case, answer in _right_answers().items()
     }
     assert check_answers(answers, MEMBERS) == []
@@ -137,6 +149,35 @@ def _interval_of_the_other_side(answers: Answers) -> None:
     answers[MIRRORED]["interval"] = answers[MIRRORED]["interval"][::-1]
 
 
+def _saliency_negative(answers: Answers) -> None:
+    answers[PLAIN]["saliency"][2, CANAL_ROW, 0, 1, 0, 0] = -0.1
+
+
+def _saliency_in_part(answers: Answers) -> None:
+    answers[PLAIN]["saliency"][2, CANAL_ROW, 0, 1, 0, 0] = np.nan
+
+
+def _saliency_without_an_answer(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T2)]["saliency"] = answers[PLAIN]["saliency"]
+
+
+def _weight_absent(answers: Answers) -> None:
+    answers[PLAIN]["weight"][2, CANAL_ROW] = np.nan
+
+
+def _columns_not_mirrored(answers: Answers) -> None:
+    answers[MIRRORED]["saliency"][0] = answers[MIRRORED]["saliency"][0, ..., ::-1]
+
+
+def _slices_not_mirrored(answers: Answers) -> None:
+    answers[MIRRORED]["saliency"][1] = answers[MIRRORED]["saliency"][1, :, :, ::-1]
+
+
+def _maps_on_the_wrong_side(answers: Answers) -> None:
+    turned = [_mirrored_row(finding) for finding in FINDINGS]
+    answers[MIRRORED]["saliency"] = answers[MIRRORED]["saliency"][:, turned]
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -153,6 +194,13 @@ def _interval_of_the_other_side(answers: Answers) -> None:
         (_interval_absent, "plain: interval is absent where two members answer"),
         (_interval_beside_the_probability, "plain: interval does not hold the probability"),
         (_interval_of_the_other_side, "mirrored: interval"),
+        (_saliency_negative, "plain: saliency is negative or infinite"),
+        (_saliency_in_part, "plain: saliency is there for a part of a picture"),
+        (_saliency_without_an_answer, "without sagittal_t2: saliency is absent where a member answers, or"),
+        (_weight_absent, "plain: weight is absent where a member answers"),
+        (_columns_not_mirrored, "mirrored: saliency differs"),
+        (_slices_not_mirrored, "mirrored: saliency"),
+        (_maps_on_the_wrong_side, "mirrored: saliency differs"),
     ],
 )
 def test_each_fault_is_named(spoil: Callable[[Answers], None], words: str) -> None:

@@ -86,8 +86,10 @@ class Tab:
     def press(self, key: str) -> None:
         """Presses a key."""
         for kind in ("rawKeyDown", "keyUp"):
-            code = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+            code = {"Enter": 13, "Space": 32, **codes}[key]
+            said = " " if key == "Space" else key
+            self.call("Input.dispatchKeyEvent", type=kind, key=said, code=key, windowsVirtualKeyCode=code)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drags the mouse with its left button."""

@@ -9,6 +9,7 @@ from lumbar_tf.imaging.study import SeriesSummary, Slice, Study
 from lumbar_tf.labels import FINDINGS, Condition, Flag, Level, Plane, Side, finding_index, mirror_indices
 from lumbar_tf.reporting.evidence import CropOutline, PlaneEvidence
 from lumbar_tf.reporting.results import StudyResult
+from lumbar_tf.reporting.saliency import StudySaliency
 from lumbar_tf.reporting.study_report import Source
 
 SOURCE = Source("7", ("sagittal_t1/net", "axial_t2/net"))
@@ -71,9 +72,22 @@ def make_evidence(result: StudyResult) -> dict[Plane, PlaneEvidence]:
         x = 4.0 * (index - 5)
         signs = ((-1, 1), (1, 1), (1, -1), (-1, -1))
         corners = np.array([(x, y + _HALF_MM * a, z + _HALF_MM * b) for a, b in signs], np.float32)
-        outlines.append(CropOutline(index, corners, abs(x - 16.0)))
+        step = index - _SLICE_OF_CROP - 1
+        outlines.append(CropOutline(index, corners, abs(x - 16.0), step=step))
     outlines.sort(key=lambda each: each.index)
     return {Plane.SAGITTAL_T1: PlaneEvidence(2 * _HALF_MM, {row: tuple(outlines)})}
+
+
+def make_saliency() -> StudySaliency:
+    """The left foramen's member found what it found in the upper left of the nearest slice."""
+    maps = np.full((2, 25, 1, 3, 4, 4), np.nan, np.float32)
+    weight = np.full((2, 25), np.nan, np.float32)
+    for row, finding in enumerate(FINDINGS):
+        if finding.condition.family.value == "foraminal":
+            maps[0, row], weight[0, row] = 0.0, 0.8
+    maps[0, severe_row(), 0, 1, 0, 0] = 3.0
+    maps[0, severe_row(), 0, 2] = 0.3
+    return StudySaliency(maps, weight)
 
 
 def mirror_study(study: Study) -> Study:

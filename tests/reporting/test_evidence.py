@@ -90,6 +90,13 @@ def test_an_outline_is_a_square_in_the_slice_around_the_points_foot(
             abs(_image(each).TransformPhysicalPointToContinuousIndex(point.tolist())[2]) for each in slices
         ]
         assert nearest.distance_mm == pytest.approx(min(feet), abs=1e-3)
+        # The others are counted from it, in the order of the stack.
+        assert nearest.step == 0
+        assert all(each.step == each.index - nearest.index for each in outlines)
+        # The canal is looked at from both sides where the plane answers findings of a side, too.
+        is_canal = finding.condition.family is Family.CANAL
+        looks = {0, 1} if is_canal and CropLayout.of(CONFIGS[plane]).is_sided else {0}
+        assert {each.look for each in outlines} == looks
 
 
 @pytest.mark.parametrize("plane", list(Plane))

@@ -38,7 +38,9 @@ class FakeEnsemble:
         self.failures = dict(failures or {})
         self.asked: list[str] = []
 
-    def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, np.ndarray]:
+    def answer(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    ) -> dict[str, np.ndarray]:
         (study,) = studies
         name = parse_features(next(iter(study.values())))["study_id"][0].decode() if study else "nobody"
         self.asked.append(name)

@@ -16,6 +16,7 @@ from tests.reporting.reported_study import (
     SOURCE,
     make_evidence,
     make_result,
+    make_saliency,
     make_study,
     mirror_result,
     mirror_study,
@@ -191,6 +192,30 @@ def test_a_large_study_of_noise_stays_under_8_mb_and_says_what_it_left_out(tmp_p
     kept = len(_data(text)["planes"]["axial_t2"]["slices"])
     assert 0 < kept < 190
     assert f"{kept} of 190 slices are in this file" in Page(text).words
+
+
+def test_saliency_lies_on_the_slices_of_the_member_that_weighed_most(tmp_path: Path) -> None:
+    result, row = make_result(), severe_row()
+    path = tmp_path / "report.html"
+    write_study_report(path, make_study(), result, SOURCE, make_evidence(result), make_saliency())
+    text = path.read_text(encoding="utf-8")
+    check_self_contained(text, has_script=True)
+    crops = _data(text)["planes"]["sagittal_t1"]["crops"][str(row)]
+    assert [each["slice"] for each in crops if "map" in each] == [8, 9, 10]
+    assert _data(text)["saliency"][str(row)] == {
+        "plane": "sagittal_t1", "words": "sagittal_t1/net, on Sagittal T1", "percent": 100, "number": 10,
+    }  # fmt: skip
+    words = Page(text).words
+    assert "sagittal_t1/net (none weighed more) 9-11" in words
+    assert "not a segmentation" in words and "No saliency is shown" not in words
+
+
+def test_without_saliency_the_page_says_so_and_has_no_switch_for_it(text: str, tmp_path: Path) -> None:
+    assert 'id="saliency"' not in text and "this model does not give it" in Page(text).words
+    path = tmp_path / "report.html"
+    write_study_report(path, make_study(), make_result(), SOURCE, {}, make_saliency())
+    unplaced = path.read_text(encoding="utf-8")
+    assert 'id="saliency"' not in unplaced and "no crop of this study is known" in Page(unplaced).words
 
 
 def test_percents_never_claim_a_certainty() -> None:

@@ -3,12 +3,20 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lumbar_tf.labels import Condition, Level, finding_index
 from lumbar_tf.reporting.study_report import write_study_report
 from tests.reporting.browser import CHROMIUM, Tab, open_tab
-from tests.reporting.reported_study import SOURCE, make_evidence, make_result, make_study, severe_row
+from tests.reporting.reported_study import (
+    SOURCE,
+    make_evidence,
+    make_result,
+    make_saliency,
+    make_study,
+    severe_row,
+)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 CANAL = finding_index(Condition.SPINAL_CANAL_STENOSIS, Level.L3_L4)
@@ -18,7 +26,8 @@ T1 = "document.querySelector('[data-plane=sagittal_t1]')"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_study_report(path, make_study(), make_result(), SOURCE, make_evidence(make_result()))
+    evidence = make_evidence(make_result())
+    write_study_report(path, make_study(), make_result(), SOURCE, evidence, make_saliency())
     return path.as_uri()
 
 
@@ -122,6 +131,65 @@ def test_crops_and_points_can_be_switched_off(tab: Tab) -> None:
     assert tab.run(look) == "visible"
     tab.run("document.getElementById('overlays').click()")
     assert tab.run(look) == "hidden"
+
+
+def test_saliency_is_off_at_first_and_lies_on_the_crop_when_it_is_switched_on(
+    tab: Tab, tmp_path: Path
+) -> None:
+    count = f"{T1}.querySelectorAll('.heat image').length"
+    words = "document.getElementById('saliency-words').textContent"
+    key = "getComputedStyle(document.getElementById('saliency-key')).display"
+    assert (tab.run(count), tab.run(words), tab.run(key)) == (0, "", "none")
+    assert "Saliency" not in tab.run(f"{T1}.querySelector('img').alt")
+    # By the keyboard; and without the outlines, which have a switch of their own.
+    tab.run("document.getElementById('overlays').click()")
+    tab.run("document.getElementById('saliency').focus()")
+    tab.press("Space")
+    assert (tab.run(count), tab.run(key)) == (1, "block")
+    assert tab.run(words).startswith("Saliency of sagittal_t1/net, on Sagittal T1.")
+    assert "on slice 10 and has 100%" in tab.run(words)
+    assert "Saliency of sagittal_t1/net" in tab.run(f"{T1}.querySelector('img').alt")
+    # Back to the slice with the strongest place.
+    tab.run(f"{T1}.querySelector('.jumps button').click()")
+    assert _words(tab, ".where").startswith("Slice 9 of 11")
+    tab.run("document.getElementById('saliency-show').click()")
+    assert _words(tab, ".where").startswith("Slice 10 of 11")
+    tab.run(f"{T1}.scrollIntoView()")
+    # The crop covers 40 mm around (43, 65) pixels of 2 mm; its cells have 10 mm.
+    x, y, width, height = tab.run(
+        f"(({{ x, y, width, height }}) => [x, y, width, height])({T1}.querySelector('.heat image')"
+        ".getBoundingClientRect())"
+    )
+    left, top, whole = tab.run(
+        f"(({{ x, y, width }}) => [x, y, width])({T1}.querySelector('img').getBoundingClientRect())"
+    )
+    assert width == pytest.approx(whole * 40 / 160, rel=0.01) and height == pytest.approx(width, rel=0.01)
+    assert (x - left) / whole == pytest.approx((86 - 20 - 0.0) / 160, abs=0.01)
+    assert (y - top) / whole == pytest.approx((131 - 20) / 160, abs=0.01)
+    tab.photograph(tmp_path / "on.png", is_whole=False)
+    tab.run("document.getElementById('saliency').click()")
+    tab.photograph(tmp_path / "off.png", is_whole=False)
+    on, off = (_pixels(tmp_path / name, (x, y, width, height)) for name in ("on.png", "off.png"))
+    # Magenta in the upper left cell and nowhere else.
+    redder = (on[..., 0] - off[..., 0]) - (on[..., 1] - off[..., 1])
+    quarter = len(redder) // 4
+    assert redder[:quarter, :quarter].mean() > 50
+    assert abs(redder[2 * quarter :].mean()) < 2 and abs(redder[:, 2 * quarter :].mean()) < 2
+
+
+def _pixels(path: Path, box: tuple[float, float, float, float]) -> np.ndarray:
+    from PIL import Image
+
+    x, y, width, height = (round(each) for each in box)
+    picture = Image.open(path).convert("RGB").crop((x, y, x + width, y + height))
+    return np.asarray(picture, np.float32)
+
+
+def test_a_finding_without_a_member_has_no_saliency_and_says_so(tab: Tab) -> None:
+    tab.run("document.getElementById('saliency').click()")
+    tab.run(f"document.querySelector('.cell[data-row=\"{CANAL}\"]').click()")
+    assert tab.run("document.querySelectorAll('.heat image').length") == 0
+    assert "has no saliency" in tab.run("document.getElementById('saliency-words').textContent")
 
 
 def test_a_drag_changes_the_window_as_the_pixels_show(tab: Tab, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ class FakeModel:
     version = 7
     members = ("axial_t2/one", "sagittal_t2/two")
 
-    def __init__(self, **changes: Any) -> None:
-        """Takes changes to its description."""
+    def __init__(self, *, has_saliency: bool = False, **changes: Any) -> None:
+        """Takes changes to its description, and whether it has the signature that explains."""
         self.signatures = {
             "serving_default": Signature(
                 {plane.value: tf.string for plane in Plane},
@@ -75,6 +75,10 @@ class FakeModel:
             ),
             "describe": Signature({"study": tf.string}, {"description": tf.string}),
         }
+        if has_saliency:
+            grade = self.signatures["serving_default"]
+            explained = {**grade.outputs, **dict.fromkeys(("saliency", "weight"), tf.float32)}
+            self.signatures["saliency"] = Signature(grade.inputs, explained)
         self.description = {
             "members": list(self.members),
             "findings": [finding.name for finding in FINDINGS],
@@ -90,6 +94,8 @@ class FakeModel:
             return {"description": np.array([text] * len(inputs["study"]), np.object_)}
         studies = zip(*(inputs[plane.value] for plane in Plane), strict=True)
         rows = [self.answer(*each) for each in studies]
+        if signature == "saliency":
+            rows = [{**row, **self.explain(row)} for row in rows]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def answer(self, *examples: bytes) -> Outputs:
@@ -109,6 +115,12 @@ class FakeModel:
             "landmarks": landmarks,
             "flags": rng.random((25, len(Flag))) < 0.1,
         }
+
+    def explain(self, row: Outputs) -> Outputs:
+        """Returns maps that are made of the answer's own numbers, without some."""
+        maps = np.repeat(row["members"][:, :, :1], 2 * 3 * 4 * 4, axis=-1).reshape(-1, 25, 2, 3, 4, 4).copy()
+        maps[:, ::2, 1] = np.nan
+        return {"saliency": maps, "weight": row["members"][..., 2]}
 
 
 def signature_map(model: Model) -> get_model_metadata_pb2.SignatureDefMap:

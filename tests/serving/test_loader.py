@@ -41,26 +41,27 @@ def answers(bundle: Path, program: Path, tmp_path_factory: pytest.TempPathFactor
     return {"version": version, "lines": lines}
 
 
-def _of(answers: dict[str, Any], file: str) -> dict[str, Line]:
-    return {line.output: line for line in answers["lines"] if line.file == file}
+def _of(answers: dict[str, Any], file: str) -> dict[tuple[str, str], Line]:
+    return {(line.signature, line.output): line for line in answers["lines"] if line.file == file}
 
 
 def test_the_bundle_answers_in_c_plus_plus_as_in_python(answers: dict[str, Any], bundle: Path) -> None:
     assert answers["version"] == f"TensorFlow {tf.__version__}"
     warmup, parity = (_of(answers, name) for name in FILES)
     outputs = {"probability", "competition", "interval", "members", "landmarks", "doubt", "flags"}
-    outputs.add("description")
-    assert outputs <= set(warmup) and set(parity) == set(warmup)
+    expected = {("serving_default", each) for each in outputs} | {("describe", "description")}
+    expected |= {("saliency", each) for each in (*outputs, "saliency", "weight")}
+    assert set(warmup) == set(parity) == expected
     requests = read_requests(bundle / "assets.extra" / FILES[1])
-    for name, line in parity.items():
-        assert line.requests == sum(name in each.outputs for each in requests)
+    for (signature, _), line in parity.items():
+        assert line.requests == sum(each.signature == signature for each in requests)
     assert max(line.largest for line in parity.values()) <= TOLERANCE
 
 
 def test_an_answer_that_is_not_the_expected_one_is_seen(answers: dict[str, Any]) -> None:
     spoiled = _of(answers, "spoiled")
-    assert spoiled["probability"].largest == pytest.approx(0.25, abs=1e-3)
-    assert spoiled["competition"].largest <= TOLERANCE
+    assert spoiled["serving_default", "probability"].largest == pytest.approx(0.25, abs=1e-3)
+    assert spoiled["serving_default", "competition"].largest <= TOLERANCE
 
 
 def test_a_signature_that_no_request_asks_is_an_error(program: Path, bundle: Path, tmp_path: Path) -> None:

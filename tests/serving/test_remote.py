@@ -51,6 +51,48 @@ def test_a_batch_is_answered_bit_for_bit(start: Start, reach: Reach, has_gzip: b
         assert (stand_in.proxy.num_sent < len(PIXELS)) == has_gzip
 
 
+def test_saliency_comes_bit_for_bit_where_it_is_wanted_and_there(start: Start, reach: Reach) -> None:
+    model = FakeModel(has_saliency=True)
+    remote = reach(start(model))
+    explained = remote.answer(STUDIES, explained=True)
+    for place, study in enumerate(STUDIES):
+        row = _expected(model, study)
+        for name, expected in {**row, **model.explain(row)}.items():
+            np.testing.assert_array_equal(explained[name][place], expected)
+    assert "saliency" not in remote.answer(STUDIES)
+    # An export of before has none, and answers without.
+    assert "saliency" not in reach(start(FakeModel())).answer(STUDIES, explained=True)
+
+
+def test_a_signature_that_explains_in_another_way_is_refused(start: Start, reach: Reach) -> None:
+    model = FakeModel(has_saliency=True)
+    grade, explain = (model.signatures[name] for name in ("serving_default", "saliency"))
+    model.signatures["saliency"] = Signature(explain.inputs, grade.outputs)
+    with pytest.raises(ServingError, match="saliency must give"):
+        reach(start(model))
+
+
+def test_maps_of_another_shape_or_below_0_are_no_answer(start: Start, reach: Reach) -> None:
+    class Odd(FakeModel):
+        change = staticmethod(lambda maps: maps)
+
+        def explain(self, row: Outputs) -> Outputs:
+            given = super().explain(row)
+            return {**given, "saliency": self.change(given["saliency"])}
+
+    model = Odd(has_saliency=True)
+    remote = reach(start(model), policy=RetryPolicy(attempts=1))
+    for change, said in (
+        (lambda maps: maps[0], "saliency must be of shape"),
+        (lambda maps: maps[:, :24], "saliency must be of shape"),
+        (lambda maps: maps - 1, "saliency must hold finite numbers of at least 0"),
+    ):
+        model.change = change
+        with pytest.raises(ServingError, match=said) as caught:
+            remote.answer(STUDIES, explained=True)
+        assert caught.value.failure is Failure.MALFORMED
+
+
 def test_the_version_that_answered_first_is_asked_from_then_on(start: Start, reach: Reach) -> None:
     model = FakeModel()
     stand_in = start(model, labels={"stable": 7})

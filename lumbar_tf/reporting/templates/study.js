@@ -7,6 +7,9 @@ const cells = [...document.querySelectorAll(".cell")];
 const articles = [...document.querySelectorAll(".finding")];
 const overlays = document.getElementById("overlays");
 const closeup = document.getElementById("closeup");
+// Absent where the model does not say what moved it.
+const saliency = document.getElementById("saliency");
+const saliencyShow = document.getElementById("saliency-show");
 const CLOSE_UP_MM = 90;
 const NEAR_MM = 5;
 let chosen = Number(document.querySelector('.cell[aria-pressed="true"]').dataset.row);
@@ -17,7 +20,8 @@ class Viewer {
     this.find = (selector) => figure.querySelector(selector);
     this.stage = this.find(".stage");
     this.image = this.find("img");
-    this.overlay = this.find("svg");
+    this.overlay = this.find(".marks");
+    this.heat = this.find(".heat");
     this.slider = this.find(".slider");
     this.level = this.find(".level");
     this.width = this.find(".width");
@@ -73,7 +77,8 @@ class Viewer {
     this.image.src = slice.image;
     this.image.alt = `${this.plane.title}. ${where}. ${data.findings[chosen]} ` +
       (here.length ? "was graded on this slice" : "was not graded on this slice") +
-      (points.length ? `; level points: ${points.map((each) => data.levels[each[0]]).join(", ")}.` : ".");
+      (points.length ? `; level points: ${points.map((each) => data.levels[each[0]]).join(", ")}.` : ".") +
+      (isHot() && here.some((each) => each.map) ? ` Saliency of ${data.saliency[chosen].words} lies over it.` : "");
     for (const button of this.find(".jumps").children) {
       button.setAttribute("aria-current", Number(button.dataset.place) === place);
     }
@@ -133,6 +138,8 @@ class Viewer {
     });
     this.overlay.innerHTML = outlines.concat(marks).join("");
     this.overlay.style.visibility = overlays.checked ? "visible" : "hidden";
+    this.heat.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.heat.innerHTML = isHot() ? crops.filter((each) => each.map).map(layOver).join("") : "";
   }
 
   get window() {
@@ -181,7 +188,39 @@ class Viewer {
   }
 }
 
+function isHot() { return Boolean(saliency && saliency.checked); }
+
+// A picture of side 1, laid between a crop's corners: upper left, upper right, lower right, lower left.
+function layOver({ map, corners: [start, right, , down] }) {
+  const across = [0, 1].map((axis) => right[axis] - start[axis]);
+  const along = [0, 1].map((axis) => down[axis] - start[axis]);
+  return `<image href="${map}" width="1" height="1" preserveAspectRatio="none" ` +
+    `transform="matrix(${[...across, ...along, ...start].join(" ")})"/>`;
+}
+
+function describeSaliency() {
+  if (!saliency) return;
+  const hot = data.saliency[chosen];
+  const words = hot
+    ? `Saliency of ${hot.words}. ` + (hot.percent
+      ? `The strongest place of this finding is on slice ${hot.number} and has ${hot.percent}% of the ` +
+        "strongest that this member found in the study."
+      : "It found next to nothing that speaks for moderate or severe.")
+    : "No member of known crops graded this finding, so it has no saliency.";
+  document.getElementById("saliency-words").textContent = isHot() ? words : "";
+  saliencyShow.hidden = !(isHot() && hot && hot.percent);
+  document.getElementById("saliency-key").style.display = isHot() ? "" : "none";
+}
+
 const viewers = [...document.querySelectorAll(".viewer")].map((figure) => new Viewer(figure));
+
+saliencyShow?.addEventListener("click", () => {
+  const { plane, number } = data.saliency[chosen];
+  const viewer = viewers.find((each) => each.plane === data.planes[plane]);
+  const place = viewer.plane.slices.findIndex((each) => each.number === number);
+  // Where not even all graded slices fit into the file, it may not be there.
+  if (place >= 0) viewer.show(place);
+});
 
 function choose(row) {
   chosen = row;
@@ -192,6 +231,7 @@ function choose(row) {
   }
   for (const article of articles) article.hidden = Number(article.dataset.row) !== row;
   for (const viewer of viewers) viewer.choose();
+  describeSaliency();
 }
 
 // The grid is five by five, line by line.
@@ -217,7 +257,9 @@ function chooseNamed() {
 }
 
 const redraw = () => viewers.forEach((viewer) => viewer.show(viewer.place));
-for (const each of [overlays, closeup]) each.addEventListener("change", redraw);
+for (const each of [overlays, closeup, saliency]) {
+  each?.addEventListener("change", () => { redraw(); describeSaliency(); });
+}
 window.addEventListener("resize", redraw);
 for (const each of document.querySelectorAll(".js")) each.hidden = false;
 window.addEventListener("hashchange", chooseNamed);
