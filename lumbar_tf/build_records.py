@@ -79,7 +79,7 @@ def build(options: BuildRecordsOptions) -> Summary:
     # Here, not above: --help must not wait for the readers.
     from lumbar_tf.data.build import BuildTask, build_records
     from lumbar_tf.data.decoders import Decoder, frame_decoder
-    from lumbar_tf.data.pseudonyms import read_key
+    from lumbar_tf.data.privacy.pseudonyms import read_key
     from lumbar_tf.records.manifest import BuildOptions
 
     mode = _mode(options)
@@ -125,7 +125,7 @@ def _mode(options: BuildRecordsOptions) -> "BuildMode":
 
 
 def _forget(options: BuildRecordsOptions, key: bytes | None) -> Summary:
-    from lumbar_tf.data.forget import forget_patients
+    from lumbar_tf.data.privacy.forget import forget_patients
 
     if options.data:
         raise UsageError("--forget works on finished records and takes no --data.")

@@ -42,7 +42,7 @@ class InspectDataOptions(CommandOptions):
 def inspect(options: InspectDataOptions) -> Summary:
     """Looks, shows tables, and says where the page is."""
     # Here, not above: pandas takes a second to import, and --help must not wait for it.
-    from lumbar_tf.data.pseudonyms import read_key
+    from lumbar_tf.data.privacy.pseudonyms import read_key
     from lumbar_tf.reporting.inspection import inspect_sources
     from lumbar_tf.reporting.inspection_page import PAGE_NAME
 

@@ -157,10 +157,10 @@ class PredictOptions(pacs_options.DicomwebOptions):
 def predict(options: PredictOptions) -> Summary:
     """Grades and says where the answers are."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.data.pseudonyms import read_key
+    from lumbar_tf.data.privacy.pseudonyms import read_key
     from lumbar_tf.imaging.sources.listing import shown_name
     from lumbar_tf.monitoring.log import AnswerLog
-    from lumbar_tf.reporting.hospital_formats import HospitalFormats
+    from lumbar_tf.reporting.hospital.formats import HospitalFormats
     from lumbar_tf.reporting.prediction import predict_source
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None

@@ -47,7 +47,7 @@ def verify(options: VerifyOptions) -> Summary:
     """Checks the folder and says what is wrong with it."""
     # Here, not above: --help must not wait for the readers.
     from lumbar_tf.data.jobs import open_cohort
-    from lumbar_tf.data.pseudonyms import read_key
+    from lumbar_tf.data.privacy.pseudonyms import read_key
 
     if not options.data and (options.phi or options.series_map or options.pseudonym_key_file):
         raise UsageError("--phi, --series-map and --pseudonym-key-file need the source: --data.")
@@ -116,8 +116,8 @@ def _scan(
     options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool
 ) -> "tuple[Sequence[DamageFound], int]":
     """Returns what identifies somebody, and how many phrases were searched for."""
-    from lumbar_tf.data.identifying import collect_from
-    from lumbar_tf.data.phi import scan_folder
+    from lumbar_tf.data.privacy.identifying import collect_from
+    from lumbar_tf.data.privacy.phi import scan_folder
 
     values = collect_from(
         [each.files for each in cohort.jobs],

@@ -143,7 +143,7 @@ def watch(options: WatchOptions) -> Summary:
     from lumbar_tf.pacs.pace import Pace
     from lumbar_tf.pacs.watching import Watch
     from lumbar_tf.pacs.worklist import Worklist
-    from lumbar_tf.reporting.hospital_formats import HospitalFormats
+    from lumbar_tf.reporting.hospital.formats import HospitalFormats
 
     _begin_log()
     stop = Stop()

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from lumbar_tf.labels import Condition, Level, Severity, Side
-from lumbar_tf.reporting.codes import (
+from lumbar_tf.reporting.hospital.codes import (
     OWN_SCHEME_UID,
     Scheme,
     finding_code,

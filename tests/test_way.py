@@ -21,8 +21,8 @@ import tensorflow as tf
 from lumbar_tf.bundle.exporting import ServedEnsemble
 from lumbar_tf.config import dump_config
 from lumbar_tf.data.folds import read_fold_table
-from lumbar_tf.data.identifying import collect_from
-from lumbar_tf.data.phi import scan_folder
+from lumbar_tf.data.privacy.identifying import collect_from
+from lumbar_tf.data.privacy.phi import scan_folder
 from lumbar_tf.ensemble.oof import read_tables
 from lumbar_tf.ensemble.stacking import Stacked, apply_stacker
 from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient

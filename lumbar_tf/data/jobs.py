@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.data.coordinates import Coordinate, read_coordinates
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_rejects
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_rejects
 from lumbar_tf.data.series_table import SeriesPlanes, absent_studies, merge_series_tables, read_series_table
 from lumbar_tf.data.tables import read_labels_tolerantly
 from lumbar_tf.imaging.reasons import Reject, RejectReason

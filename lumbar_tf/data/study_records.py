@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lumbar_tf.data.coordinates import place_points
 from lumbar_tf.data.decoders import Decoder, FrameDecoder, frame_decoder
 from lumbar_tf.data.jobs import StudyJob
-from lumbar_tf.data.pseudonyms import pseudonymise_study
+from lumbar_tf.data.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.data.series_table import absent_series
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.files.pixels import decode_frame

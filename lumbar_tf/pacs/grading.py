@@ -8,7 +8,7 @@ import pydicom
 from lumbar_tf.imaging.files.silence import silence_pydicom
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.pacs.worklist import ResultFile
-from lumbar_tf.reporting.hospital_formats import DICOM_FOLDER, HospitalFormats
+from lumbar_tf.reporting.hospital.formats import DICOM_FOLDER, HospitalFormats
 from lumbar_tf.reporting.prediction import Ensemble, predict_source
 from lumbar_tf.serving.failure import ServingError
 

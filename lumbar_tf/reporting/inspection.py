@@ -9,7 +9,7 @@ import numpy as np
 
 from lumbar_tf.data.coordinates import Coordinate
 from lumbar_tf.data.jobs import StudyJob, open_cohort
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_study
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
 from lumbar_tf.data.study_records import read_job
 from lumbar_tf.imaging.geometry import patient_to_pixel
 from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort

@@ -9,7 +9,7 @@ import numpy as np
 
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.data.jobs import StudyJob, open_cohort
-from lumbar_tf.data.pseudonyms import pseudonymise_study
+from lumbar_tf.data.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.data.study_records import refuse_faults
 from lumbar_tf.imaging.dicom import read_study
 from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
@@ -22,7 +22,7 @@ from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.reporting.decisions import Unanswered, write_rejects, write_series, write_unanswered
 from lumbar_tf.reporting.evidence import PlaneEvidence, find_evidence, read_plane_configs
-from lumbar_tf.reporting.hospital_formats import HospitalFormats, write_hospital_formats
+from lumbar_tf.reporting.hospital.formats import HospitalFormats, write_hospital_formats
 from lumbar_tf.reporting.results import (
     StudyResult,
     write_intervals,

@@ -10,8 +10,8 @@ import pydicom
 import pytest
 
 from lumbar_tf.data.build import BuildMode, BuildTask, build_records
-from lumbar_tf.data.forget import forget_patients
 from lumbar_tf.data.jobs import open_cohort
+from lumbar_tf.data.privacy.forget import forget_patients
 from lumbar_tf.data.source_check import verify_source
 from lumbar_tf.data.study_records import make_study_records
 from lumbar_tf.data.table_check import check_tables

@@ -23,7 +23,7 @@ from lumbar_tf.pacs.pace import Pace
 from lumbar_tf.pacs.sending import Node, StoreScu, parse_node
 from lumbar_tf.pacs.watching import Watch
 from lumbar_tf.pacs.worklist import State, Worklist
-from lumbar_tf.reporting.hospital_formats import HospitalFormats
+from lumbar_tf.reporting.hospital.formats import HospitalFormats
 from tests.pacs.conftest import STUDIES
 from tests.reporting.test_prediction import FakeEnsemble
 

@@ -30,8 +30,8 @@ from lumbar_tf.pacs.sending import Node, StoreScu
 from lumbar_tf.pacs.watching import Watch
 from lumbar_tf.pacs.worklist import State, Worklist
 from lumbar_tf.predict import PredictOptions, predict
-from lumbar_tf.reporting.codes import probability_code
-from lumbar_tf.reporting.hospital_formats import HospitalFormats
+from lumbar_tf.reporting.hospital.codes import probability_code
+from lumbar_tf.reporting.hospital.formats import HospitalFormats
 from lumbar_tf.reporting.prediction import predict_source
 from tests import hospital
 from tests import way as way_module

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lumbar_tf.config.loading import default_config_path
-from lumbar_tf.data.identifying import collect_from
-from lumbar_tf.data.phi import scan_folder
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym
+from lumbar_tf.data.privacy.identifying import collect_from
+from lumbar_tf.data.privacy.phi import scan_folder
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.imaging.sources.reading import read_source
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.log import AnswerLog, read_log

@@ -6,8 +6,8 @@ from pydicom.dataset import Dataset
 
 from lumbar_tf import __version__
 from lumbar_tf.imaging.origin import HEADER_KEYWORDS
+from lumbar_tf.reporting.hospital.source_references import SourceStudy, derived_uid
 from lumbar_tf.reporting.results import StudyResult
-from lumbar_tf.reporting.source_references import SourceStudy, derived_uid
 
 MANUFACTURER = "lumbar_tf"
 #: Whatever alphabet the source was written in, the results are in this (PS3.3 section C.12.1.1.2).

@@ -25,7 +25,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from lumbar_tf.data.all_elements import read_all_elements
-from lumbar_tf.data.phrases import phrases_of, split_words
+from lumbar_tf.data.privacy.phrases import phrases_of, split_words
 from lumbar_tf.imaging.files.silence import silence_pydicom
 from lumbar_tf.imaging.sources.listing import is_plain_name
 from lumbar_tf.imaging.sources.reading import StudyFiles, list_study_files

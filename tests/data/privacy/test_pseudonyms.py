@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.data.pseudonyms import (
+from lumbar_tf.data.privacy.pseudonyms import (
     IdKind,
     pseudonym,
     pseudonymise_rejects,

@@ -34,7 +34,7 @@ from pydicom.sr.codedict import codes
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Severity
-from lumbar_tf.reporting.codes import (
+from lumbar_tf.reporting.hospital.codes import (
     LIMITATION,
     MOST_PROBABLE,
     OWN_SCHEME_UID,
@@ -51,7 +51,7 @@ from lumbar_tf.reporting.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.reporting.dicom_result import (
+from lumbar_tf.reporting.hospital.dicom_result import (
     MANUFACTURER,
     complete,
     describe_replaced,
@@ -61,9 +61,14 @@ from lumbar_tf.reporting.dicom_result import (
     software_version,
     unnamed_dataset,
 )
-from lumbar_tf.reporting.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.reporting.hospital.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.reporting.hospital.source_references import (
+    SourceImage,
+    SourceStudy,
+    choose_images,
+    derived_uid,
+)
 from lumbar_tf.reporting.results import StudyResult
-from lumbar_tf.reporting.source_references import SourceImage, SourceStudy, choose_images, derived_uid
 
 #: High, so that a viewer lists the scanner's own series first.
 _SERIES_NUMBER = 9901

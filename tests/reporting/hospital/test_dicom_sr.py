@@ -9,13 +9,13 @@ import pytest
 from highdicom.sr import srread
 from pydicom.sr.codedict import Code, codes
 
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym, pseudonymise_study
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
 from lumbar_tf.imaging.origin import StudyHeader
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Severity, Side
-from lumbar_tf.reporting.dicom_sr import write_sr
+from lumbar_tf.reporting.hospital.dicom_sr import write_sr
+from lumbar_tf.reporting.hospital.source_references import find_references
 from lumbar_tf.reporting.results import StudyResult, result_to_json
-from lumbar_tf.reporting.source_references import find_references
 from tests import hospital
 from tests.reporting.dciodvfy import find_errors
 from tests.reporting.hospital_study import (

@@ -11,9 +11,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from lumbar_tf.data.identifying import IdentifyingValues, collect_from
-from lumbar_tf.data.phi import scan_folder
-from lumbar_tf.data.phrases import own_words, split_words
+from lumbar_tf.data.privacy.identifying import IdentifyingValues, collect_from
+from lumbar_tf.data.privacy.phi import scan_folder
+from lumbar_tf.data.privacy.phrases import own_words, split_words
 from lumbar_tf.imaging.sources.reading import StudyFiles
 from lumbar_tf.records.example import serialize_example
 from lumbar_tf.records.framing import RecordWriter
@@ -239,7 +239,7 @@ def test_escaped_and_encoded_texts_are_read(
 def test_a_long_text_is_searched_across_its_blocks(
     clean: Path, values: IdentifyingValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lumbar_tf.data.phi._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("lumbar_tf.data.privacy.phi._BLOCK_BYTES", 5000)
     for place in (4990, 4995, 9000, 14990):
         for filler in (b"x ", b"\x00 "):
             data = (filler * 10_000)[:place] + b" Klinik Silberbach " + filler * 1000

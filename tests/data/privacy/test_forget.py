@@ -5,7 +5,7 @@ import pytest
 
 from lumbar_tf.data.build import BuildTask, build_records
 from lumbar_tf.data.folds import read_folds
-from lumbar_tf.data.forget import forget_patients
+from lumbar_tf.data.privacy.forget import forget_patients
 from lumbar_tf.data.record_labels import read_record_labels
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.records.example import parse_features
@@ -52,7 +52,7 @@ def test_a_call_that_was_cut_off_is_finished_by_the_same_call(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.data.forget.write_manifest", cut_off)
+        patch.setattr("lumbar_tf.data.privacy.forget.write_manifest", cut_off)
         with pytest.raises(KeyboardInterrupt):
             forget_patients(records, ["14"])
     # A shard that SIGKILL left half-written holds what is to be forgotten.

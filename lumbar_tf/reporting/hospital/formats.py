@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lumbar_tf.imaging.study import Study
+from lumbar_tf.reporting.hospital.source_references import find_references
 from lumbar_tf.reporting.results import StudyResult
-from lumbar_tf.reporting.source_references import find_references
 
 DICOM_FOLDER = "dicom"
 FHIR_FOLDER = "fhir"
@@ -60,12 +60,12 @@ def write_hospital_formats(
     name = study.study_id
     if formats.dicom:
         # Here, not above: highdicom is an extra, and takes a second to import.
-        from lumbar_tf.reporting.dicom_sr import write_sr
-        from lumbar_tf.reporting.secondary_capture import write_capture
+        from lumbar_tf.reporting.hospital.dicom_sr import write_sr
+        from lumbar_tf.reporting.hospital.secondary_capture import write_capture
 
         write_sr(out / DICOM_FOLDER / f"{name}.sr.dcm", source, result, model=model)
         write_capture(out / DICOM_FOLDER / f"{name}.sc.dcm", source, study, result, model=model)
     if formats.fhir:
-        from lumbar_tf.reporting.fhir import write_fhir
+        from lumbar_tf.reporting.hospital.fhir import write_fhir
 
         write_fhir(out / FHIR_FOLDER / f"{name}.json", source, result, model=model)

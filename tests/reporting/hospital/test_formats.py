@@ -7,12 +7,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from lumbar_tf.data.identifying import collect_from
-from lumbar_tf.data.phi import scan_folder
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym
+from lumbar_tf.data.privacy.identifying import collect_from
+from lumbar_tf.data.privacy.phi import scan_folder
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.imaging.sources.reading import read_source
-from lumbar_tf.reporting import hospital_formats
-from lumbar_tf.reporting.hospital_formats import HospitalFormats
+from lumbar_tf.reporting.hospital import formats
+from lumbar_tf.reporting.hospital.formats import HospitalFormats
 from lumbar_tf.reporting.prediction import predict_source
 from tests import hospital
 from tests.reporting.dciodvfy import find_errors
@@ -82,7 +82,7 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
 
 
 def test_without_highdicom_the_call_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hospital_formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     HospitalFormats(fhir=True).check()
     with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[dicom\]'"):
         BOTH.check()

@@ -10,17 +10,17 @@ from pydicom.sr.codedict import codes
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.imaging.study import Study
-from lumbar_tf.reporting.dicom_result import (
+from lumbar_tf.reporting.hospital.dicom_result import (
     complete,
     describe_replaced,
     equipment,
     result_uid,
     series_uid,
 )
-from lumbar_tf.reporting.graded_finding import DISCLAIMER
+from lumbar_tf.reporting.hospital.graded_finding import DISCLAIMER
+from lumbar_tf.reporting.hospital.source_references import SourceImage, SourceStudy
 from lumbar_tf.reporting.results import StudyResult
 from lumbar_tf.reporting.sheet import sheet_pixels
-from lumbar_tf.reporting.source_references import SourceImage, SourceStudy
 
 _SERIES_NUMBER = 9902
 _SERIES_DESCRIPTION = "lumbar_tf summary, research use only"

@@ -17,8 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from lumbar_tf.data.identifying import IdentifyingValues
-from lumbar_tf.data.phrase_search import PhraseSearch
+from lumbar_tf.data.privacy.identifying import IdentifyingValues
+from lumbar_tf.data.privacy.phrase_search import PhraseSearch
 from lumbar_tf.progress import ProgressMaker, silent_progress
 from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
 from lumbar_tf.records.damage import Damage, DamageFound

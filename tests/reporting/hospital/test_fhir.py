@@ -9,9 +9,9 @@ import pytest
 
 from lumbar_tf.imaging.study import Study
 from lumbar_tf.labels import FINDINGS, Side
-from lumbar_tf.reporting.fhir import make_bundle, write_fhir
+from lumbar_tf.reporting.hospital.fhir import make_bundle, write_fhir
+from lumbar_tf.reporting.hospital.source_references import find_references
 from lumbar_tf.reporting.results import StudyResult, result_to_json
-from lumbar_tf.reporting.source_references import find_references
 from tests import hospital
 from tests.reporting.hospital_study import NO_AXIAL, NO_IMAGE, make_result, mirror, read_lumbar_study
 

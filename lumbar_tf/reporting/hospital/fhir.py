@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.reporting.codes import (
+from lumbar_tf.reporting.hospital.codes import (
     DISC_LEVEL,
     LATERALITY,
     LIMITATION,
@@ -26,10 +26,10 @@ from lumbar_tf.reporting.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.reporting.dicom_result import MANUFACTURER, describe_replaced, software_version
-from lumbar_tf.reporting.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.reporting.hospital.dicom_result import MANUFACTURER, describe_replaced, software_version
+from lumbar_tf.reporting.hospital.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.reporting.hospital.source_references import SourceStudy, derived_uuid
 from lumbar_tf.reporting.results import StudyResult
-from lumbar_tf.reporting.source_references import SourceStudy, derived_uuid
 
 Resource = dict[str, Any]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from lumbar_tf.reporting.secondary_capture import write_capture
+from lumbar_tf.reporting.hospital.secondary_capture import write_capture
+from lumbar_tf.reporting.hospital.source_references import find_references
 from lumbar_tf.reporting.sheet import draw_sheet
-from lumbar_tf.reporting.source_references import find_references
 from tests import hospital
 from tests.reporting.dciodvfy import find_errors
 from tests.reporting.hospital_study import make_result, read_lumbar_study, stored_slices

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lumbar_tf.data.folds import FOLDS_NAME, read_fold_table, write_folds
-from lumbar_tf.data.pseudonyms import IdKind, pseudonym
+from lumbar_tf.data.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.data.record_labels import read_record_labels, write_record_labels
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
-from lumbar_tf.data.phrases import MAX_WORDS, split_words
+from lumbar_tf.data.privacy.phrases import MAX_WORDS, split_words
 
 #: In bytes only longer ones are looked for: shorter ones are found in any noise.
 MIN_BYTES = 6

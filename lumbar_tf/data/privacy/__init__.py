@@ -1,0 +1,1 @@
+"""What keeps patients unnamed: pseudonyms, the scan for identifying text, and forgetting."""
