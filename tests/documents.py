@@ -58,7 +58,7 @@ def shell_blocks(path: Path) -> list[Block]:
         if fence := re.match(r"^ *```(\w*)", lines[place]):
             place = next(each for each in range(start + 1, len(lines)) if lines[each].strip() == "```") + 1
             body, is_shell = lines[start + 1 : place - 1], fence[1] in _SHELLS
-            assert is_shell or not any(map(_is_command, body)), f"{path}:{start + 1}: a block of no language"
+            assert fence[1] or not any(map(_is_command, body)), f"{path}:{start + 1}: a block of no language"
         elif lines[place].startswith("    ") and not (place and lines[place - 1].strip()):
             while place < len(lines) and (lines[place].startswith("    ") or not lines[place].strip()):
                 place += 1

@@ -39,6 +39,7 @@ INSTEAD = {
     # Two studies that no network has seen.
     "--study=DIR ": "--study=data/new ",
     "--labels=DIR/train.csv": "--labels=data/cohort/train.csv",
+    "--labels=NEW/train.csv": "--labels=data/new/train.csv",
     "--labels=train.csv": "--labels=data/cohort/train.csv",
 }
 #: Commands that differ in paths from one that get_started.md has run, by its beginning.

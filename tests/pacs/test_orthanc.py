@@ -191,7 +191,7 @@ def _state(out: Path, study_uid: str) -> str:
 
 @pytest.mark.slow
 def test_watch_grades_each_once_through_kills_and_an_outage(
-    tmp_path: Path, orthanc: Orthanc, way: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, orthanc: Orthanc, way: Any
 ) -> None:
     folders = sorted((way.out / "held_out" / "train_images").iterdir())[:2]
     first, second = (each.name for each in folders)
@@ -239,8 +239,8 @@ def test_watch_grades_each_once_through_kills_and_an_outage(
     # `predict` with the same model gives the same answer, and the archive keeps one.
     words = [*_words(orthanc), f"--study={first}", f"--model={way.model}", f"--out={tmp_path / 'predicted'}"]
     options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
-    assert predict(options) == 0
-    assert "stored in the archive: 2 results" in capsys.readouterr().out
+    summary = predict(options)
+    assert summary.status == 0 and summary.figures["results stored in the archive"] == 2
     predicted = tmp_path / "predicted" / "results.json"
     assert predicted.read_bytes() == (out / first / "results.json").read_bytes()
     assert len(orthanc.instances(first, "SR")) == 1
