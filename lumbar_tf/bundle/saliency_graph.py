@@ -136,6 +136,9 @@ def member_weights(
     columns: dict[tuple[int, int], tf.Tensor] = {}
     for family in stacker.families:
         rows, _ = family_findings(family.family)
+        members = stacker.member_indices(family.family)
+        if not members:
+            continue
         fitted = family.heads[Head.PROBABILITY].weights
         # By how much each logit goes up, [pattern, member, 3].
         effect = tf.constant(fitted @ np.array(_STEP), tf.float32)
@@ -144,7 +147,6 @@ def member_weights(
             tf.gather(effect, tf.gather(pattern, rows, axis=1)),
             tf.gather(slope, rows, axis=1),
         )
-        members = stacker.member_indices(family.family)
         present = tf.cast(tf.gather(tf.gather(is_there, rows, axis=1), members, axis=2), tf.float32)
         # A missing member's features are the mean of the others'.
         count = tf.maximum(tf.reduce_sum(present, axis=-1, keepdims=True), 1.0)

@@ -197,10 +197,12 @@ def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_
     assert {"submission.csv", "results.json"} <= tables
 
     class Interrupted(FakeEnsemble):
-        def answer(self, studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, np.ndarray]:
+        def answer(
+            self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+        ) -> dict[str, np.ndarray]:
             if len(self.asked) == 2:
                 raise KeyboardInterrupt
-            return super().answer(studies)
+            return super().answer(studies, explained=explained)
 
     with pytest.raises(KeyboardInterrupt):
         predict_source(cohort, Interrupted(), tmp_path, max_sheets=0, has_reports=True)
