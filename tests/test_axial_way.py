@@ -189,7 +189,8 @@ def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_inter
     assert landmarks.stat().st_mtime_ns == before
     captured = capsys.readouterr()
     answer = json.loads(captured.out)
-    assert answer["paths"] == {"run": str(tmp_path / "runs" / "axial_t2")}
+    runs = tmp_path / "runs"
+    assert answer["paths"] == {"run": str(runs / "axial_t2"), "pages": str(runs / "training.html")}
     assert answer["notes"][0].startswith("axial_t2/localizer: done, ") and len(answer["notes"]) == 2
     printed = captured.err
     folder = tmp_path / "runs" / "axial_t2"
