@@ -14,3 +14,13 @@ def is_safe_id(text: str) -> bool:
     (True, False, False)
     """
     return _SAFE_ID.fullmatch(text) is not None and ".." not in text
+
+
+def check_study_uid(study_uid: str) -> None:
+    """Refuses a StudyInstanceUID that is not fit to stand in a path or a URL.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not is_safe_id(study_uid):
+        raise ValueError(f"A StudyInstanceUID must be of 0-9 and '.'. Received: {study_uid!r}.")

@@ -17,7 +17,7 @@ from dicomweb_client.web import DICOMwebClient
 
 from lumbar_tf.imaging.files.headers import MAX_FILE_BYTES
 from lumbar_tf.imaging.files.silence import silence_pydicom
-from lumbar_tf.imaging.uids import is_safe_id
+from lumbar_tf.imaging.uids import check_study_uid
 from lumbar_tf.pacs.answers import (
     find_text,
     find_uid,
@@ -129,8 +129,7 @@ class DicomwebArchive:
             PacsError: the study has none, or too much.
             StoppedError: the program was asked to stop.
         """
-        if not is_safe_id(study_uid):
-            raise ValueError(f"A StudyInstanceUID must be of 0-9 and '.'. Received: {study_uid!r}.")
+        check_study_uid(study_uid)
         images = [
             (series_uid, image_uid)
             for series_uid, _ in self._list_series(study_uid)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.files import remove_unfinished, replace_atomically
-from lumbar_tf.imaging.uids import is_safe_id
+from lumbar_tf.imaging.uids import check_study_uid
 
 _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"
 _SUFFIX = ".json"
@@ -157,8 +157,7 @@ class Worklist:
         return self._path(_CLOSED, study_uid).exists()
 
     def _path(self, name: str, study_uid: str) -> Path:
-        if not is_safe_id(study_uid):
-            raise ValueError(f"A StudyInstanceUID must be of 0-9 and '.'. Received: {study_uid!r}.")
+        check_study_uid(study_uid)
         return self._folder / name / f"{study_uid}{_SUFFIX}"
 
     def _paths(self, name: str) -> list[Path]:

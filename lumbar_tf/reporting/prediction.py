@@ -248,6 +248,7 @@ def predict_source(
         tables.rejects.extend(cohort.rejects)
         jobs = [each for each in cohort.jobs if study_ids is None or each.study_id in study_ids]
         configs = read_plane_configs(ensemble.description) if has_reports else {}
+        source = Source(ensemble.version, ensemble.members, is_synthetic_cohort(root))
 
         def ask(study: Study) -> _Answer:
             return _ask(ensemble, study, configs, is_logged=log is not None, explained=has_reports)
@@ -265,7 +266,6 @@ def predict_source(
                 if answer.result is not None and is_shown:
                     draw_sheet(out / "sheets" / f"{study.study_id}.png", study, answer.result)
                 if answer.result is not None and has_reports:
-                    source = Source(ensemble.version, ensemble.members, is_synthetic_cohort(root))
                     path = out / REPORTS_FOLDER / f"{study.study_id}.html"
                     write_study_report(path, study, answer.result, source, answer.evidence, answer.saliency)
                 if answer.result is not None and formats:
