@@ -24,9 +24,9 @@ setup(
         "lumbar_tf": [
             "py.typed",
             "bundle/templates/*.md",
-            "reporting/templates/*.css",
-            "reporting/templates/*.html",
-            "reporting/templates/*.js",
+            "reports/templates/*.css",
+            "reports/templates/*.html",
+            "reports/templates/*.js",
         ]
     },
     entry_points={"console_scripts": ["lumbar_tf=lumbar_tf.__main__:main"]},

@@ -5,9 +5,9 @@ import sys
 from typing import NoReturn
 
 from lumbar_tf import __version__
-from lumbar_tf.arguments import UsageError
-from lumbar_tf.completion import COMMANDS, check_command, completion_script, first_line
-from lumbar_tf.console import ExitStatus
+from lumbar_tf.cli.arguments import UsageError
+from lumbar_tf.cli.completion import COMMANDS, check_command, completion_script, first_line
+from lumbar_tf.cli.console import ExitStatus
 
 _USAGE = "Usage: lumbar_tf COMMAND [--help] [flags of the command] | --completion=bash|zsh | --version"
 

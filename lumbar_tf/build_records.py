@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command
-from lumbar_tf.console import Summary
-from lumbar_tf.progress import progress_bar, working
-from lumbar_tf.records.schema import Codec
+from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command
+from lumbar_tf.cli.console import Summary
+from lumbar_tf.cli.progress import progress_bar, show_activity
+from lumbar_tf.records.schema import PixelEncoding
 from lumbar_tf.runners import Runner
 
 if TYPE_CHECKING:
-    from lumbar_tf.data.build import BuildMode
+    from lumbar_tf.records.build import BuildMode
     from lumbar_tf.records.manifest import Manifest
 
 
@@ -63,7 +63,7 @@ class BuildRecordsOptions(CommandOptions):
     series_map: Path | None = None
     pseudonym_key_file: Path | None = None
     studies_per_shard: PositiveInt = 16
-    codec: Codec = Codec.RAW
+    codec: PixelEncoding = PixelEncoding.RAW
     decoder: str = "pydicom"
     folds: PositiveInt = 5
     fold_seed: int = 0
@@ -77,9 +77,9 @@ class BuildRecordsOptions(CommandOptions):
 def build(options: BuildRecordsOptions) -> Summary:
     """Builds the records, or forgets patients."""
     # Here, not above: --help must not wait for the readers.
-    from lumbar_tf.data.build import BuildTask, build_records
-    from lumbar_tf.data.decoders import Decoder, frame_decoder
-    from lumbar_tf.data.privacy.pseudonyms import read_key
+    from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
+    from lumbar_tf.privacy.pseudonyms import read_key
+    from lumbar_tf.records.build import BuildTask, build_records
     from lumbar_tf.records.manifest import BuildOptions
 
     mode = _mode(options)
@@ -116,7 +116,7 @@ def build(options: BuildRecordsOptions) -> Summary:
 
 
 def _mode(options: BuildRecordsOptions) -> "BuildMode":
-    from lumbar_tf.data.build import BuildMode
+    from lumbar_tf.records.build import BuildMode
 
     asked = [mode for mode in BuildMode if getattr(options, mode.value, False)]
     if len(asked) + bool(options.forget) > 1:
@@ -125,11 +125,11 @@ def _mode(options: BuildRecordsOptions) -> "BuildMode":
 
 
 def _forget(options: BuildRecordsOptions, key: bytes | None) -> Summary:
-    from lumbar_tf.data.privacy.forget import forget_patients
+    from lumbar_tf.records.patient_removal import forget_patients
 
     if options.data:
         raise UsageError("--forget works on finished records and takes no --data.")
-    with working("Removing patients"):
+    with show_activity("Removing patients"):
         gone = forget_patients(options.out, options.forget, key=key)
     return Summary("Patients removed", {"studies removed": len(gone), "ids": gone}, {"records": options.out})
 

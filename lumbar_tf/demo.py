@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommandOptions, run_command
+from lumbar_tf.cli.command import CommandOptions, run_command
+from lumbar_tf.cli.console import Summary, print_status, print_tables
+from lumbar_tf.cli.progress import progress_bar, show_activity
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config, load_demo_config
-from lumbar_tf.console import Summary, show, tell
-from lumbar_tf.progress import progress_bar, working
 from lumbar_tf.runners import run_jobs
 
 #: Held-out ids start here, so that no id is in both cohorts.
@@ -57,7 +57,7 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times its block and says that it began."""
-        tell(f"-- {name}")
+        print_status(f"-- {name}")
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
@@ -93,9 +93,9 @@ def _open_folder(options: DemoOptions, text: str) -> None:
 
 def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Writes training and held-out studies as DICOM, and the records of the former only."""
-    from lumbar_tf.data.build import BuildMode, BuildTask, build_records
-    from lumbar_tf.imaging.phantom import CohortOptions, Resolution, write_cohort
+    from lumbar_tf.records.build import BuildMode, BuildTask, build_records
     from lumbar_tf.records.manifest import BuildOptions
+    from lumbar_tf.synthetic import CohortOptions, Resolution, write_cohort
 
     cohort = config.cohort
     training = CohortOptions(
@@ -130,9 +130,9 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
-    from lumbar_tf.reporting.training_page import write_training_pages
+    from lumbar_tf.reports.training_page import write_training_pages
+    from lumbar_tf.training.cross_validation import grader_jobs, localizer_jobs, run_training_job
     from lumbar_tf.training.epoch_progress import show_epochs
-    from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs, run_training_job
     from lumbar_tf.training.runs import PlaneRun, open_run
 
     def opened(plane: PlaneConfig) -> PlaneRun:
@@ -161,20 +161,20 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         with (
             watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"),
             show_epochs(
-                jobs, progress=lambda total: progress_bar("Training", total, unit="epoch"), tell=tell
+                jobs, progress=lambda total: progress_bar("Training", total, unit="epoch"), tell=print_status
             ),
         ):
             for line in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
-                tell(line)
+                print_status(line)
 
 
 def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
     """Fits the stacker to the out-of-fold tables."""
-    from lumbar_tf.data.tables import read_labels
-    from lumbar_tf.ensemble.blend import stack_tables, write_blend
-    from lumbar_tf.ensemble.oof import read_tables
+    from lumbar_tf.ensemble.stacking_run import stack_tables, write_stacking_run
     from lumbar_tf.evaluation.output import comparison_table, write_scores
-    from lumbar_tf.evaluation.scorecard import compare_blend
+    from lumbar_tf.evaluation.scorecard import compare_members
+    from lumbar_tf.tables.labels import read_labels
+    from lumbar_tf.tables.out_of_fold import read_tables
 
     with watch.stage("stacking"):
         study_ids, labels = read_labels(options.out / "training" / "train.csv")
@@ -182,21 +182,21 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
         blend = stack_tables(
             tables, study_ids, labels, progress=lambda total: progress_bar("Fitting", total, unit="fit")
         )
-        rows = compare_blend(blend)
-        write_blend(blend, options.out / "runs" / "stack")
+        rows = compare_members(blend)
+        write_stacking_run(blend, options.out / "runs" / "stack")
         write_scores(rows, options.out / "runs" / "stack")
-    show(comparison_table(rows, title="out of fold, synthetic training studies"))
+    print_tables(comparison_table(rows, title="out of fold, synthetic training studies"))
 
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
     from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.self_test import open_bundle
-    from lumbar_tf.data.tables import read_labels
+    from lumbar_tf.bundle.self_test import load_bundle
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
-    from lumbar_tf.reporting.prediction import predict_source
+    from lumbar_tf.prediction.pipeline import predict_source
+    from lumbar_tf.tables.labels import read_labels
     from lumbar_tf.training.runs import OOF_NAME
 
     runs = options.out / "runs"
@@ -207,7 +207,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
         tables = [runs / member / OOF_NAME for member in ensemble.stacker.members]
         path = options.out / "models" / "1"
         if not path.is_dir():  # a version appears whole
-            with working("Writing and testing the bundle"):
+            with show_activity("Writing and testing the bundle"):
                 export_ensemble(
                     ensemble,
                     runs,
@@ -219,7 +219,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     with watch.stage("prediction of held-out studies"):
         predict_source(
             options.out / "held_out",
-            open_bundle(path, explained=True),
+            load_bundle(path, explained=True),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
             has_reports=True,
@@ -234,8 +234,8 @@ def write_best_possible(truth: Path, out: Path) -> None:
         truth: the cohort's `truth.csv`.
         out: a table in the submission's format.
     """
-    from lumbar_tf.ensemble.oof import align, read_tables, write_table
     from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS
+    from lumbar_tf.tables.out_of_fold import align, read_tables, write_table
 
     tables = read_tables([truth])
     study_ids = sorted(tables[0].rows)
@@ -247,12 +247,12 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
     """Scores the held-out answers and shows times and scores."""
     from rich.table import Table
 
-    from lumbar_tf.ensemble.stacking import Head
+    from lumbar_tf.ensemble.stacker import Head
     from lumbar_tf.evaluation.console_tables import scorecard_table
     from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files
-    from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
-    from lumbar_tf.reporting.predicted_folder import PredictedFolder
-    from lumbar_tf.reporting.training_page import write_training_index
+    from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reports.prediction_folder import PredictedFolder
+    from lumbar_tf.reports.training_page import write_training_index
 
     with watch.stage("evaluation"):
         labels = options.out / "held_out" / "train.csv"
@@ -277,9 +277,9 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
         write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
         rows = compare_files([predictions / name for name in names], [labels])
-    show(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
+    print_tables(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
     card = evaluated.card
-    show(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
+    print_tables(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
     prior, value = card.floors["prior by level"].score, card.scores["score"].value
     times = Table(title="stages", title_justify="left")
     times.add_column("")
@@ -287,7 +287,7 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
     for name, seconds in watch.seconds.items():
         times.add_row(name, f"{seconds:.0f}")
     times.add_row("all", f"{sum(watch.seconds.values()):.0f}")
-    show(times)
+    print_tables(times)
     return Summary(
         "Demo: every figure is of SYNTHETIC studies and says nothing about patients",
         {

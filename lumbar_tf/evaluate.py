@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
-from lumbar_tf.console import Summary, show
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.cli.command import (
+    CommaList,
+    CommandOptions,
+    UsageError,
+    existing_file,
+    run_command,
+    write_options,
+)
+from lumbar_tf.cli.console import Summary, print_tables
+from lumbar_tf.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lumbar_tf.evaluation.output import Evaluated
+    from lumbar_tf.evaluation.output import EvaluationRun
 
 
 class EvaluateOptions(CommandOptions):
@@ -44,14 +51,14 @@ class EvaluateOptions(CommandOptions):
 
 def main(options: EvaluateOptions) -> Summary:
     """Reads, evaluates, writes."""
-    from lumbar_tf.ensemble.stacking import Head
-    from lumbar_tf.evaluation.before import find_tables
+    from lumbar_tf.ensemble.stacker import Head
     from lumbar_tf.evaluation.output import evaluate_files
-    from lumbar_tf.imaging.phantom.cohort import is_synthetic_cohort
+    from lumbar_tf.evaluation.uncalibrated_baseline import find_tables
     from lumbar_tf.records.manifest import read_manifest
-    from lumbar_tf.reporting.evaluation_page import PAGE_NAME, write_evaluation_page
-    from lumbar_tf.reporting.predicted_folder import PredictedFolder
-    from lumbar_tf.reporting.study_groups import study_groupings
+    from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
+    from lumbar_tf.reports.prediction_folder import PredictedFolder
+    from lumbar_tf.reports.study_groups import study_groupings
+    from lumbar_tf.synthetic.cohort import is_synthetic_cohort
 
     predictions, labels = (
         [existing_file(Path(name)) for name in names] for names in (options.predictions, options.labels)
@@ -82,7 +89,7 @@ def main(options: EvaluateOptions) -> Summary:
     return _summarise(evaluated, options.out / PAGE_NAME)
 
 
-def _show(evaluated: "Evaluated") -> None:
+def _show(evaluated: "EvaluationRun") -> None:
     from lumbar_tf.evaluation.console_tables import (
         cell_table,
         difference_table,
@@ -91,21 +98,21 @@ def _show(evaluated: "Evaluated") -> None:
     )
 
     card = evaluated.card
-    show(scorecard_table(card, title=evaluated.title), cell_table((*card.families, *card.findings)))
+    print_tables(scorecard_table(card, title=evaluated.title), cell_table((*card.families, *card.findings)))
     if evaluated.comparison:
-        show(difference_table(evaluated.comparison))
+        print_tables(difference_table(evaluated.comparison))
     if evaluated.subgroups:
-        show(subgroup_table(evaluated.subgroups))
+        print_tables(subgroup_table(evaluated.subgroups))
 
 
-def _summarise(evaluated: "Evaluated", page: Path) -> Summary:
+def _summarise(evaluated: "EvaluationRun", page: Path) -> Summary:
     from lumbar_tf.evaluation.console_tables import evaluation_notes
     from lumbar_tf.evaluation.output import METRICS_NAME
 
     card = evaluated.card
     score = card.scores["score"]
     return Summary(
-        "Evaluated",
+        "EvaluationRun",
         {
             "model": evaluated.model,
             "studies": card.num_studies,

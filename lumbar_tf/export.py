@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
-from lumbar_tf.console import Summary
-from lumbar_tf.progress import working
+from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.cli.console import Summary
+from lumbar_tf.cli.progress import show_activity
 
 if TYPE_CHECKING:
     from lumbar_tf.bundle.model_card import Measured
@@ -61,17 +61,17 @@ def export(options: ExportOptions) -> Summary:
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.served import CARD_NAME, EXTRA
+    from lumbar_tf.bundle.served_ensemble import CARD_NAME, EXTRA
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.training.runs import OOF_NAME
 
     with _stacker(options) as stacker:
-        with working("Loading the networks"):
+        with show_activity("Loading the networks"):
             ensemble = load_ensemble(options.runs, stacker)
-        with working("Scoring out of fold"):
+        with show_activity("Scoring out of fold"):
             facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
         tables = [options.runs / member / OOF_NAME for member in ensemble.stacker.members]
-        with working("Writing and testing the bundle"):
+        with show_activity("Writing and testing the bundle"):
             path = export_ensemble(
                 ensemble,
                 options.runs,
@@ -92,9 +92,9 @@ def export(options: ExportOptions) -> Summary:
 @contextmanager
 def _stacker(options: ExportOptions) -> Iterator[Path]:
     """Lends the stacker of the members that are wanted: the one there is, or one that is fitted now."""
-    from lumbar_tf.bundle.subset import stack_subset
-    from lumbar_tf.ensemble.blend import STACKER_NAME, write_blend
-    from lumbar_tf.ensemble.stacking import from_json
+    from lumbar_tf.bundle.refit_subset import stack_subset
+    from lumbar_tf.ensemble.stacker import from_json
+    from lumbar_tf.ensemble.stacking_run import STACKER_NAME, write_stacking_run
 
     path = existing_file(options.stacker or options.runs / "stack" / STACKER_NAME)
     known = from_json(path.read_text(encoding="utf-8")).members
@@ -109,7 +109,7 @@ def _stacker(options: ExportOptions) -> Iterator[Path]:
         )
     blend = stack_subset(options.runs, options.members, _label_paths(options), path.parent)
     with tempfile.TemporaryDirectory() as folder:
-        write_blend(blend, Path(folder))
+        write_stacking_run(blend, Path(folder))
         yield Path(folder) / STACKER_NAME
 
 
@@ -120,8 +120,8 @@ def _label_paths(options: ExportOptions) -> list[Path]:
 def _measure(options: ExportOptions, stack: Path) -> "list[Measured]":
     """Returns the figures for the model card."""
     from lumbar_tf.bundle.model_card import Measured
-    from lumbar_tf.data.tables import read_label_tables
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
+    from lumbar_tf.tables.labels import read_label_tables
 
     measured = []
     if options.labels:

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, existing_file, run_command
-from lumbar_tf.console import Summary, show
+from lumbar_tf.cli.command import CommaList, CommandOptions, existing_file, run_command
+from lumbar_tf.cli.console import Summary, print_tables
+from lumbar_tf.cli.progress import progress_bar
 from lumbar_tf.labels import Plane
-from lumbar_tf.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lumbar_tf.reporting.census import Census
+    from lumbar_tf.reports.census import Census
 
 
 class InspectDataOptions(CommandOptions):
@@ -42,9 +42,9 @@ class InspectDataOptions(CommandOptions):
 def inspect(options: InspectDataOptions) -> Summary:
     """Looks, shows tables, and says where the page is."""
     # Here, not above: pandas takes a second to import, and --help must not wait for it.
-    from lumbar_tf.data.privacy.pseudonyms import read_key
-    from lumbar_tf.reporting.inspection import inspect_sources
-    from lumbar_tf.reporting.inspection_page import PAGE_NAME
+    from lumbar_tf.privacy.pseudonyms import read_key
+    from lumbar_tf.reports.inspection import inspect_sources
+    from lumbar_tf.reports.inspection_page import PAGE_NAME
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     census = inspect_sources(
@@ -69,24 +69,24 @@ def _show_census(census: "Census") -> None:
     for count in census.planes:
         name = count.plane.series_description
         planes.add_row(name, str(count.num_studies), str(count.num_series), str(count.num_slices))
-    show(planes)
+    print_tables(planes)
     for breakdown in (each for each in census.breakdowns if each.rows):
         table = _table(breakdown.attribute.value, *(plane.series_description for plane in Plane))
         for value, counts in breakdown.condensed().rows:
             table.add_row(value, *(str(counts.get(plane, 0)) for plane in Plane))
-        show(table)
+        print_tables(table)
     if census.labels is not None:
-        show(_label_table(census))
+        print_tables(_label_table(census))
     if census.left_out or census.contradictions:
         table = _table("Left out, noted, contradictory", "kind", "count", "studies")
         for each in (*census.left_out, *census.contradictions):
             table.add_row(each.code, each.kind, str(each.count), str(each.num_studies))
-        show(table)
+        print_tables(table)
 
 
 def _label_table(census: "Census") -> "Table":
     from lumbar_tf.labels import FINDINGS
-    from lumbar_tf.reporting.inspection_page import LABEL_NAMES
+    from lumbar_tf.reports.inspection_page import LABEL_NAMES
 
     table = _table("Labels", *LABEL_NAMES)
     if census.labels is not None:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from lumbar_tf.cli import CommandOptions, UsageError, run_command
-from lumbar_tf.console import ExitStatus, Summary, current_manners, say
+from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
+from lumbar_tf.cli.console import ExitStatus, Summary, current_output_options, print_answer
 
 
 def _parse_time(value: object) -> object:
@@ -71,13 +71,15 @@ def monitor(options: MonitorOptions) -> Summary | int:
     comparison = compare_window(reference, window.rows)
     status = ExitStatus.DATA if comparison.moved else ExitStatus.DONE
     if options.format == "json":
-        say(comparison_json(comparison, reference, num_bad_lines=window.num_bad_lines))
+        print_answer(comparison_json(comparison, reference, num_bad_lines=window.num_bad_lines))
         # Nothing may follow the document; --json has the summary.
         return (
-            status if current_manners().has_answers else summarise_comparison(comparison, reference, status)
+            status
+            if current_output_options().has_answers
+            else summarise_comparison(comparison, reference, status)
         )
     for line in comparison_lines(comparison, reference, num_bad_lines=window.num_bad_lines):
-        say(line)
+        print_answer(line)
     return summarise_comparison(comparison, reference, status)
 
 

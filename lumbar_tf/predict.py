@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lumbar_tf.cli import run_command, write_options
-from lumbar_tf.console import ExitStatus, Figure, Summary
-from lumbar_tf.imaging.uids import is_safe_id
-from lumbar_tf.pacs import options as pacs_options
-from lumbar_tf.progress import progress_bar, working
+from lumbar_tf.cli.command import run_command, write_options
+from lumbar_tf.cli.console import ExitStatus, Figure, Summary
+from lumbar_tf.cli.progress import progress_bar, show_activity
+from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.interop import dicomweb_options as pacs_options
 from lumbar_tf.serving.address import TlsFiles, parse_address
 
 if TYPE_CHECKING:
-    from lumbar_tf.pacs.dicomweb import DicomwebArchive
-    from lumbar_tf.reporting.prediction import Ensemble, Prediction
+    from lumbar_tf.interop.dicomweb import DicomwebArchive
+    from lumbar_tf.prediction.pipeline import GradingModel, Prediction
 
 _DEFAULT_MODEL = Path("models/lumbar")
 #: Say how a server is asked, so they mean nothing without one.
@@ -157,11 +157,11 @@ class PredictOptions(pacs_options.DicomwebOptions):
 def predict(options: PredictOptions) -> Summary:
     """Grades and says where the answers are."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.data.privacy.pseudonyms import read_key
-    from lumbar_tf.imaging.sources.listing import shown_name
+    from lumbar_tf.dicom.sources.listing import shown_name
+    from lumbar_tf.interop.result_formats import HospitalFormats
     from lumbar_tf.monitoring.log import AnswerLog
-    from lumbar_tf.reporting.hospital.formats import HospitalFormats
-    from lumbar_tf.reporting.prediction import predict_source
+    from lumbar_tf.prediction.pipeline import predict_source
+    from lumbar_tf.privacy.pseudonyms import read_key
 
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     if options.dicomweb is not None:
@@ -196,8 +196,8 @@ def predict(options: PredictOptions) -> Summary:
 def _summarise(
     prediction: "Prediction", source: str, num_stored: int | None, options: PredictOptions
 ) -> Summary:
-    from lumbar_tf.reporting.prediction import JSON_NAME, REJECTS_NAME, SUBMISSION_NAME, UNANSWERED_NAME
-    from lumbar_tf.reporting.study_report import REPORTS_FOLDER
+    from lumbar_tf.prediction.pipeline import JSON_NAME, REJECTS_NAME, SUBMISSION_NAME, UNANSWERED_NAME
+    from lumbar_tf.reports.study_report import REPORTS_FOLDER
 
     reasons = Counter(each.reason.value for each in prediction.rejects)
     paths = {"tables": options.out / SUBMISSION_NAME, "results": options.out / JSON_NAME}
@@ -233,7 +233,7 @@ def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchiv
     if options.dicomweb is None:
         yield options.study, None
         return
-    from lumbar_tf.pacs.dicomweb import open_archive
+    from lumbar_tf.interop.dicomweb import open_archive
 
     with (
         open_archive(options.connection()) as archive,
@@ -243,7 +243,7 @@ def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchiv
 
 
 def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
-    from lumbar_tf.pacs.grading import find_results
+    from lumbar_tf.interop.study_grading import find_results
 
     results = find_results(options.out, str(options.study))
     for each in results:
@@ -252,15 +252,15 @@ def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
 
 
 @contextmanager
-def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
+def _open_ensemble(options: PredictOptions) -> Iterator[tuple["GradingModel", Any]]:
     """Loads the model or connects to the server; yields it and what it is called."""
-    from lumbar_tf.bundle.opening import ServedModel, open_ensemble
+    from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
 
     if options.server is None:
         with ExitStack() as stack:
-            with working("Loading the model"):
+            with show_activity("Loading the model"):
                 source = options.model or _DEFAULT_MODEL
-                opened = stack.enter_context(open_ensemble(source, explained=options.report))
+                opened = stack.enter_context(connect_ensemble(source, explained=options.report))
             yield opened
         return
     from lumbar_tf.serving.retry import RetryPolicy
@@ -273,7 +273,7 @@ def _open_ensemble(options: PredictOptions) -> Iterator[tuple["Ensemble", Any]]:
         tls=options.tls,
     )
     choice = ModelChoice(options.server_model, options.server_version, options.server_label)
-    with open_ensemble(ServedModel(connection, choice, RetryPolicy(attempts=options.attempts))) as opened:
+    with connect_ensemble(ServerTarget(connection, choice, RetryPolicy(attempts=options.attempts))) as opened:
         yield opened
 
 

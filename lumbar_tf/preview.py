@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommandOptions, UsageError, run_command
+from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
+from lumbar_tf.cli.console import Summary
+from lumbar_tf.cli.progress import show_activity
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
-from lumbar_tf.console import Summary
 from lumbar_tf.labels import Plane
-from lumbar_tf.progress import working
 
 
 class PreviewOptions(CommandOptions):
@@ -43,11 +43,11 @@ def preview(options: PreviewOptions) -> Summary:
     """Draws the sheet that the options ask for."""
     config = _read_config(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.data.anchors import CropLayout
-    from lumbar_tf.data.folds import FOLDS_NAME, read_folds
+    from lumbar_tf.inputs.crop_layout import CropLayout
     from lumbar_tf.records.manifest import read_manifest
-    from lumbar_tf.reporting.preview_crops import collect_previews
-    from lumbar_tf.reporting.preview_sheet import draw_preview
+    from lumbar_tf.reports.preview_crops import collect_previews
+    from lumbar_tf.reports.preview_sheet import draw_preview
+    from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
     from lumbar_tf.training.runs import PlaneRun
 
     manifest = read_manifest(options.records)
@@ -55,16 +55,16 @@ def preview(options: PreviewOptions) -> Summary:
         raise ValueError(
             f"The records in {options.records} hold no study with the plane {config.plane.value}."
         )
-    folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest)
+    folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest.patient_groups)
     run = PlaneRun(config, options.records, options.runs, manifest, folds)
-    with working("Cutting crops"):
+    with show_activity("Cutting crops"):
         previews = collect_previews(run, num_studies=options.num_studies)
     crop = config.grader.crop
     title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
     layout = CropLayout.of(config)
     is_mirrored = layout.is_sided and crop.mirror_right
     note = f"Central slices{', right sides mirrored to look left' if is_mirrored else ''}."
-    with working("Drawing"):
+    with show_activity("Drawing"):
         draw_preview(options.out, previews, layout, title=title, note=note)
     return Summary("Preview drawn", {"studies": len(previews)}, {"picture": options.out})
 

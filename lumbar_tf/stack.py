@@ -3,9 +3,16 @@
 import glob
 from pathlib import Path
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command, write_options
-from lumbar_tf.console import Summary, show
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.cli.command import (
+    CommaList,
+    CommandOptions,
+    UsageError,
+    existing_file,
+    run_command,
+    write_options,
+)
+from lumbar_tf.cli.console import Summary, print_tables
+from lumbar_tf.cli.progress import progress_bar
 
 
 class StackOptions(CommandOptions):
@@ -27,12 +34,12 @@ class StackOptions(CommandOptions):
 
 def main(options: StackOptions) -> Summary:
     """Reads tables, stacks, writes."""
-    from lumbar_tf.data.folds import read_fold_table
-    from lumbar_tf.data.tables import read_label_tables
-    from lumbar_tf.ensemble.blend import STACKER_NAME, stack_tables, write_blend
-    from lumbar_tf.ensemble.oof import read_tables
+    from lumbar_tf.ensemble.stacking_run import STACKER_NAME, stack_tables, write_stacking_run
     from lumbar_tf.evaluation.output import SCORES_NAME, comparison_notes, comparison_table, write_scores
-    from lumbar_tf.evaluation.scorecard import compare_blend
+    from lumbar_tf.evaluation.scorecard import compare_members
+    from lumbar_tf.tables.folds import read_fold_table
+    from lumbar_tf.tables.labels import read_label_tables
+    from lumbar_tf.tables.out_of_fold import read_tables
 
     paths = _matching(options.oof)
     study_ids, labels = read_label_tables([existing_file(Path(name)) for name in options.labels])
@@ -44,11 +51,11 @@ def main(options: StackOptions) -> Summary:
         folds=folds,
         progress=lambda total: progress_bar("Fitting", total, unit="fit"),
     )
-    rows = compare_blend(blend)
-    write_blend(blend, options.out)
+    rows = compare_members(blend)
+    write_stacking_run(blend, options.out)
     write_scores(rows, options.out)
     write_options(options, options.out)
-    show(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
+    print_tables(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
     return Summary(
         "Stacked",
         {

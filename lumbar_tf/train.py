@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, run_command, write_options
+from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command, write_options
+from lumbar_tf.cli.console import Summary, print_status
+from lumbar_tf.cli.progress import progress_bar
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
-from lumbar_tf.console import Summary, tell
 from lumbar_tf.labels import Plane
-from lumbar_tf.progress import progress_bar
 from lumbar_tf.runners import JobShare, Runner, run_jobs
 
 if TYPE_CHECKING:
-    from lumbar_tf.training.fold_loop import TrainingJob
+    from lumbar_tf.training.cross_validation import TrainingJob
     from lumbar_tf.training.runs import PlaneRun
 
 
@@ -120,8 +120,8 @@ def train(options: TrainOptions) -> Summary:
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.models.strategy import StrategyName
-    from lumbar_tf.reporting.training_page import write_training_index, write_training_pages
-    from lumbar_tf.training.fold_loop import grader_jobs, localizer_jobs
+    from lumbar_tf.reports.training_page import write_training_index, write_training_pages
+    from lumbar_tf.training.cross_validation import grader_jobs, localizer_jobs
     from lumbar_tf.training.predicted_points import write_level_slices
     from lumbar_tf.training.runs import open_run
 
@@ -140,7 +140,7 @@ def train(options: TrainOptions) -> Summary:
         "tell": write_training_pages,
     }
     if not config.plane.is_sagittal:
-        tell(f"{config.plane.value}, level points: {write_level_slices(run)}")
+        print_status(f"{config.plane.value}, level points: {write_level_slices(run)}")
     # Crops are cut where the localizers point: no grader begins before they are done.
     stages = {
         "Training localizer": localizer_jobs(run, folds, **shared),
@@ -167,13 +167,15 @@ def _run_side_by_side(
     Returns:
         What is to be said of each network.
     """
+    from lumbar_tf.training.cross_validation import finish_member, run_training_job, split_by_fold
     from lumbar_tf.training.epoch_progress import show_epochs
-    from lumbar_tf.training.fold_loop import finish_member, run_training_job, split_by_fold
 
     is_split = options.workers > 1 or options.runner is Runner.RAY
     split = split_by_fold(jobs) if is_split else jobs
     lines = []
-    with show_epochs(split, progress=lambda total: progress_bar(title, total, unit="epoch"), tell=tell):
+    with show_epochs(
+        split, progress=lambda total: progress_bar(title, total, unit="epoch"), tell=print_status
+    ):
         for line in run_jobs(
             run_training_job,
             split,
@@ -183,7 +185,7 @@ def _run_side_by_side(
             ray_address=options.ray_address,
             share=share,
         ):
-            tell(line)
+            print_status(line)
             lines.append(line)
     return [f"{job.name}: {finish_member(job) or 'done'}" for job in jobs] if is_split else lines
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli import CommaList, CommandOptions, UsageError, existing_file, run_command
-from lumbar_tf.console import ExitStatus, Summary, say, warn
-from lumbar_tf.progress import progress_bar
+from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.cli.console import ExitStatus, Summary, print_answer, print_warning
+from lumbar_tf.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lumbar_tf.data.jobs import Cohort
-    from lumbar_tf.records.damage import DamageFound
+    from lumbar_tf.records.cohort import Cohort
+    from lumbar_tf.records.issues import RecordIssue
     from lumbar_tf.records.verification import Verification
 
 
@@ -46,8 +46,8 @@ class VerifyOptions(CommandOptions):
 def verify(options: VerifyOptions) -> Summary:
     """Checks the folder and says what is wrong with it."""
     # Here, not above: --help must not wait for the readers.
-    from lumbar_tf.data.jobs import open_cohort
-    from lumbar_tf.data.privacy.pseudonyms import read_key
+    from lumbar_tf.privacy.pseudonyms import read_key
+    from lumbar_tf.records.cohort import open_cohort
 
     if not options.data and (options.phi or options.series_map or options.pseudonym_key_file):
         raise UsageError("--phi, --series-map and --pseudonym-key-file need the source: --data.")
@@ -66,13 +66,13 @@ def verify(options: VerifyOptions) -> Summary:
                 found += faults
                 searched = {"phrases searched for": num_phrases, "studies of the source": len(cohort.jobs)}
     for each in found:
-        say(str(each))
+        print_answer(str(each))
     return _summarise(options, verification, found, searched)
 
 
 def _verify_records(options: VerifyOptions) -> "Verification | None":
     """Checks the folder by itself; None where it holds no records and none are asked for."""
-    from lumbar_tf.data.table_check import check_tables
+    from lumbar_tf.records.table_check import check_tables
     from lumbar_tf.records.verification import Verification, holds_records, verify_records
 
     if options.phi and options.records.is_dir() and not holds_records(options.records):
@@ -88,11 +88,11 @@ def _verify_records(options: VerifyOptions) -> "Verification | None":
 
 def _verify_source(
     options: VerifyOptions, verification: "Verification", cohort: "Cohort", key: bytes | None
-) -> "Sequence[DamageFound]":
+) -> "Sequence[RecordIssue]":
     from functools import partial
 
-    from lumbar_tf.data.source_check import verify_source
-    from lumbar_tf.data.study_records import make_study_records
+    from lumbar_tf.records.source_check import verify_source
+    from lumbar_tf.records.study_records import make_study_records
 
     if verification.manifest is None:
         return ()
@@ -114,10 +114,10 @@ def _verify_source(
 
 def _scan(
     options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool
-) -> "tuple[Sequence[DamageFound], int]":
+) -> "tuple[Sequence[RecordIssue], int]":
     """Returns what identifies somebody, and how many phrases were searched for."""
-    from lumbar_tf.data.privacy.identifying import collect_from
-    from lumbar_tf.data.privacy.phi import scan_folder
+    from lumbar_tf.privacy.identifying_values import collect_from
+    from lumbar_tf.records.identifying_text import scan_folder
 
     values = collect_from(
         [each.files for each in cohort.jobs],
@@ -132,14 +132,16 @@ def _scan(
         progress=lambda total: progress_bar("Searching", total, unit="file"),
     )
     if values.num_unread:
-        warn(f"{values.num_unread} files of the source have headers that cannot be read, and were not used.")
+        print_warning(
+            f"{values.num_unread} files of the source have headers that cannot be read, and were not used."
+        )
     return found, len(values.tags)
 
 
 def _summarise(
     options: VerifyOptions,
     verification: "Verification | None",
-    found: "Sequence[DamageFound]",
+    found: "Sequence[RecordIssue]",
     searched: dict[str, int],
 ) -> Summary:
     figures: dict[str, int | list[str]] = {}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lumbar_tf.cli import CommaList, run_command, write_options
-from lumbar_tf.console import ExitStatus, Summary
-from lumbar_tf.pacs import options as pacs_options
-from lumbar_tf.pacs.rule import Window, parse_rule
-from lumbar_tf.pacs.stopping import Stop
+from lumbar_tf.cli.command import CommaList, run_command, write_options
+from lumbar_tf.cli.console import ExitStatus, Summary
+from lumbar_tf.interop import dicomweb_options as pacs_options
+from lumbar_tf.interop.stop_signal import StopSignal
+from lumbar_tf.interop.study_filter import QueryWindow, parse_study_filter
 from lumbar_tf.serving.address import TlsFiles, parse_address
 
 if TYPE_CHECKING:
-    from lumbar_tf.pacs.roles import ResultSink, StudySource
+    from lumbar_tf.interop.interfaces import ResultSink, StudySource
 
 #: Not `__name__`, which is `__main__` here.
 _LOG = logging.getLogger("lumbar_tf.watch")
@@ -115,7 +115,7 @@ class WatchOptions(pacs_options.DicomwebOptions):
             raise ValueError("--model and --server must not be given together")
         if self.server is not None:
             parse_address(self.server, is_secure=bool(self.tls))
-        parse_rule(self.match)
+        parse_study_filter(self.match)
         return self
 
     def _refuse_strays(self, flag: str, value: object, names: tuple[str, ...]) -> None:
@@ -138,16 +138,16 @@ def watch(options: WatchOptions) -> Summary:
     """Watches, until it is stopped."""
     pacs_options.check_extra()
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
+    from lumbar_tf.interop.polling_policy import PollingPolicy
+    from lumbar_tf.interop.result_formats import HospitalFormats
+    from lumbar_tf.interop.study_grading import StudyGrader
+    from lumbar_tf.interop.watch_journal import WatchJournal
+    from lumbar_tf.interop.watcher import Watch
     from lumbar_tf.monitoring.log import AnswerLog
-    from lumbar_tf.pacs.grading import Grader
-    from lumbar_tf.pacs.pace import Pace
-    from lumbar_tf.pacs.watching import Watch
-    from lumbar_tf.pacs.worklist import Worklist
-    from lumbar_tf.reporting.hospital.formats import HospitalFormats
 
     _begin_log()
-    stop = Stop()
-    worklist = Worklist(options.out / _STATE_FOLDER)
+    stop = StopSignal()
+    worklist = WatchJournal(options.out / _STATE_FOLDER)
     with ExitStack() as stack:
         stack.enter_context(worklist.locked())
         write_options(options, options.out)
@@ -157,7 +157,7 @@ def watch(options: WatchOptions) -> Summary:
         source, sink = stack.enter_context(_open_ends(options, stop))
         formats = HospitalFormats(dicom=options.dicom or options.has_sink, fhir=options.fhir)
         formats.check()
-        grader = Grader(
+        grader = StudyGrader(
             ensemble,
             options.out,
             has_sheets=options.sheets,
@@ -165,7 +165,7 @@ def watch(options: WatchOptions) -> Summary:
             formats=formats,
             log=AnswerLog(options.log) if options.log else None,
         )
-        pace = Pace(options.every_s, options.settle_s, options.attempts)
+        pace = PollingPolicy(options.every_s, options.settle_s, options.attempts)
         work = Watch(source, grader, worklist, pace, sink=sink, stop=stop)
         _LOG.info("watching with %s -> %s", name, options.out)
         work.reopen(with_failed=options.retry)
@@ -188,23 +188,25 @@ def _begin_log() -> None:
 
 
 @contextmanager
-def _open_ends(options: WatchOptions, stop: Stop) -> Iterator[tuple["StudySource", "ResultSink | None"]]:
+def _open_ends(
+    options: WatchOptions, stop: StopSignal
+) -> Iterator[tuple["StudySource", "ResultSink | None"]]:
     """Yields where studies come from and where results go."""
     state = options.out / _STATE_FOLDER
     if options.dicomweb is not None:
-        from lumbar_tf.pacs.dicomweb import open_archive
+        from lumbar_tf.interop.dicomweb import open_archive
 
         # What a kill left of a fetched study.
         shutil.rmtree(state / "fetched", ignore_errors=True)
-        window = Window(parse_rule(options.match), options.days or None)
+        window = QueryWindow(parse_study_filter(options.match), options.days or None)
         with open_archive(
             options.connection(), window=window, scratch=state / "fetched", stop=stop
         ) as archive:
             yield archive, archive if options.store else None
         return
-    from lumbar_tf.pacs.incoming import IncomingStudies
-    from lumbar_tf.pacs.listener import listen
-    from lumbar_tf.pacs.sending import StoreScu, check_ae_title, parse_node
+    from lumbar_tf.interop.incoming_studies import IncomingStudies
+    from lumbar_tf.interop.storage_scp import listen
+    from lumbar_tf.interop.storage_scu import StoreScu, check_ae_title, parse_node
 
     place = options.listen or ""
     node = parse_node(place if ":" in place else f"127.0.0.1:{place}", has_title=False)
@@ -222,10 +224,10 @@ def _open_ends(options: WatchOptions, stop: Stop) -> Iterator[tuple["StudySource
 @contextmanager
 def _open_ensemble(options: WatchOptions) -> Iterator[tuple[Any, Any]]:
     """Loads the model or connects to the server; yields it and what it is called."""
-    from lumbar_tf.bundle.opening import ServedModel, open_ensemble
+    from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
 
     if options.server is None:
-        with open_ensemble(options.model or _DEFAULT_MODEL, explained=options.report) as opened:
+        with connect_ensemble(options.model or _DEFAULT_MODEL, explained=options.report) as opened:
             yield opened
         return
     from lumbar_tf.serving.retry import RetryPolicy
@@ -237,7 +239,7 @@ def _open_ensemble(options: WatchOptions) -> Iterator[tuple[Any, Any]]:
         tls=options.tls,
     )
     choice = ModelChoice(options.server_model)
-    with open_ensemble(ServedModel(connection, choice, RetryPolicy())) as opened:
+    with connect_ensemble(ServerTarget(connection, choice, RetryPolicy())) as opened:
         yield opened
 
 

@@ -15,8 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.study import Slice
+from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.manifest import BuildOptions
+from lumbar_tf.records.schema import PixelEncoding
+from lumbar_tf.synthetic import CohortOptions, write_cohort
 
 # Tests share their cores with TensorFlow: how long an example takes says nothing.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -57,6 +61,23 @@ def shared_data() -> Path:
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four synthetic studies as DICOM files with their tables, small matrices."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, CohortOptions(num_studies=4, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_records(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their records, in two folds."""
+    folder = tmp_path_factory.mktemp("records")
+    options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0, codec=PixelEncoding.RAW)
+    build_records(BuildTask(sources=[phantom_cohort], out=folder, options=options))
     return folder
 
 

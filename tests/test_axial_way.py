@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from lumbar_tf.bundle.exporting import ServedEnsemble, export_ensemble
-from lumbar_tf.cli import run_command
+from lumbar_tf.cli.command import run_command
+from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
-from lumbar_tf.console import tell
-from lumbar_tf.data.anchors import localizer_rows
-from lumbar_tf.data.landmarks import read_landmarks
-from lumbar_tf.data.record_source import RecordSource, read_points
 from lumbar_tf.demo import DemoOptions, Stopwatch, make_cohorts, stack_members, train_members
-from lumbar_tf.ensemble.oof import read_tables
-from lumbar_tf.imaging.geometry import mirror_geometry
-from lumbar_tf.imaging.study import Study
+from lumbar_tf.dicom.geometry import mirror_geometry
+from lumbar_tf.dicom.study import Study
+from lumbar_tf.inputs.crop_layout import localizer_rows
+from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import Plane, mirror_indices
-from lumbar_tf.reporting.prediction import encode_study
+from lumbar_tf.prediction.pipeline import encode_study
+from lumbar_tf.tables.landmarks import read_landmarks
+from lumbar_tf.tables.out_of_fold import read_tables
 from lumbar_tf.train import TrainOptions, train
 from lumbar_tf.training.predicted_points import predicted_levels
 from lumbar_tf.training.runs import landmark_tables, open_run
@@ -173,7 +173,7 @@ def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_inter
     ]  # fmt: skip
 
     def interrupt_when_located(text: str) -> None:
-        tell(text)
+        print_status(text)
         if text.startswith("axial_t2/localizer: done"):
             os.kill(os.getpid(), signal.SIGINT)
 

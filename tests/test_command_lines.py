@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from lumbar_tf.cli import GLOBAL_FLAGS, CommandOptions
+from lumbar_tf.cli.command import GLOBAL_FLAGS, CommandOptions
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from lumbar_tf.cli import GLOBAL_FLAGS
-from lumbar_tf.completion import COMMANDS, SHELLS, command_options
-from lumbar_tf.console import ExitStatus, Outcome, Summary, outcome_json
+from lumbar_tf.cli.command import GLOBAL_FLAGS
+from lumbar_tf.cli.completion import COMMANDS, SHELLS, command_options
+from lumbar_tf.cli.console import ExitStatus, Outcome, Summary, outcome_json
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "commands.md").read_text(encoding="utf-8")
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from lumbar_tf.imaging.files import codecs, frames, headers
-from lumbar_tf.imaging.reasons import ReasonKind, RejectReason
-from lumbar_tf.imaging.sources import archives
-from lumbar_tf.records.damage import Damage
+from lumbar_tf.dicom.files import codecs, frames, headers
+from lumbar_tf.dicom.reasons import ReasonKind, RejectReason
+from lumbar_tf.dicom.sources import archives
+from lumbar_tf.records.issues import IssueCode
 
 INGESTION = Path(__file__).resolve().parents[1] / "docs" / "ingestion.md"
 TEXT = INGESTION.read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_table_of_reasons_has_a_row_for_each_code_in_order_with_its_kind() -
 
 def test_the_table_of_damage_has_a_row_for_each_code_in_order() -> None:
     codes = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", TEXT, re.MULTILINE)
-    assert codes == [each.value for each in Damage]
+    assert codes == [each.value for each in IssueCode]
 
 
 def test_no_two_rows_of_the_table_say_the_same_of_the_input() -> None:
@@ -33,7 +33,7 @@ def test_no_two_rows_of_the_table_say_the_same_of_the_input() -> None:
 def test_every_code_that_the_text_names_exists() -> None:
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
     others = {"series_description", "patient_group", "spinal_canal_stenosis", "train_images", "test_images"}
-    assert named - others - COMMANDS <= {each.value for code in (RejectReason, Damage) for each in code}
+    assert named - others - COMMANDS <= {each.value for code in (RejectReason, IssueCode) for each in code}
 
 
 def test_the_table_of_transfer_syntaxes_is_what_is_read() -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from lumbar_tf.bundle import self_test
-from lumbar_tf.bundle.served import ServedEnsemble
+from lumbar_tf.bundle.served_ensemble import ServedEnsemble
 from lumbar_tf.config import load_plane_config
 from tests.documents import DOCUMENTS, REPOSITORY, Block, document_name, shell_blocks
-from tests.hospital import write_hospital_export
+from tests.interop.hospital import write_hospital_export
 from tests.small_cohort import write_small_cohort
 from tests.way import Way, go_once
 
@@ -70,7 +70,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
 def _one_opening() -> Iterator[None]:
     """A bundle is opened and tested once, not once for each command that grades."""
     opened: dict[bytes, ServedEnsemble] = {}
-    really = self_test.open_bundle
+    really = self_test.load_bundle
 
     def open_once(path: Path, *, explained: bool = False) -> ServedEnsemble:
         version = self_test.find_version(path)

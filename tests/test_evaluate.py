@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.records.manifest import write_manifest
-from tests.data.made_manifests import make_manifest
+from lumbar_tf.tables.out_of_fold import write_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
+from tests.records.made_manifests import make_manifest
 
 _IDS = make_study_ids(20)
 

@@ -9,7 +9,7 @@ from lumbar_tf.evaluate import EvaluateOptions
 from lumbar_tf.evaluation.cells import FEW_LABELS, Cell
 from lumbar_tf.evaluation.curves import THRESHOLDS
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
-from lumbar_tf.evaluation.output import Evaluated, evaluated_json
+from lumbar_tf.evaluation.output import EvaluationRun, evaluated_json
 from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES
 from lumbar_tf.evaluation.scorecard import evaluate_table
 from lumbar_tf.evaluation.subgroups import SMALL_GROUP
@@ -34,7 +34,7 @@ def test_the_operating_points_are_those_of_the_code() -> None:
 
 def test_every_key_of_the_file_is_explained_and_no_other() -> None:
     card = evaluate_table(np.zeros((2, 25), int), np.full((2, 25, 3), 1 / 3), num_resamples=2)
-    content = evaluated_json(Evaluated("model", card, 0, (), (), (), {}, 2))
+    content = evaluated_json(EvaluationRun("model", card, 0, (), (), (), {}, 2))
     keys, cells = _section("Keys of `metrics.json`").split("A cell has")
     named = {
         key

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from lumbar_tf.labels import Condition, Level, Severity, Side
-from lumbar_tf.reporting.hospital.codes import (
+from lumbar_tf.interop.codes import (
     OWN_SCHEME_UID,
-    Scheme,
+    CodingScheme,
     finding_code,
     grade_code,
     level_code,
@@ -14,6 +13,7 @@ from lumbar_tf.reporting.hospital.codes import (
     side_code,
     site_code,
 )
+from lumbar_tf.labels import Condition, Level, Severity, Side
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 
@@ -22,7 +22,7 @@ def test_every_code_is_in_the_document_and_every_code_of_the_document_is_written
     written = {finding_code(each) for each in Condition} | {site_code(each) for each in Condition}
     written |= {level_code(each) for each in Level} | {side_code(each) for each in Side}
     written |= {grade_code(each) for each in Severity}
-    snomed = {each.value for each in written if each.scheme is Scheme.SNOMED}
+    snomed = {each.value for each in written if each.scheme is CodingScheme.SNOMED}
     assert set(re.findall(r"\b\d{7,}\b", TEXT.replace(OWN_SCHEME_UID, ""))) - {"100206310"} == snomed
     own = {each.value for each in own_codes()}
     assert (

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.cli import run_command
+from lumbar_tf.cli.command import run_command
 from lumbar_tf.inspect_data import InspectDataOptions, inspect
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from lumbar_tf import build_records, demo
 from lumbar_tf.build_records import BuildRecordsOptions
-from lumbar_tf.cli import run_command
-from lumbar_tf.console import Summary
+from lumbar_tf.cli.command import run_command
+from lumbar_tf.cli.console import Summary
+from lumbar_tf.cli.progress import Advance
 from lumbar_tf.demo import DemoOptions
-from lumbar_tf.progress import Advance
 from lumbar_tf.records.journal import has_journal
 from lumbar_tf.records.manifest import has_manifest
 from tests.small_cohort import write_small_cohort

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.cli import run_command
+from lumbar_tf.cli.command import run_command
 from lumbar_tf.monitor import MonitorOptions, monitor
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.monitoring.reference import REFERENCE_PATH, make_reference, write_reference

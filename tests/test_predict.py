@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.cli import parse_options
+from lumbar_tf.cli.command import parse_options
 from lumbar_tf.predict import PredictOptions
 
 ROOT = Path(__file__).resolve().parent.parent

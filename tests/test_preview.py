@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from lumbar_tf.cli import UsageError
+from lumbar_tf.cli.command import UsageError
 from lumbar_tf.config import AugmentationConfig, load_plane_config
-from lumbar_tf.data.build import BuildTask, build_records
-from lumbar_tf.data.folds import FOLDS_NAME, read_folds
-from lumbar_tf.imaging.phantom import CohortOptions, write_cohort
 from lumbar_tf.labels import Plane
 from lumbar_tf.preview import PreviewOptions, preview
+from lumbar_tf.records.build import BuildTask, build_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
-from lumbar_tf.reporting.preview_crops import collect_previews
+from lumbar_tf.reports.preview_crops import collect_previews
+from lumbar_tf.synthetic import CohortOptions, write_cohort
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.training.runs import PlaneRun
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -41,7 +41,11 @@ def _run(records: Path, *overrides: str) -> PlaneRun:
     config = load_plane_config(CONFIGS / "axial_t2.yaml", overrides=[*SMALL, *overrides])
     manifest = read_manifest(records)
     return PlaneRun(
-        config, records, records / "no_runs", manifest, read_folds(records / FOLDS_NAME, manifest)
+        config,
+        records,
+        records / "no_runs",
+        manifest,
+        read_folds(records / FOLDS_NAME, manifest.patient_groups),
     )
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from lumbar_tf.monitoring import drift, images, reference
-from lumbar_tf.serving.failure import Failure
+from lumbar_tf.serving.errors import ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ConnectionOptions
 
@@ -15,7 +15,7 @@ TEXT = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
 
 def test_every_failure_has_a_row_and_says_whether_it_is_asked_again() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no) \|$", TEXT, re.MULTILINE)
-    assert rows == [(each.value, "yes" if each.is_transient else "no") for each in Failure]
+    assert rows == [(each.value, "yes" if each.is_transient else "no") for each in ServingFailure]
 
 
 def test_every_file_and_function_that_the_text_names_exists() -> None:

@@ -44,7 +44,7 @@ def test_every_page_and_every_room_is_there(site: Path) -> None:
 
 def test_the_reference_has_signatures_and_docstrings(site: Path) -> None:
     text = (site / "reference" / "imaging" / "index.html").read_text(encoding="utf-8")
-    assert 'id="lumbar_tf.imaging.geometry.pixel_to_patient"' in text
+    assert 'id="lumbar_tf.dicom.geometry.pixel_to_patient"' in text
     assert "ImagePositionPatient" in text
     # A doctest is code, not a quotation in a quotation.
     assert not re.search(r"<blockquote>\s*<blockquote>", text)

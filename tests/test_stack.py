@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.ensemble.oof import write_table
+from lumbar_tf.tables.out_of_fold import write_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
 _IDS = make_study_ids(30)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.cli import UsageError
+from lumbar_tf.cli.command import UsageError
 from lumbar_tf.labels import Plane
 from lumbar_tf.runners import JobShare, Runner, run_jobs
 from lumbar_tf.train import TrainOptions, _job_share, _threads, resolve_config

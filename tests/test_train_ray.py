@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.data.build import BuildTask, build_records
-from lumbar_tf.imaging.phantom.cohort import CohortOptions, write_cohort
+from lumbar_tf.records.build import BuildTask, build_records
 from lumbar_tf.records.manifest import BuildOptions
+from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
 from lumbar_tf.train import TrainOptions, train
-from tests.ray_cluster import has_open_file, killed_once, start_cluster
+from tests.runners.ray_cluster import has_open_file, killed_once, start_cluster
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 

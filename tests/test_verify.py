@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.cli import run_command
-from lumbar_tf.data.build import BuildTask, build_records
+from lumbar_tf.cli.command import run_command
+from lumbar_tf.records.build import BuildTask, build_records
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.verify import VerifyOptions, verify
 

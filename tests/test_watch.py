@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.cli import parse_options
-from lumbar_tf.pacs import options as pacs_options
+from lumbar_tf.cli.command import parse_options
+from lumbar_tf.interop import dicomweb_options as pacs_options
 from lumbar_tf.predict import PredictOptions
 from lumbar_tf.watch import WatchOptions
 

@@ -20,20 +20,20 @@ import tensorflow as tf
 
 from lumbar_tf.bundle.exporting import ServedEnsemble
 from lumbar_tf.config import dump_config
-from lumbar_tf.data.folds import read_fold_table
-from lumbar_tf.data.privacy.identifying import collect_from
-from lumbar_tf.data.privacy.phi import scan_folder
-from lumbar_tf.ensemble.oof import read_tables
-from lumbar_tf.ensemble.stacking import Stacked, apply_stacker
-from lumbar_tf.imaging.geometry import mirror_geometry, pixel_to_patient
-from lumbar_tf.imaging.sources.reading import read_source
-from lumbar_tf.imaging.study import Slice, Study
+from lumbar_tf.dicom.geometry import mirror_geometry, pixel_to_patient
+from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.dicom.study import Slice, Study
+from lumbar_tf.ensemble.stacker import Stacked, apply_stacker
 from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
 from lumbar_tf.monitoring.log import read_log
+from lumbar_tf.prediction.pipeline import encode_study, predict_source
+from lumbar_tf.privacy.identifying_values import collect_from
+from lumbar_tf.records.identifying_text import scan_folder
 from lumbar_tf.records.manifest import read_manifest
-from lumbar_tf.reporting.prediction import encode_study, predict_source
-from tests import hospital
+from lumbar_tf.tables.folds import read_fold_table
+from lumbar_tf.tables.out_of_fold import read_tables
 from tests import way as way_module
+from tests.interop import hospital
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_models import SavedModel
 from tests.serving.stand_in_rest import RestStandIn, serve_rest

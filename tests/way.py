@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.bundle.exporting import LoadedEnsemble, load_ensemble
-from lumbar_tf.bundle.members import MemberAnswers, ask_members
+from lumbar_tf.bundle.members import MemberPredictions, predict_members
 from lumbar_tf.config import DemoConfig, load_demo_config
-from lumbar_tf.data.series_table import read_series_table
 from lumbar_tf.demo import (
     DemoOptions,
     Stopwatch,
@@ -21,10 +20,11 @@ from lumbar_tf.demo import (
     stack_members,
     train_members,
 )
-from lumbar_tf.imaging.dicom import read_study
-from lumbar_tf.imaging.sources.reading import StudyFiles
-from lumbar_tf.imaging.study import Study
+from lumbar_tf.dicom.sources.study_source import StudyFiles
+from lumbar_tf.dicom.study import Study
+from lumbar_tf.dicom.study_reader import read_study
 from lumbar_tf.labels import Plane
+from lumbar_tf.tables.series_descriptions import read_series_table
 
 _OVERRIDES = (
     "num_folds=2",
@@ -73,10 +73,10 @@ def read_study_of(cohort: Path, study_id: str) -> Study:
     return read_study(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
 
 
-def ask_in_python(ensemble: LoadedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberAnswers:
+def ask_in_python(ensemble: LoadedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberPredictions:
     """Asks the members of studies, given by their planes' examples, without the export: Keras eagerly."""
     inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
-    return ask_members(ensemble.networks, ensemble.stacker.members, inputs)
+    return predict_members(ensemble.networks, ensemble.stacker.members, inputs)
 
 
 def tiny_config(path: Path) -> DemoConfig:

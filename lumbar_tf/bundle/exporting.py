@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from lumbar_tf.bundle.description import make_describe
 from lumbar_tf.bundle.graph import SIGNATURE, ServableEnsemble
-from lumbar_tf.bundle.known_study import MIRRORED, NOTHING, PLAIN, known_cases
 from lumbar_tf.bundle.members import PlaneNetworks, load_networks
 from lumbar_tf.bundle.model_card import ModelFacts, render_card
 from lumbar_tf.bundle.prediction_log import LoggedRequest, write_requests
+from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, reference_cases
 from lumbar_tf.bundle.self_test import check_answers, refuse
 from lumbar_tf.bundle.servable_check import find_faults
-from lumbar_tf.bundle.served import (
+from lumbar_tf.bundle.served_ensemble import (
     CARD_NAME,
     DESCRIPTION_NAME,
     EXTRA,
@@ -30,12 +30,12 @@ from lumbar_tf.bundle.served import (
     next_version,
 )
 from lumbar_tf.config import PlaneConfig, dump_config
-from lumbar_tf.ensemble.stacking import Stacker, from_json, to_json
+from lumbar_tf.ensemble.stacker import Stacker, from_json, to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
-from lumbar_tf.models.fold_record import training_versions
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import DESCRIBE, EXPLAIN
+from lumbar_tf.training.fold_metadata import training_versions
 from lumbar_tf.training.runs import LOCALIZER, OOF_NAME, RUN_NAME, WEIGHTS_NAME, find_plane_configs
 
 __all__ = ["LoadedEnsemble", "ServedEnsemble", "export_ensemble", "load_ensemble", "next_version"]
@@ -172,7 +172,7 @@ def _write_requests(folder: Path, members: Sequence[str], text: str) -> None:
         members: names of its members.
         text: what it says of itself.
     """
-    served, cases = ServedEnsemble(folder), known_cases()
+    served, cases = ServedEnsemble(folder), reference_cases()
     requests = {case: _ask(served, case, study, SIGNATURE) for case, study in cases.items()}
     explained = {}
     if served.has_saliency:

@@ -5,15 +5,15 @@ import tensorflow as tf
 from lumbar_tf.bundle.interval_graph import centred_features, find_intervals
 from lumbar_tf.bundle.members import (
     Examples,
-    MemberAnswers,
+    MemberPredictions,
     PlaneNetworks,
-    ask_members,
+    predict_members,
 )
 from lumbar_tf.bundle.saliency_graph import explain_members, member_weights
 from lumbar_tf.ensemble.context import NEIGHBOURS
-from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacker, family_findings
+from lumbar_tf.ensemble.stacker import FamilyStacker, Head, Stacker, family_findings
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, PLANE_FLAGS, Flag, Plane
-from lumbar_tf.models.ladder import SHIFT_DOUBT
+from lumbar_tf.models.level_decoding import SHIFT_UNCERTAINTY
 from lumbar_tf.serving.contract import GRADE
 
 #: Serialized Examples of each plane, string [study]; "" where it is missing.
@@ -97,7 +97,7 @@ def answer(
     networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies."""
-    said = ask_members(networks, stacker.members, examples)
+    said = predict_members(networks, stacker.members, examples)
     return _conclude(stacker, said, stack(stacker, said))
 
 
@@ -116,7 +116,7 @@ def explain(
 
 
 def _conclude(
-    stacker: Stacker, said: MemberAnswers, stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+    stacker: Stacker, said: MemberPredictions, stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
     probability, competition, pattern = stacked
     return {
@@ -130,7 +130,7 @@ def _conclude(
     }
 
 
-def stack(stacker: Stacker, said: MemberAnswers) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def stack(stacker: Stacker, said: MemberPredictions) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Applies the stacker in the graph; `stacking.apply_stacker` is its NumPy twin.
 
     Returns:
@@ -195,7 +195,7 @@ def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
     return pattern
 
 
-def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tensor:
+def _flags(stacker: Stacker, said: MemberPredictions, pattern: tf.Tensor) -> tf.Tensor:
     """Returns bool [study, 25, flag]."""
     never = tf.zeros_like(pattern, tf.bool)
     flags = dict.fromkeys(Flag, never)
@@ -206,7 +206,7 @@ def _flags(stacker: Stacker, said: MemberAnswers, pattern: tf.Tensor) -> tf.Tens
     flags[Flag.NO_LANDMARK] = ~tf.reduce_all(tf.math.is_finite(said.landmarks), axis=-1)
     flags[Flag.PRIOR_ONLY] = tf.equal(pattern, 0)
     # A doubt of NaN, where there is no landmark, is no level shift.
-    flags[Flag.LEVEL_SHIFT] = said.doubt > SHIFT_DOUBT
+    flags[Flag.LEVEL_SHIFT] = said.doubt > SHIFT_UNCERTAINTY
     return tf.stack([flags[flag] for flag in Flag], axis=-1)
 
 

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
 from lumbar_tf.ensemble.context import NEIGHBOURS
-from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, SpreadTables, spread_tables
-from lumbar_tf.ensemble.stacking import Stacker
+from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, VarianceTables, variance_tables
+from lumbar_tf.ensemble.stacker import Stacker
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 
 
@@ -38,7 +38,7 @@ def find_intervals(
     Returns:
         float32 [study, 25, 3, 2], lower and upper; NaN where fewer than two members answer.
     """
-    tables = spread_tables(stacker)
+    tables = variance_tables(stacker)
     places = tf.broadcast_to(tf.constant(FAMILY_OF, tf.int32), tf.shape(pattern))
     where = tf.stack([places, pattern], axis=-1)
     odds, squares, counts = _deviations(tables, where, log_probabilities, probability)
@@ -59,7 +59,7 @@ def find_intervals(
 
 
 def _deviations(
-    tables: SpreadTables, where: tf.Tensor, log_probabilities: tf.Tensor, probability: tf.Tensor
+    tables: VarianceTables, where: tf.Tensor, log_probabilities: tf.Tensor, probability: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns l and the sum of v^2, float32 [study, 25, 3], and M, int32 [study, 25].
 

@@ -15,18 +15,18 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import LocalizerConfig, PlaneConfig
-from lumbar_tf.data.anchors import CropLayout, complete_points, localizer_rows, refine_points
-from lumbar_tf.data.axial_fields import axial_anchors, axial_field_spec, study_axial_field
-from lumbar_tf.data.grader_dataset import study_crops
-from lumbar_tf.data.localizer_dataset import field_spec, study_field
-from lumbar_tf.data.selection import Record
-from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.study import Slice
+from lumbar_tf.inputs.axial_localizer_inputs import axial_anchors, axial_field_spec, study_axial_field
+from lumbar_tf.inputs.crop_layout import CropLayout, complete_points, localizer_rows, refine_points
+from lumbar_tf.inputs.grader_dataset import study_crops
+from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
+from lumbar_tf.inputs.slice_selection import Record
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.axial_localizer import build_axial_localizer, locate_subarticular
-from lumbar_tf.models.folded import FoldedGrader, FoldedNetwork
+from lumbar_tf.models.fold_ensemble import FoldEnsemble, GraderFoldEnsemble
 from lumbar_tf.models.grader import build_grader, log_probabilities
-from lumbar_tf.models.localizer import Located, build_localizer, combine_folds, locate
+from lumbar_tf.models.localizer import LocatedLevels, build_localizer, combine_folds, locate_levels
 from lumbar_tf.records.parsing import parse_example
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.training.runs import LOCALIZER, WEIGHTS_NAME
@@ -50,8 +50,8 @@ class PlaneNetworks:
     """
 
     config: PlaneConfig
-    localizer: FoldedNetwork | None
-    graders: dict[str, FoldedGrader]
+    localizer: FoldEnsemble | None
+    graders: dict[str, GraderFoldEnsemble]
 
     @property
     def layout(self) -> CropLayout:
@@ -60,7 +60,7 @@ class PlaneNetworks:
 
 
 @dataclass(frozen=True, eq=False)
-class MemberAnswers:
+class MemberPredictions:
     """What all members say of a batch of studies.
 
     Attributes:
@@ -96,9 +96,9 @@ def load_networks(runs: Path, config: PlaneConfig, members: tuple[str, ...]) -> 
             if is_sagittal
             else build_axial_localizer(config.localizer)
         )
-        localizer = FoldedNetwork(model, _weights(runs, config.plane, LOCALIZER))
+        localizer = FoldEnsemble(model, _weights(runs, config.plane, LOCALIZER))
     graders = {
-        backbone: FoldedGrader(
+        backbone: GraderFoldEnsemble(
             build_grader(backbone, config.grader, layout), _weights(runs, config.plane, backbone), layout
         )
         for backbone in config.grader.backbones
@@ -187,7 +187,7 @@ def find_landmarks(networks: dict[Plane, PlaneNetworks], examples: Examples) -> 
 
 
 def _find_subarticular(
-    config: LocalizerConfig, localizer: FoldedNetwork, serialized: tf.Tensor, points: tf.Tensor
+    config: LocalizerConfig, localizer: FoldEnsemble, serialized: tf.Tensor, points: tf.Tensor
 ) -> tf.Tensor:
     """Returns the axial localizer's points, float32 [study, 10, 3], NaN where no slice holds its level's."""
     field = _study_by_study(
@@ -205,8 +205,8 @@ def _find_subarticular(
     return combine_folds(by_fold).points
 
 
-def _located_spec(points: int) -> Located:
-    return Located(
+def _located_spec(points: int) -> LocatedLevels:
+    return LocatedLevels(
         tf.TensorSpec([None, points, 3], tf.float32),
         tf.TensorSpec([None, points], tf.float32),
         tf.TensorSpec([None, points], tf.float32),
@@ -236,7 +236,7 @@ def _find_levels(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tu
         )
         points = len(localizer_rows(plane))
         by_fold = tf.map_fn(
-            lambda logits, field=field: locate(field, logits),
+            lambda logits, field=field: locate_levels(field, logits),
             each.localizer(field),
             fn_output_signature=_located_spec(points),
         )
@@ -256,9 +256,9 @@ def _find_levels(networks: dict[Plane, PlaneNetworks], examples: Examples) -> tu
     return points, doubt[..., 0]
 
 
-def ask_members(
+def predict_members(
     networks: dict[Plane, PlaneNetworks], members: tuple[str, ...], examples: Examples
-) -> MemberAnswers:
+) -> MemberPredictions:
     """Runs all members on a batch of studies.
 
     A member's answer is the mean of its folds' log-probabilities.
@@ -278,7 +278,7 @@ def ask_members(
         for backbone, folds in each.graders.items():
             mean = tf.reduce_mean(tf.nn.log_softmax(folds(inputs), axis=-1), axis=0)
             answers[f"{plane.value}/{backbone}"] = log_probabilities(mean, inputs["mask"], each.layout)
-    return MemberAnswers(tf.stack([answers[member] for member in members]), landmarks, doubt)
+    return MemberPredictions(tf.stack([answers[member] for member in members]), landmarks, doubt)
 
 
 def cut_inputs(networks: PlaneNetworks, serialized: tf.Tensor, landmarks: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.bundle.members import Examples, MemberAnswers, PlaneNetworks, cut_inputs, find_landmarks
-from lumbar_tf.data.anchors import CropLayout
-from lumbar_tf.ensemble.stacking import Head, Stacker, family_findings
+from lumbar_tf.bundle.members import Examples, MemberPredictions, PlaneNetworks, cut_inputs, find_landmarks
+from lumbar_tf.ensemble.stacker import Head, Stacker, family_findings
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Plane, Severity, Side
 from lumbar_tf.models.grader import log_probabilities
 
@@ -21,7 +21,7 @@ _STEP = (-2 / 3, 1 / 3, 1 / 3)
 
 def explain_members(
     networks: dict[Plane, PlaneNetworks], members: tuple[str, ...], examples: Examples
-) -> tuple[MemberAnswers, tf.Tensor]:
+) -> tuple[MemberPredictions, tf.Tensor]:
     """Runs all members, as `ask_members` does, and maps what spoke for stenosis.
 
     Returns:
@@ -45,7 +45,7 @@ def explain_members(
             is_mirrored = each.config.grader.crop.mirror_right
             maps[name] = find_maps(parts, inputs["mask"], layout, is_mirrored=is_mirrored)
     said = tf.stack([answers[member] for member in members])
-    return MemberAnswers(said, landmarks, doubt), _stack_maps([maps[member] for member in members])
+    return MemberPredictions(said, landmarks, doubt), _stack_maps([maps[member] for member in members])
 
 
 def find_maps(parts: tf.Tensor, mask: tf.Tensor, layout: CropLayout, *, is_mirrored: bool) -> tf.Tensor:
@@ -111,7 +111,7 @@ def _stack_maps(maps: list[tf.Tensor]) -> tf.Tensor:
 
 
 def member_weights(
-    stacker: Stacker, said: MemberAnswers, probability: tf.Tensor, pattern: tf.Tensor
+    stacker: Stacker, said: MemberPredictions, probability: tf.Tensor, pattern: tf.Tensor
 ) -> tf.Tensor:
     """Says how much each member weighs in each finding.
 

@@ -14,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.bundle.graph import SIGNATURE
-from lumbar_tf.bundle.known_study import MIRRORED, NOTHING, PLAIN, case_without
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests
-from lumbar_tf.bundle.served import EXTRA, PARITY_NAME, ServedEnsemble, find_version, read_description
+from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
+from lumbar_tf.bundle.served_ensemble import (
+    EXTRA,
+    PARITY_NAME,
+    ServedEnsemble,
+    find_version,
+    read_ensemble_json,
+)
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import PLANE_FLAGS, Flag, Plane, mirror_indices, parse_plane
 from lumbar_tf.serving.contract import EXPLAIN, are_around, is_map
@@ -33,7 +39,7 @@ PROBABILITY_TOLERANCE = 5e-3
 LANDMARK_TOLERANCE_MM = 0.5
 
 
-def open_bundle(path: Path, *, explained: bool = False) -> ServedEnsemble:
+def load_bundle(path: Path, *, explained: bool = False) -> ServedEnsemble:
     """Loads a bundle that passes its self-test.
 
     Args:
@@ -67,7 +73,7 @@ def refuse(path: Path, faults: Sequence[str]) -> None:
 def find_file_faults(path: Path) -> list[str]:
     """Returns which files of a bundle are not those that were exported, a sentence each."""
     faults = []
-    for name, digest in read_description(path).get("files", {}).items():
+    for name, digest in read_ensemble_json(path).get("files", {}).items():
         file = path / name
         if not file.is_file():
             faults.append(f"{name} is absent")

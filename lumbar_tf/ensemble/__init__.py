@@ -1,1 +1,1 @@
-"""Out-of-fold tables, stacking, calibration and intervals: tables in, tables out, no network."""
+"""Stacking, calibration, intervals and label review, on tables alone."""

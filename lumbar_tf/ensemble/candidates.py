@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.regression import CONTRASTS, fit_contrasts
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.labels import NUM_LEVELS, NUM_SEVERITIES, Severity
 
 Floats = NDArray[np.float64]

@@ -18,18 +18,18 @@ from lumbar_tf.ensemble.candidates import (
     log_weights,
 )
 from lumbar_tf.ensemble.context import NUM_SLOTS, context_centre, context_features, mean_features
-from lumbar_tf.ensemble.features import answered, fill_missing, member_features, patterns_of
-from lumbar_tf.ensemble.oof import Members
+from lumbar_tf.ensemble.member_features import answered, fill_missing, member_features, patterns_of
 from lumbar_tf.ensemble.search import Folds, PatternSearch, part_folds
-from lumbar_tf.ensemble.stacking import (
+from lumbar_tf.ensemble.shrinkage import Shrinkage, find_shrinkage
+from lumbar_tf.ensemble.stacker import (
     MAX_SOURCES,
     Coefficients,
     FamilyStacker,
     Head,
     family_findings,
 )
-from lumbar_tf.ensemble.trust import Trust, find_trust
 from lumbar_tf.labels import MISSING_LABEL, NUM_LEVELS, NUM_SEVERITIES, Family
+from lumbar_tf.tables.out_of_fold import Members
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ class FamilyFitter:
         self._groups = part_folds(folds)
         self._patterns = patterns_of(members.probabilities[self.indices][:, :, findings], self.member_sources)
         self._searches: dict[int, PatternSearch] = {}
-        self._trusts: dict[tuple[int, Folds, Candidate], Trust] = {}
+        self._trusts: dict[tuple[int, Folds, Candidate], Shrinkage] = {}
 
     @property
     def num_patterns(self) -> int:
@@ -165,20 +165,20 @@ class FamilyFitter:
         model = self._model(pattern)
         return default_candidates() if model is None else self._search(model).choose_heads(excluded)
 
-    def _trust(self, pattern: int, excluded: Folds, candidate: Candidate) -> Trust:
+    def _trust(self, pattern: int, excluded: Folds, candidate: Candidate) -> Shrinkage:
         """Returns how far the competition head follows a candidate."""
         model = self._model(pattern)
         if model is None:
-            return Trust()
+            return Shrinkage()
         key = (model, excluded, candidate)
         if key not in self._trusts:
             search = self._search(model)
             rows = search.outside(excluded)
             if len(np.unique(rows.folds)) < 2:
-                return Trust()
+                return Shrinkage()
             logits = search.held_out_logits(excluded, [candidate])[candidate]
             logits = logits + log_weights(Head.COMPETITION, candidate)
-            self._trusts[key] = find_trust(self.family, rows, logits)
+            self._trusts[key] = find_shrinkage(self.family, rows, logits)
         return self._trusts[key]
 
     def fit(self, excluded: Folds, wanted: set[int]) -> FamilyStacker:

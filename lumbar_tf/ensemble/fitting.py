@@ -6,15 +6,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.cli.progress import Advance
 from lumbar_tf.ensemble.context import context_centre, mean_features
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
-from lumbar_tf.ensemble.features import answered, member_features
-from lumbar_tf.ensemble.oof import Members
+from lumbar_tf.ensemble.member_features import answered, member_features
+from lumbar_tf.ensemble.member_variance_fitting import measure_member_variance
 from lumbar_tf.ensemble.search import Folds
-from lumbar_tf.ensemble.spread_fitting import measure_spread
-from lumbar_tf.ensemble.stacking import FamilyStacker, Head, Stacked, Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import FamilyStacker, Head, Stacked, Stacker, apply_stacker
 from lumbar_tf.labels import NUM_FINDINGS, Family
-from lumbar_tf.progress import Advance
+from lumbar_tf.tables.out_of_fold import Members
 
 Labels = NDArray[np.integer]
 
@@ -60,7 +60,7 @@ class StackerFitter:
         for each in self._families:
             families.append(each.fit(_NOTHING_EXCLUDED, set(range(each.num_patterns))))
             self._advance(1)
-        return measure_spread(self._stacker(families), self._members.probabilities)
+        return measure_member_variance(self._stacker(families), self._members.probabilities)
 
     def nested(self) -> Stacked:
         """Predicts each fold with a stacker that was fitted, and chosen, on the other folds.

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from lumbar_tf.ensemble.context import NEIGHBOURS, NUM_SLOTS
-from lumbar_tf.ensemble.features import answered, member_features
-from lumbar_tf.ensemble.spread import HABIT_TERMS, TREND_TERMS
-from lumbar_tf.ensemble.stacking import Head, Stacked, Stacker, apply_stacker
+from lumbar_tf.ensemble.member_features import answered, member_features
+from lumbar_tf.ensemble.member_variance import HABIT_TERMS, TREND_TERMS
+from lumbar_tf.ensemble.stacker import Head, Stacked, Stacker, apply_stacker
 from lumbar_tf.labels import FINDINGS, NUM_SEVERITIES, Family
 
 Floats = NDArray[np.float64]
@@ -60,7 +60,7 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class SpreadTables:
+class VarianceTables:
     """A stacker's numbers, laid out to be looked up by family and pattern; the graph holds the same.
 
     Attributes:
@@ -86,12 +86,12 @@ class SpreadTables:
     covers: NDArray[np.bool_]
 
 
-def spread_tables(stacker: Stacker) -> SpreadTables:
+def variance_tables(stacker: Stacker) -> VarianceTables:
     """Returns the tables of a fitted stacker."""
     size, num_members = max(each.num_patterns for each in stacker.families), len(stacker.members)
     head = (len(stacker.families), size)
     square = (NUM_SEVERITIES, NUM_SEVERITIES)
-    tables = SpreadTables(
+    tables = VarianceTables(
         weights=np.zeros((*head, num_members, *square)),
         context=np.zeros((*head, NUM_SLOTS, *square)),
         habits=np.zeros((*head, num_members, NUM_SEVERITIES, HABIT_TERMS)),
@@ -119,7 +119,9 @@ def spread_tables(stacker: Stacker) -> SpreadTables:
     return tables
 
 
-def deviations(tables: SpreadTables, stacked: Stacked, probabilities: Floats) -> tuple[Floats, Floats, Ints]:
+def deviations(
+    tables: VarianceTables, stacked: Stacked, probabilities: Floats
+) -> tuple[Floats, Floats, Ints]:
     """Returns l, the sum of v^2 and M of the module's formula.
 
     Args:
@@ -162,7 +164,7 @@ def member_intervals(stacker: Stacker, probabilities: Floats) -> Intervals:
     Raises:
         ValueError: the array is not the stacker's.
     """
-    tables, stacked = spread_tables(stacker), apply_stacker(stacker, probabilities)
+    tables, stacked = variance_tables(stacker), apply_stacker(stacker, probabilities)
     odds, squares, counts = deviations(tables, stacked, probabilities)
     where = (FAMILY_OF, stacked.pattern)
     low, high = np.moveaxis(tables.bounds[where], -1, 0)

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.oof import Members, OofTable, align
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Finding, Severity, row_id
+from lumbar_tf.tables.out_of_fold import Members, OofTable, align
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Doubt:
+class DoubtfulLabel:
     """A label and what the members make of it.
 
     Attributes:
@@ -170,15 +170,15 @@ def _restricted(tables: Sequence[OofTable], study_ids: set[str]) -> list[OofTabl
     ]
 
 
-def count_judged(tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer]) -> int:
+def count_scored(tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer]) -> int:
     """Returns how many labels have an answer to be held against."""
     by_study = dict(zip(study_ids, np.asarray(labels), strict=True))
     return int(np.isfinite(_disagreements(tables, list(study_ids), by_study)).sum())
 
 
-def rank_doubts(
+def rank_doubtful_labels(
     tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer], *, most: int
-) -> tuple[Doubt, ...]:
+) -> tuple[DoubtfulLabel, ...]:
     """Returns the labels that the members' mean disagrees with most.
 
     Args:
@@ -208,13 +208,13 @@ def _doubt(
     mean: Floats,
     labels: NDArray[np.integer],
     place: tuple[int, int],
-) -> Doubt:
+) -> DoubtfulLabel:
     label = int(labels[place])
     other = max(
         (grade for grade in range(NUM_SEVERITIES) if grade != label), key=lambda each: mean[place][each]
     )
     said = members.probabilities[(slice(None), *place)]
-    return Doubt(
+    return DoubtfulLabel(
         rank=rank,
         study_id=study_ids[place[0]],
         finding=FINDINGS[place[1]],

@@ -20,7 +20,7 @@ from lumbar_tf.ensemble.candidates import (
     fit_candidate,
     log_weights,
 )
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -91,7 +91,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedTable:
+class EvaluatedTable:
     """What is judged.
 
     Attributes:
@@ -125,7 +125,7 @@ CONDITIONS: dict[str, list[int]] = {each.value: condition_rows(each) for each in
 SINGLE_FINDINGS: dict[str, list[int]] = {each.name: [index] for index, each in enumerate(FINDINGS)}
 
 
-def _study_sums(judged: JudgedTable) -> Floats:
+def _study_sums(judged: EvaluatedTable) -> Floats:
     """Returns what each study adds to the figures' sums, float64 [num_studies, 25, num_sums].
 
     In order: weighted loss, weight, squared distance, one; the confusion matrix; and for each operating
@@ -172,14 +172,14 @@ def _figures_of_sums(sums: Floats) -> Floats:
     return np.stack(figures, axis=-1)
 
 
-def rank_target(judged: JudgedTable, findings: Sequence[int], target: Target) -> RankedRows:
+def rank_target(judged: EvaluatedTable, findings: Sequence[int], target: Target) -> RankedRows:
     """Returns the labelled rows of some findings, sorted by a target's probability."""
     labels, answers, studies = judged.rows(findings)
     return rank_rows(target.is_met(labels), target.probability(answers), studies)
 
 
 def make_cells(
-    judged: JudgedTable,
+    judged: EvaluatedTable,
     prior: Floats,
     groups: Mapping[str, list[int]],
     *,
@@ -217,7 +217,7 @@ def make_cells(
 
 
 def _make_cell(
-    name: str, rows: list[int], judged: JudgedTable, prior: Floats, intervals: Sequence[Interval]
+    name: str, rows: list[int], judged: EvaluatedTable, prior: Floats, intervals: Sequence[Interval]
 ) -> Cell:
     labels, answers, _ = judged.rows(rows)
     auc_not_normal, auc_severe, log_loss, brier, kappa, *points = intervals

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.cells import Cell
 from lumbar_tf.evaluation.comparison import ComparedTable
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, TERMS
-from lumbar_tf.evaluation.output import Evaluated, missing_terms_note, number
+from lumbar_tf.evaluation.output import EvaluationRun, missing_terms_note, number
 from lumbar_tf.evaluation.scorecard import Scorecard
 from lumbar_tf.evaluation.subgroups import SMALL_GROUP, Subgroup
 from lumbar_tf.labels import Severity
@@ -93,7 +93,7 @@ def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
     return table
 
 
-def evaluation_notes(evaluated: Evaluated) -> list[str]:
+def evaluation_notes(evaluated: EvaluationRun) -> list[str]:
     """Returns what a reader of the figures must know, a sentence each."""
     card = evaluated.card
     notes = missing_terms_note(card.missing_terms)

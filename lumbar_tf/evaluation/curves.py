@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
-from lumbar_tf.evaluation.cells import JudgedTable, rank_target
+from lumbar_tf.evaluation.cells import EvaluatedTable, rank_target
 from lumbar_tf.evaluation.operating_points import Target
 from lumbar_tf.labels import MISSING_LABEL
 
@@ -61,7 +61,7 @@ def _band(intervals: Sequence[Interval]) -> Band:
 
 
 def roc_curve(
-    judged: JudgedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+    judged: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
 ) -> RocCurve:
     """Returns the ROC curve of some findings pooled.
 
@@ -104,7 +104,7 @@ def net_benefit(hits: Floats, alarms: Floats, num_rows: Floats, thresholds: Floa
 
 
 def decision_curve(
-    judged: JudgedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+    judged: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
 ) -> DecisionCurve:
     """Returns the decision curve of some findings pooled; arguments as `roc_curve`."""
     labels = judged.labels[:, findings]

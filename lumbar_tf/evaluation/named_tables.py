@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lumbar_tf.ensemble.oof import OofTable, read_tables
+from lumbar_tf.tables.out_of_fold import OofTable, read_tables
 
 
 def read_named_tables(paths: Sequence[Path]) -> list[OofTable]:

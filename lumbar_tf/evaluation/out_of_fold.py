@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.bundle.model_card import Measured
-from lumbar_tf.ensemble.blend import OOF_NAMES
-from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
+from lumbar_tf.ensemble.stacking_run import OOF_NAMES
 from lumbar_tf.evaluation.scorecard import evaluate_table, scorecard_json
+from lumbar_tf.tables.out_of_fold import align, covered_studies, read_tables
 
 
 def measure_out_of_fold(

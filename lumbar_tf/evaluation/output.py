@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumbar_tf.data.tables import read_label_tables
-from lumbar_tf.ensemble.oof import align, covered_studies, read_tables
-from lumbar_tf.ensemble.stacking import Head
-from lumbar_tf.evaluation.before import CalibrationChange, calibration_changes, read_before
+from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.comparison import ComparedTable, compare_tables
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES
 from lumbar_tf.evaluation.named_tables import read_named_tables
-from lumbar_tf.evaluation.panels import Picture
+from lumbar_tf.evaluation.panels import PanelPicture
 from lumbar_tf.evaluation.picture_sheets import Drawing, draw_sheets
 from lumbar_tf.evaluation.scorecard import (
     Scorecard,
     ScoreRow,
     evaluate_table,
     floor_tables,
-    jsonable,
-    judge,
+    json_safe,
+    prepare_table,
     score_row,
     score_rows_json,
     scorecard_json,
 )
 from lumbar_tf.evaluation.subgroups import Grouping, Subgroup, score_subgroups
+from lumbar_tf.evaluation.uncalibrated_baseline import CalibrationChange, calibration_changes, read_before
 from lumbar_tf.evaluation.worst_cases import WorstCase, worst_cases
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Condition, row_id
-from lumbar_tf.progress import ProgressMaker, silent_progress
+from lumbar_tf.tables.labels import read_label_tables
+from lumbar_tf.tables.out_of_fold import align, covered_studies, read_tables
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ _NUM_PARTS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class EvaluationRun:
     """What `evaluate_files` found.
 
     Attributes:
@@ -66,7 +66,7 @@ class Evaluated:
     comparison: tuple[ComparedTable, ...]
     subgroups: tuple[Subgroup, ...]
     worst: tuple[WorstCase, ...]
-    pictures: Mapping[Condition, Sequence[Picture]]
+    pictures: Mapping[Condition, Sequence[PanelPicture]]
     num_resamples: int
     before: tuple[CalibrationChange, ...] = ()
 
@@ -87,7 +87,7 @@ def evaluate_files(
     num_resamples: int = 1000,
     seed: int = 0,
     progress: ProgressMaker = silent_progress,
-) -> Evaluated:
+) -> EvaluationRun:
     """Scores a table of predictions against label tables and writes metrics.json and pictures.
 
     Args:
@@ -113,7 +113,7 @@ def evaluate_files(
     rows = [index_of[study_id] for study_id in study_ids]
     chosen, probabilities = all_labels[rows], members.probabilities[0, rows]
     options = {"num_resamples": num_resamples, "seed": seed}
-    judged, _ = judge(chosen, probabilities, head=head)
+    judged, _ = prepare_table(chosen, probabilities, head=head)
     earlier = read_before(before, study_ids) if before else None
     out.mkdir(parents=True, exist_ok=True)
     with progress(_NUM_PARTS) as advance:
@@ -127,7 +127,7 @@ def evaluate_files(
         title = f"{tables[0].model}, {len(study_ids)} studies"
         pictures = draw_sheets(Drawing(judged, card.conditions, before=earlier, **options), out, title=title)
         advance(1)
-    evaluated = Evaluated(
+    evaluated = EvaluationRun(
         model=tables[0].model,
         card=card,
         num_left_out=len(all_ids) - len(study_ids),
@@ -143,16 +143,16 @@ def evaluate_files(
     return evaluated
 
 
-def evaluated_json(evaluated: Evaluated) -> dict[str, object]:
+def evaluated_json(evaluated: EvaluationRun) -> dict[str, object]:
     """Returns the content of metrics.json."""
     return {
         **scorecard_json(evaluated.card),
         "model": evaluated.model,
         "num_left_out": evaluated.num_left_out,
         "num_resamples": evaluated.num_resamples,
-        "comparison": [jsonable(asdict(each)) for each in evaluated.comparison],
-        "before": [jsonable(asdict(each)) for each in evaluated.before],
-        "subgroups": [jsonable(asdict(each)) for each in evaluated.subgroups],
+        "comparison": [json_safe(asdict(each)) for each in evaluated.comparison],
+        "before": [json_safe(asdict(each)) for each in evaluated.before],
+        "subgroups": [json_safe(asdict(each)) for each in evaluated.subgroups],
         "worst_cases": [
             {
                 "row_id": row_id(each.study_id, each.finding),

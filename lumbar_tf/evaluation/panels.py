@@ -39,7 +39,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PanelPicture:
     """A panel that was drawn.
 
     Attributes:
@@ -51,7 +51,7 @@ class Picture:
     png: bytes
 
 
-def draw_sheet(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> list[list[Picture]]:
+def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> list[list[PanelPicture]]:
     """Draws panels, writes the sheet as a PNG, whole or not at all, and returns the panels one by one.
 
     Args:
@@ -81,7 +81,7 @@ def draw_sheet(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> li
     top, high, wide = (round(inches * _DPI) for inches in (_TITLE, _HEIGHT, _WIDTH))
     return [
         [
-            Picture(panel.text, _encode(sheet.crop((j * wide, y, (j + 1) * wide, y + high))))
+            PanelPicture(panel.text, _encode(sheet.crop((j * wide, y, (j + 1) * wide, y + high))))
             for j, panel in enumerate(line)
         ]
         for y, line in zip(range(top, top + num_rows * high, high), rows, strict=True)

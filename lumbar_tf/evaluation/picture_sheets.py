@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.calibration import reliability_bins
-from lumbar_tf.evaluation.before import rows_before
-from lumbar_tf.evaluation.cells import CONDITIONS, Cell, JudgedTable
+from lumbar_tf.evaluation.cells import CONDITIONS, Cell, EvaluatedTable
 from lumbar_tf.evaluation.curves import decision_curve, roc_curve
 from lumbar_tf.evaluation.discrimination import confusion
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
-from lumbar_tf.evaluation.panels import Panel, Picture, draw_sheet
+from lumbar_tf.evaluation.panels import Panel, PanelPicture, draw_panels
 from lumbar_tf.evaluation.plots import draw_confusion, draw_decision, draw_reliability, draw_roc
+from lumbar_tf.evaluation.uncalibrated_baseline import rows_before
 from lumbar_tf.labels import Condition, Severity
 
 RELIABILITY_NAME = "reliability.png"
@@ -38,7 +38,7 @@ class Drawing:
         seed: of the bands.
     """
 
-    judged: JudgedTable
+    judged: EvaluatedTable
     cells: Sequence[Cell]
     before: NDArray[np.float64] | None = None
     num_resamples: int = 1000
@@ -49,7 +49,7 @@ class Drawing:
         return self.cells[list(Condition).index(condition)]
 
 
-def draw_sheets(drawing: Drawing, out: Path, *, title: str) -> dict[Condition, list[Picture]]:
+def draw_sheets(drawing: Drawing, out: Path, *, title: str) -> dict[Condition, list[PanelPicture]]:
     """Writes the four sheets and returns each condition's pictures.
 
     Args:
@@ -64,9 +64,9 @@ def draw_sheets(drawing: Drawing, out: Path, *, title: str) -> dict[Condition, l
         CONFUSION_NAME: "the most probable grade",
         DECISION_NAME: "net benefit (Vickers and Elkin 2006); bands: 95% bootstrap intervals over studies",
     }
-    pictures: dict[Condition, list[Picture]] = {condition: [] for condition in Condition}
+    pictures: dict[Condition, list[PanelPicture]] = {condition: [] for condition in Condition}
     for name, rows in _sheets(drawing).items():
-        for line in draw_sheet(out / name, rows, title=f"{title}: {about[name]}"):
+        for line in draw_panels(out / name, rows, title=f"{title}: {about[name]}"):
             for condition, picture in zip(Condition, line, strict=True):
                 pictures[condition].append(picture)
     return pictures

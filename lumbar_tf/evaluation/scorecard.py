@@ -7,10 +7,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.blend import Blend
-from lumbar_tf.ensemble.stacking import Head, mean_in_logits
+from lumbar_tf.ensemble.stacker import Head, mean_in_logits
+from lumbar_tf.ensemble.stacking_run import StackingRun
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap, paired_difference
-from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, JudgedTable, make_cells
+from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, EvaluatedTable, make_cells
 from lumbar_tf.evaluation.metrics import (
     SCORE_FIGURES,
     SEVERITY_WEIGHTS,
@@ -50,7 +50,7 @@ class Scorecard:
     Attributes:
         num_studies: studies with a prediction.
         num_unanswered: labelled findings of these studies without a prediction; left out of everything.
-        head: what the table holds; see `judge`.
+        head: what the table holds; see `prepare_table`.
         scores: figure -> value and interval.
         prior: the same of the condition-by-level prior, the hardest floor.
         difference: figure -> predictions less prior, on the same resamples; below 0 is better.
@@ -113,7 +113,7 @@ def floor_tables(labels: Labels) -> dict[str, Floats]:
     }
 
 
-def compare_blend(blend: Blend) -> list[ScoreRow]:
+def compare_members(blend: StackingRun) -> list[ScoreRow]:
     """Returns the lines floors, members as they are, their plain mean, and both heads of the nested stack."""
     tables = floor_tables(blend.labels)
     tables |= dict(zip(blend.members.names, blend.members.probabilities, strict=True))
@@ -136,7 +136,9 @@ def unweighted(probabilities: Floats) -> Floats:
     return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
 
 
-def judge(labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILITY) -> tuple[JudgedTable, int]:
+def prepare_table(
+    labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILITY
+) -> tuple[EvaluatedTable, int]:
     """Returns what there is to judge, and how many labels have no answer and are hidden.
 
     Args:
@@ -147,7 +149,7 @@ def judge(labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILIT
     """
     answered, num_unanswered = answered_labels(labels, probabilities)
     answers = unweighted(probabilities) if head is Head.COMPETITION else probabilities
-    return JudgedTable(answered, probabilities, answers), num_unanswered
+    return EvaluatedTable(answered, probabilities, answers), num_unanswered
 
 
 def evaluate_table(
@@ -163,14 +165,14 @@ def evaluate_table(
     Args:
         labels: int [num_studies, 25], -1 where missing.
         probabilities: float64 [num_studies, 25, 3], NaN where there is no prediction.
-        head: what they are, see `judge`.
+        head: what they are, see `prepare_table`.
         num_resamples: of the bootstrap over studies.
         seed: of the bootstrap.
 
     Raises:
         ValueError: shapes disagree, there is no study, or no labelled finding has a prediction.
     """
-    judged, num_unanswered = judge(labels, probabilities, head=head)
+    judged, num_unanswered = prepare_table(labels, probabilities, head=head)
     answered = judged.labels
     if not (answered != MISSING_LABEL).any():
         raise ValueError(
@@ -201,12 +203,12 @@ def evaluate_table(
     )
 
 
-def jsonable(value: object) -> object:
+def json_safe(value: object) -> object:
     """Returns the value with enums by their value, and NaN, which JSON has not, as None."""
     if isinstance(value, dict):
-        return {key: jsonable(each) for key, each in value.items()}
+        return {key: json_safe(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [jsonable(each) for each in value]
+        return [json_safe(each) for each in value]
     if isinstance(value, Enum):
         return value.value
     return None if isinstance(value, float) and np.isnan(value) else value
@@ -218,9 +220,9 @@ def scorecard_json(card: Scorecard) -> dict[str, object]:
     scores = content.pop("scores")
     points = [asdict(point) for point in OPERATING_POINTS]
     whole = {**scores, "missing_terms": card.missing_terms, **content, "operating_points": points}
-    return {key: jsonable(value) for key, value in whole.items()}
+    return {key: json_safe(value) for key, value in whole.items()}
 
 
 def score_rows_json(rows: Sequence[ScoreRow]) -> object:
     """Returns the lines of a comparison for `scores.json`."""
-    return jsonable([asdict(row) for row in rows])
+    return json_safe([asdict(row) for row in rows])

@@ -1,1 +1,1 @@
-"""Localizers, graders and how they are trained."""
+"""Networks and losses: backbones, localizers, level decoding and graders."""

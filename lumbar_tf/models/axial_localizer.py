@@ -13,12 +13,12 @@ import tensorflow as tf
 from keras import ops
 
 from lumbar_tf.config import LocalizerConfig
-from lumbar_tf.data.axial_fields import AXIAL_SIDES
+from lumbar_tf.inputs.axial_localizer_inputs import AXIAL_SIDES
 from lumbar_tf.models.localizer import (
     MASKED_LOGIT,
     STRIDE,
     Localizer,
-    Located,
+    LocatedLevels,
     cell_positions,
     encode_decode,
     flatten_cells,
@@ -56,7 +56,9 @@ def _crop_by_crop(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[dict[
     return flat, tf.reshape(logits, [-1, *logits.shape[2:], 1])
 
 
-def locate_subarticular(field: dict[str, tf.Tensor], logits: tf.Tensor, level_doubt: tf.Tensor) -> Located:
+def locate_subarticular(
+    field: dict[str, tf.Tensor], logits: tf.Tensor, level_doubt: tf.Tensor
+) -> LocatedLevels:
     """Reads a point off each crop's heatmap: the centre of mass around its peak, in patient space.
 
     Args:
@@ -82,7 +84,7 @@ def locate_subarticular(field: dict[str, tf.Tensor], logits: tf.Tensor, level_do
     is_found = tf.reduce_any(crops["mask"], axis=-1)
     points = tf.where(is_found[:, tf.newaxis], points, float("nan"))
     shape = tf.shape(level_doubt)
-    return Located(
+    return LocatedLevels(
         points=tf.reshape(points, [-1, len(AXIAL_SIDES), 3]),
         spread_mm=tf.reshape(tf.where(is_found, spread, float("nan")), shape),
         doubt=tf.where(tf.reshape(is_found, shape), level_doubt, 1.0),
@@ -102,7 +104,7 @@ def build_axial_localizer(config: LocalizerConfig, *, weights: str = "none") -> 
         weights: of the encoder; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `data.axial_fields.axial_inputs` (with a leading study axis) to logits
+        Model from `inputs.axial_localizer_inputs.axial_inputs` (with a leading study axis) to logits
         [study, crop, slice, side_px/2, side_px/2].
     """
     crops, slices, size = len(AXIAL_SIDES), config.num_slices, config.side_px

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from lumbar_tf.config import GraderConfig
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Condition, Family, Side
 from lumbar_tf.models.backbones import build_backbone, prepare_batch_norm, scale_layer
 from lumbar_tf.models.level_context import add_level_context
@@ -33,7 +33,7 @@ def build_grader(
         weights: of the backbone; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `data.grader_dataset.grader_inputs` (with a leading study axis) to logits
+        Model from the inputs of `inputs.grader_dataset.grader_inputs` (with a leading study axis) to logits
         float32 [study, rows, 3] in the order of `layout.rows`.
     """
     crops, slices, size = len(layout.sides), config.crop.num_slices, config.crop.side_px

@@ -16,7 +16,7 @@ from keras import ops
 from lumbar_tf.config import LocalizerConfig
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.backbones import build_backbone, feature_pyramid, prepare_batch_norm, scale_layer
-from lumbar_tf.models.ladder import SAME_DISC_MM, read_ladder
+from lumbar_tf.models.level_decoding import SAME_DISC_MM, decode_levels
 from lumbar_tf.models.strategy import total_over_replicas
 
 #: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
@@ -116,7 +116,7 @@ def _squared_distance(field: dict[str, tf.Tensor], points: tf.Tensor, cells: int
     return tf.reduce_sum(tf.square(position - points[:, tf.newaxis, tf.newaxis, tf.newaxis]), axis=-1)
 
 
-class Located(NamedTuple):
+class LocatedLevels(NamedTuple):
     """Points read off the heatmaps.
 
     Attributes:
@@ -131,7 +131,7 @@ class Located(NamedTuple):
     doubt: tf.Tensor
 
 
-def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
+def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLevels:
     """Reads points off the heatmaps: the discs that the five levels agree on, each at its own centre of mass.
 
     Args:
@@ -147,7 +147,7 @@ def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
     position = cell_positions(field, cells)
     probability = tf.nn.softmax(flatten_cells(logits), axis=1)
     by_side = tf.reshape(probability, tf.concat([shape[:4], [NUM_LEVELS, sides]], axis=0))
-    ladders = [read_ladder(by_side[..., side], position) for side in range(sides)]
+    ladders = [decode_levels(by_side[..., side], position) for side in range(sides)]
     rungs = tf.reshape(tf.stack([each.points for each in ladders], axis=2), [-1, NUM_LEVELS * sides, 3])
     doubt = tf.reshape(tf.stack([each.doubt for each in ladders], axis=2), [-1, NUM_LEVELS * sides])
     flat = tf.reshape(position, [shape[0], -1, 3])
@@ -161,10 +161,10 @@ def locate(field: dict[str, tf.Tensor], logits: tf.Tensor) -> Located:
     refined = tf.einsum("bcp,bcx->bpx", share, flat)
     points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, rungs)
     spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
-    return Located(points, spread, doubt)
+    return LocatedLevels(points, spread, doubt)
 
 
-def combine_folds(located: Located) -> Located:
+def combine_folds(located: LocatedLevels) -> LocatedLevels:
     """Joins what the networks of several folds found.
 
     Args:
@@ -189,7 +189,7 @@ def combine_folds(located: Located) -> Located:
     median = tf.where(count > 0, median, float("nan"))
     is_near = tf.norm(located.points - median, axis=-1) <= SAME_DISC_MM
     doubt = tf.reduce_mean(tf.where(is_near, located.doubt, 1.0), axis=0)
-    return Located(median, tf.reduce_mean(located.spread_mm, axis=0), doubt)
+    return LocatedLevels(median, tf.reduce_mean(located.spread_mm, axis=0), doubt)
 
 
 def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "none") -> Localizer:
@@ -201,7 +201,7 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
         weights: of the encoder; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `data.localizer_dataset.localizer_inputs` (with a leading study axis) to
+        Model from the inputs of `inputs.localizer_dataset.localizer_inputs` (with a leading study axis) to
         logits [study, slice, side_px/2, side_px/2, points].
     """
     slices, size = config.num_slices, config.side_px

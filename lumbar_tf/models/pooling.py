@@ -20,7 +20,7 @@ def pool_slices(features: Any, mask: Any, offset_mm: Any, *, pooling: str, is_si
     Args:
         features: [study, crop, slice, d].
         mask: bool [study, crop, slice], False where there is no slice.
-        offset_mm: float32 [study, crop, slice]; see `data.crops.Crops`.
+        offset_mm: float32 [study, crop, slice]; see `inputs.crops.Crops`.
         pooling: a key of `POOLINGS`.
         is_sided: whether crops are of a side. Without one, a slice to the left of the point and one to the
             right count alike, and a stack read from its other end gives the same answer.

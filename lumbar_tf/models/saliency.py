@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, Severity
 from lumbar_tf.models.feature_cut import MIN_CELLS, cut_backbone
 

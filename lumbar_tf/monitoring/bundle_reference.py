@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lumbar_tf.ensemble.blend import OOF_NAMES
-from lumbar_tf.ensemble.oof import OofTable, align, read_tables
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
+from lumbar_tf.ensemble.stacking_run import OOF_NAMES
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.quantities import Quantities, measure_planes, measure_probabilities
 from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_reference, write_reference
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
+from lumbar_tf.tables.out_of_fold import OofTable, align, read_tables
 
 #: Studies whose images are measured: reading all would take hours at full size.
 MAX_IMAGE_STUDIES = 300

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.records.example import parse_features
-from lumbar_tf.records.schema import Codec
+from lumbar_tf.records.schema import PixelEncoding
 
 #: Slices that are looked at, spread evenly, and every so many of their lines: enough for a mean.
 _MAX_SLICES = 5
@@ -102,7 +102,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _decode(features: dict[str, list[Any]], index: int) -> NDArray[np.uint16]:
     encoded = features["slices/image"][index]
-    if features["codec"][0] == Codec.RAW.value.encode():
+    if features["codec"][0] == PixelEncoding.RAW.value.encode():
         shape = features["slices/rows"][index], features["slices/columns"][index]
         return np.frombuffer(encoded, "<u2").reshape(shape)
     return np.asarray(imagecodecs.png_decode(encoded), np.uint16)

@@ -40,7 +40,7 @@ class LogRow:
 
 
 @dataclass(frozen=True)
-class Window:
+class LogWindow:
     """What a log holds of a time.
 
     Attributes:
@@ -93,7 +93,7 @@ def _append(path: Path, line: bytes) -> None:
         os.close(descriptor)
 
 
-def read_log(folder: Path, *, since: datetime | None = None, until: datetime | None = None) -> Window:
+def read_log(folder: Path, *, since: datetime | None = None, until: datetime | None = None) -> LogWindow:
     """Reads the rows of a window.
 
     Rows of one version that are the same in every number are one study that was graded again, and count once;
@@ -123,7 +123,7 @@ def read_log(folder: Path, *, since: datetime | None = None, until: datetime | N
                     continue
                 seen.add(identity)
                 rows.append(row)
-    return Window(tuple(rows), num_bad)
+    return LogWindow(tuple(rows), num_bad)
 
 
 def _has_images(row: LogRow) -> bool:

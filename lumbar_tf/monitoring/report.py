@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from lumbar_tf.console import Summary
+from lumbar_tf.cli.console import Summary
 from lumbar_tf.monitoring.drift import Comparison, Shift
 from lumbar_tf.monitoring.reference import Reference
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Severity
-from lumbar_tf.records.schema import Codec
+from lumbar_tf.records.schema import PixelEncoding
 
 
 class _Per(Enum):
@@ -117,14 +117,18 @@ def _value_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 
 def _image_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    known = {each.value.encode(): each for each in Codec}
+    known = {each.value.encode(): each for each in PixelEncoding}
     codec = known.get(features["codec"][0])
     if codec is None:
-        yield f"codec must be one of {sorted(each.value for each in Codec)}"
+        yield f"codec must be one of {sorted(each.value for each in PixelEncoding)}"
         return
     sizes = zip(features["slices/rows"], features["slices/columns"], strict=True)
     for index, (image, (rows, columns)) in enumerate(zip(features[IMAGE_FEATURE], sizes, strict=True)):
-        fault = _raw_fault(image, rows, columns) if codec is Codec.RAW else _png_fault(image, rows, columns)
+        fault = (
+            _raw_fault(image, rows, columns)
+            if codec is PixelEncoding.RAW
+            else _png_fault(image, rows, columns)
+        )
         if fault:
             yield f"image {index} {fault}"
 

@@ -20,8 +20,8 @@ from typing import BinaryIO, Protocol
 
 import google_crc32c
 
-from lumbar_tf.records.damage import Damage
 from lumbar_tf.records.example import Piece, view_piece
+from lumbar_tf.records.issues import IssueCode
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -101,7 +101,7 @@ class FramedRecord:
 
 
 @dataclass(frozen=True)
-class DamagedRecord:
+class CorruptRecord:
     """One record that is damaged or cannot be reached.
 
     Attributes:
@@ -113,11 +113,11 @@ class DamagedRecord:
 
     index: int
     offset: int
-    damage: Damage
+    damage: IssueCode
     message: str
 
 
-class DamagedRecordError(ValueError):
+class CorruptRecordError(ValueError):
     """A TFRecord file does not hold what it should.
 
     Attributes:
@@ -144,16 +144,16 @@ def read_records(path: Path) -> Iterator[bytes]:
     """Yields the data of a TFRecord file's records, each checked.
 
     Raises:
-        DamagedRecordError: the first damage that `scan_records` finds.
+        CorruptRecordError: the first damage that `scan_records` finds.
     """
     with path.open("rb") as file:
         for record in scan_records(file):
-            if isinstance(record, DamagedRecord):
-                raise DamagedRecordError(path, record.index, record.offset, record.message)
+            if isinstance(record, CorruptRecord):
+                raise CorruptRecordError(path, record.index, record.offset, record.message)
             yield record.data
 
 
-def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[FramedRecord | DamagedRecord]:
+def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[FramedRecord | CorruptRecord]:
     """Yields every record that can be reached, and what keeps the next one from being reached.
 
     A record whose data are damaged is stepped over, because its length is sound.
@@ -174,7 +174,7 @@ def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[Frame
     while head := take(HEAD_BYTES):
         fault = _head_fault(head, size_bytes - offset - HEAD_BYTES)
         if fault is not None:
-            yield DamagedRecord(index, offset, *fault)
+            yield CorruptRecord(index, offset, *fault)
             break
         (length,) = _LENGTH.unpack_from(head)
         data, checksum = take(length), take(_CHECKSUM.size)
@@ -182,22 +182,25 @@ def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[Frame
             yield FramedRecord(index, offset, data)
         else:
             message = "the checksum of the data does not fit"
-            yield DamagedRecord(index, offset, Damage.DATA_DAMAGED, message)
+            yield CorruptRecord(index, offset, IssueCode.DATA_DAMAGED, message)
         index, offset = index + 1, offset + HEAD_BYTES + length + _CHECKSUM.size
     while digest is not None and take(_REST_BYTES):
         pass
 
 
-def _head_fault(head: bytes, num_left: int) -> tuple[Damage, str] | None:
+def _head_fault(head: bytes, num_left: int) -> tuple[IssueCode, str] | None:
     """What is wrong with a record's length, behind which `num_left` bytes follow in the file."""
     if len(head) < HEAD_BYTES:
-        return Damage.CUT_IN_RECORD, "the file ends within the record's length"
+        return IssueCode.CUT_IN_RECORD, "the file ends within the record's length"
     if head[_LENGTH.size :] != _pack_checksum(head[: _LENGTH.size]):
-        return Damage.LENGTH_DAMAGED, "the checksum of the length does not fit; nothing after it can be read"
+        return (
+            IssueCode.LENGTH_DAMAGED,
+            "the checksum of the length does not fit; nothing after it can be read",
+        )
     (length,) = _LENGTH.unpack_from(head)
     if length > MAX_RECORD_BYTES:
-        return Damage.LENGTH_ABSURD, f"{length} bytes are more than a record can be"
+        return IssueCode.LENGTH_ABSURD, f"{length} bytes are more than a record can be"
     # Told before reading: a length beyond the file's end must not take memory.
     if length + _CHECKSUM.size > num_left:
-        return Damage.CUT_IN_RECORD, f"the file ends within the record ({length} bytes)"
+        return IssueCode.CUT_IN_RECORD, f"the file ends within the record ({length} bytes)"
     return None

@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lumbar_tf import __version__
+from lumbar_tf.dicom.reasons import Reject
+from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.imaging.reasons import Reject
-from lumbar_tf.imaging.study import SeriesSummary
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.schema import SCHEMA_VERSION, Codec
+from lumbar_tf.records.schema import SCHEMA_VERSION, PixelEncoding
 
 MANIFEST_NAME = "manifest.json"
 
@@ -100,7 +100,7 @@ class BuildOptions(_Entry):
     studies_per_shard: int
     num_folds: int
     fold_seed: int
-    codec: Codec = Codec.RAW
+    codec: PixelEncoding = PixelEncoding.RAW
     decoder: str = "pydicom"
     is_pseudonymised: bool = False
 
@@ -114,6 +114,11 @@ class Manifest(_Entry):
     planes: dict[str, tuple[Shard, ...]]
     studies: tuple[StudyEntry, ...]
     rejects: tuple[RejectEntry, ...]
+
+    @property
+    def patient_groups(self) -> dict[str, str]:
+        """The group of patients of each study, by study id."""
+        return {study.study_id: study.patient_group for study in self.studies}
 
     def shard_paths(self, folder: Path, plane: Plane) -> list[Path]:
         """Returns a plane's shards, in order; none where no study has the plane."""

@@ -8,33 +8,33 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.damage import Damage, DamageFound
+from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, Shard
 from lumbar_tf.records.schema import SCHEMA_VERSION
 
 
-def load_manifest(folder: Path) -> tuple[Manifest | None, list[DamageFound]]:
+def load_manifest(folder: Path) -> tuple[Manifest | None, list[RecordIssue]]:
     """Reads the manifest, or says what keeps it from being read."""
 
-    def fault(damage: Damage, message: str) -> tuple[None, list[DamageFound]]:
-        return None, [DamageFound(damage, MANIFEST_NAME, message)]
+    def fault(damage: IssueCode, message: str) -> tuple[None, list[RecordIssue]]:
+        return None, [RecordIssue(damage, MANIFEST_NAME, message)]
 
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        return fault(Damage.MANIFEST_ABSENT, "it is absent: the build did not finish")
+        return fault(IssueCode.MANIFEST_ABSENT, "it is absent: the build did not finish")
     try:
         data = path.read_bytes()
         version = str(json.loads(data)["schema_version"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        return fault(Damage.MANIFEST_DAMAGED, f"it is no manifest ({type(error).__name__})")
+        return fault(IssueCode.MANIFEST_DAMAGED, f"it is no manifest ({type(error).__name__})")
     major = SCHEMA_VERSION.partition(".")[0]
     if version.partition(".")[0] != major:
-        return fault(Damage.MANIFEST_SCHEMA, f"the schema version must be {major}.x")
+        return fault(IssueCode.MANIFEST_SCHEMA, f"the schema version must be {major}.x")
     try:
         return Manifest.model_validate_json(data), []
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        return fault(Damage.MANIFEST_DAMAGED, f"{place}: {error.errors()[0]['msg']}")
+        return fault(IssueCode.MANIFEST_DAMAGED, f"{place}: {error.errors()[0]['msg']}")
 
 
 def _is_plain(file: str, plane: str) -> bool:
@@ -52,11 +52,11 @@ def known_shards(manifest: Manifest) -> Iterator[tuple[Plane, Shard]]:
                 yield planes[name], shard
 
 
-def contradictions(manifest: Manifest) -> Iterator[DamageFound]:
+def contradictions(manifest: Manifest) -> Iterator[RecordIssue]:
     """What the manifest says against itself."""
 
-    def fault(message: str, study_id: str = "") -> DamageFound:
-        return DamageFound(Damage.MANIFEST_CONTRADICTION, MANIFEST_NAME, message, study_id)
+    def fault(message: str, study_id: str = "") -> RecordIssue:
+        return RecordIssue(IssueCode.MANIFEST_CONTRADICTION, MANIFEST_NAME, message, study_id)
 
     known = list(known_shards(manifest))
     num_named = sum(len(shards) for shards in manifest.planes.values())

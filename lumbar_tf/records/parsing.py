@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
-from lumbar_tf.records.schema import Codec
+from lumbar_tf.records.schema import PixelEncoding
 
 #: Files that are read side by side: with one, parsing waits for reading; each holds a record in memory.
 _PARALLEL_READS = 2
@@ -88,7 +88,9 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
     # Megabytes that are mostly not needed: they are copied only where their places cannot be told.
     images, start, size = tf.cond(
-        is_found & tf.equal(record["codec"], Codec.RAW.value), lambda: (serialized, start, size), copied
+        is_found & tf.equal(record["codec"], PixelEncoding.RAW.value),
+        lambda: (serialized, start, size),
+        copied,
     )
     return {**record, "images": images, "slices/start": start, "slices/size": size}
 
@@ -185,7 +187,7 @@ def _varint(value: tf.Tensor) -> tf.Tensor:
     return tf.strings.reduce_join(tf.where(place <= last, written, ""), axis=-1)
 
 
-def read_dataset(files: Iterable[Path]) -> tf.data.Dataset:
+def records_dataset(files: Iterable[Path]) -> tf.data.Dataset:
     """Reads shards, two side by side, and parses their records.
 
     Returns:
@@ -239,4 +241,4 @@ def decode_image(
         with tf.control_dependencies([tf.debugging.Assert(is_whole, [rule, shape, "for", expected])]):
             return image[first:end]
 
-    return tf.cond(tf.equal(record["codec"], Codec.RAW.value), raw, png)
+    return tf.cond(tf.equal(record["codec"], PixelEncoding.RAW.value), raw, png)

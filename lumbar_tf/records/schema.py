@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lumbar_tf.imaging.study import Slice, SliceGroup, arrange_slices
+from lumbar_tf.dicom.study import Slice, SliceGroup, arrange_slices
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.records.example import Piece, Values, example_pieces, join_pieces
 
@@ -36,7 +36,7 @@ _MAX_STORED = 65535
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 
 
-class Codec(Enum):
+class PixelEncoding(Enum):
     """How a record holds its images. `tests/benchmarks/README.md` has the measurements behind the default."""
 
     #: uint16, little endian, rows one after the other: no slower than reading.
@@ -52,7 +52,7 @@ def encode_plane(
     *,
     labels: ArrayLike | None = None,
     points: ArrayLike | None = None,
-    codec: Codec = Codec.RAW,
+    codec: PixelEncoding = PixelEncoding.RAW,
 ) -> bytes:
     """Makes the record of one plane of a study, in one piece; see `plane_pieces`."""
     return join_pieces(plane_pieces(study_id, plane, slices, labels=labels, points=points, codec=codec))
@@ -65,7 +65,7 @@ def plane_pieces(
     *,
     labels: ArrayLike | None = None,
     points: ArrayLike | None = None,
-    codec: Codec = Codec.RAW,
+    codec: PixelEncoding = PixelEncoding.RAW,
 ) -> list[Piece]:
     """Makes the record of one plane of a study. The same input gives the same bytes.
 
@@ -94,7 +94,7 @@ def plane_pieces(
     return example_pieces({**features, **_encode_groups(arrange_slices(slices), codec)})
 
 
-def _encode_groups(groups: Sequence[SliceGroup], codec: Codec) -> dict[str, Values]:
+def _encode_groups(groups: Sequence[SliceGroup], codec: PixelEncoding) -> dict[str, Values]:
     series_ids = sorted({group.series_id for group in groups})
     members = [(index, each) for index, group in enumerate(groups) for each in group.slices]
     geometries = [each.geometry for _, each in members]
@@ -155,8 +155,8 @@ def _store(each: Slice) -> _Stored:
     return np.minimum(spread, _MAX_STORED).astype(np.uint16), scale, low
 
 
-def _encode_image(image: NDArray[np.uint16], codec: Codec) -> Piece:
-    if codec is Codec.RAW:
+def _encode_image(image: NDArray[np.uint16], codec: PixelEncoding) -> Piece:
+    if codec is PixelEncoding.RAW:
         return np.ascontiguousarray(image, "<u2").reshape(-1).view(np.uint8)
     return bytes(imagecodecs.png_encode(image, **_PNG_OPTIONS))
 

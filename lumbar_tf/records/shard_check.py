@@ -12,13 +12,13 @@ from typing import Any
 
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
-from lumbar_tf.records.damage import Damage, DamageFound
 from lumbar_tf.records.example import parse_features
-from lumbar_tf.records.framing import HEAD_BYTES, DamagedRecord, FramedRecord, scan_records
+from lumbar_tf.records.framing import HEAD_BYTES, CorruptRecord, FramedRecord, scan_records
+from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.schema import SCHEMA_VERSION
 
 #: A damaged record stands where the manifest has a study, so that study is not missed a second time.
-_NAMED_BY_PLACE = frozenset({Damage.DATA_DAMAGED, Damage.NOT_AN_EXAMPLE})
+_NAMED_BY_PLACE = frozenset({IssueCode.DATA_DAMAGED, IssueCode.NOT_AN_EXAMPLE})
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ShardReport:
     file: str
     sha256: str
     records: tuple[StoredRecord, ...]
-    found: tuple[DamageFound, ...]
+    found: tuple[RecordIssue, ...]
 
 
 def check_shard(job: ShardCheckJob) -> ShardReport:
@@ -96,30 +96,32 @@ def check_shard(job: ShardCheckJob) -> ShardReport:
     path = job.folder / job.file
     digest = hashlib.sha256()
     records: list[StoredRecord] = []
-    found: list[DamageFound] = []
+    found: list[RecordIssue] = []
     try:
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes == 0:
-                return _without_records(job, Damage.SHARD_EMPTY, "the file is empty", digest.hexdigest())
+                return _without_records(job, IssueCode.SHARD_EMPTY, "the file is empty", digest.hexdigest())
             for framed in scan_records(file, digest):
                 _check_framed(job, framed, records, found)
     except FileNotFoundError:
-        return _without_records(job, Damage.SHARD_MISSING, "the manifest names it, and it is not there", "")
+        return _without_records(
+            job, IssueCode.SHARD_MISSING, "the manifest names it, and it is not there", ""
+        )
     except OSError as error:
-        return _without_records(job, Damage.FILE_UNREADABLE, f"cannot be read: {error.strerror}", "")
+        return _without_records(job, IssueCode.FILE_UNREADABLE, f"cannot be read: {error.strerror}", "")
     sha256 = digest.hexdigest()
     if job.expected is not None:
         if sha256 != job.expected.sha256:
             message = f"SHA-256 is not the manifest's ({size_bytes} of {job.expected.size_bytes} bytes)"
-            found.append(DamageFound(Damage.SHARD_CHANGED, job.file, message))
+            found.append(RecordIssue(IssueCode.SHARD_CHANGED, job.file, message))
         hit = {each.record for each in found if each.damage in _NAMED_BY_PLACE}
         found.extend(_compare_studies(job.file, list(job.expected.num_slices), records, hit))
     return ShardReport(job.file, sha256, tuple(records), tuple(found))
 
 
-def _without_records(job: ShardCheckJob, damage: Damage, message: str, sha256: str) -> ShardReport:
-    return ShardReport(job.file, sha256, (), (DamageFound(damage, job.file, message),))
+def _without_records(job: ShardCheckJob, damage: IssueCode, message: str, sha256: str) -> ShardReport:
+    return ShardReport(job.file, sha256, (), (RecordIssue(damage, job.file, message),))
 
 
 def read_stored(folder: Path, record: StoredRecord) -> bytes:
@@ -131,15 +133,15 @@ def read_stored(folder: Path, record: StoredRecord) -> bytes:
 
 def _check_framed(
     job: ShardCheckJob,
-    framed: FramedRecord | DamagedRecord,
+    framed: FramedRecord | CorruptRecord,
     records: list[StoredRecord],
-    found: list[DamageFound],
+    found: list[RecordIssue],
 ) -> None:
     """Adds what a record is to `records`, or what is wrong with it to `found`, or both."""
     expected = list(job.expected.num_slices) if job.expected else []
     by_place = expected[framed.index] if framed.index < len(expected) else ""
-    if isinstance(framed, DamagedRecord):
-        found.append(DamageFound(framed.damage, job.file, framed.message, by_place, framed.index))
+    if isinstance(framed, CorruptRecord):
+        found.append(RecordIssue(framed.damage, job.file, framed.message, by_place, framed.index))
         return
     try:
         features = parse_features(framed.data)
@@ -148,10 +150,10 @@ def _check_framed(
         )
     except (ValueError, KeyError, IndexError, AttributeError):
         message = "the data are no Example with study_id, plane and schema_version"
-        found.append(DamageFound(Damage.NOT_AN_EXAMPLE, job.file, message, by_place, framed.index))
+        found.append(RecordIssue(IssueCode.NOT_AN_EXAMPLE, job.file, message, by_place, framed.index))
         return
     faults = list(_record_faults(job.expected, features, study_id, plane, version))
-    found.extend(DamageFound(code, job.file, text, study_id, framed.index) for code, text in faults)
+    found.extend(RecordIssue(code, job.file, text, study_id, framed.index) for code, text in faults)
     records.append(
         StoredRecord(
             study_id=study_id,
@@ -173,44 +175,44 @@ def _record_faults(
     study_id: str,
     plane: str,
     version: str,
-) -> Iterator[tuple[Damage, str]]:
+) -> Iterator[tuple[IssueCode, str]]:
     major = SCHEMA_VERSION.partition(".")[0]
     if version.partition(".")[0] != major:
-        yield Damage.RECORD_SCHEMA, f"schema version must be {major}.x"
+        yield IssueCode.RECORD_SCHEMA, f"schema version must be {major}.x"
     else:
-        yield from ((Damage.BAD_FEATURE, fault) for fault in feature_faults(features))
+        yield from ((IssueCode.BAD_FEATURE, fault) for fault in feature_faults(features))
     if expected is None:
         return
     if plane != expected.plane.value:
-        yield Damage.RECORD_PLANE, f"plane must be {expected.plane.value}"
+        yield IssueCode.RECORD_PLANE, f"plane must be {expected.plane.value}"
     count, num_slices = len(features.get(IMAGE_FEATURE, ())), expected.num_slices.get(study_id)
     if num_slices is not None and count != num_slices:
-        yield Damage.SLICE_COUNT, f"the manifest has {num_slices} slices, the record {count}"
+        yield IssueCode.SLICE_COUNT, f"the manifest has {num_slices} slices, the record {count}"
 
 
 def _compare_studies(
     file: str, expected: Sequence[str], records: Sequence[StoredRecord], damaged: set[int | None]
-) -> Iterator[DamageFound]:
+) -> Iterator[RecordIssue]:
     """Which records are too many, too few or out of order."""
     names, seen = set(expected), set()
     kept = []
     for each in records:
         if each.study_id not in names:
             message = "the manifest has this study elsewhere or nowhere"
-            yield DamageFound(Damage.RECORD_FOREIGN, file, message, each.study_id, each.index)
+            yield RecordIssue(IssueCode.RECORD_FOREIGN, file, message, each.study_id, each.index)
         elif each.study_id in seen:
             message = "the shard holds this study before"
-            yield DamageFound(Damage.RECORD_TWICE, file, message, each.study_id, each.index)
+            yield RecordIssue(IssueCode.RECORD_TWICE, file, message, each.study_id, each.index)
         else:
             seen.add(each.study_id)
             kept.append(each)
     for place, study_id in enumerate(expected):
         if study_id not in seen and place not in damaged:
             message = "the manifest has a record of this study here"
-            yield DamageFound(Damage.RECORD_MISSING, file, message, study_id)
+            yield RecordIssue(IssueCode.RECORD_MISSING, file, message, study_id)
     right_order = [study_id for study_id in expected if study_id in seen]
     for each, study_id in zip(kept, right_order, strict=True):
         if each.study_id != study_id:
             message = "the records are not in the manifest's order from here on"
-            yield DamageFound(Damage.RECORD_ORDER, file, message, each.study_id, each.index)
+            yield RecordIssue(IssueCode.RECORD_ORDER, file, message, each.study_id, each.index)
             break

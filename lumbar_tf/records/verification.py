@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lumbar_tf.progress import ProgressMaker, silent_progress
-from lumbar_tf.records.damage import Damage, DamageFound
+from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.journal import JOURNAL_NAME
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest
 from lumbar_tf.records.manifest_check import contradictions, known_shards, load_manifest
@@ -31,12 +31,12 @@ _COMPANIONS = frozenset({MANIFEST_NAME, "folds.csv", "labels.csv", "README.md", 
 #: Damages that follow from a shard holding another shard's bytes.
 _FOLLOW_FROM_SWAP = frozenset(
     {
-        Damage.SHARD_CHANGED,
-        Damage.RECORD_PLANE,
-        Damage.RECORD_FOREIGN,
-        Damage.RECORD_MISSING,
-        Damage.RECORD_ORDER,
-        Damage.SLICE_COUNT,
+        IssueCode.SHARD_CHANGED,
+        IssueCode.RECORD_PLANE,
+        IssueCode.RECORD_FOREIGN,
+        IssueCode.RECORD_MISSING,
+        IssueCode.RECORD_ORDER,
+        IssueCode.SLICE_COUNT,
     }
 )
 
@@ -53,7 +53,7 @@ class Verification:
 
     manifest: Manifest | None
     records: tuple[StoredRecord, ...]
-    found: tuple[DamageFound, ...]
+    found: tuple[RecordIssue, ...]
 
 
 def verify_records(
@@ -96,15 +96,15 @@ def verify_records(
 
 def holds_records(folder: Path) -> bool:
     """Whether a folder is one of records, finished or not: it has a manifest, a journal or a shard."""
-    names = (PurePosixPath(each) for each in list_files(folder))
+    names = (PurePosixPath(each) for each in list_record_files(folder))
     marks = (MANIFEST_NAME, JOURNAL_NAME)
     return any(each.parts[0] in marks or each.suffix == SHARD_SUFFIX for each in names)
 
 
-def sort_found(found: Iterable[DamageFound]) -> tuple[DamageFound, ...]:
+def sort_found(found: Iterable[RecordIssue]) -> tuple[RecordIssue, ...]:
     """Sorts by file, record, study and code; what concerns a whole file comes first."""
 
-    def place(each: DamageFound) -> tuple[str, int, str, str]:
+    def place(each: RecordIssue) -> tuple[str, int, str, str]:
         return each.file, -1 if each.record is None else each.record, each.study_id, each.damage.value
 
     return tuple(sorted(found, key=place))
@@ -114,29 +114,29 @@ def _job_name(job: ShardCheckJob) -> str:
     return job.file
 
 
-def _plan(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[DamageFound]]:
+def _plan(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[RecordIssue]]:
     """Returns the shards to read and the files that do not belong."""
     expected = _expect(manifest) if manifest else {}
     jobs = [ShardCheckJob(folder, file, each) for file, each in expected.items()]
     found = []
-    for file in list_files(folder):
+    for file in list_record_files(folder):
         if file in expected or file in _COMPANIONS:
             continue
         name = PurePosixPath(file).name
         if (folder / file).is_symlink():
-            found.append(DamageFound(Damage.FOREIGN_FILE, file, "a link that the manifest does not name"))
+            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "a link that the manifest does not name"))
         elif name.startswith(".") or file.startswith(f"{JOURNAL_NAME}/"):
-            found.append(DamageFound(Damage.LEFTOVER_FILE, file, "left by a build that did not finish"))
+            found.append(RecordIssue(IssueCode.LEFTOVER_FILE, file, "left by a build that did not finish"))
         elif not name.endswith(SHARD_SUFFIX):
-            found.append(DamageFound(Damage.FOREIGN_FILE, file, "no part of a folder of records"))
+            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "no part of a folder of records"))
         elif manifest is None:
             jobs.append(ShardCheckJob(folder, file, None))
         else:
-            found.append(DamageFound(Damage.SHARD_FOREIGN, file, "the manifest does not name it"))
+            found.append(RecordIssue(IssueCode.SHARD_FOREIGN, file, "the manifest does not name it"))
     return jobs, found
 
 
-def list_files(folder: Path) -> Iterator[str]:
+def list_record_files(folder: Path) -> Iterator[str]:
     """Yields every file and link below a folder, by its path there with forward slashes, in order."""
     for parent, folders, names in os.walk(folder, followlinks=False):
         links = [each for each in folders if Path(parent, each).is_symlink()]
@@ -164,13 +164,13 @@ def _name_swaps(reports: Sequence[ShardReport], manifest: Manifest | None) -> li
         owner = owners.get(report.sha256)
         if owner is not None and report.file in expected and report.sha256 != expected[report.file]:
             rest = [each for each in report.found if each.damage not in _FOLLOW_FROM_SWAP]
-            swap = DamageFound(Damage.SHARD_SWAPPED, report.file, f"it holds the bytes of {owner}")
+            swap = RecordIssue(IssueCode.SHARD_SWAPPED, report.file, f"it holds the bytes of {owner}")
             report = ShardReport(report.file, report.sha256, report.records, (swap, *rest))
         named.append(report)
     return sorted(named, key=lambda each: each.file)
 
 
-def _cross_checks(records: Sequence[StoredRecord]) -> Iterator[DamageFound]:
+def _cross_checks(records: Sequence[StoredRecord]) -> Iterator[RecordIssue]:
     """What only several shards together can tell."""
     by_record: dict[tuple[str, str], list[StoredRecord]] = defaultdict(list)
     by_study: dict[str, list[StoredRecord]] = defaultdict(list)
@@ -181,8 +181,8 @@ def _cross_checks(records: Sequence[StoredRecord]) -> Iterator[DamageFound]:
         for other in others:
             if other.file != first.file:
                 message = f"{first.file} holds this study too"
-                yield DamageFound(
-                    Damage.STUDY_IN_TWO_SHARDS, other.file, message, other.study_id, other.index
+                yield RecordIssue(
+                    IssueCode.STUDY_IN_TWO_SHARDS, other.file, message, other.study_id, other.index
                 )
     for first, *others in by_study.values():
         for other in others:
@@ -196,4 +196,4 @@ def _cross_checks(records: Sequence[StoredRecord]) -> Iterator[DamageFound]:
             ]
             if differing:
                 message = f"its {' and '.join(differing)} are not those in {first.file}"
-                yield DamageFound(Damage.PLANES_DISAGREE, other.file, message, other.study_id, other.index)
+                yield RecordIssue(IssueCode.PLANES_DISAGREE, other.file, message, other.study_id, other.index)

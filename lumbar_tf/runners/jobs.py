@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
-from lumbar_tf.runners.outcomes import Failure, Job, JobShare, Result
+from lumbar_tf.runners.outcomes import Job, JobFailure, JobShare, Result
 from lumbar_tf.runners.processes import run_in_processes
 from lumbar_tf.runners.ray_tasks import run_on_ray
 
@@ -80,5 +80,5 @@ def _run_here(
         try:
             result = function(job)
         except Exception as error:
-            raise Failure.of(error).named(name(job)) from error
+            raise JobFailure.of(error).named(name(job)) from error
         yield result

@@ -45,7 +45,7 @@ class Done(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class Failure:
+class JobFailure:
     """What a job raised, as text: many exceptions cannot be pickled, or not be unpickled.
 
     Attributes:
@@ -61,7 +61,7 @@ class Failure:
     trace: str
 
     @classmethod
-    def of(cls, error: BaseException) -> "Failure":
+    def of(cls, error: BaseException) -> "JobFailure":
         """Returns the description of an exception."""
         trace = "".join(traceback.format_exception(error))
         return cls(isinstance(error, ValueError), type(error).__name__, str(error), trace)
@@ -83,12 +83,12 @@ class Failure:
         return error
 
 
-def attempt(function: Callable[[Job], Result], job: Job) -> Done[Result] | Failure:
+def attempt(function: Callable[[Job], Result], job: Job) -> Done[Result] | JobFailure:
     """Runs a job and returns what became of it."""
     try:
         return Done(function(job))
     except Exception as error:
-        return Failure.of(error)
+        return JobFailure.of(error)
 
 
 def lost_jobs_error(reasons: dict[str, str]) -> JobError:

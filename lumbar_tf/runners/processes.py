@@ -20,8 +20,8 @@ from typing import Generic
 from lumbar_tf.runners.outcomes import (
     MAX_ATTEMPTS,
     Done,
-    Failure,
     Job,
+    JobFailure,
     Result,
     attempt,
     lost_jobs_error,
@@ -65,7 +65,7 @@ class _Worker:
         with suppress(OSError):  # a process that is dead by now shows when it is waited for
             self.pipe.send_bytes(message)
 
-    def take(self) -> tuple[int, Done | Failure | None]:
+    def take(self) -> tuple[int, Done | JobFailure | None]:
         """Returns the job and what became of it, None where the process died."""
         if self.job is None:
             raise ValueError("A process must have a job before it can answer. Received: an idle one.")
@@ -119,7 +119,7 @@ class _Crew(Generic[Job, Result]):
             # No process idles while the caller looks at results.
             self._hand_out()
             for job, outcome in outcomes:
-                if isinstance(outcome, Failure):
+                if isinstance(outcome, JobFailure):
                     raise outcome.named(self._name(self._jobs[job]))
                 if outcome is not None:
                     yield outcome.value
@@ -139,7 +139,7 @@ class _Crew(Generic[Job, Result]):
         signs = wait([sign for each in busy for sign in (each.pipe, each.process.sentinel)]) if busy else []
         return [each for each in busy if each.pipe in signs or each.process.sentinel in signs]
 
-    def _take(self, worker: _Worker) -> tuple[int, Done | Failure | None]:
+    def _take(self, worker: _Worker) -> tuple[int, Done | JobFailure | None]:
         """Returns a process's job and what became of it; a dead one is taken off the list."""
         job, outcome = worker.take()
         if outcome is None:
@@ -169,7 +169,7 @@ class _Crew(Generic[Job, Result]):
         try:
             message = pickle.dumps((self._function, self._jobs[index]))
         except Exception as error:
-            raise Failure.of(error).named(self._name(self._jobs[index])) from error
+            raise JobFailure.of(error).named(self._name(self._jobs[index])) from error
         worker.give(index, message)
 
 
@@ -189,7 +189,7 @@ def _answer(message: bytes) -> bytes:
         function, job = pickle.loads(message)  # noqa: S301
         return pickle.dumps(attempt(function, job))
     except Exception as error:  # what cannot be imported here, or not be pickled
-        return pickle.dumps(Failure.of(error))
+        return pickle.dumps(JobFailure.of(error))
 
 
 def _end_with_parent() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from lumbar_tf.runners.outcomes import (
     MAX_ATTEMPTS,
-    Failure,
     Job,
+    JobFailure,
     JobShare,
     Result,
     attempt,
@@ -121,11 +121,11 @@ def _run_tasks(
                 try:
                     outcome = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:  # a job or a result that cannot be pickled
-                    raise Failure.of(error.cause).named(job_name) from error
+                    raise JobFailure.of(error.cause).named(job_name) from error
                 except ray.exceptions.RayError as error:
                     lost[job_name] = type(error).__name__
                     continue
-                if isinstance(outcome, Failure):
+                if isinstance(outcome, JobFailure):
                     raise outcome.named(job_name)
                 yield outcome.value
     finally:
@@ -147,7 +147,7 @@ def _submit(task: Any, function: Callable[[Job], Result], job: Job, name: Callab
     try:
         return task.remote(function, job)
     except Exception as error:
-        raise Failure.of(error).named(name(job)) from error
+        raise JobFailure.of(error).named(name(job)) from error
 
 
 def _cancel(ray: ModuleType, references: list[Any]) -> None:

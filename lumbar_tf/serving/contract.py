@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_SEVERITIES, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.serving.transport import ServedModel, Signature
+from lumbar_tf.serving.transport import ModelMetadata, Signature
 
 #: Grades studies.
 GRADE = "serving_default"
@@ -44,7 +44,7 @@ _SUM_TOLERANCE = 1e-4
 BOUND_TOLERANCE = 1e-5
 
 
-def find_signature(model: ServedModel) -> Signature:
+def find_signature(model: ModelMetadata) -> Signature:
     """Returns the signature that grades studies.
 
     Raises:
@@ -57,7 +57,7 @@ def find_signature(model: ServedModel) -> Signature:
     return signature
 
 
-def find_explaining(model: ServedModel) -> Signature | None:
+def find_explaining(model: ModelMetadata) -> Signature | None:
     """Returns the signature that grades and explains; None of an export that has none.
 
     Raises:
@@ -141,7 +141,7 @@ def is_map(values: NDArray[np.float64]) -> bool:
     return bool(np.all(np.isnan(values) | ((values >= 0) & np.isfinite(values))))
 
 
-def read_description(text: str) -> dict[str, Any]:
+def parse_description(text: str) -> dict[str, Any]:
     """Reads what `DESCRIBE` answers and checks that its arrays are laid out as here.
 
     Raises:

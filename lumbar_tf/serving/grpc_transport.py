@@ -15,21 +15,21 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from lumbar_tf.serving.failure import Failure, ServingError
-from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ServedModel, Signature
+from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ModelMetadata, Signature
 
 _FAILURES = {
-    grpc.StatusCode.UNAVAILABLE: Failure.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Failure.DEADLINE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.OVERLOADED,
+    grpc.StatusCode.UNAVAILABLE: ServingFailure.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ServingFailure.DEADLINE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ServingFailure.OVERLOADED,
 }
 #: What gRPC's own code says where a status alone is ambiguous, as grpcio 1.85 was seen to.
 _SAYINGS = (
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", Failure.TOO_LARGE),
-    (grpc.StatusCode.INTERNAL, "Exception deserializing response", Failure.MALFORMED),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", ServingFailure.TOO_LARGE),
+    (grpc.StatusCode.INTERNAL, "Exception deserializing response", ServingFailure.MALFORMED),
     # A connection that broke under a question.
-    (grpc.StatusCode.INTERNAL, "RST_STREAM", Failure.UNAVAILABLE),
-    (grpc.StatusCode.UNKNOWN, "Stream removed", Failure.UNAVAILABLE),
+    (grpc.StatusCode.INTERNAL, "RST_STREAM", ServingFailure.UNAVAILABLE),
+    (grpc.StatusCode.UNKNOWN, "Stream removed", ServingFailure.UNAVAILABLE),
 )
 _METADATA_FIELD = "signature_def"
 
@@ -60,7 +60,7 @@ class GrpcTransport:
             self._channel = grpc.insecure_channel(target, arguments, compression)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def read_model(self, choice: ModelChoice) -> ServedModel:
+    def read_model(self, choice: ModelChoice) -> ModelMetadata:
         """See `transport.Transport.read_model`."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=_model_spec(choice), metadata_field=[_METADATA_FIELD]
@@ -69,7 +69,7 @@ class GrpcTransport:
         found = get_model_metadata_pb2.SignatureDefMap()
         if not response.metadata[_METADATA_FIELD].Unpack(found):
             raise self._malformed("its metadata holds no signatures")
-        return ServedModel(
+        return ModelMetadata(
             version=response.model_spec.version.value,
             signatures={
                 name: Signature(_types(each.inputs), _types(each.outputs))
@@ -111,14 +111,14 @@ class GrpcTransport:
             raise ServingError(_judge(code, details), said, address=str(self._options.address)) from error
 
     def _malformed(self, said: str) -> ServingError:
-        return ServingError(Failure.MALFORMED, said, address=str(self._options.address))
+        return ServingError(ServingFailure.MALFORMED, said, address=str(self._options.address))
 
 
-def _judge(code: Any, details: str) -> Failure:
+def _judge(code: Any, details: str) -> ServingFailure:
     for status, words, failure in _SAYINGS:
         if code is status and words in details:
             return failure
-    return _FAILURES.get(code, Failure.REFUSED)
+    return _FAILURES.get(code, ServingFailure.REFUSED)
 
 
 def _credentials(options: ConnectionOptions) -> Any:

@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def ask_in_order(
+def predict_in_order(
     items: Iterable[Item], ask: Callable[[Item], Answer], *, max_in_flight: int = 1
 ) -> Iterator[tuple[Item, Answer]]:
     """Asks about each item once, up to so many at a time, and yields items and answers in their order.

@@ -17,9 +17,9 @@ from lumbar_tf.serving.contract import (
     check_answer,
     find_explaining,
     find_signature,
-    read_description,
+    parse_description,
 )
-from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
 from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice, Transport
 
@@ -61,7 +61,7 @@ class RemoteEnsemble:
             return
         outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, described, {"study": [b""]}))
         content: dict[str, Any] = self._understand(
-            lambda: read_description(bytes(outputs["description"][0]).decode("utf-8"))
+            lambda: parse_description(bytes(outputs["description"][0]).decode("utf-8"))
         )
         self.description = content
         self.members = tuple(content["members"])
@@ -91,7 +91,7 @@ class RemoteEnsemble:
             try:
                 check_answer(outputs, num_studies=len(studies), num_members=len(self.members) or None)
             except ValueError as error:
-                raise self._error(Failure.MALFORMED, str(error)) from error
+                raise self._error(ServingFailure.MALFORMED, str(error)) from error
             return outputs
 
         return self._retry(ask)
@@ -109,9 +109,9 @@ class RemoteEnsemble:
             return read()
         except (ValueError, KeyError, IndexError) as error:
             said = f"{self._choice} is no ensemble of this kind: {error}"
-            raise self._error(Failure.REFUSED, said) from error
+            raise self._error(ServingFailure.REFUSED, said) from error
 
-    def _error(self, failure: Failure, said: str) -> ServingError:
+    def _error(self, failure: ServingFailure, said: str) -> ServingError:
         return ServingError(failure, said, address=str(self._options.address))
 
 

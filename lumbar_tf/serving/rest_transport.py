@@ -14,18 +14,18 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.serving.failure import Failure, ServingError
-from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ServedModel, Signature
+from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ModelMetadata, Signature
 
 #: 408, 504: the server's or a proxy's deadline; 429: RESOURCE_EXHAUSTED; 502, 503: UNAVAILABLE
 #: (ToHTTPStatusCode in the server's http_server.cc). 413: a proxy's limit.
 _FAILURES = {
-    408: Failure.DEADLINE,
-    504: Failure.DEADLINE,
-    429: Failure.OVERLOADED,
-    502: Failure.UNAVAILABLE,
-    503: Failure.UNAVAILABLE,
-    413: Failure.TOO_LARGE,
+    408: ServingFailure.DEADLINE,
+    504: ServingFailure.DEADLINE,
+    429: ServingFailure.OVERLOADED,
+    502: ServingFailure.UNAVAILABLE,
+    503: ServingFailure.UNAVAILABLE,
+    413: ServingFailure.TOO_LARGE,
 }
 _OK = 200
 _READ_BYTES = 1 << 16
@@ -48,13 +48,13 @@ class RestTransport:
             if options.tls.cert:
                 self._tls.load_cert_chain(options.tls.cert, options.tls.key)
 
-    def read_model(self, choice: ModelChoice) -> ServedModel:
+    def read_model(self, choice: ModelChoice) -> ModelMetadata:
         """See `transport.Transport.read_model`."""
         content = self._ask("GET", f"{_model_path(choice)}/metadata")
         try:
             # Once for the field's name in `metadata`, once for the one of its message.
             found = content["metadata"]["signature_def"]["signature_def"]
-            return ServedModel(
+            return ModelMetadata(
                 version=int(content["model_spec"]["version"]),
                 signatures={
                     name: Signature(_types(each["inputs"]), _types(each["outputs"]))
@@ -62,7 +62,7 @@ class RestTransport:
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._error(Failure.MALFORMED, f"its metadata cannot be read: {error!r}") from error
+            raise self._error(ServingFailure.MALFORMED, f"its metadata cannot be read: {error!r}") from error
 
     def predict(
         self, choice: ModelChoice, name: str, signature: Signature, inputs: Mapping[str, Sequence[bytes]]
@@ -86,12 +86,12 @@ class RestTransport:
                 key: _array(outputs[key], dtype) for key, dtype in signature.outputs.items() if key in outputs
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise self._error(Failure.MALFORMED, f"its outputs cannot be read: {error!r}") from error
+            raise self._error(ServingFailure.MALFORMED, f"its outputs cannot be read: {error!r}") from error
 
     def close(self) -> None:
         """Has nothing to end."""
 
-    def _error(self, failure: Failure, said: str) -> ServingError:
+    def _error(self, failure: ServingFailure, said: str) -> ServingError:
         return ServingError(failure, said, address=str(self._options.address))
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
@@ -107,14 +107,14 @@ class RestTransport:
             status, text = self._exchange(connection, deadline, method, path, body, headers)
         except TimeoutError as error:
             said = f"no answer within {self._options.deadline_s:g} s"
-            raise self._error(Failure.DEADLINE, said) from error
+            raise self._error(ServingFailure.DEADLINE, said) from error
         except http.client.IncompleteRead as error:
-            raise self._error(Failure.MALFORMED, f"its answer is cut off: {error}") from error
+            raise self._error(ServingFailure.MALFORMED, f"its answer is cut off: {error}") from error
         except ssl.SSLCertVerificationError as error:
-            raise self._error(Failure.REFUSED, f"its certificate is not trusted: {error}") from error
+            raise self._error(ServingFailure.REFUSED, f"its certificate is not trusted: {error}") from error
         except (OSError, http.client.HTTPException) as error:
             said = f"the connection failed: {type(error).__name__}: {error}"
-            raise self._error(Failure.UNAVAILABLE, said) from error
+            raise self._error(ServingFailure.UNAVAILABLE, said) from error
         finally:
             connection.close()
         return self._read(status, text)
@@ -155,7 +155,7 @@ class RestTransport:
             text += block
             if len(text) > self._options.max_answer_bytes:
                 rule = f"an answer must have at most {self._options.max_answer_bytes} bytes"
-                raise self._error(Failure.TOO_LARGE, f"{rule}; this one has more")
+                raise self._error(ServingFailure.TOO_LARGE, f"{rule}; this one has more")
         # `read1` takes the connection's end for the answer's.
         if response.length:
             raise http.client.IncompleteRead(bytes(text[:_SHOWN_CHARACTERS]), response.length)
@@ -169,9 +169,9 @@ class RestTransport:
         if status != _OK:
             said = content.get("error") if isinstance(content, dict) else None
             shown = str(said or text.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
-            raise self._error(_FAILURES.get(status, Failure.REFUSED), f"HTTP {status}: {shown}")
+            raise self._error(_FAILURES.get(status, ServingFailure.REFUSED), f"HTTP {status}: {shown}")
         if not isinstance(content, dict):
-            raise self._error(Failure.MALFORMED, f"its answer is no JSON object ({len(text)} bytes)")
+            raise self._error(ServingFailure.MALFORMED, f"its answer is no JSON object ({len(text)} bytes)")
         return content
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lumbar_tf.serving.failure import ServingError
+from lumbar_tf.serving.errors import ServingError
 
 Answer = TypeVar("Answer")
 

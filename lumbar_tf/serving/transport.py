@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.serving.address import Address, TlsFiles
-from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
 
 #: NumPy's type for each of the server's that an ensemble's signatures use.
 DTYPES: dict[str, type[np.generic]] = {
@@ -67,7 +67,7 @@ class ConnectionOptions:
         """
         if size_bytes > self.max_request_bytes:
             said = f"a question must have at most {self.max_request_bytes} bytes; this one has {size_bytes}"
-            raise ServingError(Failure.TOO_LARGE, said, address=str(self.address))
+            raise ServingError(ServingFailure.TOO_LARGE, said, address=str(self.address))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ModelMetadata:
     """What a server says of a model.
 
     Attributes:
@@ -99,7 +99,7 @@ class ServedModel:
 class Transport(Protocol):
     """One protocol's way; safe to use from several threads. Each call is one attempt."""
 
-    def read_model(self, choice: ModelChoice) -> ServedModel:
+    def read_model(self, choice: ModelChoice) -> ModelMetadata:
         """Asks which version is served, and with which signatures.
 
         Raises:

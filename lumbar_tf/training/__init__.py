@@ -1,1 +1,1 @@
-"""A plane's networks, fold by fold: from records to runs and out-of-fold tables."""
+"""Fitting, checkpoints and cross-validation of a plane's networks."""

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar_tf.models.checkpoints import HISTORY_NAME
-from lumbar_tf.progress import Advance, ProgressMaker
-from lumbar_tf.training.fold_loop import FIRST_STEP, TrainingJob
+from lumbar_tf.cli.progress import Advance, ProgressMaker
+from lumbar_tf.training.checkpoints import HISTORY_NAME
+from lumbar_tf.training.cross_validation import FIRST_STEP, TrainingJob
 from lumbar_tf.training.runs import LOCALIZER
 
 #: Between looks at the histories, seconds: small files, and an epoch takes a second at the very least.

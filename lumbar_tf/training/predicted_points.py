@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.data.anchors import complete_points, localizer_rows, refine_points
-from lumbar_tf.data.landmarks import Points, measure_error, read_doubt, read_landmarks
-from lumbar_tf.data.record_source import RecordSource, read_points
-from lumbar_tf.data.slice_choice import SliceChoice, measure_slice_choice
 from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.inputs.crop_layout import complete_points, localizer_rows, refine_points
+from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.records.manifest import Shard
+from lumbar_tf.tables.landmarks import Points, measure_error, read_doubt, read_landmarks
+from lumbar_tf.training.axial_slice_accuracy import SliceChoice, measure_slice_choice
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, landmark_tables
 
 #: The jitter where no localizer was measured (no point is annotated), mm.

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
-from lumbar_tf.data.folds import FOLDS_NAME, read_folds
 from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.fitter import WEIGHTS_NAME
-from lumbar_tf.models.fold_record import training_versions
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.training.dropped_labels import find_noise_tables
+from lumbar_tf.training.fitter import WEIGHTS_NAME
+from lumbar_tf.training.fold_metadata import training_versions
 
 LOCALIZER = "localizer"
 RUN_NAME = "run.json"
@@ -127,7 +127,7 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
     if not manifest.planes.get(config.plane.value):
         raise ValueError(f"The records in {records} hold no study with the plane {config.plane.value}.")
     folds_path = folds_path or records / FOLDS_NAME
-    run = PlaneRun(config, records, runs, manifest, read_folds(folds_path, manifest))
+    run = PlaneRun(config, records, runs, manifest, read_folds(folds_path, manifest.patient_groups))
     _claim(run, _origin(run, folds_path))
     return run
 

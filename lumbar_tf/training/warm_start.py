@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.config import LocalizerConfig, PlaneConfig, load_plane_config
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, WEIGHTS_NAME, PlaneRun
 
 _CONFIG_NAME = "config.yaml"

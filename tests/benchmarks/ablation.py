@@ -27,16 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_demo_config, load_plane_config
-from lumbar_tf.data.folds import FOLDS_NAME, read_folds
-from lumbar_tf.data.tables import read_label_tables
-from lumbar_tf.ensemble.blend import Blend, stack_tables
-from lumbar_tf.ensemble.oof import read_tables
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
+from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables
 from lumbar_tf.evaluation.bootstrap import bootstrap
 from lumbar_tf.evaluation.discrimination import auc
 from lumbar_tf.evaluation.metrics import StudyTerms, study_terms
 from lumbar_tf.labels import Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
+from lumbar_tf.tables.labels import read_label_tables
+from lumbar_tf.tables.out_of_fold import read_tables
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
 
 #: The configuration itself.
@@ -73,7 +73,7 @@ class Outcome:
     """A variant's out-of-fold answers, one blend a seed."""
 
     name: str
-    blends: tuple[Blend, ...]
+    blends: tuple[StackingRun, ...]
 
 
 def variant_config(
@@ -106,7 +106,12 @@ def _take_plane(path: Path, plane: Plane, out: Path) -> Path:
 def train_variant(config: PlaneConfig, words: argparse.Namespace, runs: Path) -> Path:
     """Trains what is missing, and returns the joined out-of-fold table."""
     from lumbar_tf.runners import run_jobs
-    from lumbar_tf.training.fold_loop import finish_member, grader_jobs, run_training_job, split_by_fold
+    from lumbar_tf.training.cross_validation import (
+        finish_member,
+        grader_jobs,
+        run_training_job,
+        split_by_fold,
+    )
 
     for table in landmark_tables(words.landmarks, Plane):
         _copy(table, runs / table.relative_to(words.landmarks))
@@ -136,11 +141,11 @@ def _target_values(terms: StudyTerms, indices: NDArray[np.intp] | slice = slice(
     return float(np.nanmean(terms.values(indices)[1 : 1 + len(Family)]))
 
 
-def _answers(blend: Blend) -> NDArray[np.float64]:
+def _answers(blend: StackingRun) -> NDArray[np.float64]:
     return blend.nested.head(Head.COMPETITION)
 
 
-def _terms(blend: Blend, probabilities: NDArray[np.float64]) -> StudyTerms:
+def _terms(blend: StackingRun, probabilities: NDArray[np.float64]) -> StudyTerms:
     is_answered = np.isfinite(blend.members.probabilities[0]).all(axis=-1)
     # Findings that the plane does not grade have a label and no member: they are not what is asked here.
     families = is_answered.any(axis=0)
@@ -148,7 +153,7 @@ def _terms(blend: Blend, probabilities: NDArray[np.float64]) -> StudyTerms:
     return study_terms(labels, np.where(np.isfinite(probabilities), probabilities, 1 / 3))
 
 
-def _aucs(blend: Blend) -> tuple[float, float]:
+def _aucs(blend: StackingRun) -> tuple[float, float]:
     """AUC of severe and of not normal, over all findings that the plane grades."""
     families = np.isfinite(blend.members.probabilities[0]).all(axis=-1).any(axis=0)
     known = (blend.labels >= 0) & families[np.newaxis]
@@ -206,7 +211,7 @@ def main() -> None:
         words.config = _take_plane(words.config, Plane(words.plane), words.out)
     names = [BASE, *(name for name in words.variants.split(",") if name != BASE)]
     study_ids, labels = read_label_tables([Path(each) for each in words.labels.split(",")])
-    folds = read_folds(words.records / FOLDS_NAME, read_manifest(words.records))
+    folds = read_folds(words.records / FOLDS_NAME, read_manifest(words.records).patient_groups)
     outcomes = []
     for name in names:
         blends = []

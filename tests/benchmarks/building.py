@@ -1,6 +1,6 @@
 """Build time against bare decoding, memory against cohort size, reading against raw reading.
 
-    python -m lumbar_tf.imaging.phantom --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
+    python -m lumbar_tf.synthetic --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
     python tests/benchmarks/building.py /somewhere/cohort [--workers=2] [--rounds=5]
 
 Whole processes are timed, in turn, so that what else the machine does falls on both; the figures to quote
@@ -26,8 +26,8 @@ def decode_file(path: str) -> int:
     import pydicom
     from pydicom.encaps import get_frame
 
-    from lumbar_tf.imaging.files.codecs import decode_stream
-    from lumbar_tf.imaging.files.streams import PixelLayout
+    from lumbar_tf.dicom.files.codecs import decode_stream
+    from lumbar_tf.dicom.files.streams import PixelLayout
 
     dataset = pydicom.dcmread(path)
     layout = PixelLayout(
@@ -56,11 +56,11 @@ def decode_bare(cohort: Path, workers: int, decode: Callable[[str], int]) -> Non
 
 
 def build(cohort: Path, out: Path, workers: int, codec: str) -> None:
-    from lumbar_tf.data.build import BuildTask, build_records
+    from lumbar_tf.records.build import BuildTask, build_records
     from lumbar_tf.records.manifest import BuildOptions
-    from lumbar_tf.records.schema import Codec
+    from lumbar_tf.records.schema import PixelEncoding
 
-    options = BuildOptions(studies_per_shard=4, num_folds=5, fold_seed=0, codec=Codec(codec))
+    options = BuildOptions(studies_per_shard=4, num_folds=5, fold_seed=0, codec=PixelEncoding(codec))
     build_records(BuildTask(sources=[cohort], out=out, options=options), workers=workers)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print("peak_mb", json.dumps([round(each / 1024, 1) for each in peaks]))
@@ -69,15 +69,15 @@ def build(cohort: Path, out: Path, workers: int, codec: str) -> None:
 def read_back(out: Path, rounds: int) -> None:
     import tensorflow as tf
 
-    from lumbar_tf.data.memory import keep_freed_memory
-    from lumbar_tf.records.parsing import read_dataset
+    from lumbar_tf.records.parsing import records_dataset
+    from lumbar_tf.training.memory import keep_freed_memory
 
     keep_freed_memory()  # as training does
     files = sorted(out.rglob("*.tfrecord"))
     size = sum(path.stat().st_size for path in files)
     datasets = {
         "raw": lambda: tf.data.TFRecordDataset([str(path) for path in files]),
-        "parsed": lambda: read_dataset(files),
+        "parsed": lambda: records_dataset(files),
     }
     times: dict[str, list[float]] = {name: [] for name in datasets}
     for place in range(rounds + 1):

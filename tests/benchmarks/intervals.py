@@ -28,9 +28,9 @@ from lumbar_tf.ensemble import family_fitting
 from lumbar_tf.ensemble.candidates import default_candidates
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
-from lumbar_tf.ensemble.oof import Members
-from lumbar_tf.ensemble.stacking import Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import Stacker, apply_stacker
 from lumbar_tf.labels import FINDINGS, Family
+from lumbar_tf.tables.out_of_fold import Members
 
 Floats = NDArray[np.float64]
 

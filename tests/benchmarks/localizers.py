@@ -1,6 +1,6 @@
 """How far do localizers point from where a synthetic patient's anatomy really is?
 
-    python -m lumbar_tf.imaging.phantom --out=COHORT --studies=150 --seed=2024
+    python -m lumbar_tf.synthetic --out=COHORT --studies=150 --seed=2024
     python -m lumbar_tf.build_records --data=COHORT --out=RECORDS --num-folds=2
     python -m lumbar_tf.train --plane=sagittal_t2 --records=RECORDS --runs=RUNS
     python tests/benchmarks/localizers.py RUNS --studies=150 --seed=2024 [--severity-shift=0.45]
@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from lumbar_tf.data.landmarks import Points, measure_error, read_landmarks
-from lumbar_tf.imaging.phantom import CohortOptions
-from lumbar_tf.imaging.phantom.cohort import draw_study, landmark
 from lumbar_tf.labels import FINDINGS, Plane
+from lumbar_tf.synthetic import CohortOptions
+from lumbar_tf.synthetic.cohort import draw_study, landmark
+from lumbar_tf.tables.landmarks import Points, measure_error, read_landmarks
 from lumbar_tf.training.runs import landmark_tables
 
 

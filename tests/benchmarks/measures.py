@@ -12,15 +12,15 @@ import keras
 import tensorflow as tf
 
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
-from lumbar_tf.data.anchors import CropLayout
-from lumbar_tf.data.grader_dataset import make_grader_train_dataset
-from lumbar_tf.data.memory import keep_freed_memory
-from lumbar_tf.data.record_source import RecordSource, read_points
+from lumbar_tf.inputs.crop_layout import CropLayout
+from lumbar_tf.inputs.grader_dataset import make_grader_train_dataset
+from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.fitter import Fitter
 from lumbar_tf.models.grader import build_grader
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.training.fitter import Fitter
+from lumbar_tf.training.memory import keep_freed_memory
 
 #: Steps at the start of a fit that wait for the shuffle buffer.
 _WARM_STEPS = 1

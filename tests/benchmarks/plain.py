@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from lumbar_tf.config import CropConfig
-from lumbar_tf.data.anchors import CropLayout
-from lumbar_tf.data.folds import FOLDS_NAME, read_folds
-from lumbar_tf.data.grader_dataset import make_grader_eval_dataset
-from lumbar_tf.data.record_source import RecordSource, read_points
-from lumbar_tf.data.tables import read_label_tables
-from lumbar_tf.ensemble.blend import stack_tables
-from lumbar_tf.ensemble.oof import read_tables, write_table
+from lumbar_tf.ensemble.stacking_run import stack_tables
+from lumbar_tf.inputs.crop_layout import CropLayout
+from lumbar_tf.inputs.grader_dataset import make_grader_eval_dataset
+from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
+from lumbar_tf.tables.labels import read_label_tables
+from lumbar_tf.tables.out_of_fold import read_tables, write_table
 
 _SIDE_PX, _PITCH_MM = 128, 50 / 128
 #: Crops are cut with a margin, so that turning and shifting does not reach beyond them.
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     words = parser.parse_args()
     study_ids, labels = read_label_tables([Path(each) for each in words.labels.split(",")])
-    fold_by_study = read_folds(words.records / FOLDS_NAME, read_manifest(words.records))
+    fold_by_study = read_folds(words.records / FOLDS_NAME, read_manifest(words.records).patient_groups)
     folds = np.array([fold_by_study[each] for each in study_ids])
     discs = read_discs(words.records, list(study_ids), labels)
     words.out.mkdir(parents=True, exist_ok=True)

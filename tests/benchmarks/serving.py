@@ -32,15 +32,15 @@ from lumbar_tf.bundle.exporting import load_ensemble
 from lumbar_tf.bundle.graph import SIGNATURE
 from lumbar_tf.bundle.members import PlaneNetworks, find_landmarks
 from lumbar_tf.bundle.prediction_log import read_requests
-from lumbar_tf.bundle.served import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
-from lumbar_tf.data.grader_dataset import study_crops
-from lumbar_tf.data.jobs import open_cohort
-from lumbar_tf.data.localizer_dataset import field_spec, study_field
-from lumbar_tf.imaging.dicom import read_study
+from lumbar_tf.bundle.served_ensemble import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
+from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.inputs.grader_dataset import study_crops
+from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.folded import FoldedNetwork
+from lumbar_tf.models.fold_ensemble import FoldEnsemble
+from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.records.parsing import parse_example
-from lumbar_tf.records.schema import Codec, encode_plane
+from lumbar_tf.records.schema import PixelEncoding, encode_plane
 
 Examples = Mapping[Plane, bytes]
 Work = Callable[[], Any]
@@ -61,7 +61,7 @@ def read_studies(folder: Path, count: int) -> tuple[list[Examples], list[tuple[i
                     plane: encode_plane(study.study_id, plane, slices, codec=codec)
                     for plane, slices in study.planes.items()
                 }
-                for codec in (Codec.RAW, Codec.PNG)
+                for codec in (PixelEncoding.RAW, PixelEncoding.PNG)
             )
             dicom = sum(path.stat().st_size for path in folder.rglob(f"{job.study_id}/*/*.dcm"))
             studies.append(raw)
@@ -87,7 +87,7 @@ def _traced(function: Callable[..., Any], *inputs: Any) -> Work:
     return lambda: concrete(*inputs)
 
 
-def _passes(folded: FoldedNetwork, inputs: dict[str, tf.Tensor], name: str) -> dict[str, Work]:
+def _passes(folded: FoldEnsemble, inputs: dict[str, tf.Tensor], name: str) -> dict[str, Work]:
     """The bare network, once for each fold: a pass takes as long whichever weights it has."""
     batch = {key: value[tf.newaxis] for key, value in inputs.items()}
     work = _traced(lambda given: folded._model(given, training=False), batch)

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig, PlaneConfig
-from lumbar_tf.data.anchors import CropLayout, anchor_points
-from lumbar_tf.data.crops import crop_affine, identity_warp, plane_axes
-from lumbar_tf.data.selection import select_slices, slice_normals
+from lumbar_tf.inputs.crop_layout import CropLayout, anchor_points
+from lumbar_tf.inputs.crops import crop_affine, identity_warp, plane_axes
+from lumbar_tf.inputs.slice_selection import select_slices, slice_normals
 from lumbar_tf.labels import Side
 from lumbar_tf.records.manifest import read_manifest
-from lumbar_tf.records.parsing import decode_image, read_dataset
+from lumbar_tf.records.parsing import decode_image, records_dataset
 
 #: What `torch_loader.py` knows how to do; anything else in the configuration would make it unequal work.
 KNOWN = ("rotation_deg", "zoom", "brightness", "contrast", "gamma", "noise", "drop_slice")
@@ -41,7 +41,7 @@ def write_stacks(records: Path, config: PlaneConfig, out: Path) -> None:
     settings |= {name: getattr(augmentation, name) for name in KNOWN}
     (out / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     shards = read_manifest(records).planes[config.plane.value]
-    for record in read_dataset([records / each.file for each in shards]):
+    for record in records_dataset([records / each.file for each in shards]):
         if len(record["slices/group"]):
             _write_study(record, config, out)
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from lumbar_tf.data.folds import write_folds
-from lumbar_tf.ensemble.oof import Members, write_table
-from lumbar_tf.imaging.phantom.severity import LABEL_COUNTS
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, Condition, Family, Level, Severity
+from lumbar_tf.synthetic.severity import LABEL_COUNTS
+from lumbar_tf.tables.folds import write_folds
+from lumbar_tf.tables.out_of_fold import Members, write_table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

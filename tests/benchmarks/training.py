@@ -1,6 +1,6 @@
 """Does the input pipeline starve training, how fast is it alone, and what would full size cost?
 
-    python -m lumbar_tf.imaging.phantom --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
+    python -m lumbar_tf.synthetic --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
     python -m lumbar_tf.build_records --data=/somewhere/cohort --out=/somewhere/records
     python tests/benchmarks/training.py /somewhere/records [--rounds=3] [--steps=6] [--batch=2]
 

@@ -16,12 +16,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from lumbar_tf.bundle import exporting
 from lumbar_tf.bundle.exporting import LoadedEnsemble, export_ensemble
-from lumbar_tf.bundle.self_test import find_file_faults, open_bundle
+from lumbar_tf.bundle.self_test import find_file_faults, load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
-from lumbar_tf.ensemble.stacking import Stacker
+from lumbar_tf.ensemble.stacker import Stacker
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.folded import FoldedNetwork
+from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from tests import way as way_module
 
 pytestmark = pytest.mark.slow
@@ -37,12 +37,12 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> way_module.Way:
 def bare(way: way_module.Way) -> LoadedEnsemble:
     """The ensemble without weights, for exports that have no network in them."""
 
-    def pass_over(self: FoldedNetwork, model: keras.Model, weights: list[Path]) -> None:
+    def pass_over(self: FoldEnsemble, model: keras.Model, weights: list[Path]) -> None:
         self.parameters, self._model = [], model
 
     with pytest.MonkeyPatch.context() as patch:
         # Reading them takes longer than the tests.
-        patch.setattr(FoldedNetwork, "__init__", pass_over)
+        patch.setattr(FoldEnsemble, "__init__", pass_over)
         return way.load_ensemble()
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_bundle_is_refused_by_the_file(
     else:
         (copy / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} .*{words}"):
-        open_bundle(copy)
+        load_bundle(copy)
 
 
 def _smuggled(value: tf.Tensor) -> Any:

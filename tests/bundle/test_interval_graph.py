@@ -7,14 +7,14 @@ from numpy.testing import assert_allclose
 
 from lumbar_tf.bundle.graph import stack
 from lumbar_tf.bundle.interval_graph import find_intervals
-from lumbar_tf.bundle.members import MemberAnswers
+from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
-from lumbar_tf.ensemble.stacking import Head, Stacker
+from lumbar_tf.ensemble.stacker import Head, Stacker
 from lumbar_tf.labels import FINDINGS, Family, mirror_indices
-from tests.synthetic_members import make_members
+from tests.ensemble.synthetic_members import make_members
 
 _FAMILIES = [finding.condition.family for finding in FINDINGS]
 
@@ -23,7 +23,7 @@ def _graph(stacker: Stacker, probabilities: np.ndarray) -> np.ndarray:
     @tf.function
     def answer(logs: tf.Tensor) -> tf.Tensor:
         nowhere = tf.zeros([tf.shape(logs)[1], 25, 3])
-        said = MemberAnswers(logs, nowhere, nowhere[..., 0])
+        said = MemberPredictions(logs, nowhere, nowhere[..., 0])
         probability, _, pattern = stack(stacker, said)
         return find_intervals(stacker, logs, probability, pattern)
 

@@ -4,13 +4,13 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.bundle.graph import stack
-from lumbar_tf.bundle.members import MemberAnswers
+from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.bundle.saliency_graph import _stack_maps, find_maps, member_weights
-from lumbar_tf.data.anchors import CropLayout
 from lumbar_tf.ensemble.fitting import fit_stacker
-from lumbar_tf.ensemble.stacking import apply_stacker
+from lumbar_tf.ensemble.stacker import apply_stacker
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Condition, Family, Level, Plane, finding_index
-from tests.synthetic_members import make_members
+from tests.ensemble.synthetic_members import make_members
 
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
 T1 = CropLayout(Plane.SAGITTAL_T1, (Family.FORAMINAL,))
@@ -95,7 +95,7 @@ def test_a_weight_is_by_how_much_the_stacked_log_odds_follow_a_members() -> None
     tables[1, :, 3] = np.nan
     stacker, shown = fit_stacker(members, labels, folds), tables[:, :4]
     logs = tf.constant(np.log(shown), tf.float32)
-    said = MemberAnswers(logs, tf.zeros([4, 25, 3]), tf.zeros([4, 25]))
+    said = MemberPredictions(logs, tf.zeros([4, 25, 3]), tf.zeros([4, 25]))
     probability, _, pattern = stack(stacker, said)
     weights = member_weights(stacker, said, probability, pattern).numpy()
     assert weights.shape == (4, 5, 25)

@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumbar_tf.bundle.known_study import MIRRORED, NOTHING, PLAIN, case_without, known_cases, known_study
+from lumbar_tf.bundle.reference_study import (
+    MIRRORED,
+    NOTHING,
+    PLAIN,
+    case_without,
+    reference_cases,
+    reference_study,
+)
 from lumbar_tf.bundle.self_test import check_answers
 from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
 
@@ -210,11 +217,11 @@ def test_each_fault_is_named(spoil: Callable[[Answers], None], words: str) -> No
 
 
 def test_the_known_study_has_all_planes_and_is_the_same_each_time() -> None:
-    first, second = known_cases(), known_cases()
+    first, second = reference_cases(), reference_cases()
     assert first == second
     assert set(first[PLAIN]) == set(first[MIRRORED]) == set(Plane) and not first[NOTHING]
     for plane in Plane:
         assert set(first[case_without(plane)]) == set(Plane) - {plane}
     # Its sides differ: a mirror image that is answered like the study itself is told from a right one.
-    slices = known_study().planes[Plane.AXIAL_T2]
+    slices = reference_study().planes[Plane.AXIAL_T2]
     assert any(np.abs(each.pixels.astype(int) - each.pixels[:, ::-1]).mean() > 20 for each in slices)

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate, Fit, Rows, fit_candidate
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
 
 
 def make_rows(num_rows: int = 400, num_members: int = 2, seed: int = 0) -> Rows:

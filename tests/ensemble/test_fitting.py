@@ -6,10 +6,10 @@ from sklearn.metrics import log_loss
 from lumbar_tf.ensemble.calibration import fit_temperature
 from lumbar_tf.ensemble.family_fitting import level_prior
 from lumbar_tf.ensemble.fitting import fit_stacker, nested_predictions
-from lumbar_tf.ensemble.oof import Members
-from lumbar_tf.ensemble.stacking import Head, apply_stacker, family_findings, mean_in_logits
+from lumbar_tf.ensemble.stacker import Head, apply_stacker, family_findings, mean_in_logits
 from lumbar_tf.labels import Family
-from tests.synthetic_members import make_members
+from lumbar_tf.tables.out_of_fold import Members
+from tests.ensemble.synthetic_members import make_members
 
 _WEIGHTS = np.array([1.0, 2.0, 4.0])
 

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from lumbar_tf.ensemble.fitting import fit_stacker
-from lumbar_tf.ensemble.intervals import deviations, member_intervals, spread_tables
-from lumbar_tf.ensemble.oof import Members
-from lumbar_tf.ensemble.spread import Spread
-from lumbar_tf.ensemble.stacking import Coefficients, FamilyStacker, Head, Stacker, apply_stacker
+from lumbar_tf.ensemble.intervals import deviations, member_intervals, variance_tables
+from lumbar_tf.ensemble.member_variance import MemberVariance
+from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, Stacker, apply_stacker
 from lumbar_tf.labels import Family, mirror_indices
-from tests.synthetic_members import make_members
+from lumbar_tf.tables.out_of_fold import Members
+from tests.ensemble.synthetic_members import make_members
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def _mean_stacker(num_members: int) -> Stacker:
             tuple(range(num_members)),
             7,
             dict.fromkeys(Head, plain),
-            Spread.empty(patterns, num_members),
+            MemberVariance.empty(patterns, num_members),
         )
         for family in Family
     )
@@ -75,7 +75,7 @@ def test_without_a_trend_it_is_the_textbooks_t_interval_of_a_mean(num_members: i
 def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() -> None:
     stacker = _mean_stacker(2)
     freedom, usual = 6.0, 0.5
-    spread = Spread.empty(4, 2)
+    spread = MemberVariance.empty(4, 2)
     trend = np.full((4, 3, 3), [np.log(usual), 0, 0])
     spread = replace(spread, freedom=np.full((4, 3), freedom), trend=trend)
     stacker = replace(stacker, families=tuple(replace(each, spread=spread) for each in stacker.families))
@@ -91,7 +91,7 @@ def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[Stacker, M
     """v of the formula is the derivative of the log-odds as a member's own part grows."""
     stacker, members = fitted
     shown = members.probabilities[:, :3]
-    tables = spread_tables(stacker)
+    tables = variance_tables(stacker)
     tables.habits[:] = 0.0
     stacked = apply_stacker(stacker, shown)
     _, squares, _ = deviations(tables, stacked, shown)

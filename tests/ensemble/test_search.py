@@ -4,7 +4,7 @@ from sklearn.metrics import log_loss
 
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate, Rows, default_candidates, fit_candidate
 from lumbar_tf.ensemble.search import PatternSearch, choose, row_losses
-from lumbar_tf.ensemble.stacking import Head
+from lumbar_tf.ensemble.stacker import Head
 
 
 def _rows(num_rows: int = 400, num_folds: int = 5, *, is_noise: bool = False) -> Rows:

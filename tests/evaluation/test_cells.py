@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, cohen_kappa_score, log_loss, recall_score, roc_auc_score
 
 from lumbar_tf.evaluation.bootstrap import bootstrap
-from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, JudgedTable, make_cells
+from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, EvaluatedTable, make_cells
 from lumbar_tf.evaluation.metrics import condition_level_prior, weighted_log_loss
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
 
@@ -13,23 +13,23 @@ _NUM_STUDIES = 80
 
 
 @pytest.fixture(scope="module")
-def judged() -> JudgedTable:
+def judged() -> EvaluatedTable:
     generator = np.random.default_rng(0)
     labels = generator.choice(3, size=(_NUM_STUDIES, 25), p=[0.6, 0.25, 0.15])
     logits = np.eye(3)[labels] * 1.5 + generator.normal(size=(_NUM_STUDIES, 25, 3))
     answers = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     labels[generator.random(labels.shape) < 0.2] = -1
     answers[labels == -1] = np.nan
-    return JudgedTable(labels, answers, answers)
+    return EvaluatedTable(labels, answers, answers)
 
 
-def _cells(judged: JudgedTable, groups: dict[str, list[int]], num_resamples: int = 60) -> tuple[Cell, ...]:
+def _cells(judged: EvaluatedTable, groups: dict[str, list[int]], num_resamples: int = 60) -> tuple[Cell, ...]:
     prior = np.broadcast_to(condition_level_prior(judged.labels), (_NUM_STUDIES, 25, 3))
     return make_cells(judged, prior, groups, num_resamples=num_resamples, seed=3)
 
 
 @pytest.mark.parametrize("groups", [FAMILIES, CONDITIONS, dict(list(SINGLE_FINDINGS.items())[::6])])
-def test_figures_equal_scikit_learns(judged: JudgedTable, groups: dict[str, list[int]]) -> None:
+def test_figures_equal_scikit_learns(judged: EvaluatedTable, groups: dict[str, list[int]]) -> None:
     for cell, rows in zip(_cells(judged, groups), groups.values(), strict=True):
         known = judged.labels[:, rows] >= 0
         labels, answers = judged.labels[:, rows][known], judged.answers[:, rows][known]
@@ -55,7 +55,7 @@ def test_figures_equal_scikit_learns(judged: JudgedTable, groups: dict[str, list
             assert found.specificity.value == pytest.approx(recall_score(~is_met, ~says_yes))
 
 
-def test_intervals_are_those_of_figures_computed_anew_in_every_resample(judged: JudgedTable) -> None:
+def test_intervals_are_those_of_figures_computed_anew_in_every_resample(judged: EvaluatedTable) -> None:
     (cell,) = _cells(judged, {"foraminal": FAMILIES["foraminal"]})
     rows = FAMILIES["foraminal"]
 
@@ -80,17 +80,17 @@ def test_intervals_are_those_of_figures_computed_anew_in_every_resample(judged: 
         )
 
 
-def test_cells_hold_every_label_once(judged: JudgedTable) -> None:
+def test_cells_hold_every_label_once(judged: EvaluatedTable) -> None:
     for groups in (FAMILIES, CONDITIONS, SINGLE_FINDINGS):
         assert sorted(row for rows in groups.values() for row in rows) == list(range(25))
         cells = _cells(judged, groups, num_resamples=2)
         assert sum(sum(cell.counts) for cell in cells) == (judged.labels >= 0).sum()
 
 
-def test_a_figure_without_its_labels_is_nan_and_said_to_be_of_few(judged: JudgedTable) -> None:
+def test_a_figure_without_its_labels_is_nan_and_said_to_be_of_few(judged: EvaluatedTable) -> None:
     labels = np.where(judged.labels == 2, 1, judged.labels)
     labels[:, 3] = -1
-    alone = JudgedTable(labels, judged.table, judged.answers)
+    alone = EvaluatedTable(labels, judged.table, judged.answers)
     (pooled, nothing) = _cells(alone, {"canal": FAMILIES["canal"], "one": [3]}, num_resamples=5)
     assert math.isnan(pooled.auc_severe.value) and math.isnan(pooled.auc_severe.low)
     assert math.isnan(pooled.operating_points["severe_fifth"].sensitivity.value)

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from sklearn.metrics import confusion_matrix
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from lumbar_tf.evaluation.cells import CONDITIONS, JudgedTable
+from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable
 from lumbar_tf.evaluation.curves import (
     FALSE_POSITIVE_RATES,
     THRESHOLDS,
@@ -18,22 +18,22 @@ _ROWS = CONDITIONS["left_subarticular_stenosis"]
 
 
 @pytest.fixture(scope="module")
-def judged() -> JudgedTable:
+def judged() -> EvaluatedTable:
     generator = np.random.default_rng(1)
     labels = generator.choice(3, size=(90, 25), p=[0.6, 0.25, 0.15])
     logits = np.eye(3)[labels] * 1.5 + generator.normal(size=(90, 25, 3))
     answers = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     labels[generator.random(labels.shape) < 0.2] = -1
     answers[labels == -1] = np.nan
-    return JudgedTable(labels, answers, answers)
+    return EvaluatedTable(labels, answers, answers)
 
 
-def _rows(judged: JudgedTable) -> tuple[np.ndarray, np.ndarray]:
+def _rows(judged: EvaluatedTable) -> tuple[np.ndarray, np.ndarray]:
     known = judged.labels[:, _ROWS] >= 0
     return judged.labels[:, _ROWS][known], judged.answers[:, _ROWS][known]
 
 
-def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: JudgedTable) -> None:
+def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: EvaluatedTable) -> None:
     labels, answers = _rows(judged)
     curve = roc_curve(judged, _ROWS, Target.SEVERE, num_resamples=200, seed=0)
     alarms, hits, _ = sklearn_roc_curve(labels == 2, answers[:, 2])
@@ -49,7 +49,7 @@ def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: JudgedTable) ->
 
 
 @pytest.mark.parametrize("target", list(Target))
-def test_net_benefit_is_vickers_and_elkins(judged: JudgedTable, target: Target) -> None:
+def test_net_benefit_is_vickers_and_elkins(judged: EvaluatedTable, target: Target) -> None:
     labels, answers = _rows(judged)
     is_met = labels == 2 if target is Target.SEVERE else labels > 0
     chance = answers[:, 2] if target is Target.SEVERE else 1 - answers[:, 0]
@@ -70,8 +70,8 @@ def test_the_net_benefit_of_certain_right_answers_is_the_share_of_cases() -> Non
     )
 
 
-def test_a_condition_without_labels_has_no_curves(judged: JudgedTable) -> None:
-    nothing = JudgedTable(np.full_like(judged.labels, -1), judged.table, judged.answers)
+def test_a_condition_without_labels_has_no_curves(judged: EvaluatedTable) -> None:
+    nothing = EvaluatedTable(np.full_like(judged.labels, -1), judged.table, judged.answers)
     curve = decision_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)
     assert np.isnan(curve.net_benefit.value).all() and np.isnan(curve.treat_all).all()
     roc = roc_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.evaluation.named_tables import read_named_tables
+from lumbar_tf.tables.out_of_fold import write_table
 
 
 def _write(path: Path, model: str | None = None) -> Path:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.evaluation import output
 from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
-from lumbar_tf.evaluation.output import Evaluated, evaluate_files
+from lumbar_tf.evaluation.output import EvaluationRun, evaluate_files
 from lumbar_tf.evaluation.subgroups import Grouping
 from lumbar_tf.labels import FINDINGS
+from lumbar_tf.tables.out_of_fold import write_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
 _IDS = make_study_ids(40)
@@ -40,7 +40,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(cohort: Path) -> Evaluated:
+def evaluated(cohort: Path) -> EvaluationRun:
     grouping = Grouping("Vendor", dict.fromkeys(_IDS, "ge"), ("ge",))
     return evaluate_files(
         [cohort / "stacked_competition.csv", cohort / "better.csv"],
@@ -51,7 +51,7 @@ def evaluated(cohort: Path) -> Evaluated:
     )
 
 
-def test_metrics_json_keeps_its_layout(cohort: Path, evaluated: Evaluated) -> None:
+def test_metrics_json_keeps_its_layout(cohort: Path, evaluated: EvaluationRun) -> None:
     content = json.loads((cohort / "out" / "metrics.json").read_text())
     assert tuple(content)[:5] == SCORE_FIGURES
     for name in SCORE_FIGURES:
@@ -78,7 +78,7 @@ def test_metrics_json_keeps_its_layout(cohort: Path, evaluated: Evaluated) -> No
 
 
 def test_the_first_table_is_judged_and_the_other_compared_on_what_both_answer(
-    cohort: Path, evaluated: Evaluated
+    cohort: Path, evaluated: EvaluationRun
 ) -> None:
     first, better = evaluated.comparison
     assert better.num_studies == 38
@@ -90,13 +90,15 @@ def test_the_first_table_is_judged_and_the_other_compared_on_what_both_answer(
     assert content["comparison"] == content["subgroups"] == []
 
 
-def test_the_readers_are_told_what_is_missing_and_what_the_table_seems_to_hold(evaluated: Evaluated) -> None:
+def test_the_readers_are_told_what_is_missing_and_what_the_table_seems_to_hold(
+    evaluated: EvaluationRun,
+) -> None:
     notes = " ".join(evaluation_notes(evaluated))
     assert "2 labelled studies have no prediction" in notes
     assert "stacked_competition is named after the competition head" in notes
 
 
-def test_console_tables_have_a_line_for_each_table_and_group(evaluated: Evaluated) -> None:
+def test_console_tables_have_a_line_for_each_table_and_group(evaluated: EvaluationRun) -> None:
     console = Console(width=150)
     with console.capture() as captured:
         console.print(difference_table(evaluated.comparison))
@@ -113,7 +115,7 @@ def test_a_study_without_labels_is_refused(cohort: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_the_score_is_the_metrics(cohort: Path, evaluated: Evaluated) -> None:
+def test_the_score_is_the_metrics(cohort: Path, evaluated: EvaluationRun) -> None:
     labels = np.load(cohort / "labels.npy")[:38]
     rows = [line.split(",")[1:4] for line in (cohort / "stacked_competition.csv").read_text().split()[1:]]
     probabilities = np.array(rows, float).reshape(38, 25, 3)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumbar_tf.evaluation.cells import CONDITIONS, JudgedTable, make_cells
+from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable, make_cells
 from lumbar_tf.evaluation.metrics import condition_level_prior
-from lumbar_tf.evaluation.panels import Picture
+from lumbar_tf.evaluation.panels import PanelPicture
 from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES, Drawing, draw_sheets
 from lumbar_tf.labels import Condition
 
@@ -21,7 +21,7 @@ def drawing() -> Drawing:
     labels[:, 15:20] = np.minimum(labels[:, 15:20], 1)
     answers = generator.dirichlet([1, 1, 1], (30, 25))
     answers[0, 20] = np.nan
-    judged = JudgedTable(labels, answers, answers)
+    judged = EvaluatedTable(labels, answers, answers)
     prior = np.broadcast_to(condition_level_prior(labels), answers.shape)
     return Drawing(judged, make_cells(judged, prior, CONDITIONS, num_resamples=5, seed=0), num_resamples=5)
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(drawing: Drawing, folder: Path) -> dict[Condition, list[Picture]]:
+def pictures(drawing: Drawing, folder: Path) -> dict[Condition, list[PanelPicture]]:
     return draw_sheets(drawing, folder, title="a title")
 
 
@@ -41,7 +41,7 @@ def _ink(png: bytes) -> float:
 
 
 def test_sheets_are_written_and_cut_into_panels_of_one_size(
-    pictures: dict[Condition, list[Picture]], folder: Path
+    pictures: dict[Condition, list[PanelPicture]], folder: Path
 ) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(SHEET_NAMES)
     for name in SHEET_NAMES:
@@ -56,7 +56,7 @@ def test_sheets_are_written_and_cut_into_panels_of_one_size(
     assert all(_ink(none.png) < 0.7 * _ink(some.png) for none, some in zip(empty, canal, strict=True))
 
 
-def test_nothing_is_cut_through_at_a_panels_edge(pictures: dict[Condition, list[Picture]]) -> None:
+def test_nothing_is_cut_through_at_a_panels_edge(pictures: dict[Condition, list[PanelPicture]]) -> None:
     for panels in pictures.values():
         for panel in panels:
             pixels = np.asarray(Image.open(io.BytesIO(panel.png)).convert("L"))

@@ -5,7 +5,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import LocalizerConfig, TrainingConfig
-from lumbar_tf.imaging.geometry import SliceGeometry, pixel_to_patient
+from lumbar_tf.dicom.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.models.axial_localizer import AxialLocalizer, build_axial_localizer, locate_subarticular
 
 CROPS, SLICES, SIZE, CELLS = 10, 3, 32, 16

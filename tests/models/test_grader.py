@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import CropConfig, GraderConfig, TrainingConfig
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Family, Plane, mirror_indices
-from lumbar_tf.models.folded import FoldedNetwork
+from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
 from lumbar_tf.models.pretrained import load_initial
@@ -223,7 +223,7 @@ def test_a_grader_with_everything_answers_the_same_from_a_saved_model(backbone: 
         model.save_weights(path)
         expected.append(_answer(model, inputs))
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
-    folded = FoldedNetwork(model, paths)
+    folded = FoldEnsemble(model, paths)
     module = tf.Module()
     module.parameters = folded.parameters
     module.ask = tf.function(

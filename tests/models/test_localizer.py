@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from lumbar_tf.config import LocalizerConfig, TrainingConfig
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.localizer import Localizer, Located, build_localizer, combine_folds, locate
+from lumbar_tf.models.localizer import Localizer, LocatedLevels, build_localizer, combine_folds, locate_levels
 
 SLICES, SIZE, CELLS = 5, 32, 16
 PIXEL_MM = 8.0
@@ -79,7 +79,7 @@ def _peaks(at: tuple[tuple[float, float], ...] = DISCS, study_slice: int = 3) ->
 
 def test_peaks_are_found_where_they_lie_in_the_patient() -> None:
     field = _field()
-    points, spread, doubt = (each.numpy() for each in locate(field, _peaks()))
+    points, spread, doubt = (each.numpy() for each in locate_levels(field, _peaks()))
     for study in range(2):
         # A cell of stride 2 covers two pixels a side: cell 7 is centred between pixels 14 and 15.
         truth = [_patient(field, study, 3, *disc) for disc in DISCS]
@@ -94,7 +94,7 @@ def test_a_level_that_is_outvoted_is_read_off_its_own_heatmap_at_the_other_disc(
     logits[:, 3, 7, 8, 2] = -20.0
     logits[:, 3, 5, 7, 2] = 0.0
     logits[:, 3, 7, 8, 1] = -2.0
-    points, spread, _ = (each.numpy() for each in locate(field, logits))
+    points, spread, _ = (each.numpy() for each in locate_levels(field, logits))
     np.testing.assert_allclose(points[0], [_patient(field, 0, 3, *disc) for disc in DISCS], atol=1e-2)
     assert spread[0, 2] > 30  # its heatmap is elsewhere
 
@@ -113,7 +113,7 @@ def test_blobs_are_found_between_cells_and_slices() -> None:
     )
     for level, truth in enumerate(truths):
         logits[0, ..., level] = -((cells - truth) ** 2).sum(axis=-1) / (2 * 6.0**2)
-    points, spread, _ = (each.numpy() for each in locate(field, logits))
+    points, spread, _ = (each.numpy() for each in locate_levels(field, logits))
     np.testing.assert_allclose(points[0, 1:4], truths[1:4], atol=1.0)
     # Root mean square distance of a 3-D Gaussian, a little less for the stack's ends.
     np.testing.assert_allclose(spread[0, 1:4], 6.0 * np.sqrt(3), rtol=0.12)
@@ -123,7 +123,7 @@ def test_a_heatmap_that_sees_nothing_at_all_abstains() -> None:
     field, logits = _field(), _peaks()
     logits[1] = -50.0
     logits[1, 3, 7, 8] = 0.0  # five levels on one disc are no ladder
-    points, _, doubt = (each.numpy() for each in locate(field, logits))
+    points, _, doubt = (each.numpy() for each in locate_levels(field, logits))
     assert np.isfinite(points[0]).all()
     assert np.isnan(points[1]).all()
     assert (doubt[1] == 1).all()
@@ -134,7 +134,7 @@ def test_the_sides_of_a_level_are_read_off_apart() -> None:
     both = np.stack([_peaks(study_slice=4), _peaks(study_slice=1)], axis=-1).reshape(
         2, SLICES, CELLS, CELLS, 10
     )
-    points = locate(field, both).points.numpy()
+    points = locate_levels(field, both).points.numpy()
     for side, place in enumerate((4, 1)):
         truth = [_patient(field, 0, place, *disc) for disc in DISCS]
         np.testing.assert_allclose(points[0, side::2], truth, atol=1e-3)
@@ -146,7 +146,7 @@ def test_folds_are_joined_by_the_median_of_what_was_found() -> None:
     points[:, 0, 1, 2] = (5.0, np.nan, 7.0, np.nan)
     points[:, 0, 2] = np.nan
     doubt = np.full((4, 1, 3), 0.2, np.float32)
-    joined = combine_folds(Located(points, np.ones((4, 1, 3), np.float32), doubt))
+    joined = combine_folds(LocatedLevels(points, np.ones((4, 1, 3), np.float32), doubt))
     np.testing.assert_allclose(joined.points[0, :, 2], [2.5, 6.0, np.nan])
     np.testing.assert_allclose(joined.doubt[0], [(3 * 0.2 + 1) / 4, (2 * 0.2 + 2) / 4, 1.0], rtol=1e-6)
 
@@ -165,8 +165,8 @@ def test_a_mirrored_stack_swaps_the_sides(localizer: Localizer) -> None:
     field = _field()
     field["mask"][1, 4] = False
     mirrored = _mirrored(field)
-    points, _, _ = locate(field, localizer(field, training=False))
-    others, _, _ = locate(mirrored, localizer(mirrored, training=False))
+    points, _, _ = locate_levels(field, localizer(field, training=False))
+    others, _, _ = locate_levels(mirrored, localizer(mirrored, training=False))
     points, others = points.numpy(), others.numpy()
     assert np.isfinite(points).any()
     if points.shape[1] == 10:
@@ -186,7 +186,7 @@ def test_masked_slices_have_no_weight(localizer: Localizer) -> None:
     cells = logits.reshape(2, SLICES, -1, logits.shape[-1]).astype(np.float64)
     share = np.exp(cells - cells.max(axis=(1, 2), keepdims=True))
     assert share[:, 3:].max() == 0
-    points, _, _ = locate(field, logits)
+    points, _, _ = locate_levels(field, logits)
     assert np.nanmax(points[..., 0]) <= field["origin"][0, 2, 0] + 1e-3
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import CropConfig, GraderConfig, TrainingConfig
-from lumbar_tf.data.anchors import CropLayout
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, Family, Plane
 from lumbar_tf.models.grader import build_grader
 from lumbar_tf.models.saliency import SplitGrader

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.data.build import BuildMode, BuildTask, build_records
-from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.bundle_reference import image_rows, write_bundle_reference
 from lumbar_tf.monitoring.reference import REFERENCE_PATH, find_reference, read_reference
+from lumbar_tf.records.build import BuildMode, BuildTask, build_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
+from lumbar_tf.tables.out_of_fold import write_table
 from tests.small_cohort import NUM_SLICES, write_small_cohort
 
 NUM_STUDIES = 40

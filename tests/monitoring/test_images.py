@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.images import IMAGE_QUANTITIES, measure_images
-from lumbar_tf.records.schema import Codec, encode_plane
+from lumbar_tf.records.schema import PixelEncoding, encode_plane
 
 Make = Callable[..., Slice]
 
@@ -48,7 +48,9 @@ def test_sizes_and_distances_are_those_of_the_slices(make_slice: Make, noise: li
 
 def test_both_codecs_measure_the_same(make_slice: Make, noise: list[np.ndarray]) -> None:
     slices = _stack(make_slice, noise)
-    raw, png = (measure_images(encode_plane("1", Plane.AXIAL_T2, slices, codec=codec)) for codec in Codec)
+    raw, png = (
+        measure_images(encode_plane("1", Plane.AXIAL_T2, slices, codec=codec)) for codec in PixelEncoding
+    )
     assert raw == png
 
 

@@ -1,4 +1,4 @@
-"""A small folder of records, written without the build."""
+"""A small folder of records written without the build, and a small cohort of DICOM files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.imaging.study import Slice
-from lumbar_tf.labels import NUM_FINDINGS, Plane
+from lumbar_tf.dicom.study import Slice
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Plane
 from lumbar_tf.records.framing import RecordWriter
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry, write_manifest
 from lumbar_tf.records.schema import SCHEMA_VERSION, encode_plane
@@ -82,3 +82,47 @@ def records_folder(tmp_path: Path, make_record: Callable[..., bytes]) -> Path:
     (folder / "folds.csv").write_text(f"study_id,fold_id\n{rows}")
     write_manifest(folder, manifest)
     return folder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
+    """Five studies of four patients in the competition's layout; one has no axial series."""
+    root = tmp_path / "cohort"
+    rng = np.random.default_rng(0)
+    series = ["study_id,series_id,series_description"]
+    labels = ["study_id," + ",".join(each.name for each in FINDINGS)]
+    points = ["study_id,series_id,instance_number,condition,level,x,y"]
+    for index in range(5):
+        study = str(10 + index)
+        labels.append(f"{study},{','.join(['Normal/Mild', 'Moderate', 'Severe', '', 'Severe'] * 5)}")
+        points.append(f"{study},1,2,Spinal Canal Stenosis,L1/L2,3,4")
+        planes = [("1", "Sagittal T2/STIR"), ("2", "Axial T2")][: 1 if index == 2 else 2]
+        for series_id, description in planes:
+            series.append(f"{study},{series_id},{description}")
+            for number in (1, 2, 3):
+                write_dicom(
+                    root / "train_images" / study / series_id / f"{number}.dcm",
+                    rng.integers(0, 900, (6, 8)).astype(np.uint16),
+                    PatientID=f"Doe-{index % 4}",
+                    PatientName="Doe^Jane",
+                    InstanceNumber=number,
+                    ImagePositionPatient=[float(number), 0.0, 5.0 * number],
+                    **({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]} if series_id == "2" else {}),
+                )
+    (root / "train_images" / "13" / "1" / "bad.dcm").write_bytes(b"junk")
+    (root / "train.csv").write_text("\n".join(labels) + "\n")
+    (root / "train_series_descriptions.csv").write_text("\n".join(series) + "\n")
+    (root / "train_label_coordinates.csv").write_text("\n".join(points) + "\n")
+    return root
+
+
+@pytest.fixture
+def read_tree() -> Callable[[Path], dict[str, bytes]]:
+    """`read_tree(folder)`: the bytes of every file below it, by relative path."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()
+        }
+
+    return read

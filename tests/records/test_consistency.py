@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.consistency import FEATURE_NAMES, feature_faults
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.parsing import feature_spec
-from lumbar_tf.records.schema import Codec, encode_plane
+from lumbar_tf.records.schema import PixelEncoding, encode_plane
 
 Features = dict[str, list[Any]]
 
 
-@pytest.fixture(params=list(Codec), ids=lambda each: each.value)
+@pytest.fixture(params=list(PixelEncoding), ids=lambda each: each.value)
 def features(request: pytest.FixtureRequest, make_slice: Callable[..., Slice]) -> Features:
     slices = [make_slice((4.0 * number, 0.0, 0.0), instance_number=number) for number in range(3)]
     return parse_features(encode_plane("1", Plane.SAGITTAL_T2, slices, codec=request.param))

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumbar_tf.files import file_sha256
-from lumbar_tf.records.damage import Damage
 from lumbar_tf.records.framing import (
     HEAD_BYTES,
-    DamagedRecord,
-    DamagedRecordError,
+    CorruptRecord,
+    CorruptRecordError,
     FramedRecord,
     RecordWriter,
     masked_crc32c,
     read_records,
     scan_records,
 )
+from lumbar_tf.records.issues import IssueCode
 
 RECORDS = [b"first", b"", b"third" * 1000]
 
@@ -59,7 +59,7 @@ def test_a_flipped_bit_is_named(tmp_path: Path, place: int, fault: str) -> None:
     second = 16 + len(RECORDS[0])
     data[second + 16 + place] ^= 4
     path.write_bytes(data)
-    with pytest.raises(DamagedRecordError, match=fault) as caught:
+    with pytest.raises(CorruptRecordError, match=fault) as caught:
         list(read_records(path))
     assert (caught.value.path, caught.value.index, caught.value.offset) == (path, 2, second + 16)
     assert str(caught.value).startswith(f"a.tfrecord, record 2 at byte {second + 16}: the checksum of ")
@@ -74,7 +74,7 @@ def test_an_absurd_length_takes_no_memory(tmp_path: Path, length: int, fault: st
     path.write_bytes(head + struct.pack("<I", masked_crc32c(head)) + bytes(100))
     tracemalloc.start()
     try:
-        with pytest.raises(DamagedRecordError, match=fault):
+        with pytest.raises(CorruptRecordError, match=fault):
             list(read_records(path))
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
@@ -91,12 +91,12 @@ def test_a_scan_steps_over_damaged_data_and_hashes_every_byte(tmp_path: Path) ->
     digest = hashlib.sha256()
     with path.open("rb") as file:
         first, second, third, rest = scan_records(file, digest)
-    assert isinstance(first, DamagedRecord)
-    assert (first.index, first.offset, first.damage) == (0, 0, Damage.DATA_DAMAGED)
+    assert isinstance(first, CorruptRecord)
+    assert (first.index, first.offset, first.damage) == (0, 0, IssueCode.DATA_DAMAGED)
     assert second == FramedRecord(1, 16 + 5, b"")
     assert third == FramedRecord(2, 32 + 5, RECORDS[2])
-    assert isinstance(rest, DamagedRecord)
-    assert (rest.index, rest.offset, rest.damage) == (3, len(data), Damage.LENGTH_DAMAGED)
+    assert isinstance(rest, CorruptRecord)
+    assert (rest.index, rest.offset, rest.damage) == (3, len(data), IssueCode.LENGTH_DAMAGED)
     assert digest.hexdigest() == file_sha256(path)
 
 
@@ -113,5 +113,5 @@ def test_a_cut_file_never_passes_unless_between_records(
     if cut in boundaries:
         assert list(read_records(path)) == RECORDS[: boundaries.index(cut)]
     else:
-        with pytest.raises(DamagedRecordError, match="ends within"):
+        with pytest.raises(CorruptRecordError, match="ends within"):
             list(read_records(path))

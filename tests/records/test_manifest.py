@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.imaging.reasons import Reject, RejectReason
+from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import (
     BuildOptions,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.parsing import decode_image, parse_example
-from lumbar_tf.records.schema import Codec, encode_plane
+from lumbar_tf.records.schema import PixelEncoding, encode_plane
 
 #: Of rows and columns: lengths of one, two, three and four bytes in the wire format, and several images.
 SIZES = (
@@ -149,10 +149,13 @@ _DISAGREEING = (
 )
 
 
-@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("codec", PixelEncoding)
 @pytest.mark.parametrize(("stored", "told"), _DISAGREEING)
 def test_sizes_that_disagree_are_an_error(
-    make_slice: Callable[..., Slice], codec: Codec, stored: list[tuple[int, int]], told: list[tuple[int, int]]
+    make_slice: Callable[..., Slice],
+    codec: PixelEncoding,
+    stored: list[tuple[int, int]],
+    told: list[tuple[int, int]],
 ) -> None:
     serialized = encode_plane("12", Plane.SAGITTAL_T1, _slices(make_slice, stored), codec=codec)
     record = _parse_in_graph(_resized(serialized, told))
@@ -184,14 +187,14 @@ def test_sizes_that_disagree_are_an_error_in_copied_images(
 
 def test_turned_sizes_are_an_error_in_png(make_slice: Callable[..., Slice]) -> None:
     slices = _slices(make_slice, [(6, 8)])
-    serialized = encode_plane("12", Plane.SAGITTAL_T1, slices, codec=Codec.PNG)
+    serialized = encode_plane("12", Plane.SAGITTAL_T1, slices, codec=PixelEncoding.PNG)
     with pytest.raises(tf.errors.InvalidArgumentError, match="slices/rows"):
         _rows(parse_example(_resized(serialized, [(8, 6)])), 0, 0, 6)
 
 
 def test_png_images_are_decoded_row_by_row(make_slice: Callable[..., Slice]) -> None:
     slices = _slices(make_slice, [(7, 9), (12, 5)])
-    record = parse_example(encode_plane("12", Plane.SAGITTAL_T1, slices, codec=Codec.PNG))
+    record = parse_example(encode_plane("12", Plane.SAGITTAL_T1, slices, codec=PixelEncoding.PNG))
     for index, each in enumerate(slices):
         np.testing.assert_array_equal(_rows(record, index, 2, 6), each.pixels[2:6])
 

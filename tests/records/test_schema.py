@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.parsing import decode_image, parse_example
-from lumbar_tf.records.schema import SCHEMA_VERSION, Codec, encode_plane
+from lumbar_tf.records.schema import SCHEMA_VERSION, PixelEncoding, encode_plane
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 TILTED = (1.0, 0.0, 0.0, 0.0, float(np.cos(0.2)), float(np.sin(0.2)))
@@ -25,8 +25,10 @@ def _values(record: dict[str, tf.Tensor], index: int) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("codec", Codec)
-def test_round_trip_keeps_pixels_geometry_and_order(make_slice: Callable[..., Slice], codec: Codec) -> None:
+@pytest.mark.parametrize("codec", PixelEncoding)
+def test_round_trip_keeps_pixels_geometry_and_order(
+    make_slice: Callable[..., Slice], codec: PixelEncoding
+) -> None:
     slices = [
         make_slice((9.0, 2.0, 3.0), series_id="20", instance_number=1),
         make_slice((4.0, 2.0, 3.0), series_id="20", instance_number=2),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.damage import Damage
 from lumbar_tf.records.framing import RecordWriter, masked_crc32c, read_records
+from lumbar_tf.records.issues import IssueCode
 from lumbar_tf.records.shard_check import read_stored
 from lumbar_tf.records.verification import verify_records
 
@@ -318,7 +318,7 @@ def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_codes_are_distinct() -> None:
-    assert len({each.value for each in Damage}) == len(list(Damage)) >= 35
+    assert len({each.value for each in IssueCode}) == len(list(IssueCode)) >= 35
 
 
 def test_no_mutation_of_a_shard_goes_unnoticed_and_none_of_any_file_breaks_the_check(

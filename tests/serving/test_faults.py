@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.serving.failure import Failure, ServingError
-from lumbar_tf.serving.in_flight import ask_in_order
+from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.in_flight import predict_in_order
 from tests.serving.faults import Fault
 from tests.serving.stand_in_models import FakeModel, Outputs
 
@@ -16,7 +16,7 @@ NUM_STUDIES, NUM_THREADS = 200, 8
 #: By the study's number modulo 10: what goes wrong at the first attempt, or (last two) at each.
 ONCE = {0: Fault.UNAVAILABLE, 1: Fault.RESET, 2: Fault.TRUNCATED, 3: Fault.EXHAUSTED, 4: Fault.TIMEOUT}
 ALWAYS = {5: Fault.OVERSIZED, 6: Fault.UNAVAILABLE}
-NAMED = {5: Failure.TOO_LARGE, 6: Failure.UNAVAILABLE}
+NAMED = {5: ServingFailure.TOO_LARGE, 6: ServingFailure.UNAVAILABLE}
 
 
 def _plan(study: bytes, attempt: int) -> Fault:
@@ -40,13 +40,13 @@ def test_every_study_ends_once_with_its_own_answer_or_a_named_error(
         except ServingError as error:
             return error
 
-    ended = list(ask_in_order(iter(studies), ask, max_in_flight=NUM_THREADS))
+    ended = list(predict_in_order(iter(studies), ask, max_in_flight=NUM_THREADS))
     assert [study for study, _ in ended] == studies
     kinds: Counter[str] = Counter()
     for number, (study, answer) in enumerate(ended):
         if isinstance(answer, ServingError):
             # A study that is asked well may be unlucky with resets of others' making, eight times over.
-            expected = NAMED.get(number % 10, Failure.UNAVAILABLE)
+            expected = NAMED.get(number % 10, ServingFailure.UNAVAILABLE)
             assert answer.failure is expected, f"study {number}: {answer}"
             assert answer.said and answer.address
             kinds[answer.failure.value] += 1
@@ -56,7 +56,7 @@ def test_every_study_ends_once_with_its_own_answer_or_a_named_error(
         for name, value in right.items():
             np.testing.assert_array_equal(answer[name][0], value)
         kinds["right"] += 1
-    assert kinds["right"] + sum(kinds[each.value] for each in Failure) == NUM_STUDIES
+    assert kinds["right"] + sum(kinds[each.value] for each in ServingFailure) == NUM_STUDIES
     # The faults were there, and those that pass did not stop anybody.
     assert kinds["too_large"] == 20
     assert kinds["right"] >= NUM_STUDIES - 40 - 3

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lumbar_tf.serving.in_flight import ask_in_order
+from lumbar_tf.serving.in_flight import predict_in_order
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 2, 8, 50])
@@ -16,7 +16,7 @@ def test_answers_come_in_order_and_each_item_is_asked_about_once(max_in_flight: 
         asked.append(item)
         return -item
 
-    assert list(ask_in_order(range(30), ask, max_in_flight=max_in_flight)) == [(i, -i) for i in range(30)]
+    assert list(predict_in_order(range(30), ask, max_in_flight=max_in_flight)) == [(i, -i) for i in range(30)]
     assert sorted(asked) == list(range(30))
 
 
@@ -38,7 +38,7 @@ def test_so_many_are_under_way_and_no_more_are_drawn() -> None:
             running[0] -= 1
         return item
 
-    for done, _ in ask_in_order(items(), ask, max_in_flight=4):
+    for done, _ in predict_in_order(items(), ask, max_in_flight=4):
         assert drawn[0] - done <= 5
     assert most[0] == 4
 
@@ -55,7 +55,7 @@ def test_an_error_is_raised_at_its_turn_and_ends_it(max_in_flight: int) -> None:
 
     done = []
     with pytest.raises(ValueError, match="two"):
-        for item, _ in ask_in_order(range(100), ask, max_in_flight=max_in_flight):
+        for item, _ in predict_in_order(range(100), ask, max_in_flight=max_in_flight):
             done.append(item)
     assert done == [0, 1]
     assert len(asked) < 10
@@ -63,7 +63,7 @@ def test_an_error_is_raised_at_its_turn_and_ends_it(max_in_flight: int) -> None:
 
 def test_a_caller_that_stops_leaves_nothing_running() -> None:
     before = threading.active_count()
-    answers = ask_in_order(range(100), lambda item: item, max_in_flight=4)
+    answers = predict_in_order(range(100), lambda item: item, max_in_flight=4)
     next(answers)
     answers.close()
     assert threading.active_count() == before
@@ -71,4 +71,4 @@ def test_a_caller_that_stops_leaves_nothing_running() -> None:
 
 def test_no_place_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        next(ask_in_order([1], lambda item: item, max_in_flight=0))
+        next(predict_in_order([1], lambda item: item, max_in_flight=0))

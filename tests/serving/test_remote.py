@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lumbar_tf.labels import Plane
 from lumbar_tf.serving.address import Wire, parse_address
-from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
 from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
@@ -90,7 +90,7 @@ def test_maps_of_another_shape_or_below_0_are_no_answer(start: Start, reach: Rea
         model.change = change
         with pytest.raises(ServingError, match=said) as caught:
             remote.answer(STUDIES, explained=True)
-        assert caught.value.failure is Failure.MALFORMED
+        assert caught.value.failure is ServingFailure.MALFORMED
 
 
 def test_the_version_that_answered_first_is_asked_from_then_on(start: Start, reach: Reach) -> None:
@@ -104,7 +104,7 @@ def test_the_version_that_answered_first_is_asked_from_then_on(start: Start, rea
     for remote in remotes:
         with pytest.raises(ServingError, match="not found") as caught:
             remote.answer(STUDIES[:1])
-        assert caught.value.failure is Failure.REFUSED
+        assert caught.value.failure is ServingFailure.REFUSED
     assert reach(stand_in).version == "8"
 
 
@@ -129,7 +129,7 @@ def test_a_model_of_another_layout_is_refused(
 ) -> None:
     with pytest.raises(ServingError, match=said) as caught:
         reach(start(FakeModel(**change)))
-    assert caught.value.failure is Failure.REFUSED
+    assert caught.value.failure is ServingFailure.REFUSED
 
 
 def test_another_teams_model_is_refused(start: Start, reach: Reach) -> None:
@@ -179,7 +179,7 @@ def test_a_question_that_is_too_large_is_not_sent(start: Start, reach: Reach) ->
     remote = reach(stand_in, max_request_bytes=5000)
     with pytest.raises(ServingError, match="at most 5000 bytes") as caught:
         remote.answer(STUDIES[:1])
-    assert (caught.value.failure, caught.value.attempts) == (Failure.TOO_LARGE, 1)
+    assert (caught.value.failure, caught.value.attempts) == (ServingFailure.TOO_LARGE, 1)
     assert not stand_in.attempts.counts
     remote.answer(STUDIES[1:])
 
@@ -196,17 +196,17 @@ def test_answers_and_questions_over_grpcs_four_mebibytes_pass(start: Start, reac
 @pytest.mark.parametrize(
     ("fault", "failure", "attempts"),
     [
-        (Fault.UNAVAILABLE, Failure.UNAVAILABLE, 3),
-        (Fault.EXHAUSTED, Failure.OVERLOADED, 3),
-        (Fault.RESET, Failure.UNAVAILABLE, 3),
-        (Fault.TRUNCATED, Failure.MALFORMED, 3),
-        (Fault.TIMEOUT, Failure.DEADLINE, 3),
-        (Fault.OVERSIZED, Failure.TOO_LARGE, 1),
-        (Fault.REFUSED, Failure.REFUSED, 1),
+        (Fault.UNAVAILABLE, ServingFailure.UNAVAILABLE, 3),
+        (Fault.EXHAUSTED, ServingFailure.OVERLOADED, 3),
+        (Fault.RESET, ServingFailure.UNAVAILABLE, 3),
+        (Fault.TRUNCATED, ServingFailure.MALFORMED, 3),
+        (Fault.TIMEOUT, ServingFailure.DEADLINE, 3),
+        (Fault.OVERSIZED, ServingFailure.TOO_LARGE, 1),
+        (Fault.REFUSED, ServingFailure.REFUSED, 1),
     ],
 )
 def test_what_may_pass_is_asked_again_and_the_rest_is_not(
-    start: Start, reach: Reach, fault: Fault, failure: Failure, attempts: int
+    start: Start, reach: Reach, fault: Fault, failure: ServingFailure, attempts: int
 ) -> None:
     stand_in = start(FakeModel(), plan=lambda study, attempt: fault, stall_s=0.6)
     remote = reach(
@@ -248,7 +248,7 @@ def test_what_is_no_answer_becomes_no_finding(
     remote = reach(start(FakeModel()), policy=RetryPolicy(attempts=2, first_wait_s=0.0))
     with pytest.raises(ServingError, match=said) as caught:
         remote.answer(STUDIES[:1])
-    assert (caught.value.failure, caught.value.attempts) == (Failure.MALFORMED, 2)
+    assert (caught.value.failure, caught.value.attempts) == (ServingFailure.MALFORMED, 2)
 
 
 def test_more_members_than_the_description_names_are_no_answer(start: Start, reach: Reach) -> None:
@@ -264,7 +264,7 @@ def test_nobody_listening_is_unavailable_at_once(wire: Wire) -> None:
     options = ConnectionOptions(parse_address(f"{scheme}://127.0.0.1:{port}"))
     with pytest.raises(ServingError, match="refused") as caught:
         connect(options, ModelChoice("lumbar"), RetryPolicy(attempts=2, first_wait_s=0.01))
-    assert (caught.value.failure, caught.value.attempts) == (Failure.UNAVAILABLE, 2)
+    assert (caught.value.failure, caught.value.attempts) == (ServingFailure.UNAVAILABLE, 2)
     assert caught.value.address == f"{scheme}://127.0.0.1:{port}"
 
 

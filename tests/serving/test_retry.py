@@ -2,13 +2,13 @@ from collections.abc import Callable
 
 import pytest
 
-from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
 
 POLICY = RetryPolicy(attempts=4, first_wait_s=1.0, max_wait_s=3.0)
 
 
-def _failing(*failures: Failure) -> Callable[[], str]:
+def _failing(*failures: ServingFailure) -> Callable[[], str]:
     left = list(failures)
 
     def call() -> str:
@@ -26,7 +26,7 @@ def test_waits_double_up_to_the_longest_and_are_half_drawn() -> None:
 
 def test_an_answer_after_failures_that_pass() -> None:
     waits: list[float] = []
-    call = _failing(Failure.UNAVAILABLE, Failure.DEADLINE, Failure.MALFORMED)
+    call = _failing(ServingFailure.UNAVAILABLE, ServingFailure.DEADLINE, ServingFailure.MALFORMED)
     assert call_with_retries(call, POLICY, sleep=waits.append, draw=lambda: 1.0) == "answer"
     assert waits == [1.0, 2.0, 3.0]
 
@@ -34,14 +34,14 @@ def test_an_answer_after_failures_that_pass() -> None:
 @pytest.mark.parametrize(
     ("failures", "attempts"),
     [
-        ([Failure.OVERLOADED] * 9, 4),
-        ([Failure.REFUSED], 1),
-        ([Failure.TOO_LARGE], 1),
-        ([Failure.UNAVAILABLE, Failure.REFUSED], 2),
+        ([ServingFailure.OVERLOADED] * 9, 4),
+        ([ServingFailure.REFUSED], 1),
+        ([ServingFailure.TOO_LARGE], 1),
+        ([ServingFailure.UNAVAILABLE, ServingFailure.REFUSED], 2),
     ],
 )
 def test_the_last_failure_is_raised_with_the_number_of_attempts(
-    failures: list[Failure], attempts: int
+    failures: list[ServingFailure], attempts: int
 ) -> None:
     with pytest.raises(ServingError, match=r"grpc://here:1 gave no answer .*: so it said") as caught:
         call_with_retries(_failing(*failures), POLICY, sleep=lambda seconds: None)

@@ -13,7 +13,7 @@ import pytest
 
 from lumbar_tf.labels import Plane
 from lumbar_tf.serving.address import TlsFiles, Wire, parse_address
-from lumbar_tf.serving.failure import Failure, ServingError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
 from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
@@ -85,7 +85,7 @@ def test_who_cannot_prove_it_gets_no_answer(wire: Wire, pem: Path, change: str) 
             tls = TlsFiles(pem / "stranger.pem", pem / "client.pem", pem / "client.key")
         with pytest.raises(ServingError, match="localhost") as caught:
             _reach(wire, stand_in.port, tls)
-        assert caught.value.failure in (Failure.UNAVAILABLE, Failure.REFUSED)
+        assert caught.value.failure in (ServingFailure.UNAVAILABLE, ServingFailure.REFUSED)
 
 
 def test_a_plain_client_gets_no_answer(wire: Wire, pem: Path) -> None:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from lumbar_tf.data import tfio_decoder
-from lumbar_tf.data.decoders import Decoder, frame_decoder
-from lumbar_tf.imaging.files import pixels
-from lumbar_tf.imaging.files.frames import open_image
-from lumbar_tf.imaging.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.files import pixels, tfio_decoder
+from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
+from lumbar_tf.dicom.files.frames import open_image
+from lumbar_tf.dicom.reasons import RefusedError, RejectReason
 
 WriteDicom = Callable[..., Path]
 Change = Callable[[pydicom.Dataset], None]

@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import load_plane_config
-from lumbar_tf.data.anchors import localizer_rows
-from lumbar_tf.data.landmarks import LandmarkTable, write_landmarks
-from lumbar_tf.imaging.geometry import SliceGeometry
-from lumbar_tf.imaging.study import Slice
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.study import Slice
+from lumbar_tf.inputs.crop_layout import localizer_rows
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard
 from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.tables.landmarks import LandmarkTable, write_landmarks
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.ensemble.oof import write_table
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS
+from lumbar_tf.tables.out_of_fold import write_table
 from lumbar_tf.training.dropped_labels import read_noisy_labels
 
 FOLDS = {"a": 0, "b": 1}

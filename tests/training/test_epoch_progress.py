@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from lumbar_tf.cli.progress import Advance
 from lumbar_tf.config import default_config_path, load_plane_config
 from lumbar_tf.labels import Plane
-from lumbar_tf.progress import Advance
+from lumbar_tf.training.cross_validation import TrainingJob
 from lumbar_tf.training.epoch_progress import show_epochs
-from lumbar_tf.training.fold_loop import TrainingJob
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.data.record_source import RecordSource
 from lumbar_tf.files import file_sha256
+from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.labels import Plane
-from lumbar_tf.training.axial_localizer_trainee import axial_localizer_trainee
+from lumbar_tf.training.axial_localizer_task import axial_localizer_task
 from lumbar_tf.training.fold_crops import grader_crops, read_fold_crops, search_crops
-from lumbar_tf.training.grader_trainee import grader_trainee
+from lumbar_tf.training.grader_task import grader_task
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
-from lumbar_tf.training.trainee import Trainee
+from lumbar_tf.training.task import TrainingTask
 from tests.training.located_runs import AXIAL_LOCALIZER, open_located, write_found
 
 MEMBER = "mobilenet_v2"
@@ -25,7 +25,7 @@ def _arrays(inputs: object) -> list[np.ndarray]:
     return [np.asarray(each) for each in tf.nest.flatten(inputs)]
 
 
-def _data(trainee: Trainee, run: PlaneRun, fold: int) -> list[np.ndarray]:
+def _data(trainee: TrainingTask, run: PlaneRun, fold: int) -> list[np.ndarray]:
     """Returns what the network is fed with in training and in answering."""
     source = RecordSource(run.shards, run.studies(held_out=fold, is_training=True))
     train = trainee.make_train(source, fold=fold, seed=0, start_epoch=0)
@@ -106,11 +106,11 @@ def test_landmarks_that_changed_or_were_lost_are_refused(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("member", [MEMBER, LOCALIZER])
 def test_the_data_of_a_fold_are_the_same_after_a_kill(tmp_path: Path, member: str) -> None:
-    def begin() -> Trainee:
+    def begin() -> TrainingTask:
         if member == MEMBER:
-            return grader_trainee(run, MEMBER)
+            return grader_task(run, MEMBER)
         assert run.config.localizer is not None
-        return axial_localizer_trainee(run, run.config.localizer)
+        return axial_localizer_task(run, run.config.localizer)
 
     run = open_located(tmp_path, Plane.AXIAL_T2, AXIAL_LOCALIZER)
     for fold in (0, 1):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lumbar_tf.config import PlaneConfig, load_plane_config
-from lumbar_tf.data.anchors import localizer_rows
-from lumbar_tf.data.landmarks import LandmarkTable, Points, write_landmarks
+from lumbar_tf.inputs.crop_layout import localizer_rows
 from lumbar_tf.labels import Condition, Level, Plane, finding_index
 from lumbar_tf.records.manifest import BuildOptions, Manifest
+from lumbar_tf.tables.landmarks import LandmarkTable, Points, write_landmarks
 from lumbar_tf.training.predicted_points import (
     held_out_points,
     landmark_jitter,

@@ -13,7 +13,7 @@ from lumbar_tf.config import (
     dump_config,
 )
 from lumbar_tf.labels import Family, Plane
-from lumbar_tf.training.run_record import write_member_record
+from lumbar_tf.training.run_metadata import write_member_metadata
 from lumbar_tf.training.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun
 from lumbar_tf.training.warm_start import initial_weights
 
@@ -88,7 +88,7 @@ def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(b"weights")
-    write_member_record(first, MEMBER)
+    write_member_metadata(first, MEMBER)
     assert (first.member_directory(MEMBER) / "run.json").is_file()
     second = start("second", FOLDS, _config(paths[1]))
     assert initial_weights(second, MEMBER, 1) == paths[1]

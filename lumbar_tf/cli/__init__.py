@@ -1,0 +1,1 @@
+"""Command line: option parsing, output, progress and shell completion."""

@@ -1,0 +1,209 @@
+"""Shell completion for the program `lumbar_tf`, made from the commands' option models.
+
+The script names every command and flag, the values of flags that take one of a few, and leaves paths to the
+shell. It is static: completing starts no Python.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from lumbar_tf.cli.arguments import UsageError
+from lumbar_tf.cli.command import GLOBAL_FLAGS, CommandOptions
+
+#: The commands in the order of work.
+COMMANDS = (
+    "inspect_data",
+    "build_records",
+    "verify",
+    "preview",
+    "train",
+    "worklist",
+    "stack",
+    "evaluate",
+    "export",
+    "predict",
+    "watch",
+    "monitor",
+    "demo",
+    "imaging.phantom",
+)
+#: Flags of the program itself, in place of a command.
+PROGRAM_FLAGS = ("--completion=", "--help", "--version")
+SHELLS = ("bash", "zsh")
+
+#: Options of text that name files; those with a `Path` in their type say so themselves.
+_PATH_NAMES = frozenset({"data", "labels", "oof", "noise_oof", "predictions", "metrics", "init_from"})
+
+
+@dataclass(frozen=True)
+class CommandFlag:
+    """One flag of a command.
+
+    Attributes:
+        word: `--plane=` where a value follows, `--resume` where none does.
+        choices: its values, where there are only a few.
+        is_path: whether files are offered.
+    """
+
+    word: str
+    choices: tuple[str, ...] = ()
+    is_path: bool = False
+
+
+def check_command(command: str) -> None:
+    """Raises UsageError where there is no such command."""
+    if command not in COMMANDS:
+        raise UsageError(f"The command must be one of {', '.join(COMMANDS)}. Received: {command!r}.")
+
+
+def command_options(command: str) -> type[CommandOptions]:
+    """Returns the option model of a command."""
+    module = importlib.import_module(f"lumbar_tf.{command}")
+    if hasattr(module, "__path__"):  # a package is run by its `__main__`
+        module = importlib.import_module(f"lumbar_tf.{command}.__main__")
+    (found,) = (
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    )
+    return found
+
+
+def first_line(command: str) -> str:
+    """Returns what a command does, in one line."""
+    return (inspect.getdoc(command_options(command)) or "").partition("\n")[0]
+
+
+def command_flags(command: str) -> list[CommandFlag]:
+    """Returns a command's flags, its own first."""
+    own = [
+        flag for name, field in command_options(command).model_fields.items() for flag in _flags(name, field)
+    ]
+    return [*own, *(CommandFlag(word) for word in GLOBAL_FLAGS)]
+
+
+def _flags(name: str, field: FieldInfo) -> Iterator[CommandFlag]:
+    dashed = name.replace("_", "-")
+    kinds = list(_kinds(field.annotation))
+    if bool in kinds:
+        yield CommandFlag(f"--no{dashed}" if field.default is True else f"--{dashed}")
+        return
+    enums = [each for each in kinds if isinstance(each, type) and issubclass(each, Enum)]
+    choices = [str(member.value) for each in enums for member in each]
+    choices += [str(each) for each in kinds if isinstance(each, str)]
+    yield CommandFlag(f"--{dashed}=", tuple(choices), Path in kinds or name in _PATH_NAMES)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yields the types in an annotation, and the values of a Literal."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+        return
+    yield annotation
+    for each in get_args(annotation):
+        yield from _kinds(each)
+
+
+def completion_script(shell: str) -> str:
+    """Returns the script that a shell has to read: `source <(lumbar_tf --completion=bash)`.
+
+    Raises:
+        UsageError: another shell.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"--completion must be one of {', '.join(SHELLS)}. Received: {shell!r}.")
+    flags = {command: command_flags(command) for command in COMMANDS}
+    words = "\n".join(
+        f"        {command}) echo '{' '.join(flag.word for flag in each)}' ;;"
+        for command, each in flags.items()
+    )
+    values = "\n".join(
+        f"        {command}:{flag.word.removesuffix('=')}) echo '{' '.join(flag.choices)}' ;;"
+        for command, each in flags.items()
+        for flag in each
+        if flag.choices
+    )
+    values += f"\n        :--completion) echo '{' '.join(SHELLS)}' ;;"
+    paths = " | ".join(
+        f"{command}:{flag.word.removesuffix('=')}"
+        for command, each in flags.items()
+        for flag in each
+        if flag.is_path
+    )
+    script = _BASH
+    for mark, text in (
+        ("@COMMANDS@", " ".join((*COMMANDS, *PROGRAM_FLAGS))),
+        ("@WORDS@", words),
+        ("@VALUES@", values),
+        ("@PATHS@", paths),
+    ):
+        script = script.replace(mark, text)
+    # zsh runs bash's functions.
+    return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if shell == "zsh" else script
+
+
+#: bash gives `--plane=sag` as the words `--plane`, `=`, `sag`, because `=` parts words there.
+_BASH = """\
+# Completion of lumbar_tf: the output of lumbar_tf --completion.
+_lumbar_tf_words() {
+    case "$1" in
+@WORDS@
+        '') echo '@COMMANDS@' ;;
+    esac
+}
+
+_lumbar_tf_values() {
+    case "$1:$2" in
+@VALUES@
+    esac
+}
+
+_lumbar_tf_takes_path() {
+    case "$1:$2" in
+        @PATHS@) return 0 ;;
+    esac
+    return 1
+}
+
+_lumbar_tf() {
+    local IFS=$' \\t\\n' current="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"
+    local command="" flag="" start="" each
+    (( COMP_CWORD > 1 )) && command="${COMP_WORDS[1]}"
+    case "$command" in -*) command="" ;; esac
+    if [[ "$current" == "=" ]]; then
+        flag="$before" current=""
+    elif [[ "$before" == "=" ]]; then
+        flag="${COMP_WORDS[COMP_CWORD-2]}"
+    elif [[ "$current" == --*=* ]]; then
+        # Where = parts no words, as in zsh, the whole word is replaced.
+        flag="${current%%=*}" start="${current%%=*}=" current="${current#*=}"
+    elif [[ "$before" == --* && " $(_lumbar_tf_words "$command") " == *" $before= "* ]]; then
+        flag="$before"
+    fi
+    COMPREPLY=()
+    if [[ -n "$flag" ]] && _lumbar_tf_takes_path "$command" "$flag"; then
+        compopt -o filenames 2> /dev/null
+        # Behind the last comma, where several are given.
+        [[ "$current" == *,* ]] && start="$start${current%,*}," current="${current##*,}"
+        while IFS= read -r each; do COMPREPLY+=( "$start$each" ); done < <(compgen -f -- "$current")
+        return
+    fi
+    local words
+    if [[ -n "$flag" ]]; then
+        words="$(_lumbar_tf_values "$command" "$flag")"
+    else
+        words="$(_lumbar_tf_words "$command")"
+    fi
+    for each in $(compgen -W "$words" -- "$current"); do COMPREPLY+=( "$start$each" ); done
+    # A value follows a flag that ends in =, and a space all else.
+    [[ ${#COMPREPLY[@]} == 1 && "${COMPREPLY[0]}" != *= ]] && COMPREPLY=( "${COMPREPLY[0]} " )
+}
+complete -o nospace -F _lumbar_tf lumbar_tf
+"""

@@ -1,1 +1,0 @@
-"""From records and tables to training batches."""

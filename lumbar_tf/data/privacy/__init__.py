@@ -1,1 +1,0 @@
-"""What keeps patients unnamed: pseudonyms, the scan for identifying text, and forgetting."""

@@ -1,0 +1,1 @@
+"""DICOM files to slices in patient space."""

@@ -1,0 +1,255 @@
+"""From a header to frames: which image this is, how its pixels are stored, where each frame lies.
+
+A classic file is one frame whose geometry stands at the top level. An Enhanced file holds many, and each
+one's geometry in the functional groups, its own or shared ones (PS3.3 section C.7.6.16). The
+competition's files call themselves Enhanced in their file meta information and are classic: what is in
+the dataset decides.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from lumbar_tf.dicom.files.codecs import CODECS, NATIVE_SYNTAXES
+from lumbar_tf.dicom.files.fragments import Ranges, find_encapsulated_frames, find_native_frames
+from lumbar_tf.dicom.files.headers import HeaderedFile, read_headered_file
+from lumbar_tf.dicom.files.placement import read_geometry, read_rescale
+from lumbar_tf.dicom.files.streams import PixelLayout
+from lumbar_tf.dicom.files.values import find_value, read_integer, read_uid, read_value
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.origin import ImageOrigin, read_loose_text
+from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+
+__all__ = ["Frame", "ImageFile", "find_value", "open_image"]
+
+#: A frame of 8,192 x 8,192; MR has 1,024 x 1,024. A decoder takes up to 12 bytes a pixel, 768 MiB here.
+MAX_PIXELS = 64 << 20
+#: Frames of one file; dynamic series have a few thousand.
+MAX_FRAMES = 1 << 16
+
+_MR_IMAGE_CLASSES = frozenset(
+    (
+        uid.MRImageStorage,
+        uid.EnhancedMRImageStorage,
+        uid.EnhancedMRColorImageStorage,
+        uid.LegacyConvertedEnhancedMRImageStorage,
+    )
+)
+#: Secondary Capture Image Storage and its four multi-frame kinds (PS3.4 section B.5).
+_SECONDARY_CAPTURE_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
+_SECONDARY_MODALITIES = frozenset(("OT", "SC"))
+_INTEGER_PIXELS = 0x0010
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image of a file.
+
+    Attributes:
+        index: its place in the file, from 0.
+        geometry: where its pixels lie, LPS mm.
+        instance_number: InstanceNumber, 0 where absent; in a multi-frame file the frame's number, from 1.
+        slope: RescaleSlope, 1 where absent.
+        intercept: RescaleIntercept, 0 where absent.
+    """
+
+    index: int
+    geometry: SliceGeometry
+    instance_number: int
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """A file whose header is sound and whose pixels can be decoded, one frame at a time.
+
+    Attributes:
+        dataset: everything before the pixel data, without `file_meta`.
+        study_uid: StudyInstanceUID, "" where absent.
+        series_uid: SeriesInstanceUID, "" where absent.
+        sop_uid: SOPInstanceUID, "" where absent.
+        patient_id: PatientID, "" where absent. Never to be written anywhere.
+        origin: what the file and its series are called, for results that refer back to it.
+        frames: at least one.
+        data: the file as it was read.
+        syntax: the transfer syntax UID.
+        layout: how pixels are stored.
+        body: the bytes that hold the pixel data: `data`, or what the dataset inflated to.
+        pixel_ranges: each frame's bytes in `body`.
+        is_swapped: 8-bit pixels lie in big-endian words of two.
+    """
+
+    dataset: Dataset
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    patient_id: str
+    origin: ImageOrigin
+    frames: tuple[Frame, ...]
+    data: bytes
+    syntax: str
+    layout: PixelLayout
+    body: bytes
+    pixel_ranges: tuple[Ranges, ...]
+    is_swapped: bool = False
+
+
+def open_image(data: bytes) -> ImageFile:
+    """Reads an MR image's header and finds its frames, without decoding any.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        RefusedError: it is no grey MR image, or damaged; the reason says which.
+    """
+    file = read_headered_file(data)
+    try:
+        return _open(file, data)
+    except RefusedError:
+        raise
+    except Exception as error:  # values are parsed when they are asked for, and may be anything
+        message = f"damaged value in the header ({type(error).__name__})"
+        raise RefusedError(RejectReason.DAMAGED_HEADER, message) from None
+
+
+def _open(file: HeaderedFile, data: bytes) -> ImageFile:
+    dataset = file.dataset
+    _check_kind(file)
+    layout = _read_layout(dataset)
+    num_frames = _read_frame_count(dataset)
+    ranges = _find_frames(file, layout, num_frames)
+    return ImageFile(
+        dataset=dataset,
+        study_uid=read_uid(dataset, "StudyInstanceUID"),
+        series_uid=read_uid(dataset, "SeriesInstanceUID"),
+        sop_uid=read_uid(dataset, "SOPInstanceUID"),
+        patient_id=str(read_value(dataset, "PatientID") or ""),
+        origin=_read_origin(file),
+        frames=tuple(_read_frame(dataset, layout, index, num_frames) for index in range(num_frames)),
+        data=data,
+        syntax=file.syntax,
+        layout=layout,
+        body=file.body,
+        pixel_ranges=ranges,
+        is_swapped=_is_swapped(file, layout),
+    )
+
+
+def _read_origin(file: HeaderedFile) -> ImageOrigin:
+    sop_class = read_loose_text(file.dataset, "SOPClassUID")
+    return ImageOrigin(
+        sop_class_uid=sop_class or read_loose_text(file.meta, "MediaStorageSOPClassUID"),
+        sop_instance_uid=read_loose_text(file.dataset, "SOPInstanceUID"),
+        series_uid=read_loose_text(file.dataset, "SeriesInstanceUID"),
+        frame_of_reference_uid=read_loose_text(file.dataset, "FrameOfReferenceUID"),
+    )
+
+
+def _check_kind(file: HeaderedFile) -> None:
+    """Refuses what is no grey MR image."""
+    dataset = file.dataset
+    # The competition's files name their class in the file meta information alone.
+    meta_class = str(read_value(file.meta, "MediaStorageSOPClassUID") or "")
+    sop_class = str(read_value(dataset, "SOPClassUID") or meta_class)
+    modality = str(read_value(dataset, "Modality") or "")
+    if meta_class == uid.MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:
+        raise RefusedError(RejectReason.DICOMDIR, "a directory of other files")
+    if file.pixels is None:
+        _refuse_without_pixels(dataset, sop_class)
+    if sop_class.startswith(_SECONDARY_CAPTURE_PREFIX) or modality in _SECONDARY_MODALITIES:
+        raise RefusedError(RejectReason.SECONDARY_CAPTURE, "a secondary capture, not a scanner's image")
+    if modality not in ("", "MR") or (not modality and _is_other_class(sop_class)):
+        raise RefusedError(RejectReason.NOT_MR, "an image of another modality")
+    kind = read_value(dataset, "PhotometricInterpretation")
+    if not kind:
+        raise RefusedError(RejectReason.DAMAGED_HEADER, "PhotometricInterpretation must be there")
+    if read_integer(dataset, "SamplesPerPixel", 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise RefusedError(RejectReason.COLOUR, "not a grey image")
+    if file.syntax not in CODECS and file.syntax not in NATIVE_SYNTAXES:
+        message = f"the transfer syntax {_shown_uid(file.syntax)} is not read here"
+        raise RefusedError(RejectReason.UNSUPPORTED_SYNTAX, message)
+
+
+def _refuse_without_pixels(dataset: Dataset, sop_class: str) -> None:
+    has_other = "SpectroscopyData" in dataset or "PixelDataProviderURL" in dataset
+    if ("Rows" in dataset or sop_class in _MR_IMAGE_CLASSES) and not has_other:
+        raise RefusedError(RejectReason.TRUNCATED, "the file ends before its pixel data")
+    raise RefusedError(RejectReason.NO_PIXELS, "no pixel data")
+
+
+def _is_other_class(sop_class: str) -> bool:
+    return sop_class.startswith("1.2.840.10008.5.1.4.1.1.") and sop_class not in _MR_IMAGE_CLASSES
+
+
+def _shown_uid(value: str) -> str:
+    return value if re.fullmatch(r"[0-9.]{1,64}", value) else "of a damaged name"
+
+
+def _read_layout(dataset: Dataset) -> PixelLayout:
+    rows, columns = read_integer(dataset, "Rows"), read_integer(dataset, "Columns")
+    allocated = read_integer(dataset, "BitsAllocated")
+    stored = read_integer(dataset, "BitsStored", allocated)
+    high = read_integer(dataset, "HighBit", stored - 1)
+    sign = read_integer(dataset, "PixelRepresentation")
+    if rows < 1 or columns < 1:
+        message = f"Rows and Columns must be at least 1. Received: {rows} x {columns}"
+        raise RefusedError(RejectReason.DAMAGED_HEADER, message)
+    if rows * columns > MAX_PIXELS:
+        message = f"a frame must hold at most {MAX_PIXELS} pixels. Received: {rows} x {columns}"
+        raise RefusedError(RejectReason.TOO_LARGE, message)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1 or sign not in (0, 1):
+        message = (
+            "pixels must be 8 or 16 bits, the lowest ones in use, signed or not. Received: "
+            f"allocated {allocated}, stored {stored}, high bit {high}, representation {sign}"
+        )
+        raise RefusedError(RejectReason.BAD_PIXEL_FORMAT, message)
+    return PixelLayout(
+        rows,
+        columns,
+        allocated,
+        stored,
+        sign == 1,
+        read_value(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+    )
+
+
+def _read_frame_count(dataset: Dataset) -> int:
+    count = read_integer(dataset, "NumberOfFrames", 1)
+    if not 1 <= count <= MAX_FRAMES:
+        message = f"NumberOfFrames must be 1 to {MAX_FRAMES}. Received: {count}"
+        raise RefusedError(RejectReason.BAD_FRAMES, message)
+    if count == 1:
+        return count
+    groups = read_value(dataset, "PerFrameFunctionalGroupsSequence") or ()
+    if len(groups) != count:
+        message = f"{count} frames must have a functional group each. Received: {len(groups)}"
+        raise RefusedError(RejectReason.BAD_FRAMES, message)
+    return count
+
+
+def _find_frames(file: HeaderedFile, layout: PixelLayout, num_frames: int) -> tuple[Ranges, ...]:
+    pixels = file.pixels
+    if pixels is None or pixels.element != _INTEGER_PIXELS:
+        raise RefusedError(RejectReason.BAD_PIXEL_FORMAT, "pixels must be integers. Received: floating point")
+    if file.syntax in NATIVE_SYNTAXES:
+        return find_native_frames(file.body, pixels, layout, num_frames)
+    offsets = read_value(file.dataset, "ExtendedOffsetTable") or b""
+    return find_encapsulated_frames(file.body, pixels, num_frames, offsets)
+
+
+def _is_swapped(file: HeaderedFile, layout: PixelLayout) -> bool:
+    """OW is a string of words, and big endian swaps words whatever they hold (PS3.5 section 8.1.1)."""
+    is_word = file.pixels is not None and file.pixels.vr == "OW"
+    return is_word and layout.bits_allocated == 8 and file.syntax == uid.ExplicitVRBigEndian
+
+
+def _read_frame(dataset: Dataset, layout: PixelLayout, index: int, num_frames: int) -> Frame:
+    in_groups = num_frames > 1
+    slope, intercept = read_rescale(dataset, index, in_groups=in_groups)
+    geometry = read_geometry(dataset, layout, index, in_groups=in_groups)
+    number = index + 1 if in_groups else read_integer(dataset, "InstanceNumber", 0)
+    return Frame(index, geometry, number, slope, intercept)

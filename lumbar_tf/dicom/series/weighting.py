@@ -1,0 +1,108 @@
+"""Tells what made a series' contrast: its description first, else the physics of its timing."""
+
+from lumbar_tf.dicom.series.header import SeriesHeader
+from lumbar_tf.dicom.series.series_description_patterns import (
+    Weighting,
+    named_weighting,
+    names_fat_suppression,
+)
+
+# Bounds in ms between the ranges of Westbrook and Talbot, MRI in Practice, 5th edition, "Summary of
+# parameters" (1.5 T and 3 T): spin echo has TE up to 30 and TR up to 800 for T1, TE from 70 for T2; fast
+# spin echo TE up to 20 and TR up to 600 for T1 (900 in the 4th edition), TE from 90 for T2.
+_LONGEST_T1_ECHO = 30.0
+_LONGEST_T1_REPETITION = 1200.0
+_SHORTEST_T2_ECHO = 60.0
+# 3D fast spin echoes that drive magnetisation back (SPACE, CUBE, VISTA) give T2 from TR 1000 on.
+_SHORTEST_T2_REPETITION = 900.0
+# Proton density: a T1's echo with a T2's repetition (from 2000).
+_LONGEST_DENSITY_ECHO = 45.0
+_SHORTEST_DENSITY_REPETITION = 1800.0
+# An inversion pulse nulls tissue at TI = T1 (ln 2 - ln(1 + exp(-TR / T1))). Fat, T1 = 250 to 380 from 0.5 to
+# 3 T: 170 to 260; scanners offer 100 to 230. Fluid, T1 = 4000: 680 to 1380 for the TR of 1500 to 3500 of T1
+# FLAIR, 1970 and more for the TR of 6000 and more of T2 FLAIR.
+_FAT_INVERSION = (80.0, 300.0)
+_T1_FLAIR_INVERSION = (400.0, 1450.0)
+_LONGEST_T1_FLAIR_ECHO = 50.0
+_SHORTEST_T2_FLAIR_INVERSION = 1500.0
+
+_CONTRASTS = {
+    "T1": Weighting.T1,
+    "T2": Weighting.T2,
+    "STIR": Weighting.T2,
+    "PROTON_DENSITY": Weighting.OTHER,
+}
+#: AcquisitionContrast, or value 3 of ImageType, that no spin echo has (DICOM PS3.3 C.8.13.3.1).
+_FOREIGN_CONTRASTS = frozenset({"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "T2_STAR", "TOF"})
+
+
+def tell_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
+    """Tells a series' weighting.
+
+    Gradient and planar echoes are OTHER whatever they are called: "T2" is short for T2* there.
+
+    Args:
+        header: what the series says of itself.
+
+    Returns:
+        The weighting, None where nothing tells, and whether description and timing contradict each
+        other; the description's word is taken then.
+    """
+    if _is_foreign(header):
+        return Weighting.OTHER, False
+    named = named_weighting(header.description) or named_weighting(header.protocol)
+    measured = measure_weighting(header)
+    if named is None:
+        return measured, False
+    return named, named is not Weighting.OTHER and measured not in (None, named)
+
+
+def measure_weighting(header: SeriesHeader) -> Weighting | None:
+    """Returns the weighting of a spin echo by its timing, None between the usual ranges.
+
+    >>> measure_weighting(SeriesHeader(echo_time_ms=11.0, repetition_time_ms=550.0))
+    <Weighting.T1: 't1'>
+    >>> measure_weighting(SeriesHeader(echo_time_ms=105.0, repetition_time_ms=3600.0))
+    <Weighting.T2: 't2'>
+    """
+    echo, repetition = header.echo_time_ms, header.repetition_time_ms
+    contrast = _CONTRASTS.get(header.acquisition_contrast)
+    if echo is None:
+        return contrast
+    if header.inversion_time_ms is not None:
+        return _measure_inverted(header.inversion_time_ms, echo) or contrast
+    if echo >= _SHORTEST_T2_ECHO and (repetition is None or repetition >= _SHORTEST_T2_REPETITION):
+        return Weighting.T2
+    if repetition is None:
+        return contrast
+    if echo <= _LONGEST_T1_ECHO and repetition <= _LONGEST_T1_REPETITION:
+        return Weighting.T1
+    if echo <= _LONGEST_DENSITY_ECHO and repetition >= _SHORTEST_DENSITY_REPETITION:
+        return Weighting.OTHER
+    return contrast
+
+
+def is_fat_suppressed(header: SeriesHeader) -> bool:
+    """Whether options, texts or an inversion time that nulls fat say that fat is dark."""
+    inversion = header.inversion_time_ms
+    return (
+        header.is_fat_suppressed
+        or names_fat_suppression(header.description)
+        or header.acquisition_contrast == "STIR"
+        or (inversion is not None and _FAT_INVERSION[0] <= inversion <= _FAT_INVERSION[1])
+    )
+
+
+def _measure_inverted(inversion: float, echo: float) -> Weighting | None:
+    if _FAT_INVERSION[0] <= inversion <= _FAT_INVERSION[1]:
+        return Weighting.T2
+    if _T1_FLAIR_INVERSION[0] <= inversion <= _T1_FLAIR_INVERSION[1] and echo <= _LONGEST_T1_FLAIR_ECHO:
+        return Weighting.T1
+    return Weighting.OTHER if inversion >= _SHORTEST_T2_FLAIR_INVERSION else None
+
+
+def _is_foreign(header: SeriesHeader) -> bool:
+    sequence = set(header.scanning_sequence)
+    is_gradient_echo = "GR" in sequence and "SE" not in sequence
+    contrasts = {header.acquisition_contrast, *header.image_type[2:3]}
+    return is_gradient_echo or "EP" in sequence or bool(contrasts & _FOREIGN_CONTRASTS)

@@ -1,0 +1,136 @@
+"""From out-of-fold tables to a fitted stacker and its honest out-of-fold answers: one call, one folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.ensemble.fitting import StackerFitter, num_fits
+from lumbar_tf.ensemble.stacker import MAX_SOURCES, Head, Stacked, Stacker, to_json
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
+from lumbar_tf.tables.out_of_fold import (
+    Members,
+    OofTable,
+    align,
+    covered_studies,
+    merge_folds,
+    merge_sources,
+    write_table,
+)
+
+STACKER_NAME = "stacker.json"
+OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
+#: What the two out-of-fold tables say in their `model` column.
+MODEL_NAMES: dict[Head, str] = {head: f"stacked_{head.value}" for head in Head}
+
+_NUM_MADE_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class StackingRun:
+    """What `stack_tables` made.
+
+    Attributes:
+        study_ids: the studies that some member covers, [num_studies].
+        labels: int [num_studies, 25].
+        folds: int [num_studies].
+        members: the tables laid over the studies.
+        stacker: fitted on all folds.
+        nested: each fold's answers by a stacker of the other folds: what to score.
+        num_uncovered: labelled studies that no member has a row of; they had no part in anything.
+    """
+
+    study_ids: tuple[str, ...]
+    labels: NDArray[np.int8]
+    folds: NDArray[np.int64]
+    members: Members
+    stacker: Stacker
+    nested: Stacked
+    num_uncovered: int
+
+
+def _assign_folds(
+    tables: Sequence[OofTable],
+    study_ids: Sequence[str],
+    labels: NDArray[np.int8],
+    given: Mapping[str, int] | None,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Returns each study's fold: as files say it, or newly dealt if none says anything."""
+    known = merge_folds(tables, given)
+    if not known:
+        num_folds = min(_NUM_MADE_FOLDS, len(study_ids))
+        # Nothing tells here which studies are of one patient: give a folds file where some are.
+        known = make_folds(study_ids, study_ids, labels, num_folds=num_folds, seed=seed)
+    without = [study_id for study_id in study_ids if study_id not in known]
+    if without:
+        raise ValueError(
+            "Every study must have a fold, in a folds file or in a table's `fold` column. "
+            f"Received none for {len(without)} studies, e.g. {without[0]!r}."
+        )
+    return np.array([known[study_id] for study_id in study_ids], np.int64)
+
+
+def stack_tables(
+    tables: Sequence[OofTable],
+    study_ids: Sequence[str],
+    labels: NDArray[np.integer],
+    *,
+    folds: Mapping[str, int] | None = None,
+    seed: int = 0,
+    progress: ProgressMaker = silent_progress,
+) -> StackingRun:
+    """Fits a stacker to out-of-fold tables, and predicts every fold with one that has not seen it.
+
+    Args:
+        tables: one a member.
+        study_ids: studies of the label table, [num_labelled]; those that no member covers are left out.
+        labels: int [num_labelled, 25], -1 where missing.
+        folds: study id -> fold. None: the tables' own, or newly dealt if they have none.
+        seed: of folds that have to be dealt.
+        progress: shows the fits.
+
+    Raises:
+        ValueError: no table, a study without labels or fold, contradicting folds, or only one fold.
+    """
+    if not tables:
+        raise ValueError("There must be one out-of-fold table at least. Received: none.")
+    covered = covered_studies(tables, study_ids)
+    index_of = {study_id: index for index, study_id in enumerate(study_ids)}
+    chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
+    members = merge_sources(align(tables, covered), MAX_SOURCES)
+    fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
+    # Its matrices are narrow: threads of the linear algebra wait for each other longer than they compute.
+    with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
+        fitter = StackerFitter(members, chosen, fold_ids, advance=advance)
+        nested, stacker = fitter.nested(), fitter.fit()
+    return StackingRun(
+        study_ids=tuple(covered),
+        labels=chosen,
+        folds=fold_ids,
+        members=members,
+        stacker=stacker,
+        nested=nested,
+        num_uncovered=len(study_ids) - len(covered),
+    )
+
+
+def write_stacking_run(blend: StackingRun, out: Path) -> None:
+    """Writes stacker.json, oof.csv (competition), oof_probability.csv and folds.csv, the stacker last."""
+    out.mkdir(parents=True, exist_ok=True)
+    for head, name in OOF_NAMES.items():
+        write_table(
+            out / name,
+            blend.study_ids,
+            blend.nested.head(head),
+            folds=blend.folds,
+            model=MODEL_NAMES[head],
+        )
+    write_folds(out / FOLDS_NAME, dict(zip(blend.study_ids, blend.folds.tolist(), strict=True)))
+    with replace_atomically(out / STACKER_NAME) as temporary:
+        temporary.write_text(to_json(blend.stacker), encoding="utf-8")

@@ -1,0 +1,110 @@
+"""What calibration was before the members were combined: their plain mean against the judged table."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.ensemble.calibration import classwise_calibration_error
+from lumbar_tf.ensemble.stacker import mean_in_logits
+from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable
+from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Condition
+from lumbar_tf.tables.out_of_fold import align, read_tables, restrict
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationChange:
+    """A condition's calibration before and after the members were combined, on the rows that both answer.
+
+    Attributes:
+        condition: all its levels pooled.
+        num_rows: labelled rows.
+        error_before: class-wise expected calibration error of the members' plain mean.
+        error: the same of the table that is judged.
+        brier_before: mean squared distance to the one-hot label, 0 to 2, of the members' plain mean.
+        brier: the same of the table that is judged.
+    """
+
+    condition: Condition
+    num_rows: int
+    error_before: float
+    error: float
+    brier_before: float
+    brier: float
+
+
+def find_tables(pattern: str) -> list[Path]:
+    """Returns the tables that a pattern matches, sorted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
+    if not paths:
+        raise ValueError(f"A pattern of members' tables must match a file. Received: {pattern!r}.")
+    return paths
+
+
+def read_before(paths: Sequence[Path], study_ids: Sequence[str]) -> Floats:
+    """Returns the plain mean of the members in some tables, as they come: uncalibrated.
+
+    Args:
+        paths: tables of one or several models; studies that are not asked for are passed over.
+        study_ids: whose rows are wanted.
+
+    Returns:
+        float64 [num_studies, 25, 3], NaN where no member answers.
+    """
+    return mean_in_logits(align(restrict(read_tables(paths), study_ids), study_ids).probabilities)
+
+
+def calibration_changes(judged: EvaluatedTable, before: Floats) -> tuple[CalibrationChange, ...]:
+    """Compares calibration, condition by condition; one without a row that both answer is left out.
+
+    Args:
+        judged: labels and answers.
+        before: float64 [num_studies, 25, 3], NaN where there is no answer.
+    """
+    found = (_change(condition, judged, before) for condition in Condition)
+    return tuple(each for each in found if each is not None)
+
+
+def _change(condition: Condition, judged: EvaluatedTable, before: Floats) -> CalibrationChange | None:
+    labels, answers, earlier = rows_before(judged, before, CONDITIONS[condition.value])
+    if not labels.size:
+        return None
+    truth = np.eye(NUM_SEVERITIES)[labels]
+    return CalibrationChange(
+        condition=condition,
+        num_rows=int(labels.size),
+        error_before=classwise_calibration_error(labels, earlier),
+        error=classwise_calibration_error(labels, answers),
+        brier_before=float(((earlier - truth) ** 2).sum(axis=-1).mean()),
+        brier=float(((answers - truth) ** 2).sum(axis=-1).mean()),
+    )
+
+
+def rows_before(
+    judged: EvaluatedTable, before: Floats, findings: Sequence[int]
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Returns the labelled rows of some findings that both answer.
+
+    Args:
+        judged: labels and answers.
+        before: float64 [num_studies, 25, 3], NaN where there is no answer.
+        findings: rows of the 25.
+
+    Returns:
+        Labels [n], answers [n, 3], answers before calibration [n, 3].
+    """
+    labels, answers, _ = judged.rows(findings)
+    # `rows` takes study by study, finding by finding, as a mask does.
+    known = judged.labels[:, findings] != MISSING_LABEL
+    earlier = before[:, findings][known]
+    both = np.isfinite(earlier).all(axis=-1)
+    return labels.astype(np.int64)[both], answers[both], earlier[both]

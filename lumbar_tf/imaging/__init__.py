@@ -1,1 +1,0 @@
-"""From DICOM files to slices in patient space. Never imports TensorFlow."""

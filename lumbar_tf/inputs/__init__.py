@@ -1,0 +1,1 @@
+"""tf.data pipelines: slice selection, crops, localizer inputs, datasets and augmentation."""

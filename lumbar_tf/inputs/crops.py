@@ -1,0 +1,264 @@
+"""Cutting crops from a record's slices: one affine and one interpolation, in the graph.
+
+These functions run in the training pipeline and, unchanged, inside the exported SavedModel.
+They take a parsed record (`lumbar_tf.records.parsing.parse_example`) and points in patient space
+(LPS mm); a crop is `side_mm` around a point, in each slice's own plane, along the patient's axes
+(see `lumbar_tf.dicom.geometry.canonical_axes`), so the scanner's storage order does not matter.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from lumbar_tf.config import CropConfig
+from lumbar_tf.inputs.slice_selection import Record, Selection, select_slices, slice_normals
+from lumbar_tf.labels import Plane, Side
+
+
+class Warp(NamedTuple):
+    """A change of the crop grid: offset' = matrix @ offset + shift_mm.
+
+    Attributes:
+        matrix: float32 [2, 2]; rotation and zoom.
+        shift_mm: float32 [2], (right, down).
+    """
+
+    matrix: tf.Tensor
+    shift_mm: tf.Tensor
+
+
+class Crops(NamedTuple):
+    """What a grader sees of one study.
+
+    Attributes:
+        image: float32 [P, S, side_px, side_px]; 0 and 1 are the series' 0.5 and 99.5 percentile.
+        mask: bool [P, S].
+        offset_mm: float32 [P, S].
+    """
+
+    image: tf.Tensor
+    mask: tf.Tensor
+    offset_mm: tf.Tensor
+
+
+class Placement(NamedTuple):
+    """Where the crops of one study lie, before any warp: P crops of S slices.
+
+    Attributes:
+        selection: the slices.
+        origin: float32 [P, S, 3], LPS mm: the foot of the crop's point in each slice.
+        right, down: float32 [P, S, 3], the patient's unit vectors along a crop's rows and columns; `right` is
+            turned where the crop is mirrored.
+    """
+
+    selection: Selection
+    origin: tf.Tensor
+    right: tf.Tensor
+    down: tf.Tensor
+
+
+def identity_warp() -> Warp:
+    """Returns the warp that changes nothing."""
+    return Warp(matrix=tf.eye(2), shift_mm=tf.zeros(2))
+
+
+def plane_axes(normals: tf.Tensor, *, is_sagittal: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns crop axes (right, down), each float32 [..., 3]; see `geometry.canonical_axes`."""
+    down_hint = tf.constant([0.0, 0.0, -1.0] if is_sagittal else [0.0, 1.0, 0.0])
+    right_hint = tf.constant([0.0, 1.0, 0.0] if is_sagittal else [1.0, 0.0, 0.0])
+    along = tf.reduce_sum(normals * down_hint, axis=-1, keepdims=True)
+    down = tf.math.l2_normalize(down_hint - normals * along, axis=-1)
+    right = tf.linalg.cross(down, normals)
+    turned = tf.reduce_sum(right * right_hint, axis=-1, keepdims=True) < 0
+    return tf.where(turned, -right, right), down
+
+
+def crop_affine(
+    record: Record,
+    index: tf.Tensor,
+    centre: tf.Tensor,
+    axes: tuple[tf.Tensor, tf.Tensor],
+    *,
+    pitch_mm: float | tf.Tensor,
+    size_px: int,
+    warp: Warp,
+) -> tf.Tensor:
+    """Returns the 8 numbers that map a crop pixel to a stored pixel, float32 [K, 8].
+
+    Crop pixel (i, j) lies at offset = matrix @ ((i, j) - (size - 1) / 2) * pitch + shift from the
+    centre, in mm along (right, down); the stored pixel follows from DICOM's equation C.7.6.2.1-1.
+    """
+    right, down = axes
+    row_direction = tf.gather(record["slices/row_direction"], index)
+    column_direction = tf.gather(record["slices/column_direction"], index)
+    column_mm = tf.gather(record["slices/column_spacing_mm"], index)
+    row_mm = tf.gather(record["slices/row_spacing_mm"], index)
+    offset = centre - tf.gather(record["slices/position"], index)
+
+    def stored_axis(direction: tf.Tensor, spacing_mm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        along_right = tf.reduce_sum(right * direction, -1) / spacing_mm
+        along_down = tf.reduce_sum(down * direction, -1) / spacing_mm
+        at_centre = tf.reduce_sum(offset * direction, -1) / spacing_mm
+        per_i = (along_right * warp.matrix[0, 0] + along_down * warp.matrix[1, 0]) * pitch_mm
+        per_j = (along_right * warp.matrix[0, 1] + along_down * warp.matrix[1, 1]) * pitch_mm
+        shift = along_right * warp.shift_mm[0] + along_down * warp.shift_mm[1]
+        middle = (size_px - 1) / 2
+        return per_i, per_j, at_centre + shift - (per_i + per_j) * middle
+
+    column = stored_axis(row_direction, column_mm)
+    row = stored_axis(column_direction, row_mm)
+    zero = tf.zeros_like(column[0])
+    return tf.stack([*column, *row, zero, zero], axis=-1)
+
+
+def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) -> tf.Tensor:
+    """Interpolates once and scales to the series' intensity range: float32 [K, size_px, size_px].
+
+    Args:
+        record: from `keep_slices`.
+        index: int32 [K], a slice for each crop.
+        affine: float32 [K, 8], from `crop_affine`.
+        size_px: edge length of the crops.
+
+    Returns:
+        The crops, within [0, 1.5]; 0 stored where there is no pixel.
+    """
+    images, affine = _cut_lines(record, index, affine, size_px)
+    crops = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=affine,
+        output_shape=tf.constant([size_px, size_px]),
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )[..., 0]
+    series = tf.gather(record["slices/series"], index)
+    low = tf.gather(record["series/low"], series)
+    width = tf.maximum(tf.gather(record["series/high"], series) - low, 1e-6)
+    scale = tf.gather(record["slices/scale"], index)
+    offset = tf.gather(record["slices/offset"], index)
+
+    def per_crop(values: tf.Tensor) -> tf.Tensor:
+        return values[:, tf.newaxis, tf.newaxis]
+
+    values = crops * per_crop(scale / width) + per_crop((offset - low) / width)
+    return tf.clip_by_value(values, 0.0, 1.5)
+
+
+def _cut_lines(
+    record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts from each crop's slice the lines that the crop touches, all crops the same number of them.
+
+    Copying and converting a whole slice for each crop would cost more than interpolating it.
+
+    Returns:
+        float32 [K, H, W, 1], and the affine [K, 8] into these.
+    """
+    pixels, first = record["pixels"], tf.cast(record["pixels/first"], tf.float32)
+    lines, width = tf.unstack(tf.shape(pixels)[1:])
+    # The crop's corners: what lies between them is between their rows.
+    across, along, at_origin = tf.unstack(affine[:, 3:6], axis=1)
+    last = float(size_px - 1)
+    low = at_origin + tf.minimum(across * last, 0.0) + tf.minimum(along * last, 0.0) - first[0]
+    span = tf.reduce_max(tf.abs(across) + tf.abs(along)) * last
+    # A line more for the interpolation, one as rows are fractions, and one as the op rounds in its own way.
+    height = tf.cast(tf.minimum(tf.floor(span) + 4, tf.cast(lines, tf.float32)), tf.int32)
+    top = tf.cast(tf.clip_by_value(tf.floor(low - 0.5), 0.0, tf.cast(lines - height, tf.float32)), tf.int32)
+    place = (index * lines + top)[:, tf.newaxis] + tf.range(height)
+    images = tf.cast(tf.gather(tf.reshape(pixels, [-1, width]), place), tf.float32)
+    # Whole numbers: nothing is rounded.
+    column, row = tf.fill(tf.shape(top), first[1]), first[0] + tf.cast(top, tf.float32)
+    zero = tf.zeros_like(column)
+    moved = tf.stack([zero, zero, column, zero, zero, row, zero, zero], axis=-1)
+    return images[..., tf.newaxis], affine - moved
+
+
+def place_crops(
+    record: Record,
+    points: tf.Tensor,
+    *,
+    config: CropConfig,
+    plane: Plane,
+    sides: tuple[Side | None, ...],
+) -> Placement:
+    """Chooses the slices of the crops around P points and lays the crops' axes into them.
+
+    Args:
+        record: with at least one slice.
+        points: float32 [P, 3], LPS mm; NaN gives masked slices.
+        config: number of slices and how far they may be.
+        plane: tells the axes.
+        sides: for each point the side that is looked at. The right is mirrored to look left, unless
+            `config` says otherwise: in axial crops the columns are turned, in sagittal ones the slice order.
+
+    Returns:
+        The places, in the order of `points`.
+    """
+    is_right = tf.constant([config.mirror_right and side is Side.RIGHT for side in sides])
+    selection = select_slices(
+        record,
+        points,
+        num_slices=config.num_slices,
+        max_distance_mm=config.max_distance_mm,
+        plane=plane,
+        reverse=is_right if plane.is_sagittal else tf.zeros_like(is_right),
+    )
+    normals = tf.gather(slice_normals(record), selection.index)
+    right, down = plane_axes(normals, is_sagittal=plane.is_sagittal)
+    if not plane.is_sagittal:
+        right *= tf.where(is_right, -1.0, 1.0)[:, tf.newaxis, tf.newaxis]
+    known = tf.where(tf.math.is_finite(points), points, 0.0)[:, tf.newaxis]
+    behind = known - tf.gather(record["slices/position"], selection.index)
+    origin = known - normals * tf.reduce_sum(behind * normals, axis=-1, keepdims=True)
+    return Placement(selection, origin, right, down)
+
+
+def cut_crops(
+    record: Record,
+    points: tf.Tensor,
+    *,
+    config: CropConfig,
+    plane: Plane,
+    sides: tuple[Side | None, ...],
+    warp: Warp,
+) -> Crops:
+    """Cuts the crops of one study around P points; see `place_crops` and `cut_placed`."""
+    placement = place_crops(record, points, config=config, plane=plane, sides=sides)
+    return cut_placed(record, placement, config=config, warp=warp)
+
+
+def cut_placed(record: Record, placement: Placement, *, config: CropConfig, warp: Warp) -> Crops:
+    """Cuts crops whose places are known.
+
+    Args:
+        record: from `keep_slices`.
+        placement: of `place_crops` in this very record.
+        config: size.
+        warp: augmentation, or `identity_warp()`. In a mirrored crop it acts after the mirroring.
+
+    Returns:
+        The crops.
+    """
+    selection = placement.selection
+
+    def one_by_one(vectors: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(vectors, [-1, 3])
+
+    index = tf.reshape(selection.index, [-1])
+    affine = crop_affine(
+        record,
+        index,
+        one_by_one(placement.origin),
+        (one_by_one(placement.right), one_by_one(placement.down)),
+        pitch_mm=config.side_mm / config.side_px,
+        size_px=config.side_px,
+        warp=warp,
+    )
+    image = resample(record, index, affine, config.side_px)
+    image = tf.reshape(image, [*selection.mask.shape, config.side_px, config.side_px])
+    return Crops(
+        image=tf.where(selection.mask[..., tf.newaxis, tf.newaxis], image, 0.0),
+        mask=selection.mask,
+        offset_mm=selection.offset_mm,
+    )

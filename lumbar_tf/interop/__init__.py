@@ -1,0 +1,1 @@
+"""DICOM SR, secondary captures and FHIR; DICOMweb, C-STORE and the watch that grades new studies."""

@@ -1,0 +1,169 @@
+"""The codes under which findings leave the package, in DICOM and in FHIR alike.
+
+SNOMED CT and LOINC codes are taken from lists that others publish, never made up; what has no code there has
+one of this package's own scheme, `99LUMBAR`, whose values and meanings all stand in this file. Where each
+code was found is said beside it: CID means a context group of DICOM's content mapping resource (PS3.16).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from lumbar_tf.labels import Condition, Family, Flag, Level, Severity, Side
+
+
+class CodingScheme(Enum):
+    """A coding scheme; the value is DICOM's designator (PS3.16 section 8)."""
+
+    SNOMED = "SCT"
+    LOINC = "LN"
+    UCUM = "UCUM"
+    OWN = "99LUMBAR"
+
+    @property
+    def uri(self) -> str:
+        """FHIR's name of the scheme (HL7 terminology, code systems)."""
+        return _URIS[self]
+
+
+#: Names the scheme 99LUMBAR: a random UUID, once, as an OID (PS3.5 section B.2).
+OWN_SCHEME_UID = "2.25.75340285079372723714853467360717106907"
+_URIS = {
+    CodingScheme.SNOMED: "http://snomed.info/sct",
+    CodingScheme.LOINC: "http://loinc.org",
+    CodingScheme.UCUM: "http://unitsofmeasure.org",
+    CodingScheme.OWN: f"urn:oid:{OWN_SCHEME_UID}",
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """One coded concept.
+
+    Attributes:
+        value: at most 16 characters, as DICOM's Code Value.
+        scheme: who gives the value its meaning.
+        meaning: for people.
+    """
+
+    value: str
+    scheme: CodingScheme
+    meaning: str
+
+
+def _own(value: str, meaning: str) -> Code:
+    return Code(value, CodingScheme.OWN, meaning)
+
+
+#: CID 100. The examination's own code is not known here, so the general one stands.
+PROCEDURE = Code("25056-3", CodingScheme.LOINC, "MRI unspecified body region")
+LATERALITY = Code("272741003", CodingScheme.SNOMED, "Laterality")
+#: UCUM's braces: a number without a unit, and what it is.
+RATIO = Code("{ratio}", CodingScheme.UCUM, "ratio")
+
+MOST_PROBABLE = _own("GRADE", "Most probable grade")
+LIMITATION = _own("LIMITATION", "What the answer had to do without")
+DISC_LEVEL = _own("DISC_LEVEL", "Disc level")
+
+#: CID 244.
+_SIDES = {
+    Side.LEFT: Code("7771000", CodingScheme.SNOMED, "Left"),
+    Side.RIGHT: Code("24028007", CodingScheme.SNOMED, "Right"),
+}
+#: CID 1000 to 1003.
+_LEVELS = {
+    Level.L1_L2: Code("243920003", CodingScheme.SNOMED, "Level of L1/L2 intervertebral disc"),
+    Level.L2_L3: Code("243921004", CodingScheme.SNOMED, "Level of L2/L3 intervertebral disc"),
+    Level.L3_L4: Code("243922006", CodingScheme.SNOMED, "Level of L3/L4 intervertebral disc"),
+    Level.L4_L5: Code("243923001", CodingScheme.SNOMED, "Level of L4/L5 intervertebral disc"),
+    Level.L5_S1: Code("243927000", CodingScheme.SNOMED, "Level of L5/S1 intervertebral disc"),
+}
+_SITES = {
+    # PS3.16 annex L (body structures).
+    Family.CANAL: Code("61853006", CodingScheme.SNOMED, "Spinal canal structure"),
+    # A published FHIR value set of body structures; in none of DICOM's groups.
+    Family.FORAMINAL: Code("113204006", CodingScheme.SNOMED, "Intervertebral foramen"),
+    Family.SUBARTICULAR: _own("SUBARTICULAR", "Subarticular zone (lateral recess) of the spinal canal"),
+}
+_FINDINGS = {
+    Family.CANAL: Code("76107001", CodingScheme.SNOMED, "Spinal stenosis"),
+    # SNOMED CT's US edition; IHE Radiology's Imaging Diagnostic Report uses it in its examples.
+    Family.FORAMINAL: Code("371000119109", CodingScheme.SNOMED, "Stenosis of intervertebral foramina"),
+    Family.SUBARTICULAR: _own("SUBART_STENOSIS", "Subarticular (lateral recess) stenosis"),
+}
+#: CID 3716 has moderate and severe; "normal or mild" is one grade here and two there.
+_GRADES = {
+    Severity.NORMAL_MILD: _own("NORMAL_MILD", "Normal or mild"),
+    Severity.MODERATE: Code("6736007", CodingScheme.SNOMED, "Moderate"),
+    Severity.SEVERE: Code("24484000", CodingScheme.SNOMED, "Severe"),
+}
+_PROBABILITIES = {
+    Severity.NORMAL_MILD: _own("P_NORMAL_MILD", "Calibrated probability of normal or mild"),
+    Severity.MODERATE: _own("P_MODERATE", "Calibrated probability of moderate"),
+    Severity.SEVERE: _own("P_SEVERE", "Calibrated probability of severe"),
+}
+_LOWER = {
+    Severity.NORMAL_MILD: _own("P_NORM_MILD_LOW", "Lower bound of the probability of normal or mild"),
+    Severity.MODERATE: _own("P_MODERATE_LOW", "Lower bound of the probability of moderate"),
+    Severity.SEVERE: _own("P_SEVERE_LOW", "Lower bound of the probability of severe"),
+}
+_UPPER = {
+    Severity.NORMAL_MILD: _own("P_NORM_MILD_HIGH", "Upper bound of the probability of normal or mild"),
+    Severity.MODERATE: _own("P_MODERATE_HIGH", "Upper bound of the probability of moderate"),
+    Severity.SEVERE: _own("P_SEVERE_HIGH", "Upper bound of the probability of severe"),
+}
+_FLAGS = {
+    Flag.NO_SAGITTAL_T1: _own("NO_SAGITTAL_T1", "Answered without sagittal T1"),
+    Flag.NO_SAGITTAL_T2: _own("NO_SAGITTAL_T2", "Answered without sagittal T2"),
+    Flag.NO_AXIAL_T2: _own("NO_AXIAL_T2", "Answered without axial T2"),
+    Flag.NO_LANDMARK: _own("NO_LANDMARK", "No level point"),
+    Flag.PRIOR_ONLY: _own("PRIOR_ONLY", "Prior only: no image was looked at"),
+    Flag.LEVEL_SHIFT: _own("LEVEL_SHIFT", "The level may be its neighbour"),
+}
+
+
+def side_code(side: Side) -> Code:
+    """Returns the code of the patient's side."""
+    return _SIDES[side]
+
+
+def level_code(level: Level) -> Code:
+    """Returns the code of a disc's level."""
+    return _LEVELS[level]
+
+
+def site_code(condition: Condition) -> Code:
+    """Returns the code of where a condition lies, without side and level."""
+    return _SITES[condition.family]
+
+
+def finding_code(condition: Condition) -> Code:
+    """Returns the code of what a condition is, without side and level."""
+    return _FINDINGS[condition.family]
+
+
+def grade_code(severity: Severity) -> Code:
+    """Returns the code of a grade."""
+    return _GRADES[severity]
+
+
+def probability_code(severity: Severity) -> Code:
+    """Returns the name of a grade's calibrated probability."""
+    return _PROBABILITIES[severity]
+
+
+def bound_codes(severity: Severity) -> tuple[Code, Code]:
+    """Returns the names of the lower and the upper bound of a grade's probability."""
+    return _LOWER[severity], _UPPER[severity]
+
+
+def flag_code(flag: Flag) -> Code:
+    """Returns the code of what an answer had to do without."""
+    return _FLAGS[flag]
+
+
+def own_codes() -> tuple[Code, ...]:
+    """Returns every code of the scheme 99LUMBAR."""
+    tables = (_SITES, _FINDINGS, _GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
+    codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL]
+    codes.extend(code for table in tables for code in table.values())
+    return tuple(each for each in codes if each.scheme is CodingScheme.OWN)

@@ -1,0 +1,228 @@
+"""A study's findings as a DICOM Structured Report that goes back to the archive the study came from.
+
+A Comprehensive 3D SR (PS3.3 section A.35.13) after TID 1500, Measurement Report: one measurement group
+(TID 1501) a finding, with its code, site, level and side, the calibrated probability of each grade, the level
+point in patient space and the images that pass nearest to it. Preliminary and unverified.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    Comprehensive3DSR,
+    ContainerContentItem,
+    CoordinatesForMeasurement3D,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from highdicom.sr.value_types import ContentSequence
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.interop.codes import (
+    LIMITATION,
+    MOST_PROBABLE,
+    OWN_SCHEME_UID,
+    PROCEDURE,
+    RATIO,
+    Code,
+    CodingScheme,
+    bound_codes,
+    finding_code,
+    flag_code,
+    grade_code,
+    level_code,
+    probability_code,
+    side_code,
+    site_code,
+)
+from lumbar_tf.interop.dicom_identity import (
+    MANUFACTURER,
+    complete,
+    describe_replaced,
+    equipment,
+    result_uid,
+    series_uid,
+    software_version,
+    unnamed_dataset,
+)
+from lumbar_tf.interop.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.interop.source_references import (
+    SourceImage,
+    SourceStudy,
+    choose_images,
+    derived_uid,
+)
+from lumbar_tf.labels import Severity
+from lumbar_tf.prediction.results import StudyFindings
+
+#: High, so that a viewer lists the scanner's own series first.
+_SERIES_NUMBER = 9901
+_SERIES_DESCRIPTION = "lumbar_tf findings, research use only"
+#: PS3.16 TID 1500, row 12.
+_QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
+
+
+def write_sr(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
+    """Writes the report, atomically.
+
+    Args:
+        path: the DICOM file.
+        source: what the report refers to; at least one image.
+        result: the study's answer.
+        model: the bundle's version.
+    """
+    report = make_sr(source, result, model=model)
+    with replace_atomically(path) as temporary:
+        report.save_as(temporary, enforce_file_format=True)
+
+
+def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Comprehensive3DSR:
+    """Returns the report; see `write_sr`."""
+    groups = [_group(source, each, model) for each in grade_findings(result)]
+    content = MeasurementReport(
+        observation_context=_observer(model),
+        procedure_reported=_concept(PROCEDURE),
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    content[0].ContentSequence.append(_remarks(source))
+    report = Comprehensive3DSR(
+        evidence=_evidence(source),
+        content=content[0],
+        series_instance_uid=series_uid("sr", source, model),
+        series_number=_SERIES_NUMBER,
+        series_description=_SERIES_DESCRIPTION,
+        sop_instance_uid=result_uid("sr", source, result, model),
+        instance_number=1,
+        is_complete=False,
+        is_final=False,
+        is_verified=False,
+        coding_schemes=[
+            CodingSchemeIdentificationItem(
+                CodingScheme.OWN.value,
+                name="lumbar_tf",
+                uid=OWN_SCHEME_UID,
+                responsible_organization="lumbar_tf",
+            )
+        ],
+        **equipment(model),
+    )
+    complete(report, source)
+    return report
+
+
+def _concept(code: Code) -> CodedConcept:
+    return CodedConcept(code.value, code.scheme.value, code.meaning)
+
+
+def _observer(model: str) -> ObservationContext:
+    device = DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", model),
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+        model_name=software_version(model),
+    )
+    context = ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return ObservationContext(observer_device_context=context)
+
+
+def _group(source: SourceStudy, graded: GradedFinding, model: str) -> MeasurementsAndQualitativeEvaluations:
+    condition, level = graded.finding.condition, graded.finding.level
+    images = choose_images(source, condition, graded.point)
+    side = condition.side
+    site = FindingSite(
+        anatomic_location=_concept(site_code(condition)),
+        laterality=_concept(side_code(side)) if side else None,
+        topographical_modifier=_concept(level_code(level)),
+    )
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            # The same in the next report on this study, whatever model made it.
+            uid=derived_uid("finding", source.study_uid, graded.finding.name),
+            identifier=graded.title,
+        ),
+        finding_type=_concept(finding_code(condition)),
+        finding_sites=[site],
+        algorithm_id=AlgorithmIdentification(name=MANUFACTURER, version=software_version(model)),
+        measurements=_measurements(graded, images),
+        qualitative_evaluations=_evaluations(graded),
+        source_images=[_image(each) for each in images],
+    )
+
+
+def _measurements(graded: GradedFinding, images: list[SourceImage]) -> list[Measurement]:
+    found = []
+    for severity, value in graded.probability.items():
+        points = [_point(graded, images[0])] if images else None
+        code = _concept(probability_code(severity))
+        found.append(Measurement(code, value, _concept(RATIO), referenced_coordinates=points))
+    for severity, bounds in graded.bounds.items():
+        found.extend(_bound(severity, bounds))
+    return found
+
+
+def _bound(severity: Severity, bounds: tuple[float, float]) -> list[Measurement]:
+    names = bound_codes(severity)
+    return [
+        Measurement(_concept(each), value, _concept(RATIO)) for each, value in zip(names, bounds, strict=True)
+    ]
+
+
+def _point(graded: GradedFinding, image: SourceImage) -> CoordinatesForMeasurement3D:
+    """The level point in the frame of reference of the image that it is annotated on, LPS mm."""
+    return CoordinatesForMeasurement3D(
+        graphic_type="POINT",
+        graphic_data=np.asarray(graded.point, np.float32)[np.newaxis],
+        frame_of_reference_uid=image.frame_of_reference_uid,
+    )
+
+
+def _evaluations(graded: GradedFinding) -> list[QualitativeEvaluation]:
+    found = []
+    if graded.grade is not None:
+        found.append(QualitativeEvaluation(_concept(MOST_PROBABLE), _concept(grade_code(graded.grade))))
+    limits = [_concept(flag_code(each)) for each in graded.flags]
+    return [*found, *(QualitativeEvaluation(_concept(LIMITATION), each) for each in limits)]
+
+
+def _image(image: SourceImage) -> SourceImageForMeasurementGroup:
+    frames = None if image.frame_number is None else [image.frame_number]
+    return SourceImageForMeasurementGroup(image.sop_class_uid, image.sop_instance_uid, frames)
+
+
+def _remarks(source: SourceStudy) -> ContainerContentItem:
+    container = ContainerContentItem(name=_QUALITATIVE, relationship_type=RelationshipTypeValues.CONTAINS)
+    texts = [each for each in (DISCLAIMER, describe_replaced(source)) if each]
+    container.ContentSequence = ContentSequence(
+        [
+            TextContentItem(codes.DCM.Comment, each, relationship_type=RelationshipTypeValues.CONTAINS)
+            for each in texts
+        ]
+    )
+    return container
+
+
+def _evidence(source: SourceStudy) -> list[Dataset]:
+    """Every image that was looked at, once, as highdicom wants to be told of them."""
+    found: dict[str, Dataset] = {}
+    for image in source.images:
+        dataset = unnamed_dataset(source)
+        dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
+        dataset.SeriesInstanceUID = image.series_uid
+        found.setdefault(image.sop_instance_uid, dataset)
+    return list(found.values())

@@ -1,0 +1,166 @@
+"""A study's findings as FHIR R4 resources: a DiagnosticReport and an Observation for each finding.
+
+Plain dicts, as FHIR's JSON writes them. The patient is a reference by PatientID and the study one by
+StudyInstanceUID; name, birth date and all else that headers hold stay out.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.interop.codes import (
+    DISC_LEVEL,
+    LATERALITY,
+    LIMITATION,
+    PROCEDURE,
+    RATIO,
+    Code,
+    bound_codes,
+    finding_code,
+    flag_code,
+    grade_code,
+    level_code,
+    probability_code,
+    side_code,
+    site_code,
+)
+from lumbar_tf.interop.dicom_identity import MANUFACTURER, describe_replaced, software_version
+from lumbar_tf.interop.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.interop.source_references import SourceStudy, derived_uuid
+from lumbar_tf.prediction.results import StudyFindings
+
+Resource = dict[str, Any]
+
+_CATEGORY = {
+    "coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "imaging"}]
+}
+_SECTION = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD"}]}
+_UNKNOWN = {
+    "coding": [{"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}]
+}
+
+
+def write_fhir(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
+    """Writes the bundle as JSON, atomically; see `make_bundle`."""
+    bundle = make_bundle(source, result, model=model, issued=datetime.now(UTC))
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(bundle, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def make_bundle(source: SourceStudy, result: StudyFindings, *, model: str, issued: datetime) -> Resource:
+    """Returns a Bundle with the report, its 25 Observations and the Device that made them.
+
+    Args:
+        source: names patient and study.
+        result: the study's answer.
+        model: the bundle's version.
+        issued: when it was made; with a time zone.
+    """
+    study = source.study_uid
+    device = _address("device", model)
+    graded = grade_findings(result)
+    observations = {_address(study, model, each.finding.name): each for each in graded}
+    report = _report(source, list(observations), model=model, issued=issued)
+    resources = {
+        _address(study, model, "report"): report,
+        **{place: _observation(source, each, device) for place, each in observations.items()},
+        device: _device(model),
+    }
+    return {
+        "resourceType": "Bundle",
+        "type": "collection",
+        "timestamp": issued.isoformat(timespec="seconds"),
+        "entry": [{"fullUrl": place, "resource": each} for place, each in resources.items()],
+    }
+
+
+def _address(*parts: str) -> str:
+    return f"urn:uuid:{derived_uuid('fhir', *parts)}"
+
+
+def _concept(code: Code, text: str | None = None) -> Resource:
+    coding = {"system": code.scheme.uri, "code": code.value, "display": code.meaning}
+    return {"coding": [coding], "text": text or code.meaning}
+
+
+def _ratio(value: float) -> Resource:
+    return {"value": value, "unit": RATIO.meaning, "system": RATIO.scheme.uri, "code": RATIO.value}
+
+
+def _references(source: SourceStudy) -> Resource:
+    """Returns `subject`, where the source names a patient."""
+    patient = source.header.get("PatientID")
+    if not patient:
+        return {}
+    identifier: Resource = {"value": patient}
+    if issuer := source.header.get("IssuerOfPatientID"):
+        identifier["assigner"] = {"display": issuer}
+    return {"subject": {"type": "Patient", "identifier": identifier}}
+
+
+def _study(source: SourceStudy) -> Resource:
+    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{source.study_uid}"}
+    return {"type": "ImagingStudy", "identifier": identifier}
+
+
+def _report(source: SourceStudy, results: list[str], *, model: str, issued: datetime) -> Resource:
+    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_replaced(source))
+    return {
+        "resourceType": "DiagnosticReport",
+        "status": "preliminary",
+        "category": [_SECTION],
+        "code": _concept(PROCEDURE, "MRI of the lumbar spine: stenosis by level"),
+        **_references(source),
+        "issued": issued.isoformat(timespec="seconds"),
+        "imagingStudy": [_study(source)],
+        "result": [{"reference": each} for each in results],
+        "conclusion": " ".join(each for each in remarks if each),
+    }
+
+
+def _observation(source: SourceStudy, graded: GradedFinding, device: str) -> Resource:
+    condition = graded.finding.condition
+    answer: Resource = {"dataAbsentReason": _UNKNOWN}
+    if graded.grade is not None:
+        answer = {"valueCodeableConcept": _concept(grade_code(graded.grade), graded.grade.title)}
+    return {
+        "resourceType": "Observation",
+        "status": "preliminary",
+        "category": [_CATEGORY],
+        "code": _concept(finding_code(condition), graded.title),
+        **_references(source),
+        **answer,
+        "bodySite": _concept(site_code(condition)),
+        "device": {"reference": device},
+        "derivedFrom": [_study(source)],
+        "note": [{"text": DISCLAIMER}],
+        "component": _components(graded),
+    }
+
+
+def _components(graded: GradedFinding) -> list[Resource]:
+    finding = graded.finding
+    found = [{"code": _concept(DISC_LEVEL), "valueCodeableConcept": _concept(level_code(finding.level))}]
+    if finding.condition.side is not None:
+        side = _concept(side_code(finding.condition.side))
+        found.append({"code": _concept(LATERALITY), "valueCodeableConcept": side})
+    for severity, value in graded.probability.items():
+        found.append({"code": _concept(probability_code(severity)), "valueQuantity": _ratio(value)})
+    for severity, bounds in graded.bounds.items():
+        for code, value in zip(bound_codes(severity), bounds, strict=True):
+            found.append({"code": _concept(code), "valueQuantity": _ratio(value)})
+    for flag in graded.flags:
+        found.append({"code": _concept(LIMITATION), "valueCodeableConcept": _concept(flag_code(flag))})
+    return found
+
+
+def _device(model: str) -> Resource:
+    return {
+        "resourceType": "Device",
+        "manufacturer": MANUFACTURER,
+        "deviceName": [{"name": MANUFACTURER, "type": "model-name"}],
+        "version": [{"value": software_version(model)}],
+        "note": [{"text": DISCLAIMER}],
+    }

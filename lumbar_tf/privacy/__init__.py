@@ -1,0 +1,1 @@
+"""Pseudonyms, and the identifying values of DICOM headers."""

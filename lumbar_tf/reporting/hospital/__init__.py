@@ -1,1 +1,0 @@
-"""A result in the hospital's own formats: DICOM structured report, secondary capture, FHIR."""

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages and pictures of studies, cohorts, evaluations and training runs."""

@@ -1,0 +1,57 @@
+"""Writes the labels to look at as a CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.files import replace_atomically
+
+CSV_NAME = "worklist.csv"
+
+_COLUMNS = (
+    "rank",
+    "study_id",
+    "row_id",
+    "condition",
+    "level",
+    "label",
+    "other",
+    "disagreement",
+    "mean_given",
+    "mean_other",
+)
+
+
+def write_review_table(path: Path, doubts: Sequence[DoubtfulLabel], members: Sequence[str]) -> None:
+    """Writes a row a label, the one that is disagreed with most first.
+
+    `label` and `other` are spelt as in `train.csv`. `mean_given` and `mean_other` are the mean's
+    probabilities of the two, `<member>:given` and `<member>:other` each member's, blank where it has none.
+
+    Args:
+        path: the CSV.
+        doubts: in order of rank.
+        members: names, in the order of their columns.
+    """
+    header = [*_COLUMNS, *(f"{name}:{which}" for name in members for which in ("given", "other"))]
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(_cells(each, members) for each in doubts)
+
+
+def _cells(doubt: DoubtfulLabel, members: Sequence[str]) -> list[str]:
+    numbers = (doubt.disagreement, doubt.given_mean, doubt.other_mean)
+    said = (doubt.by_member.get(name) for name in members)
+    return [
+        str(doubt.rank),
+        doubt.study_id,
+        doubt.row_id,
+        doubt.finding.condition.value,
+        doubt.finding.level.value,
+        doubt.label.title,
+        doubt.other.title,
+        *(f"{each:.4f}" for each in numbers),
+        *(text for pair in said for text in ([f"{each:.4f}" for each in pair] if pair else ["", ""])),
+    ]

@@ -1,0 +1,34 @@
+"""Synthetic studies: an analytic lumbar spine whose severity, and so whose best score, is known."""
+
+from lumbar_tf.synthetic.anatomy import Anatomy, make_anatomy, mirror_anatomy
+from lumbar_tf.synthetic.cohort import CohortOptions, landmark, write_cohort
+from lumbar_tf.synthetic.patch import SyntheticContrast
+from lumbar_tf.synthetic.protocol import Resolution, SeriesPlan, plan_series
+from lumbar_tf.synthetic.render import Acquisition, render_slice
+from lumbar_tf.synthetic.severity import (
+    GradedSeverity,
+    best_possible_losses,
+    draw_severity,
+    grade_probabilities,
+    prior_losses,
+)
+
+__all__ = [
+    "CohortOptions",
+    "Resolution",
+    "write_cohort",
+    "Anatomy",
+    "make_anatomy",
+    "mirror_anatomy",
+    "landmark",
+    "Acquisition",
+    "SeriesPlan",
+    "SyntheticContrast",
+    "plan_series",
+    "render_slice",
+    "GradedSeverity",
+    "draw_severity",
+    "grade_probabilities",
+    "best_possible_losses",
+    "prior_losses",
+]

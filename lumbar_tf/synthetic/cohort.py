@@ -1,0 +1,263 @@
+"""Writes a synthetic cohort in the layout of the RSNA 2024 competition.
+
+`train_images/<study>/<series>/<instance>.dcm`, `train.csv`, `train_label_coordinates.csv` and
+`train_series_descriptions.csv`, and besides them `truth.csv`: the exact P(grade | severity) of
+every row, which no prediction from images can be expected to beat.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.dicom.geometry import SliceGeometry, patient_to_pixel
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Family, Finding, Plane, Severity, row_id
+from lumbar_tf.runners import run_jobs
+from lumbar_tf.synthetic.anatomy import Anatomy, make_anatomy
+from lumbar_tf.synthetic.dicom_writer import SliceTags, to_stored_values, write_slice
+from lumbar_tf.synthetic.protocol import Resolution, SeriesPlan, plan_series
+from lumbar_tf.synthetic.render import render_slice
+from lumbar_tf.synthetic.severity import draw_severity, grade_probabilities
+
+# Every thirteenth study is the same patient's second visit; folds have to keep the two together.
+_RETURN_PERIOD = 13
+_ANNOTATOR_JITTER_MM = 1.0
+_MISSING_COORDINATE_RATE = 0.003
+_PLANE_OF_FAMILY = {
+    Family.CANAL: Plane.SAGITTAL_T2,
+    Family.FORAMINAL: Plane.SAGITTAL_T1,
+    Family.SUBARTICULAR: Plane.AXIAL_T2,
+}
+#: What nobody knows of a patient: the exact P(grade | severity) of each row.
+TRUTH_NAME = "truth.csv"
+
+_TABLES: Mapping[str, tuple[str, ...]] = {
+    "train.csv": ("study_id", *(finding.name for finding in FINDINGS)),
+    "train_label_coordinates.csv": (
+        "study_id",
+        "series_id",
+        "instance_number",
+        "condition",
+        "level",
+        "x",
+        "y",
+    ),
+    "train_series_descriptions.csv": ("study_id", "series_id", "series_description"),
+    TRUTH_NAME: ("row_id", *(severity.column for severity in Severity)),
+}
+
+
+@dataclass(frozen=True)
+class CohortOptions:
+    """What to make.
+
+    Attributes:
+        num_studies: how many studies.
+        seed: a study depends on the seed and its index only, not on how many others there are.
+        first_study_id: the ids count upwards from here.
+        workers: processes that render; any number writes the same bytes.
+        resolution: matrices as in the real data, or small ones.
+        severity_shift: added to every latent severity. 0 gives the profile's label frequencies (6.5%
+            severe), 0.45 a sicker cohort (12%), so that a small one has severe cases at more levels.
+    """
+
+    num_studies: int
+    seed: int = 0
+    first_study_id: int = 700000001
+    workers: int = 1
+    resolution: Resolution = Resolution.SMALL
+    severity_shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("num_studies", 1), ("seed", 0), ("first_study_id", 1), ("workers", 1)):
+            value = getattr(self, name)
+            if value < low:
+                raise ValueError(f"`{name}` must be at least {low}. Received: {value}.")
+        if not -3 <= self.severity_shift <= 3:
+            raise ValueError(f"`severity_shift` must be in [-3, 3]. Received: {self.severity_shift}.")
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticStudy:
+    """One study before it is rendered.
+
+    Attributes:
+        study_id: its id.
+        patient_id: the same as the id, except on a second visit.
+        anatomy: the patient.
+        latent: severity of the 25 findings, float64 [25].
+        labels: grades, int64 [25], `MISSING_LABEL` where nobody graded or the plane is missing.
+        plans: its series.
+        series_ids: their ids.
+    """
+
+    study_id: str
+    patient_id: str
+    anatomy: Anatomy
+    latent: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    plans: tuple[SeriesPlan, ...]
+    series_ids: tuple[str, ...]
+
+
+#: One study's rows of each table.
+_Rows = dict[str, list[Sequence[object]]]
+
+
+def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker = silent_progress) -> None:
+    """Writes the files and tables of a synthetic cohort.
+
+    Args:
+        out: the folder; made if needed. Studies already there are overwritten.
+        options: what to make.
+        progress: shows it.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    work = partial(_write_study, out, options)
+    found: dict[int, _Rows] = {}
+    with progress(options.num_studies) as advance:
+        for index, rows in run_jobs(work, range(options.num_studies), workers=options.workers):
+            found[index] = rows
+            advance(1)
+    studies = [found[index] for index in range(options.num_studies)]
+    for name, header in _TABLES.items():
+        with (
+            replace_atomically(out / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            for rows in studies:
+                writer.writerows(rows[name])
+
+
+def is_synthetic_cohort(folder: Path) -> bool:
+    """Whether a folder of label tables is one that `write_cohort` made: it holds the truth, too."""
+    return (folder / TRUTH_NAME).is_file()
+
+
+def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.random.Generator]:
+    """Draws the study at a place in the cohort, and the generator that goes on to its noise."""
+    rng = np.random.default_rng([options.seed, index])
+    severity = draw_severity(1, shift=options.severity_shift, rng=rng)
+    anatomy = make_anatomy(severity.latent[0], rng)
+    plans = plan_series(anatomy, options.resolution, rng=rng)
+    planes = {plan.plane for plan in plans}
+    is_seen = np.array([_PLANE_OF_FAMILY[finding.condition.family] in planes for finding in FINDINGS])
+    returning = index % _RETURN_PERIOD == _RETURN_PERIOD - 1
+    study = SyntheticStudy(
+        study_id=str(options.first_study_id + index),
+        patient_id=str(options.first_study_id + index - returning),
+        anatomy=anatomy,
+        latent=severity.latent[0],
+        labels=np.where(is_seen, severity.labels[0], MISSING_LABEL),
+        plans=plans,
+        series_ids=tuple(str(number) for number in rng.choice(2**32, len(plans), replace=False)),
+    )
+    return study, rng
+
+
+def _write_study(out: Path, options: CohortOptions, index: int) -> tuple[int, _Rows]:
+    study, rng = draw_study(options, index)
+    rows = _table_rows(study, rng)
+    for ordinal, (plan, series_id) in enumerate(zip(study.plans, study.series_ids), start=1):
+        tags = SliceTags(
+            patient_id=study.patient_id,
+            study_id=study.study_id,
+            series_id=series_id,
+            series_ordinal=ordinal,
+            instance_number=0,
+            weighting=plan.acquisition.weighting,
+            thickness_mm=plan.acquisition.thickness_mm,
+            spacing_mm=plan.spacing_mm,
+        )
+        _write_series(out / "train_images" / study.study_id / series_id, study.anatomy, plan, tags, rng)
+    return index, rows
+
+
+def _table_rows(study: SyntheticStudy, rng: np.random.Generator) -> _Rows:
+    titles = ["" if label == MISSING_LABEL else Severity(label).title for label in study.labels.tolist()]
+    truth = [
+        (row_id(study.study_id, finding), *(f"{value:.6f}" for value in probabilities))
+        for finding, probabilities in zip(FINDINGS, grade_probabilities(study.latent))
+    ]
+    coordinates = [
+        _coordinate_row(study, finding, rng)
+        for finding, label in zip(FINDINGS, study.labels)
+        if label != MISSING_LABEL and rng.random() >= _MISSING_COORDINATE_RATE
+    ]
+    descriptions = [
+        (study.study_id, series_id, plan.plane.series_description)
+        for plan, series_id in zip(study.plans, study.series_ids)
+    ]
+    return {
+        "train.csv": [(study.study_id, *titles)],
+        "train_label_coordinates.csv": list(coordinates),
+        "train_series_descriptions.csv": list(descriptions),
+        TRUTH_NAME: list(truth),
+    }
+
+
+def _write_series(
+    folder: Path, anatomy: Anatomy, plan: SeriesPlan, tags: SliceTags, rng: np.random.Generator
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, geometry in plan.slices:
+        image = render_slice(anatomy, geometry, plan.acquisition, rng=rng)
+        pixels = to_stored_values(image, peak=plan.peak)
+        write_slice(folder / f"{number}.dcm", pixels, geometry, replace(tags, instance_number=number))
+
+
+def landmark(anatomy: Anatomy, finding: Finding) -> NDArray[np.float64]:
+    """Returns where an annotator points for a finding, LPS mm, float64 [3].
+
+    The canal's point is the middle of the sac at the disc; a foramen's lies 17 mm to its side, at the
+    root; a subarticular one at the sac's front corner.
+    """
+    segment = anatomy.segment(finding.level)
+    middle = (segment.above.sac_front + segment.below.sac_front + segment.above.sac_back) / 3 + 1.5
+    if finding.condition.side is None:
+        return anatomy.to_patient((0.0, middle, segment.s_mm))
+    sign = anatomy.side_sign(finding.condition.side)
+    if finding.condition.family is Family.FORAMINAL:
+        return anatomy.to_patient((17.0 * sign, 1.5, segment.s_mm - segment.disc_height / 2 - 3.0))
+    return anatomy.to_patient((8.0 * sign, middle - 2.0, segment.s_mm))
+
+
+def nearest_slice(
+    study: SyntheticStudy, plane: Plane, point: NDArray[np.float64]
+) -> tuple[SeriesPlan, str, int, SliceGeometry]:
+    """Returns plan, series id, InstanceNumber and geometry of a plane's slice nearest to a point.
+
+    Raises:
+        ValueError: the study has no series of that plane.
+    """
+    candidates = [
+        (plan, series_id, number, geometry)
+        for plan, series_id in zip(study.plans, study.series_ids)
+        if plan.plane is plane
+        for number, geometry in plan.slices
+    ]
+    if not candidates:
+        raise ValueError(f"Study {study.study_id} must have a series of {plane.value}. Received: none.")
+    return min(candidates, key=lambda candidate: abs(patient_to_pixel(candidate[3], point.tolist())[2]))
+
+
+def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Generator) -> Sequence[object]:
+    """Returns the table row of a finding's point on the nearest slice of the plane it is read from."""
+    point = landmark(study.anatomy, finding)
+    plane = _PLANE_OF_FAMILY[finding.condition.family]
+    _, series_id, number, geometry = nearest_slice(study, plane, point)
+    column, row, _ = patient_to_pixel(geometry, point.tolist())
+    error_mm = rng.normal(0, _ANNOTATOR_JITTER_MM, 2)
+    x = column + error_mm[0] / geometry.column_spacing_mm
+    y = row + error_mm[1] / geometry.row_spacing_mm
+    condition = finding.condition.value.replace("_", " ").title()
+    return study.study_id, series_id, number, condition, finding.level.title, f"{x:.6f}", f"{y:.6f}"

@@ -1,0 +1,1 @@
+"""Tables of labels, level points, series descriptions, folds, landmarks and out-of-fold predictions."""

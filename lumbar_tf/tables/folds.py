@@ -1,0 +1,164 @@
+"""Folds: a patient is in one fold, and every fold has its share of the rare grades."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lumbar_tf.files import replace_atomically
+from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Severity
+
+FOLDS_NAME = "folds.csv"
+_COLUMNS = ["study_id", "fold_id"]
+
+
+def make_folds(
+    study_ids: Sequence[str],
+    patient_groups: Sequence[str],
+    labels: ArrayLike,
+    *,
+    num_folds: int,
+    seed: int,
+    kept: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Deals patients to folds.
+
+    Each patient, those with the most rare grades first, goes to the fold that stays nearest to its
+    share of studies and of moderate and severe findings of each family.
+
+    Args:
+        study_ids: n distinct studies.
+        patient_groups: n; studies with equal values stay together.
+        labels: severities [n, 25], -1 for missing.
+        num_folds: at least 2, at most the number of patients.
+        seed: shuffles patients that weigh about the same.
+        kept: folds that some of the studies have already; they and their patients' other studies
+            stay there, and the rest is dealt around them.
+
+    Returns:
+        Fold 0 to num_folds - 1 by study id, the same for any order of the input.
+
+    Raises:
+        ValueError: lengths that differ, an id given twice, or too few patients.
+
+    >>> make_folds(["a", "b"], ["a", "b"], [[0] * 25] * 2, num_folds=2, seed=0) in (
+    ...     {"a": 0, "b": 1}, {"a": 1, "b": 0})
+    True
+    """
+    labels = np.asarray(labels)
+    groups = sorted(set(patient_groups))
+    if labels.shape != (len(study_ids), NUM_FINDINGS) or len(patient_groups) != len(study_ids):
+        raise ValueError(
+            f"Studies, groups and labels must agree in length. Received: {len(study_ids)} studies, "
+            f"{len(patient_groups)} groups, labels {labels.shape}."
+        )
+    if len(set(study_ids)) != len(study_ids):
+        raise ValueError("`study_ids` must be distinct. Received: some of them twice.")
+    if not 2 <= num_folds <= len(groups):
+        raise ValueError(f"`num_folds` must be in [2, {len(groups)} patients]. Received: {num_folds}.")
+    index_of_group = {group: index for index, group in enumerate(groups)}
+    traits = np.zeros((len(groups), _study_traits(labels).shape[1]))
+    np.add.at(traits, [index_of_group[each] for each in patient_groups], _study_traits(labels))
+    fixed = np.full(len(groups), -1)
+    for study, group in zip(study_ids, patient_groups, strict=True):
+        if study in (kept or {}):
+            fixed[index_of_group[group]] = (kept or {})[study]
+    fold_of_group = _deal(traits, num_folds, seed, fixed)
+    return {
+        study: int(fold_of_group[index_of_group[group]])
+        for study, group in zip(study_ids, patient_groups, strict=True)
+    }
+
+
+def _study_traits(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Returns [n, 7]: 1, then the number of moderate and of severe findings of each family."""
+    columns = [np.ones(len(labels))]
+    for family in Family:
+        mine = [index for index, finding in enumerate(FINDINGS) if finding.condition.family is family]
+        for severity in (Severity.MODERATE, Severity.SEVERE):
+            columns.append((labels[:, mine] == severity).sum(axis=1))
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _deal(
+    traits: NDArray[np.float64], num_folds: int, seed: int, fixed: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    # Shares of the total, so that ten severe canals weigh as much as a thousand moderate foramina.
+    shares = traits / np.maximum(traits.sum(axis=0), 1)
+    shuffled = np.random.default_rng(seed).permutation(len(shares))
+    # Every patient has a study, so no weight is 0. Whole powers of two: within one, the seed decides.
+    weights = np.rint(np.log2(shares.sum(axis=1)))
+    order = shuffled[np.argsort(-weights[shuffled], kind="stable")]
+    held = np.zeros((num_folds, shares.shape[1]))
+    folds = fixed.copy()
+    np.add.at(held, fixed[fixed >= 0], shares[fixed >= 0])
+    for index in order[fixed[order] < 0]:
+        # Growth of sum(held^2), which is least where the folds stay even; then the emptiest fold.
+        growth = (2 * held + shares[index]) @ shares[index]
+        folds[index] = np.lexsort((held[:, 0], np.round(growth, 12)))[0]
+        held[folds[index]] += shares[index]
+    return folds
+
+
+def write_folds(path: Path, folds: Mapping[str, int]) -> None:
+    """Writes study_id,fold_id, sorted by study."""
+    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(sorted(folds.items()))
+
+
+def read_fold_table(path: Path) -> dict[str, int]:
+    """Reads study_id,fold_id as it stands; further columns are allowed.
+
+    Raises:
+        ValueError: a column is absent, a study is given twice, or a fold is no whole number.
+    """
+    folds: dict[str, int] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {reader.fieldnames}.")
+        for row in reader:
+            study_id, text = row["study_id"], (row["fold_id"] or "").strip()
+            if study_id in folds or not text.isdecimal():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: a study must be given once, with a fold 0, 1, ... "
+                    f"Received: {study_id!r}, {text!r}."
+                )
+            folds[study_id] = int(text)
+    return folds
+
+
+def read_folds(path: Path, patient_groups: Mapping[str, str]) -> dict[str, int]:
+    """Reads folds and checks them against the records.
+
+    Args:
+        path: a CSV with study_id, fold_id; studies that are not in `patient_groups` are left out.
+        patient_groups: the group of patients of each study, as the manifest of the records has it.
+
+    Returns:
+        The fold of every study in `patient_groups`.
+
+    Raises:
+        ValueError: the table is at fault, a study has no fold, or a patient is in two.
+    """
+    table = read_fold_table(path)
+    folds: dict[str, int] = {}
+    fold_of_group: dict[str, tuple[int, str]] = {}
+    for study_id, group in patient_groups.items():
+        if study_id not in table:
+            raise ValueError(
+                f"{path.name} must give a fold (0, 1, ...) to every study of the records. "
+                f"Received: none for {study_id}."
+            )
+        fold = folds[study_id] = table[study_id]
+        first_fold, first_study = fold_of_group.setdefault(group, (fold, study_id))
+        if fold != first_fold:
+            raise ValueError(
+                f"{path.name} must keep a patient in one fold. Received: study {first_study} in fold "
+                f"{first_fold}, study {study_id} of the same patient in fold {fold}."
+            )
+    return folds

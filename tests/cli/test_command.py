@@ -1,0 +1,186 @@
+import contextlib
+import importlib
+import io
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, parse_options, run_command
+from lumbar_tf.labels import Plane
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMANDS = sorted(
+    path.stem
+    for path in (REPOSITORY / "lumbar_tf").glob("*.py")
+    if '\nif __name__ == "__main__":\n    run_command(' in path.read_text()
+)
+
+
+class ToyOptions(CommandOptions):
+    """Does a toy's work.
+
+    Second paragraph.
+    """
+
+    data: CommaList
+    out: Path = Path("here")
+    plane: Plane = Plane.AXIAL_T2
+    level: float = 1.5
+    fold: int | None = None
+    resume: bool = True
+    set: tuple[str, ...] = ()
+
+
+def make_toy(*, data: CommaList, fold: int = 2, resume: bool = False) -> dict[str, Any]:
+    """Makes a toy from a function."""
+    return {"data": data, "fold": fold, "resume": resume}
+
+
+def test_values_stay_text_until_the_type_says_otherwise() -> None:
+    options = parse_options(ToyOptions, ["--data=100206310,1.10,007", "--level=1.10", "--fold", "3"])
+    assert options.data == ("100206310", "1.10", "007")
+    assert (options.level, options.fold, options.out) == (1.1, 3, Path("here"))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("--resume", True), ("--noresume", False), ("--resume=false", False)]
+)
+def test_flags_are_set_with_and_without_no(word: str, expected: bool) -> None:
+    assert parse_options(ToyOptions, ["--data=a", word]).resume is expected
+
+
+def test_a_function_gets_typed_values_too() -> None:
+    made = parse_options(make_toy, ["--data=1.10", "--fold=4", "--resume"])
+    assert made == {"data": ("1.10",), "fold": 4, "resume": True}
+
+
+def test_set_may_be_repeated_and_listed() -> None:
+    words = ["--set", "a.b=1", "--data=x", "--set=c=[1,2],d=e=f"]
+    assert parse_options(ToyOptions, words).set == ("a.b=1", "c=[1,2]", "d=e=f")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dta=a"],
+        ["--data=a", "--misspelt"],
+        ["--data=a", "--misspelt=1"],
+        ["--data=a", "stray"],
+        ["--data=a", "__class__"],
+        ["--data=a", "-x"],
+        ["--data=a", "--", "--trace"],
+        ["--data=a", "--fold"],
+        ["--data=a", "--fold", "--resume"],
+        ["--data=a", "--data=b"],
+        ["--data=a", "--resume", "--noresume"],
+        ["--data=a", "--set", "nothing"],
+        [],
+    ],
+)
+def test_a_wrong_call_is_a_usage_error(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse_options(ToyOptions, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "shown"),
+    [
+        (["--dta=a"], 2, "Usage:"),
+        (["--data=a", "--plane=coronal"], 2, "plane"),
+        (["--data=a", "--fold=x"], 2, "fold"),
+        (["--data=fault"], 1, "ERROR: the data are bad"),
+        (["--data=absent"], 1, "no such thing"),
+        (["--data=a"], 0, ""),
+        (["--data=a", "--fold=7"], 7, ""),
+    ],
+)
+def test_exit_status_tells_data_from_call(
+    words: list[str], status: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[ToyOptions] = []
+
+    def work(options: ToyOptions) -> int | None:
+        done.append(options)
+        if options.data == ("fault",):
+            raise ValueError("the data\nare bad")
+        if options.data == ("absent",):
+            raise FileNotFoundError("no such thing")
+        return options.fold
+
+    with pytest.raises(SystemExit) as end:
+        run_command(ToyOptions, work, arguments=words)
+    assert end.value.code == status
+    assert shown in capsys.readouterr().err
+    assert bool(done) == (status != 2)
+
+
+def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_command(ToyOptions, lambda options: None, arguments=["--data=a", "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Does a toy's work.\n\nSecond paragraph.")
+    assert "--data=DATA [--out=OUT]" in shown
+
+
+@pytest.mark.parametrize("command", ["synthetic.__main__", *COMMANDS])
+def test_every_help_has_the_flags_of_all_commands_and_the_exit_statuses(command: str) -> None:
+    options = next(
+        each
+        for each in vars(importlib.import_module(f"lumbar_tf.{command}")).values()
+        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    )
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
+        run_command(options, lambda _: None, arguments=["--help"])
+    for words in ("--quiet ", "--json ", "--help ", "0 done", "130 interrupted", "143 by SIGTERM"):
+        assert words in shown.getvalue()
+    assert "[--quiet] [--json]" in shown.getvalue().splitlines()[-1]
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+        env={**os.environ, "PAGER": "false"},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_and_needs_no_tensorflow(command: str) -> None:
+    slow_imports = "('tensorflow', 'keras', 'pandas', 'sklearn', 'matplotlib')"
+    script = (
+        f"import runpy, sys; sys.argv = ['{command}', '--help']\n"
+        f"try: runpy.run_module('lumbar_tf.{command}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        f"    found = [name for name in {slow_imports} if name in sys.modules]\n"
+        "    sys.exit(f'imported {found}' if found else end.code)\n"
+    )
+    before = _child_seconds()
+    shown = _run("-c", script)
+    # Processor time, which other tests on the same cores do not lengthen; alone it is the wall time.
+    seconds = _child_seconds() - before
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Usage:" in shown.stdout
+    assert seconds < 1
+
+
+def _child_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelt_flag_ends_a_command_before_it_starts(command: str) -> None:
+    result = _run("-m", f"lumbar_tf.{command}", "--no-such-flag=1")
+    assert result.returncode == 2
+    assert "Usage: python -m lumbar_tf." in result.stderr
+    assert result.stdout == ""

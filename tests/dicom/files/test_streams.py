@@ -1,0 +1,97 @@
+import struct
+from collections.abc import Callable
+
+import imagecodecs
+import numpy as np
+import pytest
+from pydicom import uid
+
+from lumbar_tf.dicom.files.streams import (
+    PixelLayout,
+    check_jpeg,
+    check_jpeg_ls,
+    check_rle,
+    split_rle,
+)
+from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from tests.dicom.made_files import encode, make_pixels
+
+PIXELS = make_pixels()
+LAYOUT = PixelLayout(12, 16, 16, 12, is_signed=False, is_inverted=False)
+JPEG = encode(PIXELS, uid.JPEGLosslessSV1)
+SIZE_AT = JPEG.index(b"\xff\xc3") + 5
+
+
+def _reason(check: Callable[[bytes, PixelLayout], object], stream: bytes) -> RejectReason:
+    with pytest.raises(RefusedError) as caught:
+        check(stream, LAYOUT)
+    return caught.value.reason
+
+
+def test_precision_is_read() -> None:
+    assert check_jpeg(JPEG, LAYOUT).precision == 12
+    assert check_jpeg_ls(encode(PIXELS, uid.JPEGLSLossless), LAYOUT).precision == 16
+
+
+def test_a_scan_begins_behind_its_header() -> None:
+    sample = check_jpeg(JPEG, LAYOUT)
+    assert sample.scan_start == JPEG.index(b"\xff\xda") + 10
+    assert not sample.has_restarts
+
+
+@pytest.mark.parametrize("cut", range(2, 60, 7))
+def test_every_cut_of_jpeg_is_noticed(cut: int) -> None:
+    assert _reason(check_jpeg, JPEG[:-cut]) is RejectReason.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"\0" + JPEG[1:],
+        JPEG[:SIZE_AT] + struct.pack(">HH", 65535, 65535) + JPEG[SIZE_AT + 4 :],
+        JPEG.replace(b"\xff\xc3", b"\xff\xc2"),  # progressive
+        JPEG.replace(b"\xff\xc3", b"\xff\xcb"),  # arithmetic
+        JPEG[:2] + JPEG[JPEG.index(b"\xff\xc3") :][:13] + JPEG[2:],  # two frames
+        JPEG[:-2] + b"\xff\xda" + JPEG[-2:],  # two scans
+        JPEG + JPEG,
+        JPEG + b"more",
+    ],
+)
+def test_what_is_no_single_grey_scan_is_refused(spoilt: bytes) -> None:
+    assert _reason(check_jpeg, spoilt) is RejectReason.UNDECODABLE
+
+
+def test_padding_behind_the_end_is_allowed() -> None:
+    assert check_jpeg(JPEG + b"\0", LAYOUT) == check_jpeg(JPEG, LAYOUT)
+
+
+def test_application_segments_are_passed_over() -> None:
+    comment = b"\xff\xfe" + struct.pack(">H", 10) + b"\xff\xd9\xff\xda\xff\xd8\xff\xc3"
+    assert check_jpeg(JPEG[:2] + b"\xff\xff" + comment + JPEG[2:], LAYOUT).precision == 12
+
+
+def test_jpeg_ls_may_hold_what_jpeg_calls_markers() -> None:
+    # T.87 stuffs bits, not bytes: FF 01 to FF 7F are data.
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        pixels = rng.integers(0, 4096, (12, 16)).astype(np.uint16)
+        stream = encode(pixels, uid.JPEGLSLossless)
+        check_jpeg_ls(stream, LAYOUT)
+        assert imagecodecs.jpegls_decode(stream).shape == (12, 16)
+
+
+def test_rle_segments_are_high_byte_first() -> None:
+    stream = memoryview(encode(PIXELS, uid.RLELossless))
+    check_rle(stream, LAYOUT)
+    high, low = split_rle(stream)
+    assert imagecodecs.packbits_decode(high)[: PIXELS.size] == (PIXELS >> 8).astype(np.uint8).tobytes()
+    assert imagecodecs.packbits_decode(low)[: PIXELS.size] == PIXELS.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("offsets", [(64, 64), (70, 64), (0, 64), (65, 80)])
+def test_rle_segments_follow_each_other(offsets: tuple[int, int]) -> None:
+    stream = encode(PIXELS, uid.RLELossless)
+    spoilt = struct.pack("<3I", 2, *offsets) + stream[12:]
+    assert (
+        _reason(lambda data, layout: check_rle(memoryview(data), layout), spoilt) is RejectReason.UNDECODABLE
+    )

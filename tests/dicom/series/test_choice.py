@@ -1,0 +1,211 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.reasons import RejectReason
+from lumbar_tf.dicom.series.choice import (
+    SeriesDecision,
+    SeriesFacts,
+    SeriesHeader,
+    choose_series,
+    is_sagittal,
+)
+from lumbar_tf.labels import Plane
+
+SAGITTAL = SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 0.6, 0.6, 448, 448)
+AXIAL = SliceGeometry((0, 0, 0), (1, 0, 0), (0, 1, 0), 0.6, 0.6, 320, 320)
+CORONAL = SliceGeometry((0, 0, 0), (1, 0, 0), (0, 0, -1), 0.6, 0.6, 320, 320)
+T1 = SeriesHeader(description="t1_tse", echo_time_ms=10.0, repetition_time_ms=600.0)
+T2 = SeriesHeader(description="t2_tse", echo_time_ms=100.0, repetition_time_ms=3500.0)
+STIR = replace(T2, description="t2_tirm", inversion_time_ms=160.0, echo_time_ms=45.0)
+
+
+def _tilt(geometry: SliceGeometry, axis: int, degrees: float) -> SliceGeometry:
+    """Turns a slice about a patient axis."""
+    angle = np.deg2rad(degrees)
+    first, second = [each for each in range(3) if each != axis]
+    turn = np.eye(3)
+    turn[first, first] = turn[second, second] = np.cos(angle)
+    turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+    row, column = (
+        tuple((turn @ each).tolist()) for each in (geometry.row_direction, geometry.column_direction)
+    )
+    return replace(geometry, row_direction=row, column_direction=column)
+
+
+def _stack(geometry: SliceGeometry, count: int = 15, gap_mm: float = 4.0) -> list[SliceGeometry]:
+    return [
+        replace(geometry, position=tuple((geometry.normal * gap_mm * each).tolist())) for each in range(count)
+    ]
+
+
+def _facts(
+    series_id: str, header: SeriesHeader, geometry: SliceGeometry = SAGITTAL, **stack: Any
+) -> SeriesFacts:
+    return SeriesFacts(series_id, header, _stack(geometry, **stack))
+
+
+def _decide(header: SeriesHeader, geometry: SliceGeometry = SAGITTAL) -> SeriesDecision:
+    return choose_series([_facts("1", header, geometry)], {})["1"]
+
+
+def _planes(*facts: SeriesFacts, table: dict[str, Plane | None] | None = None) -> dict[str, Any]:
+    """The plane or the reason of each series."""
+    decisions = choose_series(facts, table or {})
+    return {name: each.plane or each.reason for name, each in decisions.items()}
+
+
+def test_orientation_is_told_from_the_normal() -> None:
+    assert (is_sagittal(SAGITTAL), is_sagittal(AXIAL), is_sagittal(CORONAL)) == (True, False, None)
+
+
+@pytest.mark.parametrize("degrees", [-59, -40, -20, 0, 20, 45, 59])
+def test_obliques_of_an_axis_are_of_that_axis(degrees: float) -> None:
+    """About the patient's x, as for a disc, an axial slice turns towards coronal; a scoliotic one about y."""
+    assert is_sagittal(_tilt(AXIAL, 0, degrees)) is False
+    assert is_sagittal(_tilt(SAGITTAL, 2, degrees)) is True
+    if abs(degrees) < 45:
+        assert is_sagittal(_tilt(AXIAL, 1, degrees)) is False
+        assert is_sagittal(_tilt(SAGITTAL, 1, degrees)) is True
+
+
+@pytest.mark.parametrize("degrees", [-29, 0, 29])
+def test_slices_further_than_sixty_degrees_from_both_axes_are_neither(degrees: float) -> None:
+    assert is_sagittal(_tilt(CORONAL, 0, degrees)) is None
+    assert _decide(T2, _tilt(CORONAL, 0, degrees)).reason is RejectReason.UNKNOWN_PLANE
+
+
+@pytest.mark.parametrize(
+    ("header", "geometry", "plane"),
+    [
+        (T1, SAGITTAL, Plane.SAGITTAL_T1),
+        (T2, SAGITTAL, Plane.SAGITTAL_T2),
+        (STIR, SAGITTAL, Plane.SAGITTAL_T2),
+        (T2, AXIAL, Plane.AXIAL_T2),
+        (SeriesHeader(protocol="L-Spine T2"), SAGITTAL, Plane.SAGITTAL_T2),
+        (replace(T2, image_type=("DERIVED", "PRIMARY", "M", "NORM")), AXIAL, Plane.AXIAL_T2),
+        (replace(T2, body_part="SPINE", study_description="MRI C-SPINE AND L-SPINE"), AXIAL, Plane.AXIAL_T2),
+        (replace(T2, description="L-spine T2", body_part="CSPINE"), AXIAL, Plane.AXIAL_T2),
+    ],
+)
+def test_what_is_plain_is_used(header: SeriesHeader, geometry: SliceGeometry, plane: Plane) -> None:
+    assert _decide(header, geometry) == SeriesDecision(plane, None, "", ())
+
+
+@pytest.mark.parametrize(
+    ("header", "geometry", "reason"),
+    [
+        (replace(T2, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER")), SAGITTAL, RejectReason.LOCALIZER),
+        (replace(T2, description="T2 haste loc"), SAGITTAL, RejectReason.LOCALIZER),
+        (replace(T2, image_type=("ORIGINAL", "PRIMARY", "MPR")), AXIAL, RejectReason.DERIVED),
+        (replace(T2, image_type=("DERIVED", "PRIMARY", "PROJECTION IMAGE")), AXIAL, RejectReason.DERIVED),
+        (replace(T2, image_type=("DERIVED", "SECONDARY")), AXIAL, RejectReason.DERIVED),
+        (replace(T2, image_type=("ORIGINAL", "PRIMARY", "DIFFUSION", "ADC")), AXIAL, RejectReason.DERIVED),
+        (replace(T2, description="t2 sub"), AXIAL, RejectReason.DERIVED),
+        (replace(T2, body_part="CSPINE"), SAGITTAL, RejectReason.NOT_LUMBAR),
+        (replace(T2, study_description="MRI BRAIN"), SAGITTAL, RejectReason.NOT_LUMBAR),
+        (
+            replace(T2, description="t2 c-spine", study_description="MRI C AND L SPINE"),
+            SAGITTAL,
+            RejectReason.NOT_LUMBAR,
+        ),
+        (T1, AXIAL, RejectReason.UNKNOWN_WEIGHTING),
+        (replace(T2, description="pd_tse"), SAGITTAL, RejectReason.UNKNOWN_WEIGHTING),
+        (replace(T2, scanning_sequence=("GR",)), SAGITTAL, RejectReason.UNKNOWN_WEIGHTING),
+        (replace(T2, scanning_sequence=("SE", "EP")), AXIAL, RejectReason.UNKNOWN_WEIGHTING),
+        (replace(T2, acquisition_contrast="DIFFUSION"), AXIAL, RejectReason.UNKNOWN_WEIGHTING),
+        (SeriesHeader(), SAGITTAL, RejectReason.UNKNOWN_WEIGHTING),
+    ],
+)
+def test_what_is_not_graded_here_is_left_out(
+    header: SeriesHeader, geometry: SliceGeometry, reason: RejectReason
+) -> None:
+    decision = _decide(header, geometry)
+    assert decision.plane is None
+    assert decision.reason is reason
+    assert decision.message
+
+
+def test_slices_of_several_orientations_are_a_localiser() -> None:
+    scout = SeriesFacts("1", T2, [SAGITTAL, AXIAL, CORONAL])
+    assert _planes(scout) == {"1": RejectReason.LOCALIZER}
+    blocks = SeriesFacts("1", T2, [_tilt(AXIAL, 0, degrees) for degrees in (-30, -10, 0, 10, 35)])
+    assert _planes(blocks) == {"1": Plane.AXIAL_T2}
+
+
+def test_a_series_without_slices_is_left_out() -> None:
+    assert _planes(SeriesFacts("1", T2, [])) == {"1": RejectReason.UNKNOWN_PLANE}
+    assert _planes(SeriesFacts("1", T2, []), table={"1": Plane.AXIAL_T2}) == {"1": Plane.AXIAL_T2}
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({}, {"header": STIR}),
+        ({}, {"header": replace(T2, is_fat_suppressed=True)}),
+        ({}, {"header": replace(T2, is_contrast=True)}),
+        ({}, {"count": 9}),
+        ({"header": STIR}, {"count": 3}),  # three slices 8 mm wide show no foramen
+        ({"count": 30, "gap_mm": 2.0}, {"count": 15}),
+        ({"count": 16, "gap_mm": 3.7}, {"count": 15, "gap_mm": 4.0}),  # 55.5 and 56 mm
+        ({"geometry": replace(SAGITTAL, row_spacing_mm=0.4, column_spacing_mm=0.4)}, {}),
+        ({"gap_mm": 4.01}, {"header": STIR, "count": 16}),
+    ],
+)
+@pytest.mark.parametrize("ids", [("1", "2"), ("2", "1")])
+def test_the_most_suitable_sagittal_is_chosen(
+    better: dict[str, Any], worse: dict[str, Any], ids: tuple[str, str]
+) -> None:
+    series = [_facts(name, **{"header": T2, **each}) for name, each in zip(ids, (better, worse))]
+    assert _planes(*series) == {ids[0]: Plane.SAGITTAL_T2, ids[1]: RejectReason.LESS_SUITABLE}
+
+
+def test_of_equals_the_smaller_id_is_chosen_whatever_the_order() -> None:
+    series = [_facts(name, T1) for name in ("2", "1", "3")]
+    expected = {"1": Plane.SAGITTAL_T1, "2": RejectReason.LESS_SUITABLE, "3": RejectReason.LESS_SUITABLE}
+    assert _planes(*series) == _planes(*series[::-1]) == expected
+
+
+def test_all_plain_axials_are_used() -> None:
+    fat_suppressed = _facts("3", replace(T2, description="t2_fs_tra"), AXIAL)
+    plain = [_facts(name, T2, AXIAL) for name in ("1", "2")]
+    kept = {"1": Plane.AXIAL_T2, "2": Plane.AXIAL_T2}
+    assert _planes(*plain, fat_suppressed) == {**kept, "3": RejectReason.LESS_SUITABLE}
+    assert _planes(fat_suppressed) == {"3": Plane.AXIAL_T2}
+
+
+def test_a_table_s_word_wins_and_says_so_where_headers_disagree() -> None:
+    table = {"1": Plane.AXIAL_T2, "2": Plane.SAGITTAL_T2, "3": None, "4": Plane.SAGITTAL_T1}
+    series = [_facts("1", T2, CORONAL), _facts("2", T1), _facts("3", T2), _facts("4", SeriesHeader())]
+    decisions = choose_series(series, table)
+    assert {name: each.plane for name, each in decisions.items()} == table
+    assert decisions["3"].reason is RejectReason.LEFT_OUT_BY_MAP
+    flagged = {name for name, each in decisions.items() if each.notes}
+    assert flagged == {"1", "2"}
+    assert decisions["1"].notes[0][0] is RejectReason.PLANE_CONTRADICTION
+
+
+def test_series_that_a_table_names_are_all_used_and_end_the_choice() -> None:
+    table: dict[str, Plane | None] = {"8": Plane.SAGITTAL_T1, "9": Plane.SAGITTAL_T1}
+    series = [_facts(name, T1) for name in ("1", "8", "9")] + [_facts("2", T2)]
+    assert _planes(*series, table=table) == {
+        "1": RejectReason.LESS_SUITABLE,
+        "8": Plane.SAGITTAL_T1,
+        "9": Plane.SAGITTAL_T1,
+        "2": Plane.SAGITTAL_T2,
+    }
+
+
+def test_a_description_that_timing_contradicts_counts_with_a_note() -> None:
+    decision = _decide(replace(T2, description="t1_tse_sag"))
+    assert decision.plane is Plane.SAGITTAL_T1
+    assert [reason for reason, _ in decision.notes] == [RejectReason.WEIGHTING_CONTRADICTION]
+
+
+def test_messages_repeat_no_text_of_the_header() -> None:
+    header = replace(T2, description="Doe t2 loc", protocol="Doe", study_description="Doe", body_part="Doe")
+    for each in (header, replace(header, description="Doe sub"), replace(header, description="Doe pd brain")):
+        assert "Doe" not in _decide(each).message

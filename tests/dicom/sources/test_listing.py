@@ -1,0 +1,107 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.dicom.reasons import RejectReason
+from lumbar_tf.dicom.sources import listing
+from lumbar_tf.dicom.sources.listing import is_plain_name, list_files, shown_name, shown_study
+
+
+def _reasons(folder: Path) -> list[tuple[str, RejectReason]]:
+    return [(each.file_name, each.reason) for each in list_files(folder)[1]]
+
+
+def test_files_come_in_path_order_without_hidden_ones_and_tables(tmp_path: Path) -> None:
+    for name in ("b/2", "b/10", "a/1.dcm", ".DS_Store", ".hidden/1.dcm", "a/x.csv", "a/X.CSV"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files, rejects = list_files(tmp_path)
+    assert [each.relative_to(tmp_path).as_posix() for each in files] == ["a/1.dcm", "b/10", "b/2"]
+    assert rejects == []
+
+
+def test_links_are_not_followed_but_the_root_may_be_one(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "1.dcm").touch()
+    (inside / "2.dcm").symlink_to(outside / "1.dcm")
+    (inside / "3.dcm").symlink_to(tmp_path / "nowhere")
+    (inside / "4").symlink_to(outside, target_is_directory=True)
+    (inside / "5").symlink_to(inside, target_is_directory=True)
+    assert list_files(inside)[0] == [inside / "1.dcm"]
+    assert sorted(_reasons(inside)) == [(name, RejectReason.SYMLINK) for name in ("2.dcm", "3.dcm", "4", "5")]
+    (tmp_path / "link").symlink_to(inside, target_is_directory=True)
+    assert list_files(tmp_path / "link")[0] == [tmp_path / "link" / "1.dcm"]
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.dcm")
+    assert _reasons(tmp_path) == [("1.dcm", RejectReason.UNREADABLE)]
+
+
+@pytest.mark.parametrize("name", ["1.zip", "1.ZIP", "1.tar", "1.tar.gz", "1.7z", "1.rar"])
+def test_archives_inside_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert [reason for _, reason in _reasons(tmp_path)] == [RejectReason.NESTED_ARCHIVE]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may list anything, so the refusal is played."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "8").mkdir()
+    (tmp_path / "8" / "1.dcm").touch()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "7":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(listing.os, "scandir", refuse)
+    assert [each.name for each in list_files(tmp_path)[0]] == ["1.dcm"]
+    assert _reasons(tmp_path) == [("7", RejectReason.UNREADABLE)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "7", "0001.dcm", "IM000001", "IM_0027", "IM-0001-0002.dcm", "I10", "img7.IMA",
+        "MR.1.2.840.113619.2.5",
+        "1.2.840.113619.2.5.dcm", "slice_3.dcm",
+        "DICOMDIR", "SE0", "a", "study-12",
+        "image001-02.dicom",
+    ],
+)  # fmt: skip
+def test_numbers_and_scanners_names_stay(name: str) -> None:
+    assert shown_name(Path("x") / name, Path("x")) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Doe^Jane", "DOE", "Kim_19500312", "lee.1950.03.12", "JaneDoe.dcm", "Müller.dcm", "IM0001 Doe", "",
+        "1 2",
+        "MR.1.2.doe.dcm", "1.2.3.doe", "IM1.doe", "doe/1", "MRN-0815-47", "dr_7",
+    ],
+)  # fmt: skip
+def test_anything_else_could_be_a_name_and_is_hidden(name: str) -> None:
+    assert not is_plain_name(name)
+    if name and "/" not in name:
+        shown = shown_name(Path("x") / name, Path("x"))
+        assert shown.startswith("file-") and len(shown) == 17
+        assert shown_study(name).startswith("study-")
+
+
+def test_hidden_names_differ_by_place(tmp_path: Path) -> None:
+    names = {shown_name(tmp_path / place / "Doe", tmp_path) for place in ("a", "b", "a/b")}
+    assert len(names) == 3
+    assert shown_name(Path("/a/Doe"), Path("/a")) == shown_name(Path("/b/Doe"), Path("/b"))
+
+
+def test_names_that_are_no_text_are_hidden_too(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\xfe"))
+    path.touch()
+    assert shown_name(path, tmp_path).startswith("file-")
+    assert list_files(tmp_path)[0] == [path]

@@ -1,0 +1,68 @@
+"""What is kept of a header for results that go back, and what is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from lumbar_tf.dicom.origin import read_study_header
+from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.labels import Plane
+from tests.interop import hospital
+from tests.small_cohort import write_small_cohort
+
+
+def test_a_header_keeps_what_a_result_repeats_and_shows_none_of_it() -> None:
+    dataset = Dataset()
+    for keyword, value in hospital.IDENTITY.items():
+        setattr(dataset, keyword, value)
+    header = read_study_header(dataset, "1.2.3")
+    kept = {"PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "ReferringPhysicianName"}
+    assert header.values == {each: hospital.IDENTITY[each] for each in kept}
+    assert repr(header) == "StudyHeader(study_uid='1.2.3')"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientBirthDate", "12.08.1964"), ("PatientBirthDate", "20230231"), ("PatientSex", "W"),
+     ("StudyTime", "noon"), ("StudyID", "x" * 17)],
+)  # fmt: skip
+def test_a_value_that_the_standard_does_not_allow_is_left_out(keyword: str, value: str) -> None:
+    dataset = Dataset()
+    setattr(dataset, keyword, value)
+    dataset.PatientID = "7"
+    assert read_study_header(dataset, "").values == {"PatientID": "7"}
+
+
+def test_slices_know_their_files_and_headers_are_kept_only_where_asked_for(
+    tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    root = write_small_cohort(tmp_path, ["910000001"], write_dicom)
+    extra = root / "train_images" / "910000001" / "1" / "1.dcm"
+    write_dicom(
+        extra,
+        np.ones((24, 20), np.uint16),
+        PatientID="910000001",
+        SeriesDescription="Sagittal T2",
+        FrameOfReferenceUID="910000001.4",
+        SOPInstanceUID="910000001.4.1",
+        SOPClassUID=None,
+    )
+    with (root / "train_series_descriptions.csv").open("a") as table:
+        table.write("910000001,1,Sagittal T2/STIR\n")
+    with read_source(root) as source:
+        table = {"1": Plane.SAGITTAL_T2}
+        plain = read_study(source.studies[0], table)
+        study = read_study(source.studies[0], table, keep_header=True)
+    assert plain.header is None
+    assert study.header is not None and study.header.values == {"PatientID": "910000001"}
+    (found,) = [each.origin for each in plain.planes[Plane.SAGITTAL_T2] if each.series_id == "1"]
+    assert found is not None
+    assert (found.sop_instance_uid, found.frame_of_reference_uid) == ("910000001.4.1", "910000001.4")
+    # The competition's files name their class in the file meta information alone.
+    assert found.sop_class_uid == "1.2.840.10008.5.1.4.1.1.4"
+    assert (found.series_uid, found.frame_number) == ("1", 0)

@@ -1,0 +1,82 @@
+"""Each fault of `source_faults.SOURCE_FAULTS` ends in its reason, names no patient, and the rest goes on."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumbar_tf.dicom.reasons import Reject
+from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.labels import Plane
+from lumbar_tf.records.cohort import open_cohort
+from lumbar_tf.tables.coordinates import place_points
+from lumbar_tf.tables.series_descriptions import absent_series
+from tests.dicom.made_sources import GOOD_STUDY, write_competition, write_export
+from tests.dicom.source_damage import SourceFault
+from tests.dicom.source_faults import SOURCE_FAULTS
+
+
+def _read(sources: tuple[Path, ...]) -> tuple[dict[str, Any], list[Reject]]:
+    """Reads everything, as a build does, short of writing records."""
+    studies = {}
+    with open_cohort(sources) as cohort:
+        rejects = list(cohort.rejects)
+        for job in cohort.jobs:
+            study = studies[job.study_id] = read_study(job.files, job.series_planes)
+            found = [each.series_id for each in study.series]
+            _, points = place_points(study.study_id, study.planes, job.coordinates)
+            rejects += [*study.rejects, *points, *absent_series(job.study_id, job.series_planes, found)]
+    return studies, rejects
+
+
+@pytest.mark.parametrize("write", [write_export, write_competition])
+def test_the_sound_sources_have_no_fault(tmp_path: Path, write: Any) -> None:
+    studies, rejects = _read((write(tmp_path / "data"),))
+    assert rejects == []
+    assert set(studies[GOOD_STUDY].planes) == set(Plane)
+
+
+@pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_ends_in_its_reason_and_the_rest_goes_on(tmp_path: Path, fault: SourceFault) -> None:
+    with warnings.catch_warnings():
+        # pydicom finds the values odd, as they should be.
+        warnings.simplefilter("ignore")
+        sources = fault.write(tmp_path)
+    studies, rejects = _read(sources)
+    assert fault.reason in {each.reason for each in rejects}
+    good = studies[GOOD_STUDY]
+    assert set(good.planes) == set(Plane)
+    assert all(len(each) == 7 for each in good.planes.values())
+    written = " ".join(f"{each.file_name} {each.message}" for each in rejects)
+    assert "Doe" not in written and str(tmp_path) not in written
+
+
+#: What comes with a fault, as it should: a study that it empties, the disc's index.
+_COMPANIONS = {
+    "localizer_by_orientations": {"nothing_to_grade"},
+    "two_patients": {"no_slices"},
+    "empty_study_folder": {"no_slices"},
+    "nothing_graded_here": {"unknown_plane"},
+    "nothing_readable": {"bad_spacing"},
+    "dicomdir": {"listed_file_absent"},
+    "dicomdir_names_an_absent_file": {"dicomdir"},
+    "point_on_one_of_two_slices": {"duplicate_instance_number"},
+}
+
+
+@pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_not_taken_for_another(tmp_path: Path, fault: SourceFault) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sources = fault.write(tmp_path)
+    others = {each.reason.value for each in _read(sources)[1]} - {fault.reason.value}
+    assert others <= _COMPANIONS.get(fault.name, set())
+
+
+def test_names_are_distinct_and_there_are_many() -> None:
+    names = Counter(each.name for each in SOURCE_FAULTS)
+    assert max(names.values()) == 1
+    assert len(names) >= 50
+    assert len({each.reason for each in SOURCE_FAULTS}) >= 35

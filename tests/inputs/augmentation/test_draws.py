@@ -1,0 +1,76 @@
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from lumbar_tf.inputs.augmentation.draws import Draw, bell, chance, symmetric_beta
+
+Seed = Callable[[int], tf.Tensor]
+STREAMS = (Draw.MIXUP_RADIUS, Draw.MIXUP_ANGLE)
+
+
+def test_no_two_draws_share_a_stream() -> None:
+    # An IntEnum takes a repeated number as an alias and says nothing.
+    assert max(Counter(int(each) for each in Draw.__members__.values()).values()) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0])
+def test_shares_are_beta_distributed_as_scipy_has_it(seed: Seed, alpha: float) -> None:
+    # The test's statistic assumes continuous values; at 0.1 many are 0 or 1 to float32, so bins are counted.
+    values = symmetric_beta(seed(3), STREAMS, alpha, (20_000,)).numpy()
+    assert np.isfinite(values).all()
+    edges = np.linspace(0, 1, 11)
+    expected = np.diff(stats.beta(alpha, alpha).cdf(edges)) * len(values)
+    found = np.histogram(values, edges)[0]
+    assert stats.chisquare(found, expected * found.sum() / expected.sum()).pvalue > 1e-3
+
+
+def test_a_chance_of_none_and_of_all(seed: Seed) -> None:
+    assert not chance(seed(0), Draw.CUTOUT_CHANCE, 0.0, (1000,)).numpy().any()
+    assert chance(seed(0), Draw.CUTOUT_CHANCE, 1.0, (1000,)).numpy().all()
+
+
+def test_the_bell_is_the_sum_of_four_sixteen_sided_dice(seed: Seed) -> None:
+    values = bell(seed(5), Draw.NOISE, (40, 5, 50, 50)).numpy().ravel()
+    count = len(values)
+    assert values.dtype == np.float32
+    # Five standard errors each.
+    assert abs(values.mean()) < 5 / np.sqrt(count)
+    assert abs(values.std() - 1) < 5 * np.sqrt((2 - 0.303) / 4 / count)
+    assert abs(stats.skew(values)) < 5 * np.sqrt(6 / count)
+    assert abs(stats.kurtosis(values) + 0.303) < 5 * np.sqrt(24 / count)
+    die = np.full(16, 1 / 16)
+    expected = np.convolve(np.convolve(die, die), np.convolve(die, die)) * count
+    sums, found = np.unique(np.rint(values * np.sqrt(85) + 30).astype(int), return_counts=True)
+    np.testing.assert_allclose(values * np.sqrt(85), np.rint(values * np.sqrt(85)), atol=1e-4)
+    common = expected > 10
+    assert sums.min() >= 0
+    assert sums.max() <= 60
+    counts = np.zeros(61)
+    counts[sums] = found
+    scale = counts[common].sum() / expected[common].sum()
+    assert stats.chisquare(counts[common], expected[common] * scale).pvalue > 1e-3
+    # Beyond two and three deviations: 0.0426 and 0.0008 by the convolution (a normal has 0.0455 and 0.0027).
+    for limit in (2, 3):
+        outside = expected[np.abs(np.arange(61) - 30) > limit * np.sqrt(85)].sum() / count
+        assert abs((np.abs(values) > limit).mean() - outside) < 5 * np.sqrt(outside / count)
+
+
+def test_the_bells_values_are_independent_of_their_neighbours_and_follow_the_seed(seed: Seed) -> None:
+    values = bell(seed(5), Draw.NOISE, (3, 333, 333)).numpy()
+    for axis, step in ((2, 1), (2, 2), (1, 1), (0, 1)):
+        moved = np.roll(values, step, axis)
+        assert abs(np.mean(values * moved)) < 5 / np.sqrt(values.size)
+        assert abs(np.mean(np.square(values) * np.square(moved)) - 1) < 5 * 1.7 / np.sqrt(values.size)
+    np.testing.assert_array_equal(values, bell(seed(5), Draw.NOISE, (3, 333, 333)))
+    assert abs(np.mean(values * bell(seed(6), Draw.NOISE, (3, 333, 333)))) < 5 / np.sqrt(values.size)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 3, 5), (0, 4)])
+def test_the_bell_takes_any_shape_also_when_compiled(seed: Seed, shape: tuple[int, ...]) -> None:
+    assert bell(seed(1), Draw.NOISE, shape).shape == shape
+    compiled = tf.function(lambda number: bell(number, Draw.NOISE, shape), jit_compile=True)
+    assert compiled(seed(1)).shape == shape

@@ -1,0 +1,122 @@
+"""A source, a grader and a sink in memory, that can be killed in any step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lumbar_tf.interop.interfaces import FetchedStudy, FoundStudy, StopCheck, StudyOverview
+from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
+from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal
+
+
+class KilledError(BaseException):
+    """Ends everything on its way, as SIGKILL does: nobody catches it."""
+
+
+@dataclass(eq=False)
+class Fuse:
+    """Kills at the n-th step, before or after it has had its effect."""
+
+    left: int | None = None
+
+    def burn(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KilledError
+
+
+@dataclass(eq=False)
+class Source:
+    """An archive of so many images a study."""
+
+    folder: Path
+    images: dict[str, int]
+    fuse: Fuse = field(default_factory=Fuse)
+    unwanted: frozenset[str] = frozenset()
+    fault: PacsFault | None = None
+    fetched: list[str] = field(default_factory=list)
+    results: int = 0
+    keeps_images: bool = True
+
+    def find(self) -> Iterator[FoundStudy]:
+        self._check()
+        for uid, count in list(self.images.items()):
+            yield FoundStudy(uid, count + self.results)
+
+    def look(self, study_uid: str) -> StudyOverview:
+        self._check()
+        self.fuse.burn()
+        return StudyOverview(self.images[study_uid], study_uid not in self.unwanted)
+
+    @contextmanager
+    def fetch(self, study_uid: str, should_stop: StopCheck) -> Iterator[FetchedStudy]:
+        self._check()
+        self.fuse.burn()
+        self.fetched.append(study_uid)
+        yield FetchedStudy(self.folder, self.images[study_uid])
+
+    def drop(self, study_uid: str) -> None:
+        self.fuse.burn()
+
+    def _check(self) -> None:
+        if self.fault is not None:
+            raise PacsError(self.fault, "as the test has it")
+
+
+@dataclass(eq=False)
+class Grader:
+    """Writes two files a study, or fails."""
+
+    out: Path
+    fuse: Fuse = field(default_factory=Fuse)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    graded: list[str] = field(default_factory=list)
+    deadly: str = ""
+
+    def folder(self, study_uid: str) -> Path:
+        return self.out / study_uid
+
+    def grade(self, study_uid: str, images: Path) -> tuple[ResultFile, ...]:
+        self.fuse.burn()
+        if study_uid == self.deadly:
+            raise KilledError
+        if study_uid in self.errors:
+            raise self.errors[study_uid]
+        self.folder(study_uid).mkdir(parents=True, exist_ok=True)
+        results = tuple(ResultFile(f"{study_uid}.{kind}", f"{kind}.dcm") for kind in ("1", "2"))
+        for each in results:
+            (self.folder(study_uid) / each.file).write_text(each.sop_instance_uid)
+        self.graded.append(study_uid)
+        self.fuse.burn()
+        return results
+
+
+@dataclass(eq=False)
+class Sink:
+    """An archive that keeps every instance once, and counts how often it was really sent."""
+
+    fuse: Fuse = field(default_factory=Fuse)
+    sent: list[str] = field(default_factory=list)
+    fault: PacsFault | None = None
+
+    def store(self, path: Path) -> None:
+        self.fuse.burn()
+        if self.fault is not None:
+            raise PacsError(self.fault, "as the test has it")
+        uid = path.read_text()
+        if uid not in self.sent:
+            self.sent.append(uid)
+        self.fuse.burn()
+
+
+class FusedWorklist(WatchJournal):
+    """Can be killed before and after each write."""
+
+    fuse: Fuse
+
+    def write(self, entry: JournalEntry, *, is_closed: bool = False) -> None:
+        self.fuse.burn()
+        super().write(entry, is_closed=is_closed)
+        self.fuse.burn()

@@ -1,0 +1,319 @@
+"""What a reader of the structured report finds in it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom.sr import srread
+from pydicom.sr.codedict import Code, codes
+
+from lumbar_tf.dicom.origin import StudyHeader
+from lumbar_tf.dicom.study import Study
+from lumbar_tf.interop.dicom_sr import write_sr
+from lumbar_tf.interop.source_references import find_references
+from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Severity, Side
+from lumbar_tf.prediction.results import StudyFindings, result_to_json
+from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
+from tests.interop import hospital
+from tests.interop.dciodvfy import find_errors
+from tests.interop.hospital_study import (
+    NO_AXIAL,
+    NO_IMAGE,
+    NO_POINT,
+    make_result,
+    mirror,
+    read_lumbar_study,
+    stored_slices,
+)
+
+#: DICOM's own dictionary (pydicom) has these, not our table.
+LEFT, RIGHT = codes.SCT.Left, codes.SCT.Right
+LEVELS = ["L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
+ANNOTATED = {
+    Family.CANAL: Plane.SAGITTAL_T2,
+    Family.FORAMINAL: Plane.SAGITTAL_T1,
+    Family.SUBARTICULAR: Plane.AXIAL_T2,
+}
+
+
+@pytest.fixture(scope="module")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hospital.write_hospital_export(tmp_path_factory.mktemp("disc")).root
+
+
+@pytest.fixture(scope="module")
+def study(disc: Path) -> Study:
+    return read_lumbar_study(disc)
+
+
+@pytest.fixture(scope="module")
+def result(study: Study) -> StudyFindings:
+    return make_result(study)
+
+
+@pytest.fixture(scope="module")
+def path(study: Study, result: StudyFindings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sr") / "sr.dcm"
+    write_sr(path, find_references(study), result, model="7")
+    return path
+
+
+def _groups(path: Path) -> list:
+    groups = srread(path).content.get_image_measurement_groups()
+    assert len(groups) == len(FINDINGS)
+    return groups
+
+
+def _points(group: object) -> list:
+    return [
+        item
+        for measurement in group.get_measurements()
+        for item in measurement[0].get("ContentSequence", [])
+        if item.ValueType == "SCOORD3D"
+    ]
+
+
+def _values(group: object) -> dict[str, float]:
+    return {each.name.value: each.value for each in group.get_measurements()}
+
+
+def test_dciodvfy_finds_no_error(path: Path) -> None:
+    assert find_errors(path) == []
+
+
+def test_the_numbers_are_those_of_the_other_results(path: Path, result: StudyFindings) -> None:
+    for group, found in zip(_groups(path), result_to_json(result)["findings"], strict=True):
+        values = _values(group)
+        for severity, name in zip(Severity, ("P_NORMAL_MILD", "P_MODERATE", "P_SEVERE"), strict=True):
+            assert values[name] == found["probability"][severity.column]
+        low, high = found["interval"]["severe"]
+        assert (values["P_SEVERE_LOW"], values["P_SEVERE_HIGH"]) == (low, high)
+        units = {each.unit.value for each in group.get_measurements()}
+        assert units == {"{ratio}"}
+        assert len(values) == 9  # and the competition's scores are not among them
+
+
+def test_each_group_is_coded_as_its_finding(path: Path) -> None:
+    dictionary = dict(zip(LEVELS, _level_codes(), strict=True))
+    for group, finding in zip(_groups(path), FINDINGS, strict=True):
+        (site,) = group.finding_sites
+        assert site.topographical_modifier == dictionary[finding.level.title]
+        side = finding.condition.side
+        assert site.laterality == {None: None, Side.LEFT: LEFT, Side.RIGHT: RIGHT}[side]
+        if finding.condition.family is Family.CANAL:
+            assert site.value == Code("61853006", "SCT", "")
+            assert group.finding_type.value == "76107001"
+        assert group.tracking_identifier == f"{finding.condition.title} {finding.level.title}"
+
+
+def _level_codes() -> list:
+    names = ("L1L2", "L2L3", "L3L4", "L4L5", "L5S1")
+    return [getattr(codes.SCT, f"LevelOf{name}IntervertebralDisc") for name in names]
+
+
+def test_points_are_the_landmarks_in_the_frame_of_reference_of_the_source(
+    path: Path, result: StudyFindings
+) -> None:
+    for row, group in enumerate(_groups(path)):
+        points = _points(group)
+        if row == NO_POINT:
+            assert points == []
+            continue
+        assert len(points) == len(Severity)
+        for item in points:
+            assert item.GraphicType == "POINT"
+            np.testing.assert_array_equal(np.float32(item.GraphicData), result.landmarks[row])
+            assert item.ReferencedFrameOfReferenceUID == f"{hospital.LUMBAR_STUDY}.100"
+
+
+def test_each_finding_names_the_slices_that_pass_nearest(
+    path: Path, disc: Path, result: StudyFindings
+) -> None:
+    stored = stored_slices(disc)
+    for row, (group, finding) in enumerate(zip(_groups(path), FINDINGS, strict=True)):
+        images = [
+            (each.referenced_sop_instance_uid, (each.referenced_frame_numbers or [0])[0])
+            for each in group.source_images
+        ]
+        if row == NO_POINT:
+            assert images == []
+            continue
+        far = {
+            plane: {(e.sop_instance_uid, e.frame_number): e.distance(result.landmarks[row]) for e in slices}
+            for plane, slices in stored.items()
+        }
+        assert images[0] in far[ANNOTATED[finding.condition.family]]
+        assert len(images) == len(Plane)
+        for distances in far.values():
+            (named,) = [distances[each] for each in images if each in distances]
+            assert named == pytest.approx(min(distances.values()), abs=1e-4)
+
+
+def test_the_evidence_is_every_image_that_was_read(path: Path, disc: Path) -> None:
+    report = srread(path)
+    expected = {each.sop_instance_uid for slices in stored_slices(disc).values() for each in slices}
+    evidence = report.get_evidence()
+    assert {str(sop) for _, _, sop, _ in evidence} == expected
+    assert {str(study) for study, *_ in evidence} == {hospital.LUMBAR_STUDY}
+    by_series = {str(series): str(kind) for _, series, _, kind in evidence}
+    assert by_series[f"{hospital.LUMBAR_STUDY}.3"] == pydicom.uid.EnhancedMRImageStorage
+    assert by_series[f"{hospital.LUMBAR_STUDY}.2"] == pydicom.uid.MRImageStorage
+
+
+def test_a_mirrored_study_is_reported_on_the_other_side(
+    study: Study, result: StudyFindings, path: Path, tmp_path: Path
+) -> None:
+    other_study, other_result = mirror(study, result)
+    write_sr(tmp_path / "sr.dcm", find_references(other_study), other_result, model="7")
+
+    def by_place(file: Path) -> dict[tuple[str, str, str | None], tuple[float, list[float]]]:
+        found = {}
+        for group in _groups(file):
+            (site,) = group.finding_sites
+            side = site.laterality.value if site.laterality else None
+            points = [list(item.GraphicData) for item in _points(group)][:1]
+            key = (group.finding_type.value, site.topographical_modifier.value, side)
+            found[key] = (_values(group)["P_SEVERE"], points[0] if points else [])
+        return found
+
+    here, there = by_place(path), by_place(tmp_path / "sr.dcm")
+    swap = {LEFT.value: RIGHT.value, RIGHT.value: LEFT.value, None: None}
+    canal = np.nanmedian(result.landmarks[:5, 0])
+    for (finding, level, side), (severe, point) in here.items():
+        assert there[finding, level, swap[side]][0] == severe
+        if point and side is not None:
+            # LPS: +x is the patient's left (DICOM PS3.3 section C.7.6.2.1.1).
+            assert (point[0] > canal) == (side == "7771000")
+            mirrored = there[finding, level, swap[side]][1]
+            assert mirrored == pytest.approx([-point[0], *point[1:]], abs=1e-4)
+
+
+def test_grades_and_limits_are_coded_and_a_prior_names_no_grade(path: Path, result: StudyFindings) -> None:
+    dictionary = {Severity.MODERATE: codes.SCT.Moderate.value, Severity.SEVERE: codes.SCT.Severe.value}
+    for row, group in enumerate(_groups(path)):
+        said = {each.name.value: each.value.value for each in group.get_qualitative_evaluations()}
+        best = Severity(int(result.probability[row].argmax()))
+        expected = None if row == NO_IMAGE else dictionary.get(best, "NORMAL_MILD")
+        assert said.get("GRADE") == expected
+        flags = {NO_POINT: "NO_LANDMARK", NO_IMAGE: "PRIOR_ONLY", NO_AXIAL: "NO_AXIAL_T2"}
+        assert said.get("LIMITATION") == flags.get(row)
+
+
+def test_it_is_preliminary_unverified_and_says_what_it_is(path: Path) -> None:
+    report = pydicom.dcmread(path)
+    assert (report.CompletionFlag, report.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
+    assert report.PreliminaryFlag == "PRELIMINARY"
+    assert b"not a medical device" in path.read_bytes()
+    group = _groups(path)[0]
+    algorithm = {
+        item.name.meaning: item.value for item in group[0].ContentSequence if item.ValueType == "TEXT"
+    }
+    assert algorithm["Algorithm Name"] == "lumbar_tf"
+    assert algorithm["Algorithm Version"].endswith("model 7")
+
+
+def test_it_belongs_to_the_patient_and_the_study_and_to_nothing_else_of_the_header(path: Path) -> None:
+    report = pydicom.dcmread(path)
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+    ):
+        assert str(report[keyword].value) == hospital.IDENTITY[keyword]
+    assert report.StudyInstanceUID == hospital.LUMBAR_STUDY
+    assert report.StudyDate == "20240513"
+    text = str(report)
+    assert hospital.IDENTITY["InstitutionName"] not in text
+    assert hospital.IDENTITY["StudyComments"] not in text
+    assert "Zimmer 12" not in text
+
+
+def test_the_same_answer_has_the_same_uid_and_another_has_another(
+    study: Study, result: StudyFindings, path: Path, tmp_path: Path
+) -> None:
+    source = find_references(study)
+
+    def uids(answer: StudyFindings, model: str) -> tuple[str, str]:
+        write_sr(tmp_path / "sr.dcm", source, answer, model=model)
+        report = pydicom.dcmread(tmp_path / "sr.dcm")
+        return report.SOPInstanceUID, report.SeriesInstanceUID
+
+    first = pydicom.dcmread(path)
+    assert uids(result, "7") == (first.SOPInstanceUID, first.SeriesInstanceUID)
+    changed = replace(result, probability=result.probability[::-1].copy())
+    assert uids(changed, "7")[0] != first.SOPInstanceUID
+    assert uids(result, "8")[1] != first.SeriesInstanceUID
+
+
+def test_a_name_that_the_library_finds_odd_is_kept_and_shown_to_nobody(
+    study: Study,
+    result: StudyFindings,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    odd = StudyHeader(hospital.LUMBAR_STUDY, {"PatientName": "Weißmüller", "PatientID": "ü 7"})
+    write_sr(tmp_path / "sr.dcm", find_references(replace(study, header=odd)), result, model="7")
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert (str(report.PatientName), report.PatientID) == ("Weißmüller", "ü 7")
+    assert find_errors(tmp_path / "sr.dcm") == []
+    shown = (*capfd.readouterr(), *(str(each.message) for each in recwarn), caplog.text)
+    assert not [each for each in shown if "müller" in each or "ü 7" in each]
+
+
+def test_a_uid_that_is_missing_or_illegal_gets_one_that_the_source_decides(
+    study: Study, result: StudyFindings, tmp_path: Path
+) -> None:
+    (first, *others) = study.planes[Plane.AXIAL_T2]
+    broken = replace(
+        study,
+        header=StudyHeader("", {}),
+        planes={
+            Plane.AXIAL_T2: tuple(
+                replace(each, origin=replace(first.origin, sop_instance_uid=uid, frame_of_reference_uid=""))
+                for each, uid in zip(
+                    [first, *others], ["", "no-uid", "1.02", *(f"1.2.3.{n}" for n in range(99))]
+                )
+            )
+        },
+    )
+    source = find_references(broken)
+    uids = [each.sop_instance_uid for each in source.images]
+    assert len(set(uids)) == len(uids)
+    assert [each.startswith("2.25.") for each in uids[:4]] == [True, True, True, False]
+    assert len({each.frame_of_reference_uid for each in source.images}) == 1
+    assert find_references(broken).images == source.images
+    assert source.replaced == {
+        "StudyInstanceUID": 1,
+        "SOPInstanceUID": 3,
+        "FrameOfReferenceUID": len(uids),
+    }
+    write_sr(tmp_path / "sr.dcm", source, result, model="7")
+    assert find_errors(tmp_path / "sr.dcm") == []
+    assert b"SOPInstanceUID (3), StudyInstanceUID (1)" in (tmp_path / "sr.dcm").read_bytes()
+
+
+def test_under_a_key_there_are_only_pseudonyms(study: Study, result: StudyFindings, tmp_path: Path) -> None:
+    key = bytes(range(32))
+    hidden = pseudonymise_study(study, key)
+    answer = replace(result, study_id=hidden.study_id)
+    write_sr(tmp_path / "sr.dcm", find_references(hidden), answer, model="7")
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    name = pseudonym(key, IdKind.PATIENT, hospital.IDENTITY["PatientID"])
+    assert (report.PatientID, str(report.PatientName)) == (name, name)
+    assert not report.PatientBirthDate and not report.StudyDate and not report.AccessionNumber
+    data = (tmp_path / "sr.dcm").read_bytes()
+    for secret in (*hospital.IDENTITY.values(), hospital.LUMBAR_STUDY, "20240513", "MRT LWS"):
+        assert secret.encode() not in data
+    assert find_errors(tmp_path / "sr.dcm") == []
+
+
+@pytest.mark.parametrize("condition", [Condition.SPINAL_CANAL_STENOSIS])
+def test_levels_run_from_head_to_foot(path: Path, condition: Condition) -> None:
+    groups = _groups(path)[: len(Level)]
+    assert [each.finding_sites[0].topographical_modifier.meaning.split()[2] for each in groups] == LEVELS

@@ -1,0 +1,274 @@
+"""The client against an archive that fails: what is asked again, what is not, and what is never shown."""
+
+import datetime
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from lumbar_tf.interop.dicomweb import DicomwebArchive, open_archive
+from lumbar_tf.interop.dicomweb_connection import DicomwebConnection, SecretFile, UrlScheme
+from lumbar_tf.interop.pacs_errors import PacsError, PacsFault, StoppedError
+from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter, parse_study_filter
+from lumbar_tf.serving.address import TlsFiles
+from tests.interop.archive_stand_in import (
+    MULTIPART,
+    STUDY,
+    ArchiveStandIn,
+    Reply,
+    Request,
+    part,
+    serve_archive,
+    uid_value,
+)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[ArchiveStandIn]:
+    with serve_archive(ArchiveStandIn()) as archive:
+        yield archive
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lumbar_tf.interop.dicomweb._sleep", lambda seconds, should_stop: None)
+
+
+@pytest.fixture
+def result(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
+    return write_dicom(
+        tmp_path / STUDY / "1.2.1.8" / "r.dcm", np.zeros((4, 4), np.uint16), SOPInstanceUID="1.2.1.8.1"
+    )
+
+
+def _open(stand_in: ArchiveStandIn, **changes: object) -> DicomwebArchive:
+    connection = DicomwebConnection(stand_in.url, timeout_s=5.0, attempts=3)
+    return DicomwebArchive(replace(connection, **changes))
+
+
+def _fail_images(*replies: Reply) -> Callable[[Request, int], Reply | None]:
+    left = list(replies)
+
+    def plan(request: Request, place: int) -> Reply | None:
+        return left.pop(0) if "/instances/" in request.path and left else None
+
+    return plan
+
+
+def test_a_study_is_listed_looked_at_and_fetched(stand_in: ArchiveStandIn) -> None:
+    archive = _open(stand_in)
+    (found,) = archive.find()
+    assert (found.study_uid, found.total) == (STUDY, 2)
+    overview = archive.look(STUDY)
+    assert (overview.num_images, overview.is_wanted) == (2, True)
+    with archive.fetch(STUDY) as fetched:
+        files = sorted(fetched.folder.iterdir())
+        assert [each.read_bytes() for each in files] == list(stand_in.images.values())
+        # Nothing of the sender's stands in a name.
+        assert [each.name for each in files] == ["00000.dcm", "00001.dcm"]
+    assert not fetched.folder.exists()
+
+
+def test_fetched_images_are_removed_also_on_failure(stand_in: ArchiveStandIn) -> None:
+    with pytest.raises(RuntimeError), _open(stand_in).fetch(STUDY) as fetched:
+        raise RuntimeError
+    assert not fetched.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=503),
+        Reply(status=429),
+        Reply(status=502),
+        Reply(body=part(b"data"), content_type=MULTIPART, cut=9),
+    ],
+    ids=["503", "429", "502", "broken off"],
+)
+def test_what_may_pass_is_asked_again(stand_in: ArchiveStandIn, reply: Reply) -> None:
+    stand_in.plan = _fail_images(reply, reply)
+    with _open(stand_in).fetch(STUDY) as fetched:
+        assert fetched.num_images == 2
+        assert (fetched.folder / "00000.dcm").read_bytes() == stand_in.images["1.2.1.1.1"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (Reply(status=400), PacsFault.REFUSED),
+        (Reply(status=401), PacsFault.DENIED),
+        (Reply(status=403), PacsFault.DENIED),
+        (Reply(status=404), PacsFault.ABSENT),
+        (Reply(status=409, body=b"nonsense"), PacsFault.REFUSED),
+        (Reply(status=500), PacsFault.REFUSED),
+        (Reply(status=302, headers={"Location": "http://127.0.0.1:1/elsewhere"}), PacsFault.REFUSED),
+        (Reply(body=b"<p>Doe^Jane", content_type="text/html"), PacsFault.MALFORMED),
+        (Reply(body=b"--line\r\nno", content_type=MULTIPART), PacsFault.MALFORMED),
+    ],
+    ids=["400", "401", "403", "404", "409", "500", "302", "html", "multipart"],
+)
+def test_what_stays_is_asked_once(stand_in: ArchiveStandIn, reply: Reply, fault: PacsFault) -> None:
+    stand_in.plan = _fail_images(*[reply] * 9)
+    with pytest.raises(PacsError) as caught, _open(stand_in).fetch(STUDY):
+        pass
+    assert caught.value.fault is fault and "Doe" not in str(caught.value)
+    assert sum("/instances/" in each.path for each in stand_in.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"7", b'["a", 3, null]', b'[{"0020000D": 4}]', b"{}", b"[[]]"])
+def test_json_of_another_shape_is_no_study(stand_in: ArchiveStandIn, body: bytes) -> None:
+    stand_in.plan = lambda request, place: Reply(body=body)
+    try:
+        assert list(_open(stand_in).find()) == []
+    except PacsError as error:
+        assert error.fault is PacsFault.MALFORMED
+
+
+@pytest.mark.parametrize("uid", ["../../etc/passwd", "1..2", "a" * 65, "1/2"])
+def test_a_uid_that_is_not_fit_for_a_path_is_passed_over(stand_in: ArchiveStandIn, uid: str) -> None:
+    body = json.dumps([uid_value(t0020000D=uid)]).encode()
+    stand_in.plan = lambda request, place: Reply(body=body)
+    assert list(_open(stand_in).find()) == []
+    with pytest.raises(ValueError, match="StudyInstanceUID"), _open(stand_in).fetch(uid):
+        pass
+
+
+def test_an_archive_that_hangs_or_is_not_there_is_named_so(stand_in: ArchiveStandIn) -> None:
+    stand_in.plan = lambda request, place: Reply(stall_s=0.6)
+    with pytest.raises(PacsError) as caught:
+        list(_open(stand_in, timeout_s=0.1, attempts=2).find())
+    assert caught.value.fault is PacsFault.TIMEOUT and len(stand_in.requests) == 2
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(PacsError) as caught:
+            list(_open(stand_in, url=url).find())
+    assert caught.value.fault is PacsFault.UNAVAILABLE
+
+
+def test_it_is_left_while_it_waits(stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    stand_in.plan = lambda request, place: Reply(status=503)
+    connection = DicomwebConnection(stand_in.url)
+    with open_archive(connection, stop=lambda: True) as archive, pytest.raises(StoppedError):
+        list(archive.find())
+
+
+def test_pages_are_read_to_the_end_whatever_bounds_them(stand_in: ArchiveStandIn) -> None:
+    uids = [f"1.2.{number}" for number in range(1, 12)]
+
+    def plan(request: Request, place: int) -> Reply:
+        offset = int(request.query["offset"])
+        page = [uid_value(t0020000D=uid) for uid in uids[offset : offset + 5]]
+        return Reply(body=json.dumps(page).encode())
+
+    stand_in.plan = plan
+    assert [each.study_uid for each in _open(stand_in).find()] == uids
+    # An archive that gives its first page for ever.
+    stand_in.plan = lambda request, place: plan(replace(request, query={"offset": "0"}), place)
+    assert [each.study_uid for each in _open(stand_in).find()] == uids[:5]
+
+
+def test_the_limits_hold(stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lumbar_tf.interop.dicomweb.MAX_STUDY_BYTES", 100)
+    with pytest.raises(PacsError) as caught, _open(stand_in).fetch(STUDY):
+        pass
+    assert caught.value.fault is PacsFault.TOO_LARGE
+    monkeypatch.setattr("lumbar_tf.interop.dicomweb.MAX_STUDY_INSTANCES", 1)
+    with pytest.raises(PacsError, match="at most 1 images"), _open(stand_in).fetch(STUDY):
+        pass
+
+
+def test_a_result_is_sent_unless_the_archive_has_it(stand_in: ArchiveStandIn, result: Path) -> None:
+    archive = _open(stand_in)
+    archive.store(result)
+    (sent,) = stand_in.stored
+    assert b"1.2.1.8.1" in sent
+    stand_in.held.append("1.2.1.8.1")
+    archive.store(result)
+    assert len(stand_in.stored) == 1
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+def test_a_result_that_the_archive_does_not_take_is_told(
+    stand_in: ArchiveStandIn, result: Path, status: int
+) -> None:
+    failed = b'{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[272]}}]}}'
+    reply = Reply(status=status, body=failed, content_type="application/dicom+json")
+    stand_in.plan = lambda request, place: reply if request.method == "POST" else None
+    with pytest.raises(PacsError, match="failure reason 0x0110") as caught:
+        _open(stand_in).store(result)
+    assert caught.value.fault is PacsFault.REFUSED
+    assert sum(each.method == "POST" for each in stand_in.requests) == 1
+
+
+def test_the_secret_is_sent_read_anew_and_never_shown(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("first-token\n")
+    archive = _open(stand_in, secret=SecretFile(path, UrlScheme.BEARER))
+    list(archive.find())
+    path.write_text("second-token")
+    list(archive.find())
+    sent = [each.headers["Authorization"] for each in stand_in.requests]
+    assert sent[0] == "Bearer first-token" and sent[-1] == "Bearer second-token"
+    path.write_text("user:word")
+    _ = list(_open(stand_in, secret=SecretFile(path, UrlScheme.BASIC)).find())
+    assert stand_in.requests[-1].headers["Authorization"] == "Basic dXNlcjp3b3Jk"
+    for content, scheme in (
+        ("", UrlScheme.BEARER),
+        ("s3cret", UrlScheme.BASIC),
+        ("s3cret:a\nb", UrlScheme.BASIC),
+    ):
+        path.write_text(content)
+        with pytest.raises(PacsError, match="must hold one line") as caught:
+            _open(stand_in, secret=SecretFile(path, scheme))
+        assert "s3cret" not in str(caught.value)
+
+
+def test_files_of_the_encrypted_connection_must_be_there(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"ca\.pem"):
+        _open(stand_in, tls=TlsFiles(tmp_path / "ca.pem"))
+
+
+def test_the_window_is_some_days_and_mr() -> None:
+    window = QueryWindow(StudyFilter(), 7)
+    assert window.filters(datetime.date(2026, 3, 2)) == {
+        "ModalitiesInStudy": "MR",
+        "StudyDate": "20260223-20260303",
+    }
+    assert "StudyDate" not in QueryWindow(StudyFilter()).filters(datetime.date(2026, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts", "is_wanted"),
+    [
+        (None, ["MRT LWS"], True),
+        (None, ["MRI BRAIN", "t1_sag"], False),
+        (None, ["SPINE", "sag t2"], False),
+        (None, ["", "", ""], False),
+        ("wirbel", ["MRT Wirbelsäule"], True),
+        (".*", [""], True),
+        ("^x", ["MRI LUMBAR"], False),
+    ],
+)
+def test_the_rule(pattern: str | None, texts: list[str], is_wanted: bool) -> None:
+    assert parse_study_filter(pattern).matches(texts) is is_wanted
+
+
+def test_a_rule_that_is_no_expression_is_refused() -> None:
+    with pytest.raises(ValueError, match="regular expression"):
+        parse_study_filter("(")
+
+
+def test_what_pydicom_makes_of_the_result_is_what_was_written(stand_in: ArchiveStandIn, result: Path) -> None:
+    _open(stand_in).store(result)
+    body = stand_in.stored[0]
+    start = body.index(b"\r\n\r\n") + 4
+    sent = pydicom.dcmread(io.BytesIO(body[start : body.rindex(b"\r\n--")]))
+    assert sent == pydicom.dcmread(result)

@@ -1,0 +1,246 @@
+"""Against a real Orthanc: each study graded once through kills and outages, and found back as it was told."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from pydicom.sr.codedict import codes
+
+from lumbar_tf.cli.command import parse_options
+from lumbar_tf.interop.codes import probability_code
+from lumbar_tf.interop.dicomweb import open_archive
+from lumbar_tf.interop.dicomweb_connection import DicomwebConnection, SecretFile, UrlScheme
+from lumbar_tf.interop.polling_policy import PollingPolicy
+from lumbar_tf.interop.result_formats import HospitalFormats
+from lumbar_tf.interop.storage_scu import Node, StoreScu
+from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter
+from lumbar_tf.interop.study_grading import StudyGrader
+from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
+from lumbar_tf.interop.watcher import Watch
+from lumbar_tf.labels import FINDINGS, Severity, Side
+from lumbar_tf.predict import PredictOptions, predict
+from lumbar_tf.prediction.pipeline import predict_source
+from tests import way as way_module
+from tests.interop import hospital
+from tests.interop.conftest import STUDIES, complete
+from tests.interop.orthanc import TITLE, Orthanc
+from tests.prediction.test_pipeline import FakeEnsemble
+
+ROOT = Path(__file__).resolve().parents[2]
+_LONGEST_S = 120.0
+
+
+def _wait(is_true: Callable[[], bool], what: str, every_s: float = 0.02) -> None:
+    end = time.monotonic() + _LONGEST_S
+    while not is_true():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(every_s)
+
+
+def _connection(orthanc: Orthanc) -> DicomwebConnection:
+    return DicomwebConnection(orthanc.dicomweb, SecretFile(orthanc.user_file, UrlScheme.BASIC), attempts=2)
+
+
+def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Dataset:
+    """The study's only instance of a modality: found by QIDO-RS, fetched by WADO-RS."""
+    (found,) = orthanc.get(f"dicom-web/studies/{study_uid}/instances", Modality=modality).json()
+    series, instance = (found[tag]["Value"][0] for tag in ("0020000E", "00080018"))
+    answer = orthanc.get(f"dicom-web/studies/{study_uid}/series/{series}/instances/{instance}")
+    assert answer.ok
+    start = answer.content.index(b"\r\n\r\n") + 4
+    return pydicom.dcmread(io.BytesIO(answer.content[start : answer.content.rindex(b"\r\n--")]))
+
+
+def _read_numbers(dataset: pydicom.Dataset) -> list[tuple[str, str | None, list[float]]]:
+    """Finding, side and probabilities of each measurement group, as highdicom reads the SR."""
+    report = hd.sr.Comprehensive3DSR.from_dataset(dataset)
+    names = [probability_code(severity).value for severity in Severity]
+    rows = []
+    for group in report.content.get_image_measurement_groups():
+        values = {each.name.value: float(each.value) for each in group.get_measurements()}
+        side = group.finding_sites[0].laterality
+        rows.append((group.tracking_identifier, side and side.meaning, [values[name] for name in names]))
+    return rows
+
+
+def _check_round_trip(dataset: pydicom.Dataset, results: Path, study_uid: str) -> None:
+    """The report says what `results.json` says, finding by finding, on the same side."""
+    (study,) = [each for each in json.loads(results.read_text())["studies"] if each["study_id"] == study_uid]
+    rows = _read_numbers(dataset)
+    assert len(rows) == len(FINDINGS) == len(study["findings"])
+    meaning = {None: None, Side.LEFT: codes.SCT.Left.meaning, Side.RIGHT: codes.SCT.Right.meaning}
+    for (_, side, values), finding, told in zip(rows, FINDINGS, study["findings"], strict=True):
+        expected = [told["probability"][severity.column] for severity in Severity]
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+        assert side == meaning[finding.condition.side]
+    # Sides whose numbers differ, or a swap would not show.
+    left, right = ([row[2] for row in rows if row[1] == meaning[each]] for each in Side)
+    assert not np.allclose(left, right)
+
+
+def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
+    tmp_path: Path, orthanc: Orthanc, hospital_disc: list[Path]
+) -> None:
+    for path in hospital_disc:
+        orthanc.upload(path)
+    out = tmp_path / "out"
+    grader = StudyGrader(
+        FakeEnsemble(), out, has_sheets=False, has_reports=False, formats=HospitalFormats(dicom=True)
+    )
+    uid = hospital.LUMBAR_STUDY
+    with open_archive(
+        _connection(orthanc), window=QueryWindow(StudyFilter()), scratch=tmp_path / "scratch"
+    ) as archive:
+        worklist = WatchJournal(out / ".watch")
+        watch = Watch(archive, grader, worklist, PollingPolicy(0.05, 0.1), sink=archive)
+        assert watch.run(is_once=True)
+        assert list((tmp_path / "scratch").iterdir()) == []
+        entry, other = worklist.read(uid), worklist.read(hospital.CERVICAL_STUDY)
+        assert entry is not None and entry.state is WatchState.STORED
+        assert other is not None and other.state is WatchState.PASSED_OVER
+        # The screen shot and our own results are no images to grade, and no reason to look again.
+        assert watch.run(is_once=True) and worklist.read(uid).late_images == 0  # type: ignore[union-attr]
+        # All that is on disk was lost: the archive has the results already, under the same UIDs.
+        watch = Watch(archive, grader, WatchJournal(tmp_path / "new"), PollingPolicy(0.05, 0.1), sink=archive)
+        assert watch.run(is_once=True)
+        # More images are noted.
+        late = pydicom.dcmread(next(each for each in hospital_disc if _is_of(each, f"{uid}.6")))
+        late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = f"{uid}.6.999"
+        late.save_as(tmp_path / "late.dcm")
+        orthanc.upload(tmp_path / "late.dcm")
+        watch.round()
+        entry = WatchJournal(tmp_path / "new").read(uid)
+        assert entry is not None and (entry.late_images, entry.state) == (1, WatchState.STORED)
+    assert len(orthanc.instances(uid, "SR")) == 1
+    _check_round_trip(_retrieve(orthanc, uid, "SR"), out / uid / "results.json", uid)
+    capture = [each for each in orthanc.instances(uid, "OT") if each.startswith("2.25.")]
+    assert len(capture) == 1
+    # What was fetched gives what the files themselves give.
+    disc = hospital_disc[0].parents[2]
+    predict_source(disc, FakeEnsemble(), tmp_path / "disc", max_sheets=0, study_ids=frozenset({uid}))
+    assert (tmp_path / "disc" / "results.json").read_bytes() == (out / uid / "results.json").read_bytes()
+
+
+def _is_of(path: Path, series_uid: str) -> bool:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID) == series_uid
+
+
+def test_results_are_sent_to_orthanc_by_c_store_and_kept_once(
+    tmp_path: Path, orthanc: Orthanc, small_studies: dict[str, list[Path]]
+) -> None:
+    uid = STUDIES[0]
+    folder = small_studies[uid][0].parents[1]
+    predict_source(
+        folder, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=HospitalFormats(dicom=True)
+    )
+    sink = StoreScu(Node("127.0.0.1", orthanc.dicom_port, TITLE), ae_title="LUMBAR_TF")
+    for _ in range(2):
+        for kind in ("sr", "sc"):
+            sink.store(tmp_path / "out" / "dicom" / f"{uid}.{kind}.dcm")
+    assert len(orthanc.instances(uid, "SR")) == len(orthanc.instances(uid, "OT")) == 1
+    _check_round_trip(_retrieve(orthanc, uid, "SR"), tmp_path / "out" / "results.json", uid)
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The whole way, gone once for all test files."""
+    return way_module.go_once(tmp_path_factory)
+
+
+def _words(orthanc: Orthanc) -> list[str]:
+    return [f"--dicomweb={orthanc.dicomweb}", f"--dicomweb-user-file={orthanc.user_file}", "--store"]
+
+
+@contextmanager
+def _watching(orthanc: Orthanc, way: Any, out: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`watch` as a process of its own; killed by SIGKILL where the block has not ended it."""
+    words = [*_words(orthanc), f"--model={way.model}", f"--out={out}", "--every-s=0.3", "--settle-s=0.5"]
+    command = [sys.executable, "-m", "lumbar_tf.watch", *words, "--days=0", "--nosheets", "--noreport"]
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=os.environ)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _state(out: Path, study_uid: str) -> str:
+    """Read by eye, so to speak: not by the code that wrote it."""
+    for folder in ("closed", "open"):
+        path = out / ".watch" / folder / f"{study_uid}.json"
+        if path.exists():
+            found = re.search(r'"state": "(\w+)"', path.read_text())
+            return found[1] if found else ""
+    return ""
+
+
+@pytest.mark.slow
+def test_watch_grades_each_once_through_kills_and_an_outage(
+    tmp_path: Path, orthanc: Orthanc, way: Any
+) -> None:
+    folders = sorted((way.out / "held_out" / "train_images").iterdir())[:2]
+    first, second = (each.name for each in folders)
+    for folder in folders:
+        for path in sorted(folder.rglob("*.dcm")):
+            copy = tmp_path / "images" / path.relative_to(folder.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+            complete(copy)
+            orthanc.upload(copy)
+    out, log = tmp_path / "out", tmp_path / "log"
+
+    with _watching(orthanc, way, out, log):
+        _wait(lambda: "grading" in (_state(out, first), _state(out, second)), "the first kill")
+    killed_in = {_state(out, each) for each in (first, second)}
+    assert "stored" not in killed_in
+
+    with _watching(orthanc, way, out, log):
+        _wait(
+            lambda: {_state(out, first), _state(out, second)} & {"graded", "stored"} != set(),
+            "the second kill",
+            0.001,
+        )
+    orthanc.stop()
+    with _watching(orthanc, way, out, log) as process:
+        _wait(lambda: "no studies listed" in log.read_text(), "the outage")
+        second_watch = subprocess.run(
+            [sys.executable, "-m", "lumbar_tf.watch", *_words(orthanc), f"--out={out}"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert second_watch.returncode == 1 and "one watch at a time" in second_watch.stderr
+        orthanc.start()
+        _wait(lambda: _state(out, first) == _state(out, second) == "stored", "both to be stored")
+        time.sleep(1.0)  # some rounds more
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(_LONGEST_S) == 0
+    said = log.read_text()
+    assert "s3cret" not in said and "Traceback" not in said and "INFO stopped" in said
+    assert list((out / ".watch" / "fetched").iterdir()) == []
+    for uid in (first, second):
+        assert len(orthanc.instances(uid, "SR")) == len(orthanc.instances(uid, "OT")) == 1
+        _check_round_trip(_retrieve(orthanc, uid, "SR"), out / uid / "results.json", uid)
+        assert said.count(f"study {uid}: stored") <= 1
+
+    # `predict` with the same model gives the same answer, and the archive keeps one.
+    words = [*_words(orthanc), f"--study={first}", f"--model={way.model}", f"--out={tmp_path / 'predicted'}"]
+    options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
+    summary = predict(options)
+    assert summary.status == 0 and summary.figures["results stored in the archive"] == 2
+    predicted = tmp_path / "predicted" / "results.json"
+    assert predicted.read_bytes() == (out / first / "results.json").read_bytes()
+    assert len(orthanc.instances(first, "SR")) == 1

@@ -1,0 +1,88 @@
+"""What `predict` writes for a hospital's systems, when it is asked to and when it is not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.interop import result_formats
+from lumbar_tf.interop.result_formats import HospitalFormats
+from lumbar_tf.prediction.pipeline import predict_source
+from lumbar_tf.privacy.identifying_values import collect_from
+from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
+from lumbar_tf.records.identifying_text import scan_folder
+from tests.interop import hospital
+from tests.interop.dciodvfy import find_errors
+from tests.prediction.test_pipeline import FakeEnsemble
+from tests.small_cohort import write_small_cohort
+
+BOTH = HospitalFormats(dicom=True, fhir=True)
+STUDY = "910000001"
+
+
+def _written(out: Path) -> set[str]:
+    return {str(each.relative_to(out)) for folder in ("dicom", "fhir") for each in (out / folder).glob("*")}
+
+
+def test_nothing_is_written_unless_asked_for(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
+    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0)
+    assert _written(tmp_path / "out") == set()
+    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=HospitalFormats(fhir=True))
+    assert _written(tmp_path / "out") == {f"fhir/{STUDY}.json"}
+
+
+def test_the_competitions_uids_are_kept_and_are_all_that_dciodvfy_minds(
+    tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
+    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=BOTH)
+    assert _written(tmp_path / "out") == {
+        f"dicom/{STUDY}.sr.dcm",
+        f"dicom/{STUDY}.sc.dcm",
+        f"fhir/{STUDY}.json",
+    }
+    sr = tmp_path / "out" / "dicom" / f"{STUDY}.sr.dcm"
+    assert pydicom.dcmread(sr).StudyInstanceUID == STUDY
+    for path in (sr, sr.with_name(f"{STUDY}.sc.dcm")):
+        assert [each for each in find_errors(path) if "Illegal root for UID" not in each] == []
+
+
+def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", [STUDY, "910000002"], write_dicom)
+    for path in (cohort / "train_images" / "910000002").rglob("*.dcm"):
+        path.write_bytes(b"nothing")
+    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=BOTH)
+    assert {each.split("/")[1].split(".")[0] for each in _written(tmp_path / "out")} == {STUDY}
+
+
+def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_path: Path) -> None:
+    disc = hospital.write_hospital_export(tmp_path / "disc").root
+    key = b"k" * 32
+    with read_source(disc) as source:
+        secret = collect_from(source.studies, are_ids_secret=True)
+        values = collect_from(source.studies, are_ids_secret=False)
+    out, hidden = tmp_path / "out", tmp_path / "hidden"
+    predict_source(disc, FakeEnsemble(), out, max_sheets=0, formats=BOTH)
+    predict_source(disc, FakeEnsemble(), hidden, max_sheets=0, formats=BOTH, key=key)
+    assert scan_folder(hidden, secret) == ()
+    name = pseudonym(key, IdKind.STUDY, hospital.LUMBAR_STUDY)
+    (fhir,) = [json.loads((hidden / "fhir" / f"{name}.json").read_text())["entry"][0]["resource"]]
+    patient = pseudonym(key, IdKind.PATIENT, hospital.IDENTITY["PatientID"])
+    assert fhir["subject"]["identifier"]["value"] == patient
+    # The search finds what it looks for where it is, and nowhere else.
+    assert scan_folder(out / "dicom", values) != ()
+    for path in [each for each in out.iterdir() if each.is_file()]:
+        (tmp_path / "rest").mkdir(exist_ok=True)
+        path.rename(tmp_path / "rest" / path.name)
+    assert scan_folder(tmp_path / "rest", values) == ()
+
+
+def test_without_highdicom_the_call_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_formats, "find_spec", lambda name: None)
+    HospitalFormats(fhir=True).check()
+    with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[dicom\]'"):
+        BOTH.check()

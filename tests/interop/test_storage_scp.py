@@ -1,0 +1,213 @@
+"""C-STORE in, graded, and C-STORE out: with pynetdicom at the other ends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import build_context
+
+from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
+from lumbar_tf.interop import incoming_studies as incoming_module
+from lumbar_tf.interop import storage_scp as listener_module
+from lumbar_tf.interop.incoming_studies import IncomingStudies
+from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
+from lumbar_tf.interop.polling_policy import PollingPolicy
+from lumbar_tf.interop.result_formats import HospitalFormats
+from lumbar_tf.interop.storage_scp import listen
+from lumbar_tf.interop.storage_scu import Node, StoreScu, parse_node
+from lumbar_tf.interop.study_grading import StudyGrader
+from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
+from lumbar_tf.interop.watcher import Watch
+from tests.interop.conftest import STUDIES
+from tests.prediction.test_pipeline import FakeEnsemble
+
+LOCAL = Node("127.0.0.1", 0)
+VERIFICATION = "1.2.840.10008.1.1"
+
+
+def _send(
+    port: int, datasets: list[pydicom.Dataset], *, calling: str = "MR1", called: str = "LUMBAR_TF"
+) -> list:
+    """Statuses of C-STORE as a scanner sends; None where it is not let in."""
+    ae = ApplicationEntity(ae_title=calling)
+    contexts = [build_context(each, ExplicitVRLittleEndian) for each in (MRImageStorage, CTImageStorage)]
+    association = ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called)
+    if not association.is_established:
+        return [None]
+    statuses = []
+    for each in datasets:
+        try:
+            statuses.append(association.send_c_store(each).get("Status"))
+        except (ValueError, RuntimeError):  # no context for it, or cut off
+            statuses.append(None)
+    association.release()
+    return statuses
+
+
+@contextmanager
+def _receiver(status: int = 0x0000) -> Iterator[tuple[Node, list[pydicom.Dataset]]]:
+    """An archive that takes whatever is sent."""
+    received: list[pydicom.Dataset] = []
+
+    def store(event: evt.Event) -> int:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        received.append(dataset)
+        return status
+
+    ae = ApplicationEntity(ae_title="PACS")
+    for each in ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"):
+        ae.add_supported_context(each)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    try:
+        yield Node("127.0.0.1", server.server_address[1], "PACS"), received
+    finally:
+        server.shutdown()
+
+
+def test_what_is_sent_is_graded_once_and_answered(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
+) -> None:
+    out = tmp_path / "out"
+    studies = IncomingStudies(out / ".watch")
+    worklist = WatchJournal(out / ".watch")
+    grader = StudyGrader(
+        FakeEnsemble(), out, has_sheets=False, has_reports=False, formats=HospitalFormats(dicom=True)
+    )
+    images = {uid: [pydicom.dcmread(each) for each in paths] for uid, paths in small_studies.items()}
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port, _receiver() as (node, received):
+        clock = [1000.0]
+        sink = StoreScu(node, ae_title="LUMBAR_TF", timeout_s=5.0)
+        watch = Watch(studies, grader, worklist, PollingPolicy(settle_s=60), sink=sink, now=lambda: clock[0])
+        first, second = STUDIES
+        assert set(_send(port, images[first] + images[second][:6])) == {0x0000}
+        watch.round()
+        clock[0] += 59.0
+        assert set(_send(port, images[second][6:])) == {0x0000}
+        watch.round()
+        clock[0] += 2.0
+        watch.round()
+        assert [each.StudyInstanceUID for each in received] == [first, first]
+        clock[0] += 60.0
+        watch.round()
+        watch.round()
+        assert [each.StudyInstanceUID for each in received] == [first, first, second, second]
+        assert [each.Modality for each in received] == ["SR", "OT"] * 2
+        # Nothing of the patient's is kept that is no longer needed.
+        assert list((out / ".watch" / "incoming").iterdir()) == []
+        assert list((out / ".watch" / "taken").iterdir()) == []
+        # What comes too late is noted, and not graded alone.
+        assert set(_send(port, images[first][:2])) == {0x0000}
+        watch.round()
+        entry = worklist.read(first)
+        assert entry is not None and (entry.state, entry.late_images) == (WatchState.STORED, 2)
+        watch.round()
+        assert worklist.read(first) == entry and len(received) == 4
+    kept = pydicom.dcmread(out / first / "dicom" / f"{first}.sr.dcm")
+    assert received[0].ContentSequence == kept.ContentSequence
+
+
+def test_a_kill_while_grading_keeps_what_was_sent(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
+) -> None:
+    studies = IncomingStudies(tmp_path / ".watch")
+    uid, paths = next(iter(small_studies.items()))
+    for path in paths[:6]:
+        studies.receive(path.read_bytes(), str(pydicom.dcmread(path).SOPInstanceUID))
+    with studies.fetch(uid) as fetched:
+        assert fetched.num_images == 6
+    again = IncomingStudies(tmp_path / ".watch")  # another process
+    for path in paths[5:]:
+        again.receive(path.read_bytes(), str(pydicom.dcmread(path).SOPInstanceUID))
+    assert [(each.study_uid, each.total) for each in again.find()] == [(uid, len(paths))]
+    with again.fetch(uid) as fetched:
+        assert fetched.num_images == len(paths)
+    again.drop(uid)
+    assert list(again.find()) == []
+
+
+def test_verification_is_answered_and_other_titles_are_not_let_in(tmp_path: Path) -> None:
+    studies = IncomingStudies(tmp_path)
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF", calling=["MR1"]) as port:
+        ae = ApplicationEntity(ae_title="MR1")
+        association = ae.associate(
+            "127.0.0.1", port, contexts=[build_context(VERIFICATION)], ae_title="LUMBAR_TF"
+        )
+        assert association.send_c_echo().Status == 0x0000
+        association.release()
+        assert _send(port, [], calling="MR2") == [None]
+        assert _send(port, [], called="OTHER") == [None]
+
+
+def test_what_is_no_mr_image_or_not_what_was_announced_is_refused(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
+) -> None:
+    image = pydicom.dcmread(next(iter(small_studies.values()))[0])
+    image.StudyInstanceUID = "../../1"
+    scan = pydicom.dcmread(next(iter(small_studies.values()))[1])
+    scan.SOPClassUID = scan.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    studies = IncomingStudies(tmp_path / "in")
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port:
+        assert _send(port, [image, scan]) == [0xA900, None]
+    assert list(studies.find()) == []
+    assert not list(tmp_path.glob("in/**/*.dcm"))
+    for data, uid in ((b"", "1"), (b"nothing", "1"), (small_studies[STUDIES[0]][0].read_bytes(), "1.2")):
+        with pytest.raises(PacsError) as caught:
+            studies.receive(data, uid)
+        assert caught.value.fault is PacsFault.MALFORMED
+
+
+def test_an_instance_that_is_too_large_or_a_full_disk_is_refused(
+    tmp_path: Path, small_studies: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [pydicom.dcmread(each) for each in small_studies[STUDIES[0]][:2]]
+    studies = IncomingStudies(tmp_path / "in")
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port:
+        monkeypatch.setattr(incoming_module, "_MIN_FREE_BYTES", 1 << 60)
+        assert _send(port, images[:1]) == [0xA700]
+        monkeypatch.undo()
+        monkeypatch.setattr(listener_module, "MAX_INSTANCE_BYTES", 4000)
+        images[0].PixelData = b"\0" * (1 << 20)
+        began = time.monotonic()
+        assert _send(port, images[:1]) == [None]
+        assert time.monotonic() - began < 20
+        # One that sends many small ones is not cut off.
+        monkeypatch.setattr(listener_module, "MAX_INSTANCE_BYTES", 30_000)
+        assert _send(port, [images[1]] * 40) == [0x0000] * 40
+    assert listener_module.MAX_INSTANCE_BYTES < MAX_FILE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"), [(0xA700, PacsFault.OVERLOADED), (0xC001, PacsFault.REFUSED), (0xB000, None)]
+)
+def test_what_the_receiver_says_is_heeded(
+    tmp_path: Path, small_studies: dict[str, list[Path]], status: int, fault: PacsFault | None
+) -> None:
+    path = small_studies[STUDIES[0]][0]
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.save_as(path)
+    with _receiver(status) as (node, _):
+        if fault is None:
+            StoreScu(node, ae_title="A").store(path)
+            return
+        with pytest.raises(PacsError) as caught:
+            StoreScu(node, ae_title="A").store(path)
+        assert caught.value.fault is fault
+    with pytest.raises(PacsError) as caught:
+        StoreScu(node, ae_title="A", timeout_s=2.0).store(path)  # nobody listens any more
+    assert caught.value.fault is PacsFault.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "text", ["pacs", "pacs:104", "A@pacs", "A@pacs:0", "@pacs:1", "A B@pacs:1", "A\\B@p:1"]
+)
+def test_a_node_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        parse_node(text, has_title=True)

@@ -1,0 +1,83 @@
+"""The states on disk: whole or absent, one program at a time, damage named."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal, WatchState
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = JournalEntry(
+    "1.2.1",
+    WatchState.GRADED,
+    num_images=12,
+    changed_at=1000.5,
+    total=14,
+    attempts=1,
+    waits=2,
+    next_attempt=1700.25,
+    reason="storing: no connection (unavailable)",
+    results=(ResultFile("1.2.1.8", "dicom/1.2.1.sr.dcm"),),
+    stored=("1.2.1.8",),
+    late_images=3,
+)
+
+
+def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
+    worklist = WatchJournal(tmp_path / ".watch")
+    assert worklist.read("1.2.1") is None
+    worklist.write(ENTRY)
+    assert worklist.read("1.2.1") == ENTRY and worklist.open_uids() == ["1.2.1"]
+    worklist.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
+    assert worklist.open_uids() == [] and worklist.closed_uids() == ["1.2.1"] and worklist.is_closed("1.2.1")
+    worklist.write(ENTRY)
+    assert worklist.open_uids() == ["1.2.1"] and worklist.closed_uids() == []
+
+
+def test_an_entry_that_a_kill_left_in_both_folders_is_closed(tmp_path: Path) -> None:
+    worklist = WatchJournal(tmp_path / ".watch")
+    worklist.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
+    (tmp_path / ".watch" / "open").mkdir()
+    (tmp_path / ".watch" / "open" / "1.2.1.json").write_text(ENTRY.to_json())
+    (tmp_path / ".watch" / "open" / ".1.2.2.json.7-01234567.tmp").write_text("half")
+    assert worklist.read("1.2.1") == replace(ENTRY, state=WatchState.STORED)
+    with worklist.locked():
+        assert list((tmp_path / ".watch" / "open").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "lost"}', "null"])
+def test_a_damaged_entry_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
+    worklist = WatchJournal(tmp_path / ".watch")
+    worklist.write(ENTRY)
+    (tmp_path / ".watch" / "open" / "1.2.1.json").write_text(text)
+    with pytest.raises(ValueError, match=r"open/1\.2\.1\.json must hold a study's state"):
+        worklist.read("1.2.1")
+
+
+def test_a_uid_that_is_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="StudyInstanceUID"):
+        WatchJournal(tmp_path).read("../1")
+
+
+def test_a_second_program_on_the_folder_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom lumbar_tf.interop.watch_journal import Worklist\n"
+        f"with Worklist(Path({str(tmp_path / '.watch')!r})).locked():\n"
+        "    print('locked', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"locked\n"
+        with (
+            pytest.raises(ValueError, match="one watch at a time"),
+            WatchJournal(tmp_path / ".watch").locked(),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with WatchJournal(tmp_path / ".watch").locked():
+        pass

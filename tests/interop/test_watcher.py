@@ -1,0 +1,305 @@
+"""Rounds of the watch: each study once, whatever fails and wherever it is killed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.interop.interfaces import StudyOverview
+from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
+from lumbar_tf.interop.polling_policy import PollingPolicy
+from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal, WatchState
+from lumbar_tf.interop.watcher import Watch
+from lumbar_tf.prediction.pipeline import NothingReadableError
+from lumbar_tf.serving.errors import ServingError, ServingFailure
+from tests.interop.stand_ins import Fuse, FusedWorklist, Grader, KilledError, Sink, Source
+
+FIRST, SECOND = "1.2.1", "1.2.2"
+PACE = PollingPolicy(every_s=10.0, settle_s=60.0, attempts=3)
+
+
+@dataclass(eq=False)
+class Bench:
+    """A watch over stand-ins, on a clock that is moved by hand."""
+
+    folder: Path
+    images: dict[str, int] = field(default_factory=lambda: {FIRST: 4, SECOND: 6})
+    has_sink: bool = True
+    time_s: float = 1000.0
+    fuse: Fuse = field(default_factory=Fuse)
+
+    def __post_init__(self) -> None:
+        self.source = Source(self.folder, self.images, self.fuse)
+        self.grader = Grader(self.folder / "out", self.fuse)
+        self.sink = Sink(self.fuse)
+
+    def start(self) -> Watch:
+        """What a new process has: the disk, the clock, and nothing in memory."""
+        worklist = FusedWorklist(self.folder / "out" / ".watch")
+        worklist.fuse = self.fuse
+        sink = self.sink if self.has_sink else None
+        return Watch(self.source, self.grader, worklist, PACE, sink=sink, now=lambda: self.time_s)  # type: ignore[arg-type]
+
+    def rounds(self, count: int, watch: Watch | None = None) -> Watch:
+        watch = watch or self.start()
+        for _ in range(count):
+            watch.round()
+            self.time_s += 61.0
+        return watch
+
+    def entry(self, study_uid: str = FIRST) -> JournalEntry:
+        entry = WatchJournal(self.folder / "out" / ".watch").read(study_uid)
+        assert entry is not None
+        return entry
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_each_study_is_graded_once_and_stored_once(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    assert bench.grader.graded == [] and bench.entry().state is WatchState.SEEN
+    bench.rounds(5, watch)
+    assert sorted(bench.grader.graded) == [FIRST, SECOND]
+    assert sorted(bench.sink.sent) == sorted(f"{uid}.{kind}" for uid in (FIRST, SECOND) for kind in "12")
+    assert bench.entry().state is WatchState.STORED
+    bench.rounds(3)  # a new start
+    assert len(bench.grader.graded) == 2 and len(bench.sink.sent) == 4
+
+
+def test_a_kill_in_any_step_loses_nothing_and_stores_nothing_twice(tmp_path: Path) -> None:
+    step, was_killed = 0, True
+    while was_killed:
+        bench = Bench(tmp_path / str(step), fuse=Fuse(step))
+        bench.folder.mkdir()
+        try:
+            bench.rounds(6)
+            was_killed = False
+        except KilledError:
+            bench.fuse.left = None
+            bench.time_s += 61.0
+            watch = bench.start()
+            with watch._worklist.locked():
+                watch.reopen(with_failed=False)
+                bench.rounds(6, watch)
+        for uid in (FIRST, SECOND):
+            assert bench.entry(uid).state is WatchState.STORED, step
+            # Never graded again once it was stored, whatever was killed.
+            assert bench.grader.graded.count(uid) <= 2
+        assert sorted(bench.sink.sent) == [f"{uid}.{kind}" for uid in (FIRST, SECOND) for kind in "12"], step
+        step += 1
+    assert step > 30
+
+
+def test_a_study_is_graded_when_no_image_has_come_for_long_enough(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    bench.images[FIRST] = 9
+    bench.rounds(1, watch)
+    assert bench.grader.graded == [SECOND]
+    bench.rounds(1, watch)
+    assert bench.grader.graded == [SECOND, FIRST] and bench.entry().num_images == 9
+
+
+def test_images_that_come_while_it_is_fetched_put_it_back(bench: Bench) -> None:
+    bench.images = bench.source.images = {FIRST: 4}
+    watch = bench.rounds(1)
+    looks: list[int] = []
+    look = bench.source.look
+
+    def look_later(study_uid: str) -> StudyOverview:
+        looks.append(1)
+        if len(looks) == 2:  # the one behind the fetch
+            bench.images[FIRST] = 5
+        return look(study_uid)
+
+    bench.source.look = look_later  # type: ignore[method-assign]
+    bench.rounds(1, watch)
+    assert (
+        bench.grader.graded == [] and bench.entry().state is WatchState.SEEN and bench.entry().attempts == 0
+    )
+    bench.rounds(2, watch)
+    assert bench.grader.graded == [FIRST] and bench.entry().num_images == 5
+
+
+def test_images_that_come_after_grading_are_noted_and_ours_are_not_counted(bench: Bench) -> None:
+    watch = bench.rounds(3)
+    bench.source.results = 2  # our own, which change the archive's total
+    bench.rounds(1, watch)
+    assert bench.entry().late_images == 0
+    bench.images[FIRST] += 3
+    bench.rounds(2, watch)
+    assert bench.entry().late_images == 3 and bench.entry().state is WatchState.STORED
+    assert bench.grader.graded == [FIRST, SECOND]
+
+
+def test_an_archive_that_goes_away_costs_no_attempt(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    bench.source.fault = PacsFault.UNAVAILABLE
+    assert [watch.round() for _ in range(5)] == [False] * 5
+    bench.source.fault = None
+    bench.rounds(1, watch)
+    bench.sink.fault = PacsFault.TIMEOUT
+    bench.source.images["1.2.3"] = 1
+    bench.rounds(8, watch)
+    assert bench.entry().state is WatchState.STORED
+    third = bench.entry("1.2.3")
+    assert (third.state, third.attempts) == (WatchState.GRADED, 0) and third.waits > 1
+    assert third.next_attempt > bench.time_s - 61.0
+    assert third.reason == "storing: as the test has it (timeout)"
+    bench.sink.fault = None
+    bench.rounds(40)
+    assert bench.entry("1.2.3").state is WatchState.STORED and bench.grader.graded.count("1.2.3") == 1
+
+
+def test_one_study_that_waits_for_an_archive_keeps_the_others_from_asking(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    bench.sink.fault = PacsFault.UNAVAILABLE
+    assert not bench.rounds(0, watch).round()
+    assert len(bench.grader.graded) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Doe^Jane is in this message"),
+        PacsError(PacsFault.MALFORMED, "cut off"),
+        ServingError(ServingFailure.REFUSED, "no", address="grpc://here:1"),
+    ],
+)
+def test_a_study_that_cannot_be_graded_is_given_up_and_the_next_goes_on(
+    bench: Bench, error: Exception
+) -> None:
+    bench.grader.errors[FIRST] = error
+    bench.rounds(8)
+    assert (bench.entry().state, bench.entry().attempts) == (WatchState.FAILED, 3)
+    assert "Doe" not in bench.entry().to_json()
+    assert bench.entry(SECOND).state is WatchState.STORED
+    assert bench.source.fetched.count(FIRST) == 3
+    del bench.grader.errors[FIRST]
+    watch = bench.start()
+    watch.reopen(with_failed=False)
+    bench.rounds(2, watch)
+    assert bench.entry().state is WatchState.FAILED
+    watch.reopen(with_failed=True)
+    bench.rounds(1, watch)
+    assert bench.entry().state is WatchState.STORED
+
+
+def test_a_study_that_kills_the_program_is_not_tried_for_ever(bench: Bench) -> None:
+    bench.rounds(1)
+    for _ in range(PACE.attempts):
+        bench.grader.deadly = FIRST
+        with pytest.raises(KilledError):
+            bench.rounds(1)
+        bench.time_s += 61.0
+    bench.rounds(2)
+    assert bench.entry().state is WatchState.FAILED and bench.entry().reason == "grading: killed each time"
+    assert bench.entry(SECOND).state is WatchState.STORED
+
+
+def test_a_study_without_a_usable_series_is_rejected_and_not_asked_for_again(bench: Bench) -> None:
+    bench.grader.errors[FIRST] = NothingReadableError(Path("here"), ["not_lumbar", "localizer"])
+    bench.rounds(6)
+    assert bench.entry().state is WatchState.REJECTED and bench.entry().reason == "not_lumbar, localizer"
+    assert bench.source.fetched.count(FIRST) == 1
+
+
+def test_what_is_not_lumbar_is_passed_over_until_more_of_it_comes(bench: Bench) -> None:
+    bench.source.unwanted = frozenset({FIRST})
+    watch = bench.rounds(3)
+    assert bench.entry().state is WatchState.PASSED_OVER and FIRST not in bench.source.fetched
+    bench.source.unwanted = frozenset()
+    bench.images[FIRST] += 1
+    bench.rounds(3, watch)
+    assert bench.entry().state is WatchState.STORED
+
+
+def test_studies_graded_without_a_sink_are_stored_when_there_is_one(bench: Bench) -> None:
+    bench.has_sink = False
+    bench.rounds(3)
+    assert bench.entry().state is WatchState.GRADED and bench.sink.sent == []
+    bench.has_sink = True
+    watch = bench.start()
+    watch.reopen(with_failed=False)
+    bench.rounds(1, watch)
+    assert bench.entry().state is WatchState.STORED and len(bench.grader.graded) == 2
+
+
+def test_results_that_somebody_removed_are_told(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    bench.sink.fault = PacsFault.UNAVAILABLE
+    bench.rounds(1, watch)
+    (bench.grader.folder(FIRST) / "1.dcm").unlink()
+    bench.sink.fault = None
+    bench.rounds(8, watch)
+    assert bench.entry().state is WatchState.FAILED and "1.dcm is no longer there" in bench.entry().reason
+
+
+def test_a_study_that_vanishes_from_the_archive_stops_no_other(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    look = bench.source.look
+
+    def look_without(study_uid: str) -> StudyOverview:
+        if study_uid == FIRST:
+            raise PacsError(PacsFault.ABSENT, "gone")
+        return look(study_uid)
+
+    bench.source.look = look_without  # type: ignore[method-assign]
+    bench.rounds(3, watch)
+    assert bench.entry(SECOND).state is WatchState.STORED and bench.entry().attempts > 0
+
+
+def test_once_ends_and_says_whether_all_came_to_their_end(tmp_path: Path) -> None:
+    done = Bench(tmp_path / "done")
+    done.folder.mkdir()
+    watch = Watch(
+        done.source, done.grader, WatchJournal(tmp_path / "a"), PollingPolicy(0.01, 0.05), sink=done.sink
+    )  # type: ignore[arg-type]
+    assert watch.run(is_once=True) and len(done.sink.sent) == 4
+    done.source.fault = PacsFault.UNAVAILABLE
+    assert not watch.run(is_once=True)
+    done.source.fault = None
+    done.source.images["1.2.3"] = 1
+    done.grader.errors["1.2.3"] = RuntimeError()
+    assert not watch.run(is_once=True)
+
+
+def test_asked_to_stop_it_ends_after_the_step_and_keeps_what_is_done(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    grade = bench.grader.grade
+
+    def grade_and_stop(study_uid: str, images: Path) -> tuple[ResultFile, ...]:
+        watch.stop.is_asked = True
+        return grade(study_uid, images)
+
+    bench.grader.grade = grade_and_stop  # type: ignore[method-assign]
+    assert watch.run()
+    assert bench.entry().state is WatchState.GRADED and bench.sink.sent == []
+    assert bench.entry(SECOND).state is WatchState.SEEN
+    bench.grader.grade = grade  # type: ignore[method-assign]
+    bench.rounds(1)
+    assert bench.entry().state is WatchState.STORED and bench.grader.graded == [FIRST, SECOND]
+
+
+def test_a_clock_that_is_set_back_holds_nothing_until_it_has_caught_up(bench: Bench) -> None:
+    bench.rounds(1)
+    bench.time_s = 10.0
+    bench.rounds(1)
+    assert bench.grader.graded == []
+    bench.rounds(1)
+    assert bench.entry().state is WatchState.STORED
+
+
+def test_what_is_stored_stays_noted_when_it_is_asked_to_stop(bench: Bench) -> None:
+    watch = bench.rounds(1)
+    store = bench.sink.store
+
+    def store_and_stop(path: Path) -> None:
+        store(path)
+        watch.stop.is_asked = True
+
+    bench.sink.store = store_and_stop  # type: ignore[method-assign]
+    bench.rounds(1, watch)
+    assert (bench.entry().state, bench.entry().stored) == (WatchState.GRADED, (f"{FIRST}.1",))

@@ -1,0 +1,178 @@
+"""axe-core on every kind of page, light and dark, wide and narrow: nothing serious, nothing critical.
+
+axe-core (MPL-2.0) comes with the package axe-core-python and is given to the page by the browser, as a
+reader's own extension would be.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumbar_tf.dicom.reasons import Reject, RejectReason
+from lumbar_tf.dicom.study import SeriesSummary
+from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.evaluation import output
+from lumbar_tf.evaluation.panels import PanelPicture as Diagram
+from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity
+from lumbar_tf.reports.census import StudyFacts, Tally
+from lumbar_tf.reports.evaluation_page import write_evaluation_page
+from lumbar_tf.reports.inspection_page import render_montage, write_page
+from lumbar_tf.reports.label_contradictions import Contradiction
+from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture, encode_png
+from lumbar_tf.reports.review_labels_page import finding_key, write_review_page
+from lumbar_tf.reports.study_report import write_study_report
+from lumbar_tf.reports.training_page import write_training_index, write_training_pages
+from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.training.runs import LOCALIZER
+from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
+from tests.reports.browser import CHROMIUM, Tab, open_tab
+from tests.reports.reported_study import SOURCE, make_evidence, make_result, make_study
+from tests.reports.trained_run import BACKBONE, make_run, train_fold, write_error
+
+AXE = find_spec("axe_core_python")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed"),
+]
+#: A rule that could not run is an incomplete one without a node: it found nothing as it did not look.
+RUN = """axe.run(document, {resultTypes: ["violations", "incomplete"]}).then((found) => JSON.stringify({
+  violations: found.violations.map((each) => [each.id, each.impact, each.nodes.map((node) => node.html)]),
+  failed: found.incomplete.filter((each) => !each.nodes.length).map((each) => each.id),
+}))"""
+PNG = encode_png(np.eye(20, dtype=np.float32), (10.0, 10.0))
+
+
+def _study(folder: Path) -> Path:
+    write_study_report(folder / "p.html", make_study(), make_result(), SOURCE, make_evidence(make_result()))
+    return folder / "p.html"
+
+
+def _evaluation(folder: Path) -> Path:
+    ids, labels = make_study_ids(24), draw_labels(24, num_graded=10)
+    write_labels(folder / "train.csv", ids, labels)
+    for seed, name in enumerate(("one", "two")):
+        write_table(folder / f"{name}.csv", ids, draw_answers(labels, sharpness=1.0, seed=seed))
+    (folder / f"{ids[0]}.html").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        # Drawing takes seconds, and a diagram is a picture to axe-core, whatever it shows.
+        diagram = Diagram("A diagram", PNG)
+        patch.setattr(output, "draw_sheets", lambda *_, **__: {each: [diagram] for each in Condition})
+        evaluated = output.evaluate_files(
+            [folder / "one.csv", folder / "two.csv"],
+            [folder / "train.csv"],
+            folder / "out",
+            before=[folder / "two.csv"],
+            groupings=[Grouping("Vendor", dict.fromkeys(ids, "ge"), ("ge",))],
+            num_resamples=5,
+        )
+    write_evaluation_page(folder / "p.html", evaluated, reports=folder, is_synthetic=True)
+    return folder / "p.html"
+
+
+def _training(folder: Path, member: str) -> Path:
+    run = make_run(folder)
+    for fold in (0, 1):
+        train_fold(run, member, fold)
+    if member == LOCALIZER:
+        write_error(run)
+    write_training_pages(run, member, is_synthetic=True)
+    return run.member_directory(member) / "training.html"
+
+
+def _index(folder: Path) -> Path:
+    _training(folder, BACKBONE)
+    return write_training_index(folder / "runs")
+
+
+def _row() -> MontageRow:
+    mark = Mark(2.0, 3.0, "L4/5", "canal", "canal", True)
+    return MontageRow(
+        Plane.SAGITTAL_T2, "note", (SlicePicture(PNG, 10.0, 10.0, "nearest", ("A", "P"), (mark,)),)
+    )
+
+
+def _worklist(folder: Path) -> Path:
+    said = {"sagittal_t2/net": (0.025, 0.9)}
+    doubt = DoubtfulLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.06, 0.75, said)
+    write_review_page(folder / "p.html", (doubt,), {finding_key(doubt): [_row()]}, num_labels=1)
+    return folder / "p.html"
+
+
+def _inspection(folder: Path) -> Path:
+    tally = Tally()
+    tally.add(
+        StudyFacts(
+            "11",
+            (SeriesSummary("1", Plane.SAGITTAL_T2, "", 17, 448, 448, 0.6, 0.6, 4.4, "ge", 1.5),),
+            rejects=(Reject("11", "2", "file", RejectReason.TRUNCATED, "the rule"),),
+            contradictions=((Contradiction.SIDES_SWAPPED, "left_subarticular_stenosis_l4_l5 by 3 mm"),),
+            labels=np.zeros(25, np.int8),
+            num_points=5,
+        )
+    )
+    write_page(folder / "p.html", tally.census(), [render_montage(Montage("11", (_row(),)))])
+    return folder / "p.html"
+
+
+PAGES: dict[str, Callable[[Path], Path]] = {
+    "study": _study,
+    "evaluation": _evaluation,
+    "grader": lambda folder: _training(folder, BACKBONE),
+    "localizer": lambda folder: _training(folder, LOCALIZER),
+    "training index": _index,
+    "worklist": _worklist,
+    "inspection": _inspection,
+}
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with open_tab(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def script() -> str:
+    assert AXE is not None and AXE.origin is not None
+    return Path(AXE.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def _judge(tab: Tab) -> dict[str, Any]:
+    return dict(json.loads(tab.run(RUN)))
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_nothing_serious_is_wrong_for_those_who_do_not_see_or_point(
+    tab: Tab, script: str, tmp_path: Path, kind: str
+) -> None:
+    address = PAGES[kind](tmp_path).as_uri()
+    tab.requests.clear()
+    tab.errors.clear()
+    tab.open(address)
+    tab.run(script + "; 0")
+    # What is folded is judged as well.
+    tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    for width in (1280, 400):
+        for is_dark in (False, True):
+            tab.look(width=width, is_dark=is_dark)
+            found = _judge(tab)
+            serious = [each for each in found["violations"] if each[1] in ("serious", "critical")]
+            assert not serious, (width, is_dark)
+            assert not found["failed"], (width, is_dark)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.requests == [address] and not tab.errors
+
+
+def test_what_is_wrong_is_found(tab: Tab, script: str, tmp_path: Path) -> None:
+    page = _worklist(tmp_path)
+    text = page.read_text(encoding="utf-8").replace("--soft: #5b6675", "--soft: #b0b6c0")
+    page.write_text(text.replace(' alt="', ' data-alt="'), encoding="utf-8")
+    tab.open(page.as_uri())
+    tab.run(script + "; 0")
+    assert {"color-contrast", "image-alt"} <= {each[0] for each in _judge(tab)["violations"]}

@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumbar_tf.evaluation.output import EvaluationRun, evaluate_files
+from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.labels import Severity
+from lumbar_tf.reports.evaluation_page import write_evaluation_page
+from lumbar_tf.tables.out_of_fold import write_table
+from tests.graded_cohort import draw_labels, make_study_ids, write_labels
+from tests.reports.html_page import Page, check_self_contained
+
+_NASTY = "<script>alert(1)</script>"
+_IDS = [*make_study_ids(39), _NASTY]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
+    """Canal and left foramen only, two tables, a small group, a study with a nasty id, which is the worst."""
+    folder = tmp_path_factory.mktemp("cohort")
+    labels = draw_labels(40, num_graded=10)
+    labels[39, 0] = Severity.SEVERE
+    write_labels(folder / "train.csv", _IDS, labels)
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        probabilities = generator.dirichlet([1, 1, 1], (40, 25))
+        probabilities[39, 0] = [1 - 2e-9, 1e-9, 1e-9]
+        write_table(folder / f"{name}.csv", _IDS, probabilities)
+    group_of = {study: "ge" if index < 35 else _NASTY for index, study in enumerate(_IDS)}
+    return evaluate_files(
+        [folder / "one.csv", folder / "two.csv"],
+        [folder / "train.csv"],
+        folder / "out",
+        before=[folder / "two.csv"],
+        groupings=[Grouping("Vendor", group_of, ("ge", _NASTY))],
+        num_resamples=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def text(evaluated: EvaluationRun, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "evaluation.html"
+    write_evaluation_page(path, evaluated)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_and_escapes_everything(text: str) -> None:
+    check_self_contained(text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_holds_the_figures(text: str, evaluated: EvaluationRun) -> None:
+    words = Page(text).words
+    score = evaluated.card.scores["score"]
+    assert f"{score.value:.4f} score {score.low:.4f} to {score.high:.4f}" in words
+    assert "No labels for subarticular: the score is the mean of the other terms." in words
+    cell = evaluated.card.findings[3]
+    counts = " ".join(map(str, cell.counts))
+    assert (
+        f"L4/L5 {counts} {cell.log_loss.value:.3f} {cell.log_loss.low:.3f} to {cell.log_loss.high:.3f}"
+        in words
+    )
+    point = cell.operating_points["severe_fifth"]
+    assert f"{point.sensitivity.value:.2f} {point.sensitivity.low:.2f} to" in words
+    assert "P(Severe) is at least 0.2: missing a severe finding counts four times a false alarm" in words
+    assert "two" in words and "less the first" in words
+    difference = evaluated.comparison[1].difference["score"]
+    assert f"{difference.value:+.4f} {difference.low:+.4f} to {difference.high:+.4f}" in words
+    assert f"{_NASTY} (small) 5" in words
+
+
+def test_the_worst_case_is_named_and_conditions_without_labels_are_not(text: str) -> None:
+    page = Page(text)
+    words = page.words
+    cost = -4 * np.log(1e-9)
+    assert f"{_NASTY} Spinal canal stenosis L1/L2 Severe Normal/Mild 1.000 0.000 0.000 {cost:.2f}" in words
+    assert "Left neural foraminal narrowing" in words
+    assert "subarticular stenosis" not in words
+    assert len(page.pictures) == 16 and "ROC curve, Spinal canal stenosis: severe" in page.pictures
+
+
+def test_the_page_says_how_reports_are_made_where_there_are_none(text: str) -> None:
+    assert "No report of these studies was found" in Page(text).words
+    assert "<a " not in text and "Synthetic" not in text
+
+
+def test_worst_cases_lead_to_findings_in_their_studies_reports(
+    evaluated: EvaluationRun, tmp_path: Path
+) -> None:
+    reports = tmp_path / "predictions" / "reports"
+    reports.mkdir(parents=True)
+    for study in _IDS[:20]:
+        (reports / f"{study}.html").touch()
+    page = tmp_path / "evaluation" / "evaluation.html"
+    write_evaluation_page(page, evaluated, reports=reports, model_version="7", is_synthetic=True)
+    text = page.read_text(encoding="utf-8")
+    check_self_contained(text)
+    links = [attributes["href"] for tag, attributes in Page(text).tags if tag == "a"]
+    expected = [
+        f"../predictions/reports/{each.study_id}.html#{each.finding.name}"
+        for each in evaluated.worst
+        if each.study_id in _IDS[:20]
+    ]
+    assert links == expected and expected
+    words = Page(text).words
+    assert f"{len(evaluated.worst) - len(expected)} of them have no report" in words
+    assert "answered by model version 7" in words and "Synthetic studies" in words
+
+
+def test_calibration_is_shown_before_and_after(text: str, evaluated: EvaluationRun) -> None:
+    canal, left = evaluated.before
+    for each in (canal, left):
+        figures = (each.error_before, each.error, each.brier_before, each.brier)
+        line = " ".join(f"{value:.3f}" for value in figures)
+        assert f"{each.condition.title} {each.num_rows} {line}" in Page(text).words
+    pictures = Page(text).pictures
+    assert "Reliability diagram before and after calibration, Spinal canal stenosis: Severe" in pictures

@@ -1,0 +1,124 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.evaluation.metrics import weighted_log_loss
+from lumbar_tf.reports.training_page import write_training_index, write_training_pages
+from lumbar_tf.reports.training_summary import summarize_member
+from lumbar_tf.training.runs import LOCALIZER, PlaneRun
+from tests.graded_cohort import draw_labels
+from tests.reports.html_page import Page, check_self_contained
+from tests.reports.trained_run import BACKBONE, NASTY, STUDIES, answers, make_run, train_fold, write_error
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> PlaneRun:
+    return make_run(tmp_path)
+
+
+def _read(run: PlaneRun, member: str) -> str:
+    write_training_pages(run, member)
+    return (run.member_directory(member) / "training.html").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_grader_holds_its_folds_curves_and_scores(run: PlaneRun) -> None:
+    for fold in (0, 2):
+        train_fold(run, BACKBONE, fold)
+    text = _read(run, BACKBONE)
+    check_self_contained(text)
+    words = Page(text).words
+    assert "2 of 3 folds done 8 epochs trained 0.5 min in epochs" in words
+    # 20 studies in batches of 4 are 5 steps; the median epoch after the first takes 2 s.
+    assert "fold 0 20 0 10 4 4 0.250 5 2.50 10.0 0 CPU" in words
+    assert "fold 1 20 0 10 0 - - 5 - - - - not begun" in words
+    for title in ("Loss", "Weighted log loss", "Learning rate", "Seconds an epoch"):
+        assert f"<h3>{title}</h3>" in text
+    assert 'aria-label="Weighted log loss by epoch. fold 0, held out ends at 0.3; fold 2, held out' in text
+    assert text.count('class="line train"') == 6 and text.count('class="line held"') == 4
+
+
+def test_the_score_is_the_metrics_on_the_folds_that_are_done(run: PlaneRun) -> None:
+    for fold in (0, 2):
+        train_fold(run, BACKBONE, fold)
+    (canal,) = summarize_member(run, BACKBONE).out_of_fold.families
+    done = [study for study in STUDIES if run.folds[study] != 1]
+    labels = draw_labels(len(STUDIES))[[STUDIES.index(each) for each in done]]
+    expected = weighted_log_loss(labels[:, :5], answers(done)[:, :5])
+    assert canal.cell.log_loss.value == pytest.approx(expected)
+    assert canal.confusion.sum() == sum(canal.cell.counts) == 5 * len(done)
+    # Every answer but the nasty study's is right.
+    assert canal.confusion.trace() >= 5 * (len(done) - 1)
+    words = Page(_read(run, BACKBONE)).words
+    assert f"canal: weighted log loss out of fold, prior {canal.cell.prior_log_loss:.3f}" in words
+    assert f"{NASTY} Spinal canal stenosis" in words
+    assert "Canal: label down" in words and "Foraminal: label down" not in words
+
+
+def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None:
+    train_fold(run, LOCALIZER, 0)
+    assert "Measured when the folds are done." in _read(run, LOCALIZER)
+    write_error(run)
+    text = _read(run, LOCALIZER)
+    check_self_contained(text)
+    words = Page(text).words
+    assert "median error 5.0 mm, 100.0% within 10 mm, 99.8% nearest to their own level, 2 without" in words
+    assert "L1/L2 50 3.0 mm 3.0 mm 0.0% 100.0% 0.0% 0.0% 0.0%" in words
+    assert "L5/S1 50 7.0 mm 7.0 mm 0.0% 0.0% 100.0% 0.0% 0.0%" in words
+
+
+def test_a_run_that_is_just_begun_has_a_page_too(run: PlaneRun) -> None:
+    words = Page(_read(run, BACKBONE)).words
+    assert "0 of 3 folds done" in words and "No epoch is done yet." in words
+    assert "No fold with labels has been answered yet." in words
+
+
+def test_an_older_runs_error_without_levels_and_records_without_labels_make_pages(run: PlaneRun) -> None:
+    train_fold(run, LOCALIZER, 0)
+    error = {"num_points": 9, "num_withheld": 0, "median_mm": 1.0, "within_10_mm": 1.0, "own_level": 1.0}
+    (run.member_directory(LOCALIZER) / "error.json").write_text(json.dumps(error))
+    assert "9 annotated points: median error 1.0 mm" in Page(_read(run, LOCALIZER)).words
+    (run.records / "labels.csv").unlink()
+    train_fold(run, BACKBONE, 0)
+    assert "No fold with labels has been answered yet." in Page(_read(run, BACKBONE)).words
+
+
+def test_the_index_leads_to_every_page_and_to_what_is_beside_the_runs(run: PlaneRun) -> None:
+    train_fold(run, BACKBONE, 0)
+    write_error(run)
+    page = run.runs.parent / "evaluation" / "evaluation.html"
+    page.parent.mkdir()
+    page.touch()
+    write_training_pages(run, BACKBONE, is_synthetic=True)
+    write_training_pages(run, LOCALIZER, is_synthetic=True)
+    index = write_training_index(run.runs, is_synthetic=True)
+    text = index.read_text(encoding="utf-8")
+    check_self_contained(text)
+    parsed = Page(text)
+    assert "sagittal_t2/localizer 0 of 3 0 0.0 median error 5.0 mm not yet" in parsed.words
+    assert f"sagittal_t2/{BACKBONE} 1 of 3 4 0.2 weighted log loss canal" in parsed.words
+    assert "Synthetic studies" in parsed.words
+    links = [attributes["href"] for tag, attributes in parsed.tags if tag == "a"]
+    assert len(links) == 3
+    for each in links:
+        assert (index.parent / str(each)).resolve().is_file(), each
+    of_member = Page((run.member_directory(BACKBONE) / "training.html").read_text())
+    for tag, attributes in of_member.tags:
+        if tag == "a":
+            assert (run.member_directory(BACKBONE) / str(attributes["href"])).resolve().is_file()
+
+
+def test_a_page_is_drawn_in_less_than_two_seconds(run: PlaneRun) -> None:
+    for fold in range(3):
+        train_fold(run, BACKBONE, fold, num_epochs=100)
+    _read(run, BACKBONE)
+    before = time.process_time()
+    text = _read(run, BACKBONE)
+    assert time.process_time() - before < 2.0
+    assert len(text) < 200_000
+
+
+def test_no_path_of_the_machine_is_on_the_page_but_what_the_configuration_says(run: PlaneRun) -> None:
+    train_fold(run, BACKBONE, 0)
+    assert str(run.runs) not in _read(run, BACKBONE)

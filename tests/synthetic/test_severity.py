@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import log_loss
+
+from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Condition, Family, Level, Severity, finding_index
+from lumbar_tf.synthetic import severity
+
+CANAL = Condition.SPINAL_CANAL_STENOSIS
+LEFT_FORAMEN = Condition.LEFT_NEURAL_FORAMINAL_NARROWING
+RIGHT_FORAMEN = Condition.RIGHT_NEURAL_FORAMINAL_NARROWING
+LEFT_RECESS = Condition.LEFT_SUBARTICULAR_STENOSIS
+RIGHT_RECESS = Condition.RIGHT_SUBARTICULAR_STENOSIS
+
+
+@pytest.fixture(scope="module")
+def many() -> severity.GradedSeverity:
+    return severity.draw_severity(20_000, shift=0.0, rng=np.random.default_rng(1))
+
+
+@pytest.mark.parametrize(
+    ("condition", "level", "moderate", "severe"),
+    # Written down again from the profile's table: counts among the graded studies.
+    [
+        (CANAL, Level.L4_L5, 237 / 1974, 255 / 1974),
+        (CANAL, Level.L1_L2, 67 / 1974, 21 / 1974),
+        (LEFT_FORAMEN, Level.L5_S1, 520 / 1973, 206 / 1973),
+        (RIGHT_FORAMEN, Level.L2_L3, 168 / 1967, 6 / 1967),
+        (LEFT_RECESS, Level.L4_L5, 624 / 1972, 461 / 1972),
+        (RIGHT_RECESS, Level.L5_S1, 396 / 1968, 173 / 1968),
+    ],
+)
+def test_label_frequencies_copy_the_profile(
+    many: severity.GradedSeverity, condition: Condition, level: Level, moderate: float, severe: float
+) -> None:
+    labels = many.labels[:, finding_index(condition, level)]
+    graded = labels[labels != MISSING_LABEL]
+    assert (graded == Severity.MODERATE).mean() == pytest.approx(moderate, abs=0.012)
+    assert (graded == Severity.SEVERE).mean() == pytest.approx(severe, abs=0.012)
+
+
+def test_missing_labels_are_the_upper_subarticular_ones(many: severity.GradedSeverity) -> None:
+    missing = (many.labels == MISSING_LABEL).mean(axis=0)
+    assert missing[finding_index(LEFT_RECESS, Level.L1_L2)] == pytest.approx(164 / 1975, abs=0.01)
+    assert missing[finding_index(CANAL, Level.L1_L2)] < 0.003
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((LEFT_FORAMEN, Level.L4_L5), (RIGHT_FORAMEN, Level.L4_L5), 0.36),
+        ((LEFT_RECESS, Level.L4_L5), (RIGHT_RECESS, Level.L4_L5), 0.56),
+        ((CANAL, Level.L4_L5), (LEFT_RECESS, Level.L4_L5), 0.58),
+        ((CANAL, Level.L3_L4), (CANAL, Level.L4_L5), 0.40),
+    ],
+)
+def test_graded_labels_have_the_profiles_rank_correlations(
+    many: severity.GradedSeverity,
+    first: tuple[Condition, Level],
+    second: tuple[Condition, Level],
+    expected: float,
+) -> None:
+    columns = many.labels[:, [finding_index(*first), finding_index(*second)]]
+    both = (columns != MISSING_LABEL).all(axis=1)
+    assert spearmanr(columns[both]).statistic == pytest.approx(expected, abs=0.04)
+
+
+def test_probabilities_are_what_really_happens(many: severity.GradedSeverity) -> None:
+    probabilities = severity.grade_probabilities(many.latent)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1)
+    column = finding_index(LEFT_RECESS, Level.L4_L5)
+    graded = many.labels[:, column] != MISSING_LABEL
+    for grade in Severity:
+        said = probabilities[graded, column, grade]
+        happened = many.labels[graded, column] == grade
+        for low in (0.1, 0.4, 0.7):
+            chosen = (said > low) & (said < low + 0.2)
+            assert happened[chosen].mean() == pytest.approx(said[chosen].mean(), abs=0.04)
+
+
+def test_the_best_possible_score_is_between_40_and_50_percent_of_the_prior(
+    many: severity.GradedSeverity,
+) -> None:
+    best, prior = severity.best_possible_losses(many), severity.prior_losses(many)
+    share = sum(best.values()) / sum(prior.values())
+    assert 0.40 < share < 0.50
+    assert all(best[family] < prior[family] for family in Family)
+
+
+def test_weighted_log_losses_agree_with_scikit_learn(many: severity.GradedSeverity) -> None:
+    competition = severity.competition_probabilities(severity.grade_probabilities(many.latent))
+    columns = [index for index, each in enumerate(FINDINGS) if each.condition.family is Family.FORAMINAL]
+    labels, rows = many.labels[:, columns].ravel(), competition[:, columns].reshape(-1, 3)
+    kept = labels != MISSING_LABEL
+    expected = log_loss(labels[kept], rows[kept], sample_weight=2.0 ** labels[kept], labels=[0, 1, 2])
+    assert severity.best_possible_losses(many)[Family.FORAMINAL] == pytest.approx(expected)
+
+
+def test_a_shift_makes_a_sicker_cohort_and_keeps_the_truth_exact() -> None:
+    sick = severity.draw_severity(5_000, shift=0.45, rng=np.random.default_rng(2))
+    graded = sick.labels != MISSING_LABEL
+    assert (sick.labels[graded] == Severity.SEVERE).mean() == pytest.approx(0.12, abs=0.015)
+    expected = severity.grade_probabilities(sick.latent)[..., Severity.SEVERE][graded].mean()
+    assert (sick.labels[graded] == Severity.SEVERE).mean() == pytest.approx(expected, abs=0.005)

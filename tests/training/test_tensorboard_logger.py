@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from lumbar_tf.training.tensorboard_logger import TensorBoardLogger, contact_sheet
+
+
+def _events(folder: Path) -> dict[str, list[tuple[int, tf.Tensor]]]:
+    found: dict[str, list[tuple[int, tf.Tensor]]] = {}
+    for path in folder.glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    return found
+
+
+def test_curves_and_pictures_can_be_read_back(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    board = TensorBoardLogger(tmp_path)
+    board.write_epoch(3, {"epoch": 3.0, "loss": 0.5, "learning_rate": 0.01})
+    board.write_picture("confusion", picture, epoch=4)
+    board.close()
+    events = _events(tmp_path)
+    assert sorted(events) == ["confusion", "learning_rate", "loss"]
+    assert events["loss"] == [(3, 0.5)]
+    step, (width, height, encoded) = events["confusion"][0]
+    assert (step, int(width), int(height)) == (4, 8, 6)
+    np.testing.assert_array_equal(tf.io.decode_png(encoded), picture)
+
+
+def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
+    images = np.linspace(-0.5, 1.5, 13 * 4 * 5).reshape(1, 13, 4, 5).astype(np.float32)
+    sheet = contact_sheet(images)
+    assert sheet.shape == (8, 50, 1) and sheet.dtype == np.uint8
+    np.testing.assert_array_equal(
+        sheet[4:, 10:15, 0], np.rint(np.clip(images[0, 12], 0, 1) * 255).astype(np.uint8)
+    )
+    assert not sheet[4:, 15:].any()
+    assert (sheet.min(), sheet.max()) == (0, 255)
