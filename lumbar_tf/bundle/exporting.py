@@ -30,7 +30,7 @@ from lumbar_tf.bundle.served_ensemble import (
     next_version,
 )
 from lumbar_tf.config import PlaneConfig, dump_config
-from lumbar_tf.ensemble.stacker import Stacker, from_json, to_json
+from lumbar_tf.ensemble.stacker import StackerCoefficients, from_json, to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, parse_plane
 from lumbar_tf.records.schema import SCHEMA_VERSION
@@ -54,7 +54,7 @@ class LoadedEnsemble:
     """
 
     networks: dict[Plane, PlaneNetworks]
-    stacker: Stacker
+    stacker: StackerCoefficients
 
 
 def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:

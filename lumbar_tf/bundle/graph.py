@@ -11,7 +11,7 @@ from lumbar_tf.bundle.members import (
 )
 from lumbar_tf.bundle.saliency_graph import explain_members, member_weights
 from lumbar_tf.ensemble.context import NEIGHBOURS
-from lumbar_tf.ensemble.stacker import FamilyStacker, Head, Stacker, family_findings
+from lumbar_tf.ensemble.stacker import FamilyStacker, Head, StackerCoefficients, family_findings
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, PLANE_FLAGS, Flag, Plane
 from lumbar_tf.models.level_decoding import SHIFT_UNCERTAINTY
 from lumbar_tf.serving.contract import GRADE
@@ -27,7 +27,7 @@ class ServableEnsemble(tf.Module):
     Only variables are tracked, not the Keras objects, so that each weight is stored once.
     """
 
-    def __init__(self, networks: dict[Plane, PlaneNetworks], stacker: Stacker) -> None:
+    def __init__(self, networks: dict[Plane, PlaneNetworks], stacker: StackerCoefficients) -> None:
         """Takes loaded networks and a fitted stacker whose members they are."""
         super().__init__(name="lumbar_tf")
         self.parameters = [
@@ -94,7 +94,7 @@ class ServableEnsemble(tf.Module):
 
 
 def answer(
-    networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
+    networks: dict[Plane, PlaneNetworks], stacker: StackerCoefficients, examples: Examples
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies."""
     said = predict_members(networks, stacker.members, examples)
@@ -102,7 +102,7 @@ def answer(
 
 
 def explain(
-    networks: dict[Plane, PlaneNetworks], stacker: Stacker, examples: Examples
+    networks: dict[Plane, PlaneNetworks], stacker: StackerCoefficients, examples: Examples
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies, with the maps behind them."""
     said, maps = explain_members(networks, stacker.members, examples)
@@ -116,7 +116,7 @@ def explain(
 
 
 def _conclude(
-    stacker: Stacker, said: MemberPredictions, stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+    stacker: StackerCoefficients, said: MemberPredictions, stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
     probability, competition, pattern = stacked
     return {
@@ -130,7 +130,7 @@ def _conclude(
     }
 
 
-def stack(stacker: Stacker, said: MemberPredictions) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def stack(stacker: StackerCoefficients, said: MemberPredictions) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Applies the stacker in the graph; `stacking.apply_stacker` is its NumPy twin.
 
     Returns:
@@ -178,7 +178,7 @@ def _mean_of_present(features: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(features, axis=0) / tf.maximum(counts, 1.0)
 
 
-def _context(stacker: Stacker, features: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+def _context(stacker: StackerCoefficients, features: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
     """Returns float32 [study, 25, slot, 3]; `context.context_features` is its NumPy twin."""
     is_known = tf.reduce_any(is_finite, axis=0)
     unusual = _mean_of_present(features, is_finite) - tf.constant(stacker.context_centre, tf.float32)
@@ -195,7 +195,7 @@ def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
     return pattern
 
 
-def _flags(stacker: Stacker, said: MemberPredictions, pattern: tf.Tensor) -> tf.Tensor:
+def _flags(stacker: StackerCoefficients, said: MemberPredictions, pattern: tf.Tensor) -> tf.Tensor:
     """Returns bool [study, 25, flag]."""
     never = tf.zeros_like(pattern, tf.bool)
     flags = dict.fromkeys(Flag, never)

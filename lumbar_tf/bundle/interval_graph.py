@@ -6,7 +6,7 @@ import tensorflow as tf
 from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
 from lumbar_tf.ensemble.context import NEIGHBOURS
 from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, VarianceTables, variance_tables
-from lumbar_tf.ensemble.stacker import Stacker
+from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 
 
@@ -25,7 +25,7 @@ def centred_features(log_probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def find_intervals(
-    stacker: Stacker, log_probabilities: tf.Tensor, probability: tf.Tensor, pattern: tf.Tensor
+    stacker: StackerCoefficients, log_probabilities: tf.Tensor, probability: tf.Tensor, pattern: tf.Tensor
 ) -> tf.Tensor:
     """Returns the bounds of the head `probability`.
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.bundle.members import Examples, MemberPredictions, PlaneNetworks, cut_inputs, find_landmarks
-from lumbar_tf.ensemble.stacker import Head, Stacker, family_findings
+from lumbar_tf.ensemble.stacker import Head, StackerCoefficients, family_findings
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Plane, Severity, Side
 from lumbar_tf.models.grader import log_probabilities
@@ -111,7 +111,7 @@ def _stack_maps(maps: list[tf.Tensor]) -> tf.Tensor:
 
 
 def member_weights(
-    stacker: Stacker, said: MemberPredictions, probability: tf.Tensor, pattern: tf.Tensor
+    stacker: StackerCoefficients, said: MemberPredictions, probability: tf.Tensor, pattern: tf.Tensor
 ) -> tf.Tensor:
     """Says how much each member weighs in each finding.
 

@@ -12,7 +12,7 @@ from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.member_features import answered, member_features
 from lumbar_tf.ensemble.member_variance_fitting import measure_member_variance
 from lumbar_tf.ensemble.search import Folds
-from lumbar_tf.ensemble.stacker import FamilyStacker, Head, Stacked, Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import FamilyStacker, Head, Stacked, StackerCoefficients, apply_stacker
 from lumbar_tf.labels import NUM_FINDINGS, Family
 from lumbar_tf.tables.out_of_fold import Members
 
@@ -51,10 +51,10 @@ class StackerFitter:
         # Of all studies, those held out too: it looks at no label.
         self._centre = context_centre(mean_features(member_features(members.probabilities), is_there))
 
-    def _stacker(self, families: list[FamilyStacker]) -> Stacker:
-        return Stacker(self._members.names, self._members.sources, self._centre, tuple(families))
+    def _stacker(self, families: list[FamilyStacker]) -> StackerCoefficients:
+        return StackerCoefficients(self._members.names, self._members.sources, self._centre, tuple(families))
 
-    def fit(self) -> Stacker:
+    def fit(self) -> StackerCoefficients:
         """Fits both heads of all families, every pattern, to all folds, and measures the members' spread."""
         families = []
         for each in self._families:
@@ -94,7 +94,7 @@ def num_fits(folds: Labels) -> int:
     return (len(np.unique(folds)) + 1) * len(Family)
 
 
-def fit_stacker(members: Members, labels: Labels, folds: Labels) -> Stacker:
+def fit_stacker(members: Members, labels: Labels, folds: Labels) -> StackerCoefficients:
     """Fits the final stacker: `StackerFitter(...).fit()`."""
     return StackerFitter(members, labels, folds).fit()
 

@@ -30,7 +30,7 @@ from scipy.special import stdtrit
 from lumbar_tf.ensemble.context import NEIGHBOURS, NUM_SLOTS
 from lumbar_tf.ensemble.member_features import answered, member_features
 from lumbar_tf.ensemble.member_variance import HABIT_TERMS, TREND_TERMS
-from lumbar_tf.ensemble.stacker import Head, Stacked, Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import Head, Stacked, StackerCoefficients, apply_stacker
 from lumbar_tf.labels import FINDINGS, NUM_SEVERITIES, Family
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ class VarianceTables:
     covers: NDArray[np.bool_]
 
 
-def variance_tables(stacker: Stacker) -> VarianceTables:
+def variance_tables(stacker: StackerCoefficients) -> VarianceTables:
     """Returns the tables of a fitted stacker."""
     size, num_members = max(each.num_patterns for each in stacker.families), len(stacker.members)
     head = (len(stacker.families), size)
@@ -154,7 +154,7 @@ def deviations(
     return np.log(kept) - np.log(rest), (changes**2).sum(axis=2), counts
 
 
-def member_intervals(stacker: Stacker, probabilities: Floats) -> Intervals:
+def member_intervals(stacker: StackerCoefficients, probabilities: Floats) -> Intervals:
     """Returns the 95% interval of each answer from the spread of the members: the module's formula.
 
     Args:

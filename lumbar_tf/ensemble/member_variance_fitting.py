@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from lumbar_tf.ensemble.intervals import VarianceTables, deviations, trend_of, variance_tables
 from lumbar_tf.ensemble.member_features import answered, member_features
 from lumbar_tf.ensemble.member_variance import HABIT_TERMS, MemberVariance
-from lumbar_tf.ensemble.stacker import FamilyStacker, Stacked, Stacker, apply_stacker, family_findings
+from lumbar_tf.ensemble.stacker import (
+    FamilyStacker,
+    Stacked,
+    StackerCoefficients,
+    apply_stacker,
+    family_findings,
+)
 from lumbar_tf.labels import NUM_SEVERITIES
 
 Floats = NDArray[np.float64]
@@ -27,7 +33,7 @@ _INNER = (0.01, 0.99)
 _MAX_ROUNDS = 50
 
 
-def measure_member_variance(stacker: Stacker, probabilities: Floats) -> Stacker:
+def measure_member_variance(stacker: StackerCoefficients, probabilities: Floats) -> StackerCoefficients:
     """Returns the stacker with the spread of its members.
 
     Args:
@@ -64,7 +70,7 @@ def _pattern(each: FamilyStacker, hidden: frozenset[str]) -> int:
     return sum(1 << bit for bit, source in enumerate(each.sources) if source not in hidden)
 
 
-def _hidden_sources(stacker: Stacker) -> list[frozenset[str]]:
+def _hidden_sources(stacker: StackerCoefficients) -> list[frozenset[str]]:
     """Returns what to hide so that every pattern of two members is seen, the least hidden first."""
     wanted = {
         frozenset(source for bit, source in enumerate(each.sources) if not pattern >> bit & 1)
@@ -75,7 +81,9 @@ def _hidden_sources(stacker: Stacker) -> list[frozenset[str]]:
     return sorted(wanted, key=lambda hidden: (len(hidden), sorted(hidden)))
 
 
-def _measure_pattern(stacker: Stacker, tables: VarianceTables, visible: Floats, todo: dict[int, int]) -> None:
+def _measure_pattern(
+    stacker: StackerCoefficients, tables: VarianceTables, visible: Floats, todo: dict[int, int]
+) -> None:
     """Writes the families' patterns of one set of visible sources into the tables."""
     stacked = apply_stacker(stacker, visible)
     is_there, features = answered(visible), member_features(visible)
@@ -103,7 +111,11 @@ def _measure_pattern(stacker: Stacker, tables: VarianceTables, visible: Floats, 
 
 
 def _full_rows(
-    stacker: Stacker, each: FamilyStacker, stacked: Stacked, is_there: NDArray[np.bool_], pattern: int
+    stacker: StackerCoefficients,
+    each: FamilyStacker,
+    stacked: Stacked,
+    is_there: NDArray[np.bool_],
+    pattern: int,
 ) -> NDArray[np.bool_]:
     """Returns the family's findings that show the pattern and none of its members missing, [study, 25]."""
     inside = np.zeros(stacked.pattern.shape, np.bool_)

@@ -94,7 +94,7 @@ class FamilyStacker:
 
 
 @dataclass(frozen=True)
-class Stacker:
+class StackerCoefficients:
     """The stackers of all families over one list of members.
 
     Attributes:
@@ -145,7 +145,7 @@ def family_findings(family: Family) -> tuple[list[int], NDArray[np.int64]]:
     return rows, np.array([levels.index(FINDINGS[row].level) for row in rows])
 
 
-def apply_stacker(stacker: Stacker, probabilities: Floats) -> Stacked:
+def apply_stacker(stacker: StackerCoefficients, probabilities: Floats) -> Stacked:
     """Applies both heads.
 
     Args:
@@ -198,7 +198,7 @@ def mean_in_logits(probabilities: Floats) -> Floats:
     return np.where(counts > 0, softmax(mean), np.nan)
 
 
-def to_json(stacker: Stacker) -> str:
+def to_json(stacker: StackerCoefficients) -> str:
     """Returns the stacker as JSON text; `from_json` reads it back bit for bit."""
     families = {
         each.family.value: {
@@ -273,7 +273,7 @@ def _read_family(family: Family, content: dict[str, Any], source_of: dict[str, s
     return FamilyStacker(family, members, sources, member_sources, int(content["num_labels"]), heads, spread)
 
 
-def from_json(text: str) -> Stacker:
+def from_json(text: str) -> StackerCoefficients:
     """Reads what `to_json` wrote.
 
     Raises:
@@ -294,4 +294,4 @@ def from_json(text: str) -> Stacker:
         raise ValueError(
             f"A stacker's JSON must have all its parts. Missing or malformed: {error}."
         ) from error
-    return Stacker(members, sources, centre, families)
+    return StackerCoefficients(members, sources, centre, families)

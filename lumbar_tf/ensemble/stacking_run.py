@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.ensemble.fitting import StackerFitter, num_fits
-from lumbar_tf.ensemble.stacker import MAX_SOURCES, Head, Stacked, Stacker, to_json
+from lumbar_tf.ensemble.stacker import MAX_SOURCES, Head, Stacked, StackerCoefficients, to_json
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
@@ -49,7 +49,7 @@ class StackingRun:
     labels: NDArray[np.int8]
     folds: NDArray[np.int64]
     members: Members
-    stacker: Stacker
+    stacker: StackerCoefficients
     nested: Stacked
     num_uncovered: int
 

@@ -28,7 +28,7 @@ from lumbar_tf.ensemble import family_fitting
 from lumbar_tf.ensemble.candidates import default_candidates
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
-from lumbar_tf.ensemble.stacker import Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import StackerCoefficients, apply_stacker
 from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.tables.out_of_fold import Members
 
@@ -58,7 +58,7 @@ def _draw(
     return Members(names, sources, np.stack(tables))
 
 
-def _fit(members: Members, cohort: Cohort) -> Stacker:
+def _fit(members: Members, cohort: Cohort) -> StackerCoefficients:
     fitted = slice(_NUM_FITTED)
     shown = Members(members.names, members.sources, members.probabilities[:, fitted])
     with threadpool_limits(limits=1):

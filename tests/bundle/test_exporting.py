@@ -18,7 +18,7 @@ from lumbar_tf.bundle import exporting
 from lumbar_tf.bundle.exporting import LoadedEnsemble, export_ensemble
 from lumbar_tf.bundle.self_test import find_file_faults, load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
-from lumbar_tf.ensemble.stacker import Stacker
+from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
@@ -188,7 +188,7 @@ def test_a_bundle_that_swaps_no_sides_is_not_exported(
     """The whole export, of a graph that says the same of every study."""
 
     class Parrot(tf.Module):
-        def __init__(self, networks: object, stacker: Stacker) -> None:
+        def __init__(self, networks: object, stacker: StackerCoefficients) -> None:
             super().__init__()
             said = np.random.default_rng(0).dirichlet(np.ones(3), 25).astype(np.float32)
             self.said = tf.Variable(said)

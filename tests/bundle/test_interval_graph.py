@@ -12,14 +12,14 @@ from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
-from lumbar_tf.ensemble.stacker import Head, Stacker
+from lumbar_tf.ensemble.stacker import Head, StackerCoefficients
 from lumbar_tf.labels import FINDINGS, Family, mirror_indices
 from tests.ensemble.synthetic_members import make_members
 
 _FAMILIES = [finding.condition.family for finding in FINDINGS]
 
 
-def _graph(stacker: Stacker, probabilities: np.ndarray) -> np.ndarray:
+def _graph(stacker: StackerCoefficients, probabilities: np.ndarray) -> np.ndarray:
     @tf.function
     def answer(logs: tf.Tensor) -> tf.Tensor:
         nowhere = tf.zeros([tf.shape(logs)[1], 25, 3])
@@ -31,7 +31,7 @@ def _graph(stacker: Stacker, probabilities: np.ndarray) -> np.ndarray:
     return interval
 
 
-def _missing(probabilities: np.ndarray, stacker: Stacker) -> np.ndarray:
+def _missing(probabilities: np.ndarray, stacker: StackerCoefficients) -> np.ndarray:
     """Studies without a plane, with one member alone, with none, and with one missing beside another."""
     shown = probabilities.copy()
     for place, source in enumerate(sorted(set(stacker.sources))):
@@ -45,7 +45,7 @@ def _missing(probabilities: np.ndarray, stacker: Stacker) -> np.ndarray:
 @pytest.fixture(params=["chosen", "context"])
 def stacker_and_tables(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Stacker, np.ndarray]:
+) -> tuple[StackerCoefficients, np.ndarray]:
     if request.param == "context":
         freest: dict[Head, Candidate] = dict.fromkeys(Head, CANDIDATES[Head.PROBABILITY][-1])
         monkeypatch.setattr(FamilyFitter, "_choose", lambda *_: freest)
@@ -57,7 +57,7 @@ def stacker_and_tables(
 
 
 def test_the_graph_gives_numpys_numbers_whatever_is_missing(
-    stacker_and_tables: tuple[Stacker, np.ndarray],
+    stacker_and_tables: tuple[StackerCoefficients, np.ndarray],
 ) -> None:
     stacker, tables = stacker_and_tables
     shown = _missing(tables, stacker)
@@ -70,7 +70,9 @@ def test_the_graph_gives_numpys_numbers_whatever_is_missing(
     assert np.isfinite(interval[:4]).any()
 
 
-def test_a_mirrored_study_swaps_sides_in_the_graph(stacker_and_tables: tuple[Stacker, np.ndarray]) -> None:
+def test_a_mirrored_study_swaps_sides_in_the_graph(
+    stacker_and_tables: tuple[StackerCoefficients, np.ndarray],
+) -> None:
     stacker, tables = stacker_and_tables
     mirror = list(mirror_indices())
     interval = _graph(stacker, tables)

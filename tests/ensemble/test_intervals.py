@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import deviations, member_intervals, variance_tables
 from lumbar_tf.ensemble.member_variance import MemberVariance
-from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, Stacker, apply_stacker
+from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients, apply_stacker
 from lumbar_tf.labels import Family, mirror_indices
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
@@ -18,12 +18,12 @@ Floats = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Stacker, Members]:
+def fitted() -> tuple[StackerCoefficients, Members]:
     members, labels, folds = make_members(60, 4, 3)
     return fit_stacker(members, labels, folds), members
 
 
-def _mean_stacker(num_members: int) -> Stacker:
+def _mean_stacker(num_members: int) -> StackerCoefficients:
     """The plain mean of members that each have a source of their own, in every pattern; nothing measured."""
     names = tuple(f"net_{index}" for index in range(num_members))
     patterns = 1 << num_members
@@ -47,7 +47,7 @@ def _mean_stacker(num_members: int) -> Stacker:
         )
         for family in Family
     )
-    return Stacker(names, names, np.zeros((25, 3)), families)
+    return StackerCoefficients(names, names, np.zeros((25, 3)), families)
 
 
 def _odds(probability: float) -> float:
@@ -87,7 +87,7 @@ def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() 
     assert _odds(found.high[0, 7, 1]) - _odds(1 / 3) == pytest.approx(reach, abs=1e-9)
 
 
-def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[Stacker, Members]) -> None:
+def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[StackerCoefficients, Members]) -> None:
     """v of the formula is the derivative of the log-odds as a member's own part grows."""
     stacker, members = fitted
     shown = members.probabilities[:, :3]
@@ -109,7 +109,9 @@ def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[Stacker, M
     assert_allclose(squares, total, rtol=2e-3, atol=1e-6)
 
 
-def test_the_answer_lies_within_in_the_middle_of_the_log_odds(fitted: tuple[Stacker, Members]) -> None:
+def test_the_answer_lies_within_in_the_middle_of_the_log_odds(
+    fitted: tuple[StackerCoefficients, Members],
+) -> None:
     stacker, members = fitted
     found = member_intervals(stacker, members.probabilities)
     answers = apply_stacker(stacker, members.probabilities).probability
@@ -119,7 +121,7 @@ def test_the_answer_lies_within_in_the_middle_of_the_log_odds(fitted: tuple[Stac
 
 
 def test_a_lone_member_has_no_interval_and_no_other_finding_loses_one(
-    fitted: tuple[Stacker, Members],
+    fitted: tuple[StackerCoefficients, Members],
 ) -> None:
     stacker, members = fitted
     alone = members.probabilities.copy()
@@ -133,7 +135,7 @@ def test_a_lone_member_has_no_interval_and_no_other_finding_loses_one(
 
 
 def test_every_missing_plane_leaves_intervals_where_two_members_answer(
-    fitted: tuple[Stacker, Members],
+    fitted: tuple[StackerCoefficients, Members],
 ) -> None:
     stacker, members = fitted
     for source in set(stacker.sources):
@@ -144,13 +146,13 @@ def test_every_missing_plane_leaves_intervals_where_two_members_answer(
         assert (found.low < found.high).all()
 
 
-def test_a_family_whose_spread_was_not_measured_has_none(fitted: tuple[Stacker, Members]) -> None:
+def test_a_family_whose_spread_was_not_measured_has_none(fitted: tuple[StackerCoefficients, Members]) -> None:
     stacker, members = fitted
     bare = replace(stacker, families=tuple(replace(each, spread=None) for each in stacker.families))
     assert np.isnan(member_intervals(bare, members.probabilities).low).all()
 
 
-def test_a_mirrored_patient_swaps_left_and_right(fitted: tuple[Stacker, Members]) -> None:
+def test_a_mirrored_patient_swaps_left_and_right(fitted: tuple[StackerCoefficients, Members]) -> None:
     stacker, members = fitted
     mirror = list(mirror_indices())
     found = member_intervals(stacker, members.probabilities)
@@ -167,7 +169,7 @@ def _looks(truth: Floats, shared: Floats, num_members: int, generator: np.random
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def _without_trend(stacker: Stacker) -> Stacker:
+def _without_trend(stacker: StackerCoefficients) -> StackerCoefficients:
     families = []
     for each in stacker.families:
         assert each.spread is not None

@@ -12,7 +12,7 @@ from lumbar_tf.ensemble.stacker import (
     Coefficients,
     FamilyStacker,
     Head,
-    Stacker,
+    StackerCoefficients,
     apply_stacker,
     from_json,
     mean_in_logits,
@@ -27,7 +27,7 @@ _SOURCES = ("sagittal_t2", "axial_t2", "sagittal_t2")
 _COVER = {Family.CANAL: (0, 1, 2), Family.FORAMINAL: (), Family.SUBARTICULAR: (1,)}
 
 
-def _random_stacker(seed: int) -> Stacker:
+def _random_stacker(seed: int) -> StackerCoefficients:
     generator = np.random.default_rng(seed)
     families = []
     for family, indices in _COVER.items():
@@ -46,7 +46,9 @@ def _random_stacker(seed: int) -> Stacker:
         names = tuple(_MEMBERS[index] for index in indices)
         families.append(FamilyStacker(family, names, sources, member_sources, 7, heads))
     centre = generator.normal(size=(25, 3))
-    return Stacker(_MEMBERS, _SOURCES, centre - centre.mean(axis=1, keepdims=True), tuple(families))
+    return StackerCoefficients(
+        _MEMBERS, _SOURCES, centre - centre.mean(axis=1, keepdims=True), tuple(families)
+    )
 
 
 def _random_members(seed: int, num_studies: int = 6, missing: float = 0.4) -> np.ndarray:
@@ -89,7 +91,7 @@ def _around(finding: Finding) -> list[list[Finding]]:
 
 
 def _by_hand(
-    stacker: Stacker, members: np.ndarray, study: int, row: int, head: Head
+    stacker: StackerCoefficients, members: np.ndarray, study: int, row: int, head: Head
 ) -> tuple[np.ndarray, int]:
     """The formula at the top of stacking.py, written out with loops."""
     finding = FINDINGS[row]
