@@ -79,7 +79,7 @@ def build(options: BuildRecordsOptions) -> Summary:
     # Here, not above: --help must not wait for the readers.
     from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
     from lumbar_tf.privacy.pseudonyms import read_key
-    from lumbar_tf.records.build import BuildTask, build_records
+    from lumbar_tf.records.build import BuildTask, run_build_task
     from lumbar_tf.records.manifest import BuildOptions
 
     mode = _mode(options)
@@ -90,7 +90,7 @@ def build(options: BuildRecordsOptions) -> Summary:
         raise UsageError("--data must name a folder or a zip. Received: none.")
     decoder = Decoder(options.decoder)
     frame_decoder(decoder)  # says now, not in a worker, if it does not load
-    manifest = build_records(
+    manifest = run_build_task(
         BuildTask(
             sources=[Path(each) for each in options.data],
             out=options.out,

@@ -93,7 +93,7 @@ def _open_folder(options: DemoOptions, text: str) -> None:
 
 def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Writes training and held-out studies as DICOM, and the records of the former only."""
-    from lumbar_tf.records.build import BuildMode, BuildTask, build_records
+    from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
     from lumbar_tf.records.manifest import BuildOptions
     from lumbar_tf.synthetic import CohortOptions, Resolution, write_cohort
 
@@ -116,7 +116,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
                     options.out / name, each, progress=lambda total: progress_bar("Rendering", total)
                 )
     with watch.stage("records"):
-        build_records(
+        run_build_task(
             BuildTask(
                 sources=[options.out / "training"],
                 out=options.out / "tfrecords",
@@ -190,7 +190,7 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
-    from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
+    from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
     from lumbar_tf.bundle.self_test import load_bundle
     from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
@@ -201,7 +201,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
 
     runs = options.out / "runs"
     with watch.stage("export"):
-        ensemble = load_ensemble(runs, runs / "stack" / "stacker.json")
+        ensemble = load_trained_ensemble(runs, runs / "stack" / "stacker.json")
         measured = measure_out_of_fold(runs / "stack", *read_labels(options.out / "training" / "train.csv"))
         facts = ModelFacts("Synthetic studies of `lumbar_tf.demo`.", is_synthetic=True, measured=[measured])
         tables = [runs / member / OOF_NAME for member in ensemble.stacker.members]

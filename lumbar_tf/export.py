@@ -59,7 +59,7 @@ class ExportOptions(CommandOptions):
 def export(options: ExportOptions) -> Summary:
     """Exports and says where."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.bundle.exporting import export_ensemble, load_ensemble
+    from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
     from lumbar_tf.bundle.served_ensemble import CARD_NAME, EXTRA
     from lumbar_tf.monitoring.bundle_reference import reference_writer
@@ -67,7 +67,7 @@ def export(options: ExportOptions) -> Summary:
 
     with _stacker(options) as stacker:
         with show_activity("Loading the networks"):
-            ensemble = load_ensemble(options.runs, stacker)
+            ensemble = load_trained_ensemble(options.runs, stacker)
         with show_activity("Scoring out of fold"):
             facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
         tables = [options.runs / member / OOF_NAME for member in ensemble.stacker.members]

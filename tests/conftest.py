@@ -17,7 +17,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.study import Slice
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.records.schema import PixelEncoding
 from lumbar_tf.synthetic import CohortOptions, write_cohort
@@ -77,7 +77,7 @@ def phantom_records(phantom_cohort: Path, tmp_path_factory: pytest.TempPathFacto
     """Their records, in two folds."""
     folder = tmp_path_factory.mktemp("records")
     options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0, codec=PixelEncoding.RAW)
-    build_records(BuildTask(sources=[phantom_cohort], out=folder, options=options))
+    run_build_task(BuildTask(sources=[phantom_cohort], out=folder, options=options))
     return folder
 
 

@@ -11,7 +11,7 @@ from lumbar_tf.cli.command import UsageError
 from lumbar_tf.config import AugmentationConfig, load_plane_config
 from lumbar_tf.labels import Plane
 from lumbar_tf.preview import PreviewOptions, preview
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from lumbar_tf.reports.preview_crops import collect_previews
 from lumbar_tf.synthetic import CohortOptions, write_cohort
@@ -25,7 +25,7 @@ AUGMENTATION = "grader.training.augmentation"
 
 def _build(folder: Path) -> Path:
     options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0)
-    build_records(BuildTask(sources=[folder / "cohort"], out=folder / "records", options=options))
+    run_build_task(BuildTask(sources=[folder / "cohort"], out=folder / "records", options=options))
     return folder / "records"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lumbar_tf.cli.command import UsageError
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.records.schema import PixelEncoding
 from lumbar_tf.review_labels import ReviewLabelsOptions, main
@@ -24,7 +24,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     write_cohort(folder, CohortOptions(num_studies=3, seed=5))
     options = BuildOptions(studies_per_shard=2, num_folds=2, fold_seed=0, codec=PixelEncoding.RAW)
-    build_records(BuildTask(sources=[folder], out=folder / "records", options=options))
+    run_build_task(BuildTask(sources=[folder], out=folder / "records", options=options))
     return folder
 
 

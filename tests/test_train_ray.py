@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
 from lumbar_tf.train import TrainOptions, train
@@ -56,7 +56,7 @@ def _losses(runs: Path) -> dict[str, list[tuple[float, float]]]:
 @pytest.mark.slow
 def test_a_grid_that_loses_a_machine_is_finished(cluster: Any, tmp_path: Path) -> None:
     write_cohort(tmp_path / "cohort", CohortOptions(num_studies=4, seed=3))
-    build_records(
+    run_build_task(
         BuildTask(
             sources=[tmp_path / "cohort"],
             out=tmp_path / "tfrecords",

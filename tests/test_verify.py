@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.cli.command import run_command
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.verify import VerifyOptions, verify
 
@@ -38,7 +38,7 @@ def source(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def records(source: Path, tmp_path: Path) -> Path:
-    build_records(BuildTask(sources=[source], out=tmp_path / "out", options=OPTIONS))
+    run_build_task(BuildTask(sources=[source], out=tmp_path / "out", options=OPTIONS))
     return tmp_path / "out"
 
 
@@ -102,7 +102,7 @@ def test_pseudonyms_need_their_key(source: Path, tmp_path: Path, capsys: pytest.
     key_file.write_bytes(KEY)
     out = tmp_path / "secret"
     options = OPTIONS.model_copy(update={"is_pseudonymised": True})
-    build_records(BuildTask(sources=[source], out=out, options=options, key=KEY))
+    run_build_task(BuildTask(sources=[source], out=out, options=options, key=KEY))
     assert _verify(records=out) == 0
     assert _verify(records=out, data=str(source), phi=True, pseudonym_key_file=key_file) == 0
     capsys.readouterr()

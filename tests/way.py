@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.bundle.exporting import LoadedEnsemble, load_ensemble
+from lumbar_tf.bundle.exporting import LoadedEnsemble, load_trained_ensemble
 from lumbar_tf.bundle.members import MemberPredictions, predict_members
 from lumbar_tf.config import DemoConfig, load_demo_config
 from lumbar_tf.demo import (
@@ -22,7 +22,7 @@ from lumbar_tf.demo import (
 )
 from lumbar_tf.dicom.sources.study_source import StudyFiles
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from lumbar_tf.tables.series_descriptions import read_series_table
 
@@ -64,13 +64,13 @@ class Way:
     def load_ensemble(self) -> LoadedEnsemble:
         """Loads all networks and the stacker, as an export does."""
         runs = self.out / "runs"
-        return load_ensemble(runs, runs / "stack" / "stacker.json")
+        return load_trained_ensemble(runs, runs / "stack" / "stacker.json")
 
 
 def read_study_of(cohort: Path, study_id: str) -> Study:
     """Reads a study of a cohort of `write_cohort` from DICOM."""
     planes, _ = read_series_table(cohort / "train_series_descriptions.csv")
-    return read_study(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
+    return read_study_files(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
 
 
 def ask_in_python(ensemble: LoadedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberPredictions:

@@ -38,7 +38,7 @@ from lumbar_tf.serving.contract import DESCRIBE, EXPLAIN
 from lumbar_tf.training.fold_metadata import training_versions
 from lumbar_tf.training.runs import LOCALIZER, OOF_NAME, RUN_NAME, WEIGHTS_NAME, find_plane_configs
 
-__all__ = ["LoadedEnsemble", "ServedEnsemble", "export_ensemble", "load_ensemble", "next_version"]
+__all__ = ["LoadedEnsemble", "ServedEnsemble", "export_ensemble", "load_trained_ensemble", "next_version"]
 
 #: The known study's cases that a server warms up with: all that is done once is done after these.
 _WARMUP_CASES = (PLAIN, NOTHING, MIRRORED, PLAIN)
@@ -57,7 +57,7 @@ class LoadedEnsemble:
     stacker: StackerCoefficients
 
 
-def load_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
+def load_trained_ensemble(runs: Path, stacker_path: Path) -> LoadedEnsemble:
     """Loads the members that a stacker names from their runs.
 
     Raises:
@@ -101,7 +101,7 @@ def export_ensemble(
     """Writes the bundle and tests it; its version appears whole and tested, or not at all.
 
     Args:
-        ensemble: from `load_ensemble`.
+        ensemble: from `load_trained_ensemble`.
         runs: where it was loaded from, for the digests of the weights.
         models: the folder that TF Serving watches.
         version: the next free one by default.

@@ -98,7 +98,7 @@ def answer(
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies."""
     said = predict_members(networks, stacker.members, examples)
-    return _conclude(stacker, said, stack(stacker, said))
+    return _conclude(stacker, said, stack_predictions(stacker, said))
 
 
 def explain(
@@ -106,7 +106,7 @@ def explain(
 ) -> dict[str, tf.Tensor]:
     """Returns the servable's outputs for a batch of studies, with the maps behind them."""
     said, maps = explain_members(networks, stacker.members, examples)
-    stacked = stack(stacker, said)
+    stacked = stack_predictions(stacker, said)
     probability, _, pattern = stacked
     return {
         **_conclude(stacker, said, stacked),
@@ -130,7 +130,9 @@ def _conclude(
     }
 
 
-def stack(stacker: StackerCoefficients, said: MemberPredictions) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def stack_predictions(
+    stacker: StackerCoefficients, said: MemberPredictions
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Applies the stacker in the graph; `stacking.apply_stacker` is its NumPy twin.
 
     Returns:

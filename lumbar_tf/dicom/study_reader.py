@@ -36,7 +36,7 @@ FrameDecoder = Callable[[ImageFile, Frame], NDArray[np.generic]]
 _Member = tuple[StudyFile, Frame]
 
 
-def read_study(
+def read_study_files(
     study: StudyFiles,
     table: Mapping[str, Plane | None] = MappingProxyType({}),
     *,

@@ -11,7 +11,7 @@ from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import SeriesSummary, Study
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.interop.result_formats import HospitalFormats, write_hospital_formats
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.log import AnswerLog
@@ -323,5 +323,5 @@ def _ask(
 
 def _read_studies(jobs: Sequence[CohortStudy], key: bytes | None, *, keep_header: bool) -> Iterator[Study]:
     for job in jobs:
-        study = read_study(job.files, job.series_planes, keep_header=keep_header)
+        study = read_study_files(job.files, job.series_planes, keep_header=keep_header)
         yield study if key is None else pseudonymise_study(study, key)

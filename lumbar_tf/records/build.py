@@ -77,7 +77,7 @@ class BuildTask:
     is_strict: bool = False
 
 
-def build_records(
+def run_build_task(
     task: BuildTask,
     *,
     workers: int = 1,

@@ -10,7 +10,7 @@ from lumbar_tf.dicom.files.decoders import Decoder, FrameDecoder, frame_decoder
 from lumbar_tf.dicom.files.pixels import decode_frame
 from lumbar_tf.dicom.reasons import ReasonKind, Reject
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from lumbar_tf.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.records.cohort import CohortStudy
@@ -46,7 +46,7 @@ def read_job(job: CohortStudy, *, decode: FrameDecoder = decode_frame) -> tuple[
         The study, its rejects with those of the tables; and its annotated points, LPS mm, float32 [25, 3],
         NaN where there is none.
     """
-    study = read_study(job.files, job.series_planes, decode=decode)
+    study = read_study_files(job.files, job.series_planes, decode=decode)
     points, faults = place_points(study.study_id, study.planes, job.coordinates)
     absent = absent_series(study.study_id, job.series_planes, [each.series_id for each in study.series])
     return replace(study, rejects=(*study.rejects, *faults, *absent)), points

@@ -56,12 +56,12 @@ def decode_bare(cohort: Path, workers: int, decode: Callable[[str], int]) -> Non
 
 
 def build(cohort: Path, out: Path, workers: int, codec: str) -> None:
-    from lumbar_tf.records.build import BuildTask, build_records
+    from lumbar_tf.records.build import BuildTask, run_build_task
     from lumbar_tf.records.manifest import BuildOptions
     from lumbar_tf.records.schema import PixelEncoding
 
     options = BuildOptions(studies_per_shard=4, num_folds=5, fold_seed=0, codec=PixelEncoding(codec))
-    build_records(BuildTask(sources=[cohort], out=out, options=options), workers=workers)
+    run_build_task(BuildTask(sources=[cohort], out=out, options=options), workers=workers)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print("peak_mb", json.dumps([round(each / 1024, 1) for each in peaks]))
 

@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import tensorflow as tf
 
-from lumbar_tf.bundle.exporting import load_ensemble
+from lumbar_tf.bundle.exporting import load_trained_ensemble
 from lumbar_tf.bundle.graph import SIGNATURE
 from lumbar_tf.bundle.members import PlaneNetworks, find_landmarks
 from lumbar_tf.bundle.prediction_log import read_requests
 from lumbar_tf.bundle.served_ensemble import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.inputs.grader_dataset import study_crops
 from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
 from lumbar_tf.labels import Plane
@@ -53,7 +53,7 @@ def read_studies(folder: Path, count: int) -> tuple[list[Examples], list[tuple[i
     studies, sizes = [], []
     with open_cohort([folder]) as cohort:
         for job in cohort.jobs:
-            study = read_study(job.files, job.series_planes)
+            study = read_study_files(job.files, job.series_planes)
             if len(study.planes) < len(Plane):
                 continue
             raw, png = (
@@ -119,7 +119,7 @@ def parts(networks: Mapping[Plane, PlaneNetworks], study: Examples) -> dict[str,
 
 def show_share(bundle: ServedEnsemble, runs: Path, study: Examples, rounds: int) -> None:
     """Prints the bundle's time beside its parts'."""
-    ensemble = load_ensemble(runs, bundle.path / EXTRA / STACKER_NAME)
+    ensemble = load_trained_ensemble(runs, bundle.path / EXTRA / STACKER_NAME)
     works: dict[str, Work] = {"bundle": lambda: bundle.answer([study])}
     works |= parts(ensemble.networks, study)
     taken = medians(works, rounds)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
-from lumbar_tf.bundle.graph import stack
+from lumbar_tf.bundle.graph import stack_predictions
 from lumbar_tf.bundle.interval_graph import find_intervals
 from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
@@ -24,7 +24,7 @@ def _graph(stacker: StackerCoefficients, probabilities: np.ndarray) -> np.ndarra
     def answer(logs: tf.Tensor) -> tf.Tensor:
         nowhere = tf.zeros([tf.shape(logs)[1], 25, 3])
         said = MemberPredictions(logs, nowhere, nowhere[..., 0])
-        probability, _, pattern = stack(stacker, said)
+        probability, _, pattern = stack_predictions(stacker, said)
         return find_intervals(stacker, logs, probability, pattern)
 
     interval: np.ndarray = answer(tf.constant(np.log(probabilities), tf.float32)).numpy()

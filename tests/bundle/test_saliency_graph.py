@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.bundle.graph import stack
+from lumbar_tf.bundle.graph import stack_predictions
 from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.bundle.saliency_graph import _stack_maps, find_maps, member_weights
 from lumbar_tf.ensemble.fitting import fit_stacker
@@ -96,7 +96,7 @@ def test_a_weight_is_by_how_much_the_stacked_log_odds_follow_a_members() -> None
     stacker, shown = fit_stacker(members, labels, folds), tables[:, :4]
     logs = tf.constant(np.log(shown), tf.float32)
     said = MemberPredictions(logs, tf.zeros([4, 25, 3]), tf.zeros([4, 25]))
-    probability, _, pattern = stack(stacker, said)
+    probability, _, pattern = stack_predictions(stacker, said)
     weights = member_weights(stacker, said, probability, pattern).numpy()
     assert weights.shape == (4, 5, 25)
     assert np.isnan(weights[:, 1, 3]).all() and np.isfinite(np.delete(weights, 3, axis=2)).all()

@@ -12,7 +12,7 @@ from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.series.choice import SeriesFacts, choose_series, read_series_header
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files, read_source
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from tests.interop import hospital
 
@@ -27,7 +27,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def studies(export: Any) -> tuple[dict[str, Study], list[Reject]]:
     """Both studies as read, and what was left out of the source."""
     with read_source(export.root) as source:
-        return {each.study_id: read_study(each) for each in source.studies}, list(source.rejects)
+        return {each.study_id: read_study_files(each) for each in source.studies}, list(source.rejects)
 
 
 def _series_facts(study: StudyFiles) -> list[SeriesFacts]:

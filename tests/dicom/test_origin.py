@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from lumbar_tf.dicom.origin import read_study_header
 from lumbar_tf.dicom.sources.study_source import read_source
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from tests.interop import hospital
 from tests.small_cohort import write_small_cohort
@@ -56,8 +56,8 @@ def test_slices_know_their_files_and_headers_are_kept_only_where_asked_for(
         table.write("910000001,1,Sagittal T2/STIR\n")
     with read_source(root) as source:
         table = {"1": Plane.SAGITTAL_T2}
-        plain = read_study(source.studies[0], table)
-        study = read_study(source.studies[0], table, keep_header=True)
+        plain = read_study_files(source.studies[0], table)
+        study = read_study_files(source.studies[0], table, keep_header=True)
     assert plain.header is None
     assert study.header is not None and study.header.values == {"PatientID": "910000001"}
     (found,) = [each.origin for each in plain.planes[Plane.SAGITTAL_T2] if each.series_id == "1"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lumbar_tf.dicom.reasons import Reject
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.tables.coordinates import place_points
@@ -24,7 +24,7 @@ def _read(sources: tuple[Path, ...]) -> tuple[dict[str, Any], list[Reject]]:
     with open_cohort(sources) as cohort:
         rejects = list(cohort.rejects)
         for job in cohort.jobs:
-            study = studies[job.study_id] = read_study(job.files, job.series_planes)
+            study = studies[job.study_id] = read_study_files(job.files, job.series_planes)
             found = [each.series_id for each in study.series]
             _, points = place_points(study.study_id, study.planes, job.coordinates)
             rejects += [*study.rejects, *points, *absent_series(job.study_id, job.series_planes, found)]

@@ -19,7 +19,7 @@ TABLE = {"s": Plane.SAGITTAL_T2}
 
 
 def read_study(folder: Path, table: Mapping[str, Plane | None] = MappingProxyType({})) -> Study:
-    return study_reader.read_study(StudyFiles(folder.name, folder), table)
+    return study_reader.read_study_files(StudyFiles(folder.name, folder), table)
 
 
 @pytest.fixture

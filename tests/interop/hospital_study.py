@@ -11,7 +11,7 @@ from pydicom.misc import is_dicom
 from lumbar_tf.dicom.geometry import mirror_geometry
 from lumbar_tf.dicom.sources.study_source import read_source
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.dicom.study_reader import read_study
+from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Side, mirror_indices
 from lumbar_tf.prediction.results import StudyFindings
 from tests.interop import hospital
@@ -24,7 +24,7 @@ def read_lumbar_study(disc: Path, *, keep_header: bool = True) -> Study:
     """Reads the export's lumbar study."""
     with read_source(disc) as source:
         (files,) = [each for each in source.studies if each.study_id == hospital.LUMBAR_STUDY]
-        return read_study(files, keep_header=keep_header)
+        return read_study_files(files, keep_header=keep_header)
 
 
 def make_result(study: Study) -> StudyFindings:

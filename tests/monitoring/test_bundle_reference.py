@@ -9,7 +9,7 @@ import pytest
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.bundle_reference import image_rows, write_bundle_reference
 from lumbar_tf.monitoring.reference import REFERENCE_PATH, find_reference, read_reference
-from lumbar_tf.records.build import BuildMode, BuildTask, build_records
+from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from lumbar_tf.tables.out_of_fold import write_table
 from tests.small_cohort import NUM_SLICES, write_small_cohort
@@ -22,7 +22,7 @@ def records(tmp_path_factory: pytest.TempPathFactory, write_dicom: Callable[...,
     """Records of four small studies."""
     folder = tmp_path_factory.mktemp("records")
     write_small_cohort(folder / "cohort", ["901", "902", "903", "904"], write_dicom)
-    build_records(
+    run_build_task(
         BuildTask(
             sources=[folder / "cohort"],
             out=folder / "tfrecords",

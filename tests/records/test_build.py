@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.build import BuildMode, BuildTask, build_records
+from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, Manifest, read_manifest
 from lumbar_tf.records.parsing import parse_example
 from lumbar_tf.runners import JobError
@@ -26,7 +26,7 @@ Tree = Callable[[Path], dict[str, bytes]]
 
 def _build(source: Path, out: Path, *others: Path, workers: int = 1, **task: object) -> Manifest:
     options = {"options": OPTIONS, **task}
-    return build_records(BuildTask(sources=[source, *others], out=out, **options), workers=workers)
+    return run_build_task(BuildTask(sources=[source, *others], out=out, **options), workers=workers)
 
 
 def _no_space(*_: object) -> None:

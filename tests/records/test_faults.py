@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_tf.dicom.reasons import ReasonKind, RejectReason
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from tests.dicom.file_faults import FILE_FAULTS
 from tests.dicom.made_sources import GOOD_STUDY, write_export
@@ -26,7 +26,7 @@ def test_all_bad_files_at_once_are_listed_each_with_its_reason(tmp_path: Path) -
         expected[f"{number}.dcm"] = fault.reason.value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        manifest = build_records(BuildTask(sources=[root], out=tmp_path / "out", options=OPTIONS))
+        manifest = run_build_task(BuildTask(sources=[root], out=tmp_path / "out", options=OPTIONS))
     found = {each.file_name: each.reason for each in manifest.rejects if each.file_name}
     assert found == expected
     (study,) = manifest.studies
@@ -38,16 +38,16 @@ def test_a_bad_source_is_listed_and_fatal_only_under_strict(tmp_path: Path, faul
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sources = fault.write(tmp_path / "in")
-        manifest = build_records(BuildTask(sources=sources, out=tmp_path / "out", options=OPTIONS))
+        manifest = run_build_task(BuildTask(sources=sources, out=tmp_path / "out", options=OPTIONS))
         assert fault.reason.value in {each.reason for each in manifest.rejects}
         assert {each.study_id for each in manifest.studies} >= {GOOD_STUDY}
         assert read_manifest(tmp_path / "out") == manifest
         strict = BuildTask(sources=sources, out=tmp_path / "strict", options=OPTIONS, is_strict=True)
         if {RejectReason(each.reason).kind for each in manifest.rejects} == {ReasonKind.CHOICE}:
-            build_records(strict)
+            run_build_task(strict)
         else:
             with pytest.raises(ValueError, match="--strict"):
-                build_records(strict)
+                run_build_task(strict)
 
 
 def test_there_are_enough_of_them() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
@@ -19,7 +19,7 @@ OPTIONS = BuildOptions(studies_per_shard=2, num_folds=3, fold_seed=0)
 @pytest.fixture
 def records(cohort: Path, tmp_path: Path) -> Path:
     """Shards (10, 11), (12, 13), (14); 10 and 14 are of one patient, 12 has no axial series."""
-    build_records(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
+    run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
     return tmp_path / "out"
 
 
@@ -45,7 +45,7 @@ def test_a_call_that_was_cut_off_is_finished_by_the_same_call(
     records: Path, monkeypatch: pytest.MonkeyPatch, read_tree: Tree, tmp_path: Path, cohort: Path
 ) -> None:
     other = tmp_path / "other"
-    build_records(BuildTask(sources=[cohort], out=other, options=OPTIONS))
+    run_build_task(BuildTask(sources=[cohort], out=other, options=OPTIONS))
     forget_patients(other, ["14"])
 
     def cut_off(*_: object) -> None:
@@ -72,7 +72,7 @@ def test_an_unknown_study_is_refused_and_nothing_touched(records: Path, read_tre
 def test_with_the_key_the_sources_own_id_is_enough(cohort: Path, tmp_path: Path) -> None:
     key = bytes(range(32))
     options = OPTIONS.model_copy(update={"is_pseudonymised": True})
-    build_records(BuildTask(sources=[cohort], out=tmp_path / "out", options=options, key=key))
+    run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=options, key=key))
     with pytest.raises(ValueError, match="not there"):
         forget_patients(tmp_path / "out", ["14"])
     assert len(forget_patients(tmp_path / "out", ["14"], key=key)) == 2

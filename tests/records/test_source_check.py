@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lumbar_tf.records.build import BuildMode, BuildTask, build_records
+from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
 from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.records.framing import RecordWriter, read_records
 from lumbar_tf.records.issues import RecordIssue
@@ -29,7 +29,7 @@ Named = set[tuple[str, str, str]]
 @pytest.fixture
 def records(cohort: Path, tmp_path: Path) -> Path:
     """Shards (10, 11), (12, 13), (14); 10 and 14 are of one patient, 12 has no axial series."""
-    build_records(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
+    run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
     return tmp_path / "out"
 
 
@@ -55,7 +55,7 @@ def test_records_are_what_their_source_gives(records: Path, cohort: Path) -> Non
 
 def test_records_under_pseudonyms_are_what_their_source_gives(cohort: Path, tmp_path: Path) -> None:
     options = OPTIONS.model_copy(update={"is_pseudonymised": True})
-    build_records(BuildTask(sources=[cohort], out=tmp_path / "secret", options=options, key=KEY))
+    run_build_task(BuildTask(sources=[cohort], out=tmp_path / "secret", options=options, key=KEY))
     assert verify_records(tmp_path / "secret").found == ()
     assert _check(tmp_path / "secret", cohort, key=KEY) == ()
 
@@ -109,7 +109,7 @@ def test_a_study_that_gave_no_records_is_known(cohort: Path, tmp_path: Path) -> 
     empty = cohort / "train_images" / "20" / "1"
     empty.mkdir(parents=True)
     (empty / "1.dcm").write_bytes(b"junk")
-    build_records(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
+    run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=OPTIONS))
     assert _check(tmp_path / "out", cohort) == ()
     shutil.copytree(cohort / "train_images" / "10" / "1", empty, dirs_exist_ok=True)
     with (cohort / "train_series_descriptions.csv").open("a") as file:
@@ -189,10 +189,10 @@ def test_records_with_added_studies_are_sound(cohort: Path, tmp_path: Path) -> N
     out, late = tmp_path / "out", tmp_path / "late"
     shutil.move(cohort / "train_images" / "14", late)
     task = BuildTask(sources=[cohort], out=out, options=OPTIONS)
-    build_records(task)
+    run_build_task(task)
     shutil.move(late, cohort / "train_images" / "14")
     assert _named(_check(out, cohort)) == {("source_added", "manifest.json", "14")}
-    build_records(replace(task, mode=BuildMode.APPEND))
+    run_build_task(replace(task, mode=BuildMode.APPEND))
     verification = verify_records(out)
     assert verification.found == ()
     assert check_tables(out, verification) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.records.build import BuildTask, build_records
+from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.runners import JobError, Runner, run_jobs
 from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
@@ -110,7 +110,7 @@ class TestTwoNodes:
 
         def build(name: str, **where: Any) -> dict[str, bytes]:
             out = tmp_path / name
-            build_records(BuildTask(sources=[tmp_path / "cohort"], out=out, options=options), **where)
+            run_build_task(BuildTask(sources=[tmp_path / "cohort"], out=out, options=options), **where)
             return {
                 str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
             }
