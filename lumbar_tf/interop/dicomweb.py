@@ -2,7 +2,6 @@
 
 import datetime
 import logging
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pydicom
-import requests
 from dicomweb_client.web import DICOMwebClient
 
 from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
@@ -22,9 +20,8 @@ from lumbar_tf.interop.dicomweb_connection import DicomwebConnection
 from lumbar_tf.interop.dicomweb_responses import (
     find_text,
     find_uid,
-    map_http_error,
+    raise_pacs_error,
     read_store_failures,
-    read_transport_error,
 )
 from lumbar_tf.interop.http_session import open_session
 from lumbar_tf.interop.interfaces import (
@@ -39,7 +36,7 @@ from lumbar_tf.interop.interfaces import (
 from lumbar_tf.interop.multipart import write_instance
 from lumbar_tf.interop.pacs_errors import PacsError, PacsFault, StoppedError
 from lumbar_tf.interop.study_filter import MODALITY, QueryWindow, StudyFilter
-from lumbar_tf.serving.retry import RetryPolicy
+from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
 
 Answer = TypeVar("Answer")
 
@@ -244,24 +241,18 @@ class DicomwebArchive:
         return self._ask(what, get)
 
     def _ask(self, what: str, call: Callable[[], Answer]) -> Answer:
-        """Calls until there is an answer, the failure is one that stays, or the attempts are used up."""
-        attempt = 1
-        while True:
-            try:
+        """Sends a request, again where the failure is transient, and returns its result.
+
+        Raises:
+            PacsError: the last failure.
+            StoppedError: the program was asked to stop between two attempts.
+        """
+
+        def attempt() -> Answer:
+            with raise_pacs_error(what):
                 return call()
-            except requests.HTTPError as error:
-                failure = map_http_error(what, error)
-            except requests.RequestException as error:
-                failure = read_transport_error(what, error)
-            except PacsError:
-                raise
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                # JSON of another shape than DICOM's; the message could quote it.
-                failure = PacsError(PacsFault.MALFORMED, f"{what}: {type(error).__name__} in the answer")
-            if attempt == self._policy.attempts or not failure.fault.is_transient:
-                raise failure
-            _sleep(self._policy.wait_s(attempt, random.random()), self._should_stop)
-            attempt += 1
+
+        return call_with_retries(attempt, self._policy, sleep=partial(_sleep, should_stop=self._should_stop))
 
 
 def _read_page(search: Callable[..., Any], offset: int, keys: Mapping[str, Any]) -> list[Any]:

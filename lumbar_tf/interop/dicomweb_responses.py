@@ -1,6 +1,7 @@
 """What a DICOMweb archive's answers say: values, failures, what was not stored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -44,7 +45,31 @@ def find_uid(attributes: Mapping[str, Any], keyword: str) -> str:
     return text if is_safe_id(text) else ""
 
 
-def map_http_error(what: str, error: requests.HTTPError) -> PacsError:
+@contextmanager
+def raise_pacs_error(request: str) -> Iterator[None]:
+    """Raises every failure of a request as `PacsError`.
+
+    Args:
+        request: description of the request for messages.
+
+    Raises:
+        PacsError: the request failed, or its response has another form than DICOM's.
+    """
+    try:
+        yield
+    except requests.HTTPError as error:
+        raise _status_error(request, error) from None
+    except requests.RequestException as error:
+        raise _transport_error(request, error) from None
+    except PacsError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # JSON of another shape than DICOM's. The message could quote the response, so it is dropped.
+        failure = PacsError(PacsFault.MALFORMED, f"{request}: {type(error).__name__} in the answer")
+        raise failure from None
+
+
+def _status_error(what: str, error: requests.HTTPError) -> PacsError:
     """Returns the failure that a status tells. The answer's own text can hold anything, and is not kept."""
     if error.response is None:
         return PacsError(PacsFault.MALFORMED, f"{what}: an answer without a status")
@@ -56,7 +81,7 @@ def map_http_error(what: str, error: requests.HTTPError) -> PacsError:
     return PacsError(fault, ", ".join([said, *failures]))
 
 
-def read_transport_error(what: str, error: requests.RequestException) -> PacsError:
+def _transport_error(what: str, error: requests.RequestException) -> PacsError:
     """Returns the failure of a request that got no answer, or none that can be read."""
     if isinstance(error, requests.Timeout):
         return PacsError(PacsFault.TIMEOUT, f"{what}: no answer in time")

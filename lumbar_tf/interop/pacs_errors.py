@@ -2,6 +2,8 @@
 
 from enum import Enum
 
+from lumbar_tf.serving.errors import RemoteError
+
 
 class PacsFault(Enum):
     """Why an archive did not do what it was asked. The value is what states and messages name."""
@@ -32,7 +34,7 @@ class PacsFault(Enum):
 _TRANSIENT = frozenset({PacsFault.UNAVAILABLE, PacsFault.TIMEOUT, PacsFault.OVERLOADED})
 
 
-class PacsError(ValueError):
+class PacsError(RemoteError):
     """An archive did not do what it was asked.
 
     Attributes:
@@ -43,6 +45,11 @@ class PacsError(ValueError):
         """Takes what is known; `said` holds no value of a header but UIDs, and no secret."""
         self.fault = fault
         super().__init__(f"{' '.join(said.split())} ({fault.value})")
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.fault.is_transient
 
 
 class StoppedError(Exception):

@@ -35,21 +35,44 @@ _TRANSIENT = frozenset(
 )
 
 
-class ServingError(ValueError):
-    """A question without an answer.
+class RemoteError(ValueError):
+    """A request to another system failed.
 
     Attributes:
-        failure: what kind.
-        said: what the server, or the library that talks to it, said.
-        address: where it was asked.
-        attempts: how often.
+        attempts: number of times the request was sent; set by `retry.call_with_retries`.
+    """
+
+    attempts: int = 1
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        raise NotImplementedError
+
+
+class ServingError(RemoteError):
+    """A model server returned no result.
+
+    Attributes:
+        failure: kind of the failure.
+        said: message of the server or of the client library.
+        address: address of the server.
+        attempts: number of times the request was sent.
     """
 
     def __init__(self, failure: ServingFailure, said: str, *, address: str, attempts: int = 1) -> None:
-        """Takes what is known; the message is made of it."""
+        """Creates the error; the message is composed of the arguments."""
         self.failure = failure
         self.said = " ".join(said.split())
         self.address = address
         self.attempts = attempts
-        times = "once" if attempts == 1 else f"{attempts} times"
-        super().__init__(f"{address} gave no answer ({failure.value}, asked {times}): {self.said}")
+        super().__init__(failure, self.said, address)
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.failure.is_transient
+
+    def __str__(self) -> str:
+        times = "once" if self.attempts == 1 else f"{self.attempts} times"
+        return f"{self.address} gave no answer ({self.failure.value}, asked {times}): {self.said}"

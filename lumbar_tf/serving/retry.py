@@ -1,4 +1,4 @@
-"""Asking again, and how long to wait before."""
+"""Retries of requests to model servers and DICOMweb archives."""
 
 import random
 import time
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lumbar_tf.serving.errors import ServingError
+from lumbar_tf.serving.errors import RemoteError
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and when to ask again.
+    """Number of attempts and the waits between them.
 
     Attributes:
-        attempts: the first one included.
-        first_wait_s: before the second attempt; doubles with each.
-        max_wait_s: no wait is longer.
+        attempts: maximum number of attempts, the first one included.
+        first_wait_s: wait before the second attempt, seconds; doubles with each further attempt.
+        max_wait_s: longest wait, seconds.
     """
 
     attempts: int = 5
@@ -33,13 +33,13 @@ class RetryPolicy:
             )
 
     def wait_s(self, attempt: int, draw: float) -> float:
-        """Returns how long to wait after an attempt that failed, seconds.
+        """Returns the wait after a failed attempt, seconds.
 
-        Half of it is drawn, so that clients that failed together do not come back together.
+        Half of it is random, so that clients that failed together do not retry together.
 
         Args:
-            attempt: 1 for the first.
-            draw: from [0, 1).
+            attempt: number of the failed attempt, from 1.
+            draw: uniform random number in [0, 1).
 
         >>> RetryPolicy(first_wait_s=1.0).wait_s(3, 0.5)
         3.0
@@ -54,19 +54,24 @@ def call_with_retries(
     sleep: Callable[[float], None] = time.sleep,
     draw: Callable[[], float] = random.random,
 ) -> Answer:
-    """Calls until there is an answer, the failure is not transient, or the attempts are used up.
+    """Calls until a result is returned, the failure is not transient, or the attempts are used up.
+
+    Args:
+        call: sends one request.
+        policy: number of attempts and waits.
+        sleep: waits so many seconds; may raise to stop.
+        draw: returns the random number of `RetryPolicy.wait_s`.
 
     Raises:
-        ServingError: the last one, with the number of attempts.
+        RemoteError: the last one, with the number of attempts.
     """
     attempt = 1
     while True:
         try:
             return call()
-        except ServingError as error:
-            if attempt == policy.attempts or not error.failure.is_transient:
-                raise ServingError(
-                    error.failure, error.said, address=error.address, attempts=attempt
-                ) from error
+        except RemoteError as error:
+            error.attempts = attempt
+            if attempt == policy.attempts or not error.is_transient:
+                raise
         sleep(policy.wait_s(attempt, draw()))
         attempt += 1
