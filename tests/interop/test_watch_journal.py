@@ -64,7 +64,8 @@ def test_a_uid_that_is_a_path_is_refused(tmp_path: Path) -> None:
 
 def test_a_second_program_on_the_folder_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom lumbar_tf.interop.watch_journal import WatchJournal\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from lumbar_tf.interop.watch_journal import WatchJournal\n"
         f"with WatchJournal(Path({str(tmp_path / '.watch')!r})).locked():\n"
         "    print('locked', flush=True)\n    time.sleep(60)\n"
     )
