@@ -1,25 +1,31 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Atomic file writing, locks and digests."""
 
 import hashlib
+import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _READ_BYTES = 1 << 20
-#: A temporary file's name; the random part tells processes of several machines apart.
+#: A temporary file's name; the random part distinguishes processes of several machines.
 _TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Lends a temporary path that replaces `path` when the block ends well, and vanishes otherwise.
+    """Yields a temporary path that replaces `path` on success and is removed on an exception.
 
-    The bytes are on the disk before the name is: after a power cut there is the old file or the new
-    one, never half of it.
+    The data are flushed to disk before the rename, so that after a power failure either the old or the
+    new file exists, complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -32,31 +38,114 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def release_cache(file: IO[bytes]) -> None:
-    """Has the system write a file's bytes to the disk from now on, and forget those that it has written.
-
-    Left to itself it would keep gigabytes of them in memory that nobody reads again soon, and write them
-    all at once in the end, while the file is waited for.
-    """
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes left of files that `replace_atomically` was making in a folder.
-
-    A process that still makes one there fails; files that have their own names stay.
-    """
-    for path in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_text_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text file in UTF-8, atomically.
+
+    Args:
+        path: the file.
+        text: its content, or an iterable of the parts of a long one.
+    """
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def write_json_atomically(path: Path, value: Any, *, allow_nan: bool = True, end: str = "") -> None:
+    """Writes a value as JSON with an indent of one space, atomically.
+
+    Args:
+        path: the file.
+        value: plain values: dictionaries, lists, strings, numbers, booleans and None.
+        allow_nan: whether NaN and infinity are written as `NaN` and `Infinity`, which JSON lacks.
+        end: text after the value, such as a newline.
+
+    Raises:
+        ValueError: `value` contains NaN or infinity, and `allow_nan` is False.
+    """
+    write_text_atomically(path, json.dumps(value, indent=1, allow_nan=allow_nan) + end)
+
+
+def write_table_atomically(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV table in UTF-8, with line feeds as line ends, atomically.
+
+    Args:
+        path: the file.
+        header: column names.
+        rows: cells in the order of `header`. Text and integers are written unchanged; format floating-point
+            numbers beforehand. None gives an empty cell.
+    """
+    # Not at the top: importing pandas takes a second, and commands must answer --help without it.
+    import pandas
+
+    table = pandas.DataFrame(list(rows), columns=list(header), dtype=object)
+    with replace_atomically(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the temporary files that killed processes left in a folder.
+
+    Only names that `replace_atomically` creates are removed. A process that is still writing one of them
+    fails.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_file(path: Path, *, busy_message: str | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on a file until the block ends; the end of the process releases it too.
+
+    Args:
+        path: the lock file; it is created if absent, and its content is discarded.
+        busy_message: the error message if another process holds the lock; None waits for that process.
+
+    Raises:
+        ValueError: another process holds the lock, or the platform has no file locks.
+    """
+    with path.open("w") as file:
+        try:
+            lock_descriptor(file.fileno(), wait=busy_message is None)
+        except BlockingIOError:
+            raise ValueError(busy_message) from None
+        yield
+
+
+def lock_descriptor(descriptor: int, *, wait: bool = True) -> None:
+    """Locks an open file exclusively until it is closed.
+
+    Args:
+        descriptor: of the file.
+        wait: whether to wait for another process to release its lock.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is False.
+        ValueError: the platform has no file locks.
+    """
+    if fcntl is None:
+        raise ValueError(
+            "File locks must be available, so that two processes do not write one folder. Received: a "
+            "platform without `fcntl` (Windows). Use Linux, macOS or the Windows Subsystem for Linux."
+        )
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def release_cache(file: IO[bytes]) -> None:
+    """Starts writing a file's data to disk and drops the written pages from the page cache.
+
+    Otherwise gigabytes that are not read again soon accumulate in memory and are written at once when the
+    file is synchronised. Does nothing where the system call is absent (macOS, Windows).
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def file_sha256(path: Path) -> str:

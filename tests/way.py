@@ -1,6 +1,5 @@
 """The whole way on a handful of synthetic studies, trained for moments: for tests, not for scores."""
 
-import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from lumbar_tf.demo import (
 from lumbar_tf.dicom.sources.study_source import StudyFiles
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
+from lumbar_tf.files import lock_file
 from lumbar_tf.labels import Plane
 from lumbar_tf.tables.series_descriptions import read_series_table
 
@@ -106,8 +106,7 @@ def go_once(tmp_path_factory: pytest.TempPathFactory) -> Way:
     # Each worker of pytest-xdist has a folder of its own below the session's.
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared_way"
     shared.mkdir(exist_ok=True)
-    with (shared / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(shared / "lock"):
         done = shared / "done"
         if not done.is_file():
             go(shared / "way", config)

@@ -31,7 +31,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lumbar_tf.cli.arguments import UsageError, is_flag, parse_options, program
 from lumbar_tf.cli.console import ExitStatus, Outcome, OutputOptions, Summary, output_options, print_outcome
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.runners import JobError
 
 __all__ = [
@@ -97,8 +97,7 @@ def existing_file(path: Path) -> Path:
 
 def write_options(options: CommandOptions, folder: Path) -> None:
     """Writes the options that made a result beside it, as `options.json`."""
-    with replace_atomically(folder / "options.json") as temporary:
-        temporary.write_text(options.model_dump_json(indent=1), encoding="utf-8")
+    write_text_atomically(folder / "options.json", options.model_dump_json(indent=1))
 
 
 class _Terminated(KeyboardInterrupt):

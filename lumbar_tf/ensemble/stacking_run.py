@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.ensemble.fitting import StackerFitter, num_fits
 from lumbar_tf.ensemble.stacker import MAX_SOURCES, Head, Stacked, StackerCoefficients, to_json
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
     Members,
@@ -132,5 +132,4 @@ def write_stacking_run(blend: StackingRun, out: Path) -> None:
             model=MODEL_NAMES[head],
         )
     write_folds(out / FOLDS_NAME, dict(zip(blend.study_ids, blend.folds.tolist(), strict=True)))
-    with replace_atomically(out / STACKER_NAME) as temporary:
-        temporary.write_text(to_json(blend.stacker), encoding="utf-8")
+    write_text_atomically(out / STACKER_NAME, to_json(blend.stacker))

@@ -29,7 +29,7 @@ from lumbar_tf.evaluation.scorecard import (
 from lumbar_tf.evaluation.subgroups import Grouping, Subgroup, score_subgroups
 from lumbar_tf.evaluation.uncalibrated_baseline import CalibrationChange, calibration_changes, read_before
 from lumbar_tf.evaluation.worst_cases import WorstCase, worst_cases
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically
 from lumbar_tf.labels import Condition, row_id
 from lumbar_tf.tables.labels import read_label_tables
 from lumbar_tf.tables.out_of_fold import align, covered_studies, read_tables
@@ -138,8 +138,7 @@ def evaluate_files(
         num_resamples=num_resamples,
         before=() if earlier is None else calibration_changes(judged, earlier),
     )
-    with replace_atomically(out / METRICS_NAME) as temporary:
-        temporary.write_text(json.dumps(evaluated_json(evaluated), indent=1), encoding="utf-8")
+    write_json_atomically(out / METRICS_NAME, evaluated_json(evaluated))
     return evaluated
 
 

@@ -4,12 +4,11 @@ Plain dicts, as FHIR's JSON writes them. The patient is a reference by PatientID
 StudyInstanceUID; name, birth date and all else that headers hold stay out.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically
 from lumbar_tf.interop.codes import (
     DISC_LEVEL,
     LATERALITY,
@@ -45,8 +44,7 @@ _UNKNOWN = {
 def write_fhir(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
     """Writes the bundle as JSON, atomically; see `make_bundle`."""
     bundle = make_bundle(source, result, model=model, issued=datetime.now(UTC))
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(bundle, indent=1, allow_nan=False), encoding="utf-8")
+    write_json_atomically(path, bundle, allow_nan=False)
 
 
 def make_bundle(source: SourceStudy, result: StudyFindings, *, model: str, issued: datetime) -> Resource:

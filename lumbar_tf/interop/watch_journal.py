@@ -1,6 +1,5 @@
 """What became of each study, on disk: one small JSON file a study, which appears whole or not at all."""
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.dicom.uids import check_study_uid
-from lumbar_tf.files import remove_unfinished, replace_atomically
+from lumbar_tf.files import lock_file, remove_unfinished, write_text_atomically
 
 _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"
 _SUFFIX = ".json"
@@ -105,13 +104,10 @@ class WatchJournal:
             ValueError: another program has it.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / _LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{self._folder.parent} must have one watch at a time. Received: another one runs there."
-                ) from None
+        busy_message = (
+            f"{self._folder.parent} must have one watch at a time. Received: another one runs there."
+        )
+        with lock_file(self._folder / _LOCK, busy_message=busy_message):
             for name in (_OPEN, _CLOSED):
                 remove_unfinished(self._folder / name)
             for path in self._paths(_OPEN):
@@ -134,8 +130,7 @@ class WatchJournal:
     def write(self, entry: JournalEntry, *, is_closed: bool = False) -> None:
         """Writes an entry; it is on the disk when this returns."""
         name, other = (_CLOSED, _OPEN) if is_closed else (_OPEN, _CLOSED)
-        with replace_atomically(self._path(name, entry.study_uid)) as temporary:
-            temporary.write_text(entry.to_json(), encoding="utf-8")
+        write_text_atomically(self._path(name, entry.study_uid), entry.to_json())
         self._path(other, entry.study_uid).unlink(missing_ok=True)
 
     def open_uids(self) -> list[str]:

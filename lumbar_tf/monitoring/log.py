@@ -4,7 +4,6 @@ A row holds the hour (UTC), the export's version, the quantities of `quantities.
 id only where ids are pseudonyms: a StudyInstanceUID leads to a patient, and a log is kept for long.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lumbar_tf.files import lock_descriptor
 from lumbar_tf.monitoring.quantities import Quantities
 
 #: Rows of one month, UTC, so that old ones can be removed by the file.
@@ -80,7 +80,7 @@ def _append(path: Path, line: bytes) -> None:
     """Writes a line behind what is there; a line that an earlier kill cut off is ended first."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_descriptor(descriptor)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line

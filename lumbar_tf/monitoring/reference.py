@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically
 from lumbar_tf.monitoring.log import LogRow
 
 #: Of a version's folder; TF Serving leaves it alone.
@@ -141,8 +141,7 @@ def write_reference(path: Path, reference: Reference) -> None:
             for name, each in reference.distributions.items()
         },
     }
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    write_json_atomically(path, content, allow_nan=False)
 
 
 def find_reference(path: Path) -> Path:

@@ -1,13 +1,12 @@
 """What was decided of the input, as tables: which series was taken for which plane, what was left out."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.serving.errors import ServingFailure
 
 
@@ -40,7 +39,7 @@ def write_series(path: Path, series: Iterable[tuple[str, SeriesSummary]]) -> Non
         [study_id, each.series_id, each.plane.value if each.plane else "", each.reason, each.num_slices]
         for study_id, each in series
     ]
-    _write(path, header, rows)
+    write_table_atomically(path, header, rows)
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
@@ -57,18 +56,11 @@ def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
         ]
         for each in rejects
     ]
-    _write(path, header, rows)
+    write_table_atomically(path, header, rows)
 
 
 def write_unanswered(path: Path, unanswered: Iterable[UnansweredStudy]) -> None:
     """Writes one row for each study without an answer, atomically."""
     header = ["study_id", "failure", "attempts", "message"]
     rows = [[each.study_id, each.failure.value, each.attempts, each.message] for each in unanswered]
-    _write(path, header, rows)
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_table_atomically(path, header, rows)

@@ -1,7 +1,5 @@
 """An answer for a study, and its files: the submission table and JSON."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically, write_table_atomically
 from lumbar_tf.labels import FINDINGS, Flag, Severity, row_id
 
 Floats = NDArray[np.float32]
@@ -70,12 +68,12 @@ def write_submission(path: Path, results: Sequence[StudyFindings], *, head: str 
         results: the studies.
         head: `competition` or `probability`: which of the two numbers.
     """
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row_id", *(severity.column for severity in Severity)])
-        for result in results:
-            for finding, values in zip(FINDINGS, getattr(result, head), strict=True):
-                writer.writerow([row_id(result.study_id, finding), *(f"{value:.9g}" for value in values)])
+    rows = [
+        [row_id(result.study_id, finding), *(f"{value:.9g}" for value in values)]
+        for result in results
+        for finding, values in zip(FINDINGS, getattr(result, head), strict=True)
+    ]
+    write_table_atomically(path, ["row_id", *(severity.column for severity in Severity)], rows)
 
 
 def write_members(path: Path, results: Sequence[StudyFindings], names: Sequence[str]) -> None:
@@ -86,15 +84,14 @@ def write_members(path: Path, results: Sequence[StudyFindings], names: Sequence[
         results: the studies.
         names: the members' names, in their order.
     """
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row_id", *(severity.column for severity in Severity), "model"])
-        for place, name in enumerate(names):
-            for result in results:
-                for finding, values in zip(FINDINGS, result.members[place], strict=True):
-                    if np.isfinite(values).all():
-                        numbers = [f"{value:.9g}" for value in values]
-                        writer.writerow([row_id(result.study_id, finding), *numbers, name])
+    rows = [
+        [row_id(result.study_id, finding), *(f"{value:.9g}" for value in values), name]
+        for place, name in enumerate(names)
+        for result in results
+        for finding, values in zip(FINDINGS, result.members[place], strict=True)
+        if np.isfinite(values).all()
+    ]
+    write_table_atomically(path, ["row_id", *(severity.column for severity in Severity), "model"], rows)
 
 
 def write_intervals(path: Path, results: Sequence[StudyFindings]) -> None:
@@ -107,16 +104,15 @@ def write_intervals(path: Path, results: Sequence[StudyFindings]) -> None:
     """
     names = [severity.column for severity in Severity]
     header = [f"{name}{ending}" for name in names for ending in ("", "_low", "_high")]
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row_id", *header])
-        for result in results:
-            bounds = np.full((len(FINDINGS), len(names), 2), np.nan)
-            bounds = bounds if result.interval is None else result.interval
-            rows = np.concatenate([result.probability[..., np.newaxis], bounds], axis=-1)
-            for finding, values in zip(FINDINGS, rows.reshape(len(FINDINGS), -1), strict=True):
-                cells = (f"{value:.9g}" if np.isfinite(value) else "" for value in values)
-                writer.writerow([row_id(result.study_id, finding), *cells])
+    rows: list[list[str]] = []
+    for result in results:
+        bounds = np.full((len(FINDINGS), len(names), 2), np.nan)
+        bounds = bounds if result.interval is None else result.interval
+        numbers = np.concatenate([result.probability[..., np.newaxis], bounds], axis=-1)
+        for finding, values in zip(FINDINGS, numbers.reshape(len(FINDINGS), -1), strict=True):
+            cells = (f"{value:.9g}" if np.isfinite(value) else "" for value in values)
+            rows.append([row_id(result.study_id, finding), *cells])
+    write_table_atomically(path, ["row_id", *header], rows)
 
 
 def result_to_json(result: StudyFindings) -> dict[str, Any]:
@@ -153,5 +149,4 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
 def write_results_json(path: Path, results: Sequence[StudyFindings], *, model: str) -> None:
     """Writes all studies as one JSON file, atomically."""
     content = {"model": model, "studies": [result_to_json(each) for each in results]}
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    write_json_atomically(path, content, allow_nan=False)

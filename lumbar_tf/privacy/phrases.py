@@ -96,7 +96,7 @@ def own_words() -> frozenset[str]:
     `lumbar`, `sagittal`, `siemens`. They are read from the package's source and templates, so that none is
     forgotten; docstrings, which hold examples, are left out.
     """
-    package = Path(__file__).resolve().parents[2]
+    package = Path(__file__).resolve().parents[1]
     words: set[str] = set()
     for path in package.rglob("templates/*"):
         words.update(split_words(path.read_text(encoding="utf-8")))

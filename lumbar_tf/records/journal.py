@@ -6,7 +6,6 @@ at, an entry speaks of shards that are there; a part without an entry is built a
 It holds what the manifest will hold, and no more of a patient.
 """
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lumbar_tf.files import file_sha256, remove_unfinished, replace_atomically
+from lumbar_tf.files import file_sha256, lock_file, remove_unfinished, write_text_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import RejectEntry, Shard, StudyEntry
 
@@ -118,8 +117,7 @@ def _part_path(folder: Path, index: int) -> Path:
 
 
 def _write(path: Path, entry: BaseModel) -> None:
-    with replace_atomically(path) as temporary:
-        temporary.write_text(entry.model_dump_json(), encoding="utf-8")
+    write_text_atomically(path, entry.model_dump_json())
 
 
 def remove_journal(folder: Path) -> None:
@@ -140,11 +138,8 @@ def lock_records(folder: Path) -> Iterator[None]:
     """
     place = folder / JOURNAL_NAME
     place.mkdir(parents=True, exist_ok=True)
-    with (place / _LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{folder} must have one build at a time. Another one is running.") from None
+    busy_message = f"{folder} must have one build at a time. Another one is running."
+    with lock_file(place / _LOCK_NAME, busy_message=busy_message):
         _sweep(folder)
         try:
             yield

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lumbar_tf import __version__
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.schema import SCHEMA_VERSION, PixelEncoding
 
@@ -125,10 +125,10 @@ class Manifest(_Entry):
         return [folder / shard.file for shard in self.planes.get(plane.value, ())]
 
 
-def package_versions() -> dict[str, str]:
-    """Returns the installed versions of the packages that make the records."""
+def package_versions(*more: str) -> dict[str, str]:
+    """Returns the versions of this package, of the packages that make the records, and of `more`."""
     versions = {"lumbar_tf": __version__}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -158,8 +158,7 @@ def group_patients(patient_ids: Mapping[str, str]) -> dict[str, str]:
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Writes `manifest.json`, whole or not at all, and returns its path."""
     path = folder / MANIFEST_NAME
-    with replace_atomically(path) as temporary:
-        temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text_atomically(path, manifest.model_dump_json(indent=1) + "\n")
     return path
 
 

@@ -16,7 +16,7 @@ from lumbar_tf.evaluation.output import EvaluationRun, number
 from lumbar_tf.evaluation.scorecard import Scorecard, unweighted
 from lumbar_tf.evaluation.subgroups import SMALL_GROUP
 from lumbar_tf.evaluation.worst_cases import WorstCase
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Severity
 from lumbar_tf.reports.page_templates import data_uri, page_templates
 from lumbar_tf.reports.report_links import report_link
@@ -91,8 +91,7 @@ def write_evaluation_page(
             data_uri=data_uri,
         )
     )
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(stream)
+    write_text_atomically(path, stream)
 
 
 def _link_cases(page: Path, cases: Sequence[WorstCase], head: Head, reports: Path | None) -> list[LinkedCase]:

@@ -1,12 +1,11 @@
 """Writes a census as one self-contained HTML page and as JSON."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lumbar_tf import __version__
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically, write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity, finding_index
 from lumbar_tf.reports.census import Breakdown, CaseList, Census
 from lumbar_tf.reports.label_contradictions import Contradiction
@@ -53,8 +52,7 @@ def write_page(path: Path, census: Census, montages: Iterable[str], *, is_synthe
             montages=_trusted(montages),
         )
     )
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(stream)
+    write_text_atomically(path, stream)
 
 
 def render_montage(montage: Montage) -> str:
@@ -65,8 +63,7 @@ def render_montage(montage: Montage) -> str:
 
 def write_census_json(path: Path, census: Census) -> None:
     """Writes the numbers of the page, and all rows where the page shows the most frequent."""
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(_as_json(census), indent=1) + "\n", encoding="utf-8")
+    write_json_atomically(path, _as_json(census), end="\n")
 
 
 def _trusted(montages: Iterable[str]) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lumbar_tf import __version__
 from lumbar_tf.ensemble.label_noise import DoubtfulLabel
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import Condition, finding_index
 from lumbar_tf.reports.finding_crops import FindingKey
 from lumbar_tf.reports.montage import MontageRow
@@ -48,8 +48,7 @@ def write_review_page(
             data_uri=data_uri,
         )
     )
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(stream)
+    write_text_atomically(path, stream)
 
 
 def _counts(doubts: Sequence[DoubtfulLabel]) -> list[tuple[str, int]]:

@@ -1,11 +1,10 @@
 """Writes the labels to look at as a CSV."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from lumbar_tf.ensemble.label_noise import DoubtfulLabel
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 
 CSV_NAME = "worklist.csv"
 
@@ -35,10 +34,7 @@ def write_review_table(path: Path, doubts: Sequence[DoubtfulLabel], members: Seq
         members: names, in the order of their columns.
     """
     header = [*_COLUMNS, *(f"{name}:{which}" for name in members for which in ("given", "other"))]
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(_cells(each, members) for each in doubts)
+    write_table_atomically(path, header, (_cells(doubt, members) for doubt in doubts))
 
 
 def _cells(doubt: DoubtfulLabel, members: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf import __version__
 from lumbar_tf.dicom.study import SeriesSummary, Study
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Flag, Level, Plane, Severity, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
 from lumbar_tf.prediction.results import StudyFindings
@@ -176,8 +176,7 @@ def write_study_report(
         script=script,
         script_digest=digest,
     )
-    with replace_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
 
 
 def _read_script() -> str:

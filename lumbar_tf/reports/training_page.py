@@ -16,7 +16,7 @@ from typing import Any
 from lumbar_tf import __version__
 from lumbar_tf.evaluation.operating_points import Target
 from lumbar_tf.evaluation.output import number
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Level, Severity
 from lumbar_tf.reports.charts import HEIGHT, WIDTH, Chart, Line, draw_chart
 from lumbar_tf.reports.page_templates import page_templates
@@ -75,8 +75,7 @@ def write_training_pages(run: PlaneRun, member: str, *, is_synthetic: bool = Fal
     summary = summarize_member(run, member)
     folder = run.member_directory(member)
     _write(folder / PAGE_NAME, "training.html", _member_values(run, summary), is_synthetic=is_synthetic)
-    with replace_atomically(folder / SUMMARY_NAME) as temporary:
-        temporary.write_text(json.dumps(asdict(_line(summary)), indent=1), encoding="utf-8")
+    write_json_atomically(folder / SUMMARY_NAME, asdict(_line(summary)))
     write_training_index(run.runs, is_synthetic=is_synthetic)
 
 
@@ -100,8 +99,7 @@ def _write(path: Path, template: str, values: dict[str, Any], *, is_synthetic: b
         .get_template(template)
         .generate(version=__version__, is_synthetic=is_synthetic, **values)
     )
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(stream)
+    write_text_atomically(path, stream)
 
 
 def _member_values(run: PlaneRun, summary: MemberSummary) -> dict[str, Any]:

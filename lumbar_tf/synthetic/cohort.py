@@ -5,7 +5,6 @@
 every row, which no prediction from images can be expected to beat.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.dicom.geometry import SliceGeometry, patient_to_pixel
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Family, Finding, Plane, Severity, row_id
 from lumbar_tf.runners import run_jobs
 from lumbar_tf.synthetic.anatomy import Anatomy, make_anatomy
@@ -128,14 +127,7 @@ def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker =
             advance(1)
     studies = [found[index] for index in range(options.num_studies)]
     for name, header in _TABLES.items():
-        with (
-            replace_atomically(out / name) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            for rows in studies:
-                writer.writerows(rows[name])
+        write_table_atomically(out / name, header, [row for rows in studies for row in rows[name]])
 
 
 def is_synthetic_cohort(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Severity
 
 FOLDS_NAME = "folds.csv"
@@ -104,10 +104,7 @@ def _deal(
 
 def write_folds(path: Path, folds: Mapping[str, int]) -> None:
     """Writes study_id,fold_id, sorted by study."""
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(sorted(folds.items()))
+    write_table_atomically(path, _COLUMNS, sorted(folds.items()))
 
 
 def read_fold_table(path: Path) -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, finding_index, parse_row_id, row_id
 
 _COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "doubt", "fold")
@@ -41,16 +41,15 @@ class LandmarkTable:
 
 def write_landmarks(path: Path, table: LandmarkTable) -> None:
     """Writes a table atomically."""
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        measures = np.concatenate(
-            [table.points, table.spread_mm[..., np.newaxis], table.doubt[..., np.newaxis]], axis=-1
-        )
-        for study, rows in zip(table.study_ids, measures, strict=True):
-            for row, values in zip(table.rows, rows, strict=True):
-                numbers = [f"{value:.4f}" for value in values]
-                writer.writerow([row_id(study, FINDINGS[row]), *numbers, table.fold])
+    measures = np.concatenate(
+        [table.points, table.spread_mm[..., np.newaxis], table.doubt[..., np.newaxis]], axis=-1
+    )
+    rows = [
+        [row_id(study, FINDINGS[row]), *(f"{value:.4f}" for value in values), table.fold]
+        for study, study_measures in zip(table.study_ids, measures, strict=True)
+        for row, values in zip(table.rows, study_measures, strict=True)
+    ]
+    write_table_atomically(path, _COLUMNS, rows)
 
 
 def read_landmarks(paths: Iterable[Path], *, folds: Mapping[str, int] | None = None) -> dict[str, Points]:

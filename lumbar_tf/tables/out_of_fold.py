@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import (
     FINDINGS,
     NUM_FINDINGS,
@@ -282,13 +282,12 @@ def write_table(
     """
     header = ["row_id", *PROBABILITY_COLUMNS]
     header += [name for name, value in (("fold", folds), ("model", model)) if value is not None]
-    with replace_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for index, study_id in enumerate(study_ids):
-            extra = [] if folds is None else [int(folds[index])]
-            extra_model = [] if model is None else [model]
-            for finding, values in zip(FINDINGS, probabilities[index], strict=True):
-                if not np.isnan(values).any():
-                    numbers = [f"{value:.9g}" for value in values]
-                    writer.writerow([row_id(study_id, finding), *numbers, *extra, *extra_model])
+    rows: list[list[object]] = []
+    for index, study_id in enumerate(study_ids):
+        extra = [] if folds is None else [int(folds[index])]
+        extra_model = [] if model is None else [model]
+        for finding, values in zip(FINDINGS, probabilities[index], strict=True):
+            if not np.isnan(values).any():
+                numbers = [f"{value:.9g}" for value in values]
+                rows.append([row_id(study_id, finding), *numbers, *extra, *extra_model])
+    write_table_atomically(path, header, rows)

@@ -3,14 +3,13 @@
 Later commands take it as `--labels`; where ids are pseudonyms no other table fits.
 """
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Severity
 from lumbar_tf.tables.labels import read_labels
 
@@ -19,15 +18,11 @@ LABELS_NAME = "labels.csv"
 
 def write_record_labels(folder: Path, labels: Mapping[str, NDArray[np.int8]]) -> None:
     """Writes the labels of studies, int8 [25] each, by study id; a missing label is a blank cell."""
-    with (
-        replace_atomically(folder / LABELS_NAME) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["study_id", *(each.name for each in FINDINGS)])
-        for study_id, row in sorted(labels.items()):
-            titles = ("" if label == MISSING_LABEL else Severity(label).title for label in row.tolist())
-            writer.writerow([study_id, *titles])
+    rows = [
+        [study_id, *("" if label == MISSING_LABEL else Severity(label).title for label in row.tolist())]
+        for study_id, row in sorted(labels.items())
+    ]
+    write_table_atomically(folder / LABELS_NAME, ["study_id", *(finding.name for finding in FINDINGS)], rows)
 
 
 def read_record_labels(folder: Path) -> dict[str, NDArray[np.int8]]:

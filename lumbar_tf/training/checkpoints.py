@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from lumbar_tf.files import remove_unfinished, replace_atomically
+from lumbar_tf.files import remove_unfinished, replace_atomically, write_json_atomically
 
 HISTORY_NAME = "history.json"
 _CHECKPOINT_NAME = "checkpoint"
@@ -81,8 +81,7 @@ class Progress:
     def save(self, row: Row) -> None:
         """Adds an epoch's row and writes the history and the checkpoint."""
         self.history.append(row)
-        with replace_atomically(self._directory / HISTORY_NAME) as temporary:
-            temporary.write_text(json.dumps(self.history, indent=1), encoding="utf-8")
+        write_json_atomically(self._directory / HISTORY_NAME, self.history)
         self._epoch.assign_add(1)
         self._manager.save(checkpoint_number=self.epoch)
 

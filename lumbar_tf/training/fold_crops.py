@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.training.predicted_points import (
     crop_tables,
@@ -107,8 +107,7 @@ def _begin(
         _require_unchanged(known, directory, run.runs)
         return known
     crops = FoldCrops(plane, measure(), digest_tables(run, tables))
-    with replace_atomically(directory / CROPS_NAME) as temporary:
-        temporary.write_text(json.dumps(crops.content, indent=1), encoding="utf-8")
+    write_json_atomically(directory / CROPS_NAME, crops.content)
     return crops
 
 

@@ -4,12 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import keras
 
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.models.strategy import describe_device
 from lumbar_tf.records.manifest import package_versions
 
@@ -48,13 +47,7 @@ class FoldMetadata:
 
 def training_versions() -> dict[str, str]:
     """Returns the installed versions of the packages that make weights."""
-    versions = package_versions()
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return package_versions(*_PACKAGES)
 
 
 def write_fold_metadata(
@@ -72,8 +65,7 @@ def write_fold_metadata(
         packages=training_versions(),
         weights_sha256={path.name: file_sha256(path) for path in weights},
     )
-    with replace_atomically(directory / FOLD_RECORD_NAME) as temporary:
-        temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+    write_json_atomically(directory / FOLD_RECORD_NAME, asdict(record))
 
 
 def read_fold_metadata(directory: Path) -> FoldMetadata | None:

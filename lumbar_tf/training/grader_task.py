@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_text_atomically
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.inputs.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
 from lumbar_tf.inputs.record_source import Points, RecordSource
@@ -109,7 +109,7 @@ def join_oof(run: PlaneRun, backbone: str) -> None:
     if not all(part.is_file() for part in parts):
         return
     lines = [part.read_text(encoding="utf-8").splitlines(keepends=True) for part in parts]
-    with replace_atomically(run.member_directory(backbone) / OOF_NAME) as temporary:
-        temporary.write_text(
-            "".join(lines[0][:1] + [row for part in lines for row in part[1:]]), encoding="utf-8"
-        )
+    write_text_atomically(
+        run.member_directory(backbone) / OOF_NAME,
+        "".join(lines[0][:1] + [row for part in lines for row in part[1:]]),
+    )

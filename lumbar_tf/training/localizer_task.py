@@ -1,13 +1,12 @@
 """A sagittal plane's localizer as the fold loop sees it, and any localizer's error on held-out studies."""
 
 import dataclasses
-import json
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.files import replace_atomically
+from lumbar_tf.files import write_json_atomically
 from lumbar_tf.inputs.crop_layout import localizer_rows
 from lumbar_tf.inputs.localizer_dataset import make_localizer_eval_dataset, make_localizer_train_dataset
 from lumbar_tf.inputs.record_source import RecordSource, read_points
@@ -109,6 +108,5 @@ def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags, Sli
     if not run.config.plane.is_sagittal:
         choice = measure_slice_choice(RecordSource(run.shards, tuple(predicted)), predicted)
         content["slices"] = dataclasses.asdict(choice)
-    with replace_atomically(run.member_directory(LOCALIZER) / ERROR_NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json_atomically(run.member_directory(LOCALIZER) / ERROR_NAME, content)
     return error, flags, choice

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.inputs.crop_layout import complete_points, localizer_rows, refine_points
 from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import NUM_LEVELS, Plane
@@ -184,8 +184,7 @@ def write_level_slices(run: PlaneRun) -> SliceChoice:
     levels = predicted_levels(run)
     choice = measure_slice_choice(RecordSource(run.shards, tuple(levels)), levels)
     content = {**dataclasses.asdict(choice), "tables_sha256": digests}
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json_atomically(path, content)
     return choice
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.training.fold_crops import read_fold_crops
 from lumbar_tf.training.fold_metadata import read_fold_metadata
 from lumbar_tf.training.runs import RUN_NAME, PlaneRun, table_name
@@ -43,5 +43,4 @@ def member_metadata(run: PlaneRun, member: str) -> dict[str, Any]:
 
 def write_member_metadata(run: PlaneRun, member: str) -> None:
     """Writes the member's `run.json`."""
-    with replace_atomically(run.member_directory(member) / RUN_NAME) as temporary:
-        temporary.write_text(json.dumps(member_metadata(run, member), indent=1), encoding="utf-8")
+    write_json_atomically(run.member_directory(member) / RUN_NAME, member_metadata(run, member))

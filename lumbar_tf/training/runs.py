@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
-from lumbar_tf.files import file_sha256, replace_atomically
+from lumbar_tf.files import file_sha256, write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
@@ -160,10 +160,8 @@ def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
                 "Choose another --runs folder, or remove this one to start afresh."
             )
         return
-    with replace_atomically(run.directory / "config.yaml") as temporary:
-        temporary.write_text(dump_config(run.config), encoding="utf-8")
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(origin, indent=1), encoding="utf-8")
+    write_text_atomically(run.directory / "config.yaml", dump_config(run.config))
+    write_json_atomically(path, origin)
 
 
 def table_name(member: str) -> str:
