@@ -171,7 +171,8 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
 def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
     """Fits the stacker to the out-of-fold tables."""
     from lumbar_tf.ensemble.stacking_run import stack_tables, write_stacking_run
-    from lumbar_tf.evaluation.output import comparison_table, write_scores
+    from lumbar_tf.evaluation.console_tables import comparison_table
+    from lumbar_tf.evaluation.evaluation_run import write_scores
     from lumbar_tf.evaluation.scorecard import compare_members
     from lumbar_tf.tables.labels import read_labels
     from lumbar_tf.tables.out_of_fold import read_tables
@@ -193,7 +194,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
     from lumbar_tf.bundle.self_test import load_bundle
-    from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
+    from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.prediction.pipeline import predict_source
     from lumbar_tf.tables.labels import read_labels
@@ -248,8 +249,8 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
     from rich.table import Table
 
     from lumbar_tf.ensemble.stacker import Head
-    from lumbar_tf.evaluation.console_tables import scorecard_table
-    from lumbar_tf.evaluation.output import compare_files, comparison_table, evaluate_files
+    from lumbar_tf.evaluation.console_tables import comparison_table, scorecard_table
+    from lumbar_tf.evaluation.evaluation_run import compare_files, evaluate_files
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder
     from lumbar_tf.reports.training_page import write_training_index

@@ -17,7 +17,7 @@ from lumbar_tf.cli.console import Summary, print_tables
 from lumbar_tf.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lumbar_tf.evaluation.output import EvaluationRun
+    from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 
 
 class EvaluateOptions(CommandOptions):
@@ -52,8 +52,8 @@ class EvaluateOptions(CommandOptions):
 def main(options: EvaluateOptions) -> Summary:
     """Reads, evaluates, writes."""
     from lumbar_tf.ensemble.stacker import Head
-    from lumbar_tf.evaluation.output import evaluate_files
-    from lumbar_tf.evaluation.uncalibrated_baseline import find_tables
+    from lumbar_tf.evaluation.calibration import find_tables
+    from lumbar_tf.evaluation.evaluation_run import evaluate_files
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder
@@ -107,7 +107,7 @@ def _show(evaluated: "EvaluationRun") -> None:
 
 def _summarise(evaluated: "EvaluationRun", page: Path) -> Summary:
     from lumbar_tf.evaluation.console_tables import evaluation_notes
-    from lumbar_tf.evaluation.output import METRICS_NAME
+    from lumbar_tf.evaluation.evaluation_run import METRICS_NAME
 
     card = evaluated.card
     score = card.scores["score"]

@@ -120,7 +120,7 @@ def _label_paths(options: ExportOptions) -> list[Path]:
 def _measure(options: ExportOptions, stack: Path) -> "list[Measured]":
     """Returns the figures for the model card."""
     from lumbar_tf.bundle.model_card import Measured
-    from lumbar_tf.evaluation.out_of_fold import measure_out_of_fold
+    from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
     from lumbar_tf.tables.labels import read_label_tables
 
     measured = []

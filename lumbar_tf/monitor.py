@@ -49,7 +49,12 @@ class MonitorOptions(CommandOptions):
 def monitor(options: MonitorOptions) -> Summary | int:
     """Compares and says what moved."""
     # Here, not above: SciPy takes its time to import, and --help must not wait for it.
-    from lumbar_tf.monitoring.drift import compare_window
+    from lumbar_tf.monitoring.drift import (
+        compare_window,
+        comparison_json,
+        comparison_lines,
+        summarise_comparison,
+    )
     from lumbar_tf.monitoring.log import read_log
     from lumbar_tf.monitoring.reference import (
         find_reference,
@@ -57,7 +62,6 @@ def monitor(options: MonitorOptions) -> Summary | int:
         reference_of_log,
         write_reference,
     )
-    from lumbar_tf.monitoring.report import comparison_json, comparison_lines, summarise_comparison
 
     if options.write_reference is not None and options.reference is not None:
         raise UsageError("--write-reference compares nothing: leave --reference out.")

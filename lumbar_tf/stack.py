@@ -35,7 +35,8 @@ class StackOptions(CommandOptions):
 def main(options: StackOptions) -> Summary:
     """Reads tables, stacks, writes."""
     from lumbar_tf.ensemble.stacking_run import STACKER_NAME, stack_tables, write_stacking_run
-    from lumbar_tf.evaluation.output import SCORES_NAME, comparison_notes, comparison_table, write_scores
+    from lumbar_tf.evaluation.console_tables import comparison_notes, comparison_table
+    from lumbar_tf.evaluation.evaluation_run import SCORES_NAME, write_scores
     from lumbar_tf.evaluation.scorecard import compare_members
     from lumbar_tf.tables.folds import read_fold_table
     from lumbar_tf.tables.labels import read_label_tables

@@ -7,13 +7,13 @@ import numpy as np
 
 from lumbar_tf.evaluate import EvaluateOptions
 from lumbar_tf.evaluation.cells import FEW_LABELS, Cell
+from lumbar_tf.evaluation.comparison import SMALL_GROUP
 from lumbar_tf.evaluation.curves import THRESHOLDS
+from lumbar_tf.evaluation.evaluated_table import NUM_WORST
+from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluated_json
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
-from lumbar_tf.evaluation.output import EvaluationRun, evaluated_json
 from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES
 from lumbar_tf.evaluation.scorecard import evaluate_table
-from lumbar_tf.evaluation.subgroups import SMALL_GROUP
-from lumbar_tf.evaluation.worst_cases import NUM_WORST
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

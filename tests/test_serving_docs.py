@@ -4,7 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
-from lumbar_tf.monitoring import drift, images, reference
+from lumbar_tf.monitoring import drift, quantities, reference
 from lumbar_tf.serving.errors import ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ConnectionOptions
@@ -43,6 +43,6 @@ def test_the_numbers_are_those_of_the_code() -> None:
     ):
         assert words in TEXT
         assert float(re.findall(r"\d+(?:\.\d+)?", words)[0]) == value
-    for name in images.IMAGE_QUANTITIES:
+    for name in quantities.IMAGE_QUANTITIES:
         word = {"row_spacing_mm": "spacing", "gap_mm": "gap", "low": "percentiles", "high": "percentiles"}
         assert word.get(name, name) in TEXT

@@ -82,10 +82,10 @@ def test_nothing_here_imports_tensorflow() -> None:
     modules = (
         "stack",
         "evaluate",
-        "ensemble.blend",
-        "evaluation.output",
+        "ensemble.stacking_run",
+        "evaluation.evaluation_run",
         "evaluation.metrics",
-        "data.tables",
+        "tables.out_of_fold",
     )
     imports = ", ".join(f"lumbar_tf.{name}" for name in modules)
     code = f"import sys, {imports}; print('tensorflow' in sys.modules)"

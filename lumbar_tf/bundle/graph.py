@@ -10,7 +10,7 @@ from lumbar_tf.bundle.members import (
     predict_members,
 )
 from lumbar_tf.bundle.saliency_graph import explain_members, member_weights
-from lumbar_tf.ensemble.context import NEIGHBOURS
+from lumbar_tf.ensemble.features import NEIGHBOURS
 from lumbar_tf.ensemble.stacker import FamilyStacker, Head, StackerCoefficients, family_findings
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, PLANE_FLAGS, Flag, Plane
 from lumbar_tf.models.level_decoding import SHIFT_UNCERTAINTY

@@ -3,8 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.ensemble.calibration import MIN_PROBABILITY
-from lumbar_tf.ensemble.context import NEIGHBOURS
+from lumbar_tf.ensemble.features import MIN_PROBABILITY, NEIGHBOURS
 from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, VarianceTables, variance_tables
 from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES

@@ -17,17 +17,19 @@ from lumbar_tf.ensemble.candidates import (
     default_candidates,
     log_weights,
 )
-from lumbar_tf.ensemble.context import NUM_SLOTS, context_centre, context_features, mean_features
-from lumbar_tf.ensemble.member_features import answered, fill_missing, member_features, patterns_of
+from lumbar_tf.ensemble.features import (
+    NUM_SLOTS,
+    answered,
+    context_centre,
+    context_features,
+    fill_missing,
+    mean_features,
+    member_features,
+    patterns_of,
+)
 from lumbar_tf.ensemble.search import Folds, PatternSearch, part_folds
 from lumbar_tf.ensemble.shrinkage import Shrinkage, find_shrinkage
-from lumbar_tf.ensemble.stacker import (
-    MAX_SOURCES,
-    Coefficients,
-    FamilyStacker,
-    Head,
-    family_findings,
-)
+from lumbar_tf.ensemble.stacker import MAX_SOURCES, Coefficients, FamilyStacker, Head, family_findings
 from lumbar_tf.labels import MISSING_LABEL, NUM_LEVELS, NUM_SEVERITIES, Family
 from lumbar_tf.tables.out_of_fold import Members
 

@@ -27,10 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from lumbar_tf.ensemble.context import NEIGHBOURS, NUM_SLOTS
-from lumbar_tf.ensemble.member_features import answered, member_features
-from lumbar_tf.ensemble.member_variance import HABIT_TERMS, TREND_TERMS
-from lumbar_tf.ensemble.stacker import Head, Stacked, StackerCoefficients, apply_stacker
+from lumbar_tf.ensemble.features import NEIGHBOURS, NUM_SLOTS, answered, member_features
+from lumbar_tf.ensemble.stacker import (
+    HABIT_TERMS,
+    TREND_TERMS,
+    Head,
+    Stacked,
+    StackerCoefficients,
+    apply_stacker,
+)
 from lumbar_tf.labels import FINDINGS, NUM_SEVERITIES, Family
 
 Floats = NDArray[np.float64]

@@ -10,28 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.calibration import classwise_calibration_error
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
-from lumbar_tf.evaluation.metrics import family_rows, log_losses, sample_weights, weighted_log_loss
+from lumbar_tf.evaluation.calibration import classwise_calibration_error
+from lumbar_tf.evaluation.curves import rank_target
+from lumbar_tf.evaluation.evaluated_table import EvaluatedTable
+from lumbar_tf.evaluation.metrics import log_losses, sample_weights, weighted_log_loss
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
-from lumbar_tf.evaluation.ranking import RankedRows, rank_rows
 from lumbar_tf.labels import (
-    FINDINGS,
     MISSING_LABEL,
     NUM_FINDINGS,
     NUM_SEVERITIES,
-    Condition,
-    Family,
     Severity,
 )
 
 Floats = NDArray[np.float64]
+
 Labels = NDArray[np.integer]
 
 #: A figure of a class with fewer labels says little, and its percentile interval is too narrow: it is marked.
 FEW_LABELS = 10
 
 _AGREEMENT = slice(4, 4 + NUM_SEVERITIES**2)
+
 #: (prediction - label) ** 2, the weights of kappa, [9].
 _DISTANCES = (np.arange(NUM_SEVERITIES)[:, None] - np.arange(NUM_SEVERITIES)[None, :]).ravel() ** 2.0
 
@@ -90,41 +90,6 @@ class Cell:
         return min(positives, sum(self.counts) - positives) < FEW_LABELS
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluatedTable:
-    """What is judged.
-
-    Attributes:
-        labels: int [num_studies, 25], -1 where missing or not answered.
-        table: the answers as they were given, float64 [num_studies, 25, 3]; the log loss is theirs.
-        answers: the same as probabilities (see `unweighted`); everything else is theirs.
-    """
-
-    labels: Labels
-    table: Floats
-    answers: Floats
-
-    def rows(self, findings: Sequence[int]) -> tuple[Labels, Floats, NDArray[np.intp]]:
-        """Returns the labelled rows of some findings: labels [n], answers [n, 3], indices of studies [n]."""
-        known = self.labels[:, findings] != MISSING_LABEL
-        return (
-            self.labels[:, findings][known].astype(np.int64),
-            self.answers[:, findings][known],
-            np.nonzero(known)[0],
-        )
-
-
-def condition_rows(condition: Condition) -> list[int]:
-    """Returns the five rows of a condition."""
-    return [index for index, finding in enumerate(FINDINGS) if finding.condition is condition]
-
-
-#: Name -> rows of every cell: three families, five conditions, 25 findings.
-FAMILIES: dict[str, list[int]] = {each.value: family_rows(each) for each in Family}
-CONDITIONS: dict[str, list[int]] = {each.value: condition_rows(each) for each in Condition}
-SINGLE_FINDINGS: dict[str, list[int]] = {each.name: [index] for index, each in enumerate(FINDINGS)}
-
-
 def _study_sums(judged: EvaluatedTable) -> Floats:
     """Returns what each study adds to the figures' sums, float64 [num_studies, 25, num_sums].
 
@@ -170,12 +135,6 @@ def _figures_of_sums(sums: Floats) -> Floats:
         hits, alarms, rejections, misses = np.moveaxis(outcomes[..., index, :], -1, 0)
         figures += [_ratio(hits, hits + misses), _ratio(rejections, rejections + alarms)]
     return np.stack(figures, axis=-1)
-
-
-def rank_target(judged: EvaluatedTable, findings: Sequence[int], target: Target) -> RankedRows:
-    """Returns the labelled rows of some findings, sorted by a target's probability."""
-    labels, answers, studies = judged.rows(findings)
-    return rank_rows(target.is_met(labels), target.probability(answers), studies)
 
 
 def make_cells(

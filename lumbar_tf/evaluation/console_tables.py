@@ -8,12 +8,19 @@ import numpy as np
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.cells import Cell
-from lumbar_tf.evaluation.comparison import ComparedTable
+from lumbar_tf.evaluation.comparison import SMALL_GROUP, ComparedTable, Subgroup
+from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, TERMS
-from lumbar_tf.evaluation.output import EvaluationRun, missing_terms_note, number
 from lumbar_tf.evaluation.scorecard import Scorecard
-from lumbar_tf.evaluation.subgroups import SMALL_GROUP, Subgroup
 from lumbar_tf.labels import Severity
+
+if TYPE_CHECKING:
+    from rich.table import Table
+from typing import TYPE_CHECKING
+
+from lumbar_tf.evaluation.scorecard import (
+    ScoreRow,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,3 +125,38 @@ def interval_text(interval: Interval, digits: int = 4) -> str:
     if np.isnan(interval.value):
         return "-"
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":
+    """Returns floors, members and blends, a line each; '-' is a term without labels."""
+    from rich.table import Table
+
+    table = Table(title=title, caption="weighted log losses; smaller is better", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in (*SCORE_FIGURES, "unanswered"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        values = [number(getattr(row.score, name), 4) for name in SCORE_FIGURES]
+        table.add_row(row.name, *values, str(row.num_unanswered or ""))
+    return table
+
+
+def comparison_notes(rows: Sequence[ScoreRow], *, num_uncovered: int) -> list[str]:
+    """Returns what a reader of the comparison must know, a sentence each."""
+    notes = missing_terms_note(rows[0].score.missing_terms)
+    if any(row.num_unanswered for row in rows):
+        notes.append("A line with unanswered labels is scored on its other labels only.")
+    if num_uncovered:
+        notes.append(f"{num_uncovered} labelled studies are in no table and had no part in this.")
+    return notes
+
+
+def missing_terms_note(missing: Sequence[str]) -> list[str]:
+    """Returns a sentence on terms without labels, if there are any."""
+    names = ", ".join(name.replace("_", " ") for name in missing)
+    return [f"No labels for {names}: the score is the mean of the other terms."] if missing else []
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Returns a figure, or - where it is not defined."""
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"

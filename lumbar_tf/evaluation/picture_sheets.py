@@ -7,21 +7,32 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
-from lumbar_tf.ensemble.calibration import reliability_bins
-from lumbar_tf.evaluation.cells import CONDITIONS, Cell, EvaluatedTable
+from lumbar_tf.evaluation.calibration import reliability_bins, rows_before
+from lumbar_tf.evaluation.cells import Cell
 from lumbar_tf.evaluation.curves import decision_curve, roc_curve
-from lumbar_tf.evaluation.discrimination import confusion
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
-from lumbar_tf.evaluation.panels import Panel, PanelPicture, draw_panels
-from lumbar_tf.evaluation.plots import draw_confusion, draw_decision, draw_reliability, draw_roc
-from lumbar_tf.evaluation.uncalibrated_baseline import rows_before
-from lumbar_tf.labels import Condition, Severity
+from lumbar_tf.evaluation.plots import (
+    Panel,
+    PanelPicture,
+    draw_confusion,
+    draw_decision,
+    draw_panels,
+    draw_reliability,
+    draw_roc,
+)
+from lumbar_tf.labels import NUM_SEVERITIES, Condition, Severity
 
 RELIABILITY_NAME = "reliability.png"
+
 ROC_NAME = "roc.png"
+
 CONFUSION_NAME = "confusion.png"
+
 DECISION_NAME = "decision_curves.png"
+
 SHEET_NAMES = (RELIABILITY_NAME, CONFUSION_NAME, ROC_NAME, DECISION_NAME)
 
 
@@ -114,7 +125,7 @@ def _roc(drawing: Drawing, condition: Condition, target: Target) -> Panel:
 
 def _confusion(drawing: Drawing, condition: Condition) -> Panel:
     labels, answers, _ = drawing.judged.rows(CONDITIONS[condition.value])
-    counts = confusion(labels, answers.argmax(axis=-1))
+    counts = confusion_matrix(labels, answers.argmax(axis=-1), labels=range(NUM_SEVERITIES))
     return Panel(
         f"Confusion matrix, {condition.title}", partial(draw_confusion, counts=counts, title=condition.title)
     )

@@ -1,30 +1,130 @@
-"""Pictures of an evaluation: each function draws one panel."""
+"""Panels of an evaluation, drawn with matplotlib."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from lumbar_tf.files import replace_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL import Image
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.calibration import ReliabilityBins, reliability_bins
 from lumbar_tf.evaluation.bootstrap import Interval
+from lumbar_tf.evaluation.calibration import ReliabilityBins, reliability_bins
 from lumbar_tf.evaluation.cells import PointFigures
 from lumbar_tf.evaluation.curves import FALSE_POSITIVE_RATES, THRESHOLDS, DecisionCurve, RocCurve
 from lumbar_tf.evaluation.operating_points import OperatingPoint
-from lumbar_tf.evaluation.panels import TITLE_PLACE
 from lumbar_tf.labels import NUM_SEVERITIES, Severity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: Width and height of a panel, and its margins left, bottom, right, top, and the sheet's title, inches.
+_WIDTH, _HEIGHT = 2.9, 2.9
+
+_LEFT, _BOTTOM, _RIGHT, _TOP = 0.6, 0.48, 0.12, 0.46
+
+_TITLE = 0.36
+
+#: Where the middle of a panel lies over its axes, in parts of their width.
+TITLE_PLACE = (_WIDTH / 2 - _LEFT) / (_WIDTH - _LEFT - _RIGHT)
+
+_DPI = 150
+
+#: Lines, a band and their edges: more colours are not told apart, and a page is a third as large.
+_NUM_COLOURS = 64
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What to draw in one place.
+
+    Attributes:
+        text: what the picture shows, in words.
+        draw: draws it.
+    """
+
+    text: str
+    draw: Callable[["Axes"], None]
+
+
+@dataclass(frozen=True)
+class PanelPicture:
+    """A panel that was drawn.
+
+    Attributes:
+        text: what it shows, in words.
+        png: the file.
+    """
+
+    text: str
+    png: bytes
+
+
+def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> list[list[PanelPicture]]:
+    """Draws panels, writes the sheet as a PNG, whole or not at all, and returns the panels one by one.
+
+    Args:
+        path: the PNG.
+        rows: rows of equal length.
+        title: over the sheet; panels that are cut from it do not have it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    num_rows, num_columns = len(rows), len(rows[0])
+    width, height = num_columns * _WIDTH, num_rows * _HEIGHT + _TITLE
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    canvas = FigureCanvasAgg(figure)
+    figure.text(_LEFT / width, 1 - 0.6 * _TITLE / height, title, fontsize=12, va="center")
+    for row, line in enumerate(rows):
+        for column, panel in enumerate(line):
+            left, bottom = column * _WIDTH + _LEFT, (num_rows - 1 - row) * _HEIGHT + _BOTTOM
+            size = (_WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP)
+            panel.draw(figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height)))
+    canvas.draw()
+    # Quantised once: panels that are cut from it share its palette.
+    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(_NUM_COLOURS)
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(_encode(sheet))
+    top, high, wide = (round(inches * _DPI) for inches in (_TITLE, _HEIGHT, _WIDTH))
+    return [
+        [
+            PanelPicture(panel.text, _encode(sheet.crop((j * wide, y, (j + 1) * wide, y + high))))
+            for j, panel in enumerate(line)
+        ]
+        for y, line in zip(range(top, top + num_rows * high, high), rows, strict=True)
+    ]
+
+
+def _encode(image: "Image.Image") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 Floats = NDArray[np.float64]
 
 #: Bars of a share of the rows behind a reliability curve are drawn below this height.
 _HISTOGRAM_HEIGHT = 0.25
+
 #: Bins with fewer rows say more about chance than about calibration; their points are drawn faint.
 FEW_ROWS = 20
+
 _TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7
+
 _BLUE, _SOFT, _PALE, _BEFORE = "tab:blue", "0.45", "0.88", "tab:orange"
+
 #: Markers of the operating points of a target, in their order: round with a hole, and a square.
 _MARKERS = (("o", "white"), ("s", "black"))
 

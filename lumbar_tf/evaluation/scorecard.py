@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from lumbar_tf.ensemble.stacker import Head, mean_in_logits
 from lumbar_tf.ensemble.stacking_run import StackingRun
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap, paired_difference
-from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, EvaluatedTable, make_cells
+from lumbar_tf.evaluation.cells import Cell, make_cells
+from lumbar_tf.evaluation.evaluated_table import (
+    CONDITIONS,
+    FAMILIES,
+    SINGLE_FINDINGS,
+    answered_labels,
+    prepare_table,
+)
 from lumbar_tf.evaluation.metrics import (
     SCORE_FIGURES,
-    SEVERITY_WEIGHTS,
     TERMS,
     Score,
     competition_score,
@@ -25,6 +31,7 @@ from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
 from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES
 
 Floats = NDArray[np.float64]
+
 Labels = NDArray[np.integer]
 
 
@@ -77,16 +84,6 @@ class Scorecard:
         return tuple(name for name in TERMS if np.isnan(self.scores[name].value))
 
 
-def answered_labels(labels: Labels, probabilities: Floats) -> tuple[Labels, int]:
-    """Hides labels that have no prediction.
-
-    Returns:
-        The labels, `MISSING_LABEL` where the prediction is NaN too, and how many were hidden.
-    """
-    hidden = (labels != MISSING_LABEL) & np.isnan(probabilities).any(axis=-1)
-    return np.where(hidden, MISSING_LABEL, labels), int(hidden.sum())
-
-
 def score_row(name: str, labels: Labels, probabilities: Floats) -> ScoreRow:
     """Returns the score over what is answered.
 
@@ -121,35 +118,6 @@ def compare_members(blend: StackingRun) -> list[ScoreRow]:
     for head in reversed(Head):
         tables[f"stacked, {head.value} head"] = blend.nested.head(head)
     return [score_row(name, blend.labels, table) for name, table in tables.items()]
-
-
-def unweighted(probabilities: Floats) -> Floats:
-    """Returns p / weight, divided by its sum: the probabilities behind answers made for the weighted metric.
-
-    The expected weighted loss is least where the answer is proportional to weight x probability, so this
-    undoes it, exactly where the answers were made so.
-
-    >>> unweighted(np.array([0.25, 0.5, 0.25])).round(3).tolist()
-    [0.444, 0.444, 0.111]
-    """
-    parts = probabilities / SEVERITY_WEIGHTS
-    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
-
-
-def prepare_table(
-    labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILITY
-) -> tuple[EvaluatedTable, int]:
-    """Returns what there is to judge, and how many labels have no answer and are hidden.
-
-    Args:
-        labels: int [num_studies, 25].
-        probabilities: float64 [num_studies, 25, 3], NaN where there is no answer.
-        head: what they are. The weighted log loss takes them as they are; all else, which is about
-            probabilities, divides those of the competition head by the weights first.
-    """
-    answered, num_unanswered = answered_labels(labels, probabilities)
-    answers = unweighted(probabilities) if head is Head.COMPETITION else probabilities
-    return EvaluatedTable(answered, probabilities, answers), num_unanswered
 
 
 def evaluate_table(

@@ -10,12 +10,12 @@ import numpy as np
 from lumbar_tf import __version__
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.cells import FEW_LABELS, Cell
-from lumbar_tf.evaluation.console_tables import evaluation_notes
+from lumbar_tf.evaluation.comparison import SMALL_GROUP
+from lumbar_tf.evaluation.console_tables import evaluation_notes, number
+from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
+from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
-from lumbar_tf.evaluation.output import EvaluationRun, number
-from lumbar_tf.evaluation.scorecard import Scorecard, unweighted
-from lumbar_tf.evaluation.subgroups import SMALL_GROUP
-from lumbar_tf.evaluation.worst_cases import WorstCase
+from lumbar_tf.evaluation.scorecard import Scorecard
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Severity
 from lumbar_tf.reports.page_templates import data_uri, page_templates

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import Manifest, StudyEntry
 from lumbar_tf.reports.series_attributes import Attribute, Row, describe_series

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf import __version__
+from lumbar_tf.evaluation.console_tables import number
 from lumbar_tf.evaluation.operating_points import Target
-from lumbar_tf.evaluation.output import number
 from lumbar_tf.files import write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Level, Severity
 from lumbar_tf.reports.charts import HEIGHT, WIDTH, Chart, Line, draw_chart

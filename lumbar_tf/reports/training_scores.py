@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
 
-from lumbar_tf.evaluation.cells import FAMILIES, Cell, EvaluatedTable, make_cells
-from lumbar_tf.evaluation.discrimination import confusion
+from lumbar_tf.evaluation.cells import Cell, make_cells
+from lumbar_tf.evaluation.evaluated_table import (
+    FAMILIES,
+    EvaluatedTable,
+    WorstCase,
+    answered_labels,
+    worst_cases,
+)
 from lumbar_tf.evaluation.metrics import condition_level_prior
-from lumbar_tf.evaluation.scorecard import answered_labels
-from lumbar_tf.evaluation.worst_cases import WorstCase, worst_cases
-from lumbar_tf.labels import Family
+from lumbar_tf.labels import NUM_SEVERITIES, Family
 from lumbar_tf.tables.out_of_fold import align, read_tables, restrict
 
 #: Few, because a page is drawn again after each fold: `evaluate` takes more.
@@ -84,4 +89,7 @@ def score_out_of_fold(tables: Sequence[Path], labels: StudyLabels) -> OutOfFold 
 
 def _confusion(judged: EvaluatedTable, rows: Sequence[int]) -> NDArray[np.int64]:
     labels, answers, _ = judged.rows(rows)
-    return confusion(labels, answers.argmax(axis=-1))
+    counts: NDArray[np.int64] = confusion_matrix(
+        labels, answers.argmax(axis=-1), labels=range(NUM_SEVERITIES)
+    )
+    return counts

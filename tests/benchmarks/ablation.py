@@ -25,12 +25,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_demo_config, load_plane_config
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables
 from lumbar_tf.evaluation.bootstrap import bootstrap
-from lumbar_tf.evaluation.discrimination import auc
 from lumbar_tf.evaluation.metrics import StudyTerms, study_terms
 from lumbar_tf.labels import Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
@@ -158,8 +158,8 @@ def _aucs(blend: StackingRun) -> tuple[float, float]:
     families = np.isfinite(blend.members.probabilities[0]).all(axis=-1).any(axis=0)
     known = (blend.labels >= 0) & families[np.newaxis]
     labels, probabilities = blend.labels[known], blend.nested.head(Head.PROBABILITY)[known]
-    severe = auc(labels == Severity.SEVERE, probabilities[:, Severity.SEVERE])
-    return severe, auc(labels != Severity.NORMAL_MILD, 1 - probabilities[:, Severity.NORMAL_MILD])
+    severe = roc_auc_score(labels == Severity.SEVERE, probabilities[:, Severity.SEVERE])
+    return severe, roc_auc_score(labels != Severity.NORMAL_MILD, 1 - probabilities[:, Severity.NORMAL_MILD])
 
 
 def print_table(outcomes: Iterable[Outcome]) -> None:

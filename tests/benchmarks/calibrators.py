@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from stacking import setting
 from synthetic_oof import Cohort, make_tables
 
-from lumbar_tf.ensemble.calibration import classwise_calibration_error, softmax
 from lumbar_tf.ensemble.candidates import Candidate, Rows
-from lumbar_tf.ensemble.fitting import nested_predictions
-from lumbar_tf.ensemble.member_features import member_features
+from lumbar_tf.ensemble.features import member_features, softmax
 from lumbar_tf.ensemble.search import PatternSearch
 from lumbar_tf.ensemble.stacker import family_findings, mean_in_logits
+from lumbar_tf.ensemble.stacking_run import nested_predictions
+from lumbar_tf.evaluation.calibration import classwise_calibration_error
 from lumbar_tf.labels import MISSING_LABEL, Family
 
 Floats = NDArray[np.float64]

@@ -26,9 +26,9 @@ from synthetic_oof import SHARED_SD, Cohort, Scenario, draw_recipes, make_cohort
 
 from lumbar_tf.ensemble import family_fitting
 from lumbar_tf.ensemble.candidates import default_candidates
-from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import StackerCoefficients, apply_stacker
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.tables.out_of_fold import Members
 

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from synthetic_oof import NUM_STUDIES, Cohort, Scenario, make_tables, write_cohort
 
-from lumbar_tf.ensemble.calibration import classwise_calibration_error
-from lumbar_tf.ensemble.fitting import StackerFitter
-from lumbar_tf.ensemble.member_features import member_features
+from lumbar_tf.ensemble.features import member_features
 from lumbar_tf.ensemble.stacker import Stacked, family_findings, mean_in_logits
+from lumbar_tf.ensemble.stacking_run import StackerFitter
+from lumbar_tf.evaluation.calibration import classwise_calibration_error
 from lumbar_tf.evaluation.metrics import competition_score
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Condition, Family
 from lumbar_tf.tables.out_of_fold import Members

@@ -10,9 +10,9 @@ from lumbar_tf.bundle.interval_graph import find_intervals
 from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
-from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import Head, StackerCoefficients
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.labels import FINDINGS, Family, mirror_indices
 from tests.ensemble.synthetic_members import make_members
 

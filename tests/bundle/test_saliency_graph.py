@@ -6,8 +6,8 @@ import tensorflow as tf
 from lumbar_tf.bundle.graph import stack_predictions
 from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.bundle.saliency_graph import _stack_maps, find_maps, member_weights
-from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.stacker import apply_stacker
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Condition, Family, Level, Plane, finding_index
 from tests.ensemble.synthetic_members import make_members

@@ -6,10 +6,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.intervals import deviations, member_intervals, variance_tables
-from lumbar_tf.ensemble.member_variance import MemberVariance
-from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients, apply_stacker
+from lumbar_tf.ensemble.stacker import (
+    Coefficients,
+    FamilyStacker,
+    Head,
+    MemberVariance,
+    StackerCoefficients,
+    apply_stacker,
+)
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.labels import Family, mirror_indices
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members

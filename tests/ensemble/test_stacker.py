@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from lumbar_tf.ensemble.fitting import fit_stacker
 from lumbar_tf.ensemble.stacker import (
     Coefficients,
     FamilyStacker,
@@ -18,6 +17,7 @@ from lumbar_tf.ensemble.stacker import (
     mean_in_logits,
     to_json,
 )
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.labels import FINDINGS, Family, Finding, Level, mirror_indices
 from tests.ensemble.synthetic_members import make_members
 

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import brier_score_loss, cohen_kappa_score, log_loss, recall_score, roc_auc_score
 
 from lumbar_tf.evaluation.bootstrap import bootstrap
-from lumbar_tf.evaluation.cells import CONDITIONS, FAMILIES, SINGLE_FINDINGS, Cell, EvaluatedTable, make_cells
+from lumbar_tf.evaluation.cells import Cell, make_cells
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, FAMILIES, SINGLE_FINDINGS, EvaluatedTable
 from lumbar_tf.evaluation.metrics import condition_level_prior, weighted_log_loss
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable, make_cells
+from lumbar_tf.evaluation.cells import make_cells
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.evaluation.metrics import condition_level_prior
-from lumbar_tf.evaluation.panels import PanelPicture
 from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES, Drawing, draw_sheets
+from lumbar_tf.evaluation.plots import PanelPicture
 from lumbar_tf.labels import Condition
 
 

@@ -6,8 +6,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from lumbar_tf.ensemble.stacker import Head
+from lumbar_tf.evaluation.evaluated_table import unweighted
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score, condition_level_prior
-from lumbar_tf.evaluation.scorecard import evaluate_table, score_row, scorecard_json, unweighted
+from lumbar_tf.evaluation.scorecard import evaluate_table, score_row, scorecard_json
 from lumbar_tf.labels import FINDINGS
 
 

@@ -16,9 +16,9 @@ import pytest
 from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.ensemble.label_noise import DoubtfulLabel
-from lumbar_tf.evaluation import output
-from lumbar_tf.evaluation.panels import PanelPicture as Diagram
-from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.evaluation import evaluation_run
+from lumbar_tf.evaluation.comparison import Grouping
+from lumbar_tf.evaluation.plots import PanelPicture as Diagram
 from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity
 from lumbar_tf.reports.census import StudyFacts, Tally
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
@@ -62,8 +62,8 @@ def _evaluation(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # Drawing takes seconds, and a diagram is a picture to axe-core, whatever it shows.
         diagram = Diagram("A diagram", PNG)
-        patch.setattr(output, "draw_sheets", lambda *_, **__: {each: [diagram] for each in Condition})
-        evaluated = output.evaluate_files(
+        patch.setattr(evaluation_run, "draw_sheets", lambda *_, **__: {each: [diagram] for each in Condition})
+        evaluated = evaluation_run.evaluate_files(
             [folder / "one.csv", folder / "two.csv"],
             [folder / "train.csv"],
             folder / "out",

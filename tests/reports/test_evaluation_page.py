@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.evaluation.output import EvaluationRun, evaluate_files
-from lumbar_tf.evaluation.subgroups import Grouping
+from lumbar_tf.evaluation.comparison import Grouping
+from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files
 from lumbar_tf.labels import Severity
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
 from lumbar_tf.tables.out_of_fold import write_table

@@ -2,17 +2,50 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
+from sklearn.calibration import calibration_curve
 
-from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable
-from lumbar_tf.evaluation.uncalibrated_baseline import (
+from lumbar_tf.evaluation.calibration import (
     calibration_changes,
+    classwise_calibration_error,
     find_tables,
     read_before,
+    reliability_bins,
     rows_before,
 )
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import Condition
 from lumbar_tf.tables.out_of_fold import write_table
 from tests.graded_cohort import draw_labels, make_study_ids
+
+
+def _table(seed: int, temperature: float = 1.0, num_rows: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from true probabilities, and those probabilities sharpened by `temperature`."""
+    generator = np.random.default_rng(seed)
+    truth = generator.dirichlet([2.0, 1.0, 0.5], num_rows)
+    labels = (generator.random((num_rows, 1)) > truth.cumsum(axis=1)[:, :2]).sum(axis=1)
+    sharpened = truth ** (1 / temperature)
+    return labels, sharpened / sharpened.sum(axis=1, keepdims=True)
+
+
+def test_bins_equal_scikit_learns_calibration_curve() -> None:
+    labels, probabilities = _table(5, temperature=0.6)
+    bins = reliability_bins(labels == 1, probabilities[:, 1], num_bins=10)
+    observed, predicted = calibration_curve(labels == 1, probabilities[:, 1], n_bins=10)
+    filled = bins.counts > 0
+    assert_allclose(bins.observed[filled], observed)
+    assert_allclose(bins.predicted[filled], predicted)
+
+
+def test_error_is_near_zero_when_calibrated_and_large_when_not() -> None:
+    calibrated, overconfident = _table(6, num_rows=20000), _table(6, temperature=0.4, num_rows=20000)
+    assert classwise_calibration_error(*calibrated) < 0.01
+    assert classwise_calibration_error(*overconfident) > 0.04
+
+
+def test_certain_predictions_fall_into_the_last_bin() -> None:
+    bins = reliability_bins(np.array([True, True]), np.array([1.0, 0.95]), num_bins=10)
+    assert bins.counts.tolist() == [0] * 9 + [2]
 
 
 @pytest.fixture

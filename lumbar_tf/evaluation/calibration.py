@@ -1,6 +1,7 @@
-"""What calibration was before the members were combined: their plain mean against the judged table."""
+"""Reliability diagrams, calibration errors, and calibration before and after stacking."""
 
 import glob
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,83 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.ensemble.calibration import classwise_calibration_error
 from lumbar_tf.ensemble.stacker import mean_in_logits
-from lumbar_tf.evaluation.cells import CONDITIONS, EvaluatedTable
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Condition
 from lumbar_tf.tables.out_of_fold import align, read_tables, restrict
 
 Floats = NDArray[np.float64]
+
+Labels = NDArray[np.integer]
+
+#: Equal-width bins of the expected calibration error, as in Guo et al. 2017, "On Calibration of Modern Neural
+#: Networks", section 2.
+NUM_BINS = 15
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """A reliability diagram of one class: bin by bin, what was said and what happened.
+
+    Attributes:
+        predicted: mean probability in each bin, float64 [num_bins], NaN where it is empty.
+        observed: share of rows in the bin that are of the class, [num_bins], NaN where it is empty.
+        counts: rows in each bin, int [num_bins].
+    """
+
+    predicted: Floats
+    observed: Floats
+    counts: NDArray[np.int64]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: mean over rows of |predicted - observed| of their bin; NaN if empty."""
+        if not self.counts.sum():
+            return math.nan
+        gaps = np.nan_to_num(np.abs(self.predicted - self.observed))
+        return float((gaps * self.counts).sum() / self.counts.sum())
+
+
+def reliability_bins(
+    is_class: NDArray[np.bool_], probability: Floats, num_bins: int = NUM_BINS
+) -> ReliabilityBins:
+    """Sorts rows into equal-width bins of their probability.
+
+    Args:
+        is_class: whether each row is of the class, bool [num_rows].
+        probability: what was predicted for the class, float64 [num_rows] in [0, 1].
+        num_bins: number of bins; bin k holds [k/num_bins, (k+1)/num_bins), the last one 1.0 too.
+
+    >>> reliability_bins(np.array([True, False]), np.array([0.5, 0.5]), num_bins=2).observed.tolist()
+    [nan, 0.5]
+    """
+    places = np.clip((probability * num_bins).astype(np.int64), 0, num_bins - 1)
+    counts = np.bincount(places, minlength=num_bins)
+    empty = np.full(num_bins, np.nan)
+    sums = (np.bincount(places, weights=values, minlength=num_bins) for values in (probability, is_class))
+    predicted, observed = (np.divide(s, counts, out=empty.copy(), where=counts > 0) for s in sums)
+    return ReliabilityBins(predicted, observed, counts)
+
+
+def classwise_calibration_error(labels: Labels, probabilities: Floats, num_bins: int = NUM_BINS) -> float:
+    """Returns the class-wise expected calibration error: the mean over classes of each one's error.
+
+    Source: Kull et al. 2019, "Beyond temperature scaling", section 2 (equal-width bins).
+
+    Args:
+        labels: int [num_rows]; missing ones are left out.
+        probabilities: float64 [num_rows, 3].
+        num_bins: bins a class.
+    """
+    usable = labels != MISSING_LABEL
+    return float(
+        np.mean(
+            [
+                reliability_bins(labels[usable] == k, probabilities[usable, k], num_bins).expected_error
+                for k in range(NUM_SEVERITIES)
+            ]
+        )
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.testing import assert_allclose
 
-from lumbar_tf.ensemble.context import NEIGHBOURS, SLOTS, context_centre, context_features, mean_features
+from lumbar_tf.ensemble.features import NEIGHBOURS, SLOTS, context_centre, context_features, mean_features
 from lumbar_tf.labels import FINDINGS, mirror_indices
 
 

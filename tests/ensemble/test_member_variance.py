@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lumbar_tf.ensemble.fitting import fit_stacker
-from lumbar_tf.ensemble.member_variance_fitting import fit_trend
+from lumbar_tf.ensemble.member_variance import fit_trend
+from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
 

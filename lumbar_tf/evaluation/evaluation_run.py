@@ -1,43 +1,103 @@
-"""What an evaluation leaves behind: files in a folder, and tables for the console."""
+"""Evaluation of prediction files: metrics.json and pictures."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lumbar_tf.bundle.model_card import Measured
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.ensemble.stacker import Head
-from lumbar_tf.evaluation.comparison import ComparedTable, compare_tables
-from lumbar_tf.evaluation.metrics import SCORE_FIGURES
-from lumbar_tf.evaluation.named_tables import read_named_tables
-from lumbar_tf.evaluation.panels import PanelPicture
+from lumbar_tf.ensemble.stacking_run import OOF_NAMES
+from lumbar_tf.evaluation.calibration import CalibrationChange, calibration_changes, read_before
+from lumbar_tf.evaluation.comparison import ComparedTable, Grouping, Subgroup, compare_tables, score_subgroups
+from lumbar_tf.evaluation.evaluated_table import WorstCase, prepare_table, worst_cases
 from lumbar_tf.evaluation.picture_sheets import Drawing, draw_sheets
+from lumbar_tf.evaluation.plots import PanelPicture
 from lumbar_tf.evaluation.scorecard import (
     Scorecard,
     ScoreRow,
     evaluate_table,
     floor_tables,
     json_safe,
-    prepare_table,
     score_row,
     score_rows_json,
     scorecard_json,
 )
-from lumbar_tf.evaluation.subgroups import Grouping, Subgroup, score_subgroups
-from lumbar_tf.evaluation.uncalibrated_baseline import CalibrationChange, calibration_changes, read_before
-from lumbar_tf.evaluation.worst_cases import WorstCase, worst_cases
 from lumbar_tf.files import write_json_atomically
 from lumbar_tf.labels import Condition, row_id
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import align, covered_studies, read_tables
+from lumbar_tf.tables.out_of_fold import OofTable, align, covered_studies, read_tables
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
+
+
+def measure_out_of_fold(
+    stack: Path, study_ids: Sequence[str], labels: NDArray[np.integer], *, num_resamples: int = 1000
+) -> Measured:
+    """Scores what `lumbar_tf.stack` left in a folder: nested predictions of both heads.
+
+    Args:
+        stack: the folder of `oof.csv` and `oof_probability.csv`.
+        study_ids: studies of the label table.
+        labels: int [num_labelled, 25], -1 where missing.
+        num_resamples: of the bootstrap.
+    """
+    cards = {
+        head: _evaluate(stack / name, study_ids, labels, num_resamples) for head, name in OOF_NAMES.items()
+    }
+    return Measured(
+        "Out of fold: training studies, by networks and stackers that were fitted without them",
+        competition=cards[Head.COMPETITION],
+        probability=cards[Head.PROBABILITY],
+    )
+
+
+def _evaluate(
+    path: Path, study_ids: Sequence[str], labels: NDArray[np.integer], num_resamples: int
+) -> Mapping[str, Any]:
+    tables = read_tables([path])
+    covered = covered_studies(tables, study_ids)
+    place_of = {study_id: place for place, study_id in enumerate(study_ids)}
+    chosen = np.asarray(labels)[[place_of[study_id] for study_id in covered]]
+    card = evaluate_table(chosen, align(tables, covered).probabilities[0], num_resamples=num_resamples)
+    content: Mapping[str, Any] = scorecard_json(card)
+    return content
+
+
+def read_named_tables(paths: Sequence[Path]) -> list[OofTable]:
+    """Reads tables, file by file; models of one name in two files get their folder's name in front.
+
+    Args:
+        paths: the first file holds one model, the others any number.
+
+    Raises:
+        ValueError: a table is malformed (see `oof.read_tables`), the first file holds several models, or two
+            models cannot be told apart.
+    """
+    tables = [(path, table) for path in paths for table in read_tables([path])]
+    in_first = [table.model for path, table in tables if path is paths[0]]
+    if len(in_first) != 1:
+        raise ValueError(f"{paths[0]} must hold one model's rows. Received: {in_first}.")
+    counts = Counter(table.model for _, table in tables)
+    named = [
+        table if counts[table.model] == 1 else replace(table, model=f"{path.parent.name}/{table.model}")
+        for path, table in tables
+    ]
+    names = [table.model for table in named]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Models must have names or folders of their own. Received: {names}.")
+    return named
+
 
 METRICS_NAME = "metrics.json"
+
 SCORES_NAME = "scores.json"
 
 #: Of an evaluation: figures, comparison, sub-groups, pictures.
@@ -185,38 +245,3 @@ def write_scores(rows: Sequence[ScoreRow], out: Path) -> None:
     """Writes scores.json: the lines of a comparison."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SCORES_NAME).write_text(json.dumps(score_rows_json(rows), indent=1), encoding="utf-8")
-
-
-def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":
-    """Returns floors, members and blends, a line each; '-' is a term without labels."""
-    from rich.table import Table
-
-    table = Table(title=title, caption="weighted log losses; smaller is better", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for name in (*SCORE_FIGURES, "unanswered"):
-        table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        values = [number(getattr(row.score, name), 4) for name in SCORE_FIGURES]
-        table.add_row(row.name, *values, str(row.num_unanswered or ""))
-    return table
-
-
-def comparison_notes(rows: Sequence[ScoreRow], *, num_uncovered: int) -> list[str]:
-    """Returns what a reader of the comparison must know, a sentence each."""
-    notes = missing_terms_note(rows[0].score.missing_terms)
-    if any(row.num_unanswered for row in rows):
-        notes.append("A line with unanswered labels is scored on its other labels only.")
-    if num_uncovered:
-        notes.append(f"{num_uncovered} labelled studies are in no table and had no part in this.")
-    return notes
-
-
-def missing_terms_note(missing: Sequence[str]) -> list[str]:
-    """Returns a sentence on terms without labels, if there are any."""
-    names = ", ".join(name.replace("_", " ") for name in missing)
-    return [f"No labels for {names}: the score is the mean of the other terms."] if missing else []
-
-
-def number(value: float, digits: int = 3) -> str:
-    """Returns a figure, or - where it is not defined."""
-    return "-" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,9 +1,4 @@
-"""What the members say around a finding: the other side, the neighbouring levels, the other conditions there.
-
-The context of a finding is taken from the mean of the members' centred log-probabilities of other findings,
-less that finding's own mean over the studies that the stacker was fitted on, so that 0 stands both for
-"nothing unusual" and for "not known". NumPy only.
-"""
+"""Features that the stacker computes from its members' predictions. NumPy only."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +7,77 @@ from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Level, mirror_indic
 
 Floats = NDArray[np.float64]
 
+#: Probabilities are not taken below this before their logarithm: a member's "never" is worth 14 nats.
+MIN_PROBABILITY = 1e-6
+
+
+def centred_logs(probabilities: Floats) -> Floats:
+    """Returns ln(clip(p, 1e-6, 1)) less its mean over the three classes; NaN rows stay NaN.
+
+    Args:
+        probabilities: float64 [..., 3].
+
+    >>> centred_logs(np.array([1 / 3, 1 / 3, 1 / 3])).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    logs = np.log(np.clip(probabilities, MIN_PROBABILITY, 1.0))
+    return logs - logs.mean(axis=-1, keepdims=True)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Returns the softmax over the last axis, float64, rows sum to 1."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def answered(probabilities: Floats) -> NDArray[np.bool_]:
+    """Returns where all three of a row are finite, bool [...], of probabilities [..., 3]."""
+    return np.asarray(np.isfinite(probabilities).all(axis=-1))
+
+
+def member_features(probabilities: Floats) -> Floats:
+    """Returns centred logarithms, 0 where any of the three is missing.
+
+    Args:
+        probabilities: float64 [..., 3], NaN where missing.
+    """
+    finite = np.isfinite(probabilities).all(axis=-1, keepdims=True)
+    return np.where(finite, centred_logs(np.where(finite, probabilities, 1.0)), 0.0)
+
+
+def fill_missing(features: Floats, is_there: NDArray[np.bool_]) -> Floats:
+    """Returns x of the module's formula: a missing member says what the others say on average.
+
+    Args:
+        features: of `member_features`, a family's members only, float64 [num_members, ..., 3].
+        is_there: bool [num_members, ...].
+    """
+    counts = is_there.sum(axis=0)[..., None]
+    return np.where(is_there[..., None], features, features.sum(axis=0) / np.maximum(counts, 1))
+
+
+def patterns_of(probabilities: Floats, member_sources: tuple[int, ...]) -> NDArray[np.int64]:
+    """Returns the pattern of available sources of each row.
+
+    Args:
+        probabilities: a family's members, float64 [num_members, ..., 3], NaN where missing.
+        member_sources: source index of each member.
+
+    Returns:
+        int64 [...]: the sum of 2^k over the sources k with a finite row.
+
+    >>> patterns_of(np.array([[0.2, 0.3, 0.5], [np.nan] * 3, [0.2, 0.3, 0.5]]), (0, 0, 1)).item()
+    3
+    """
+    pattern = np.zeros(probabilities.shape[1:-1], np.int64)
+    for member, source in zip(probabilities, member_sources, strict=True):
+        pattern |= np.isfinite(member).all(axis=-1).astype(np.int64) << source
+    return pattern
+
+
 #: Other side, level above, level below, then the two other families at the level, in the order of `Family`.
 SLOTS: tuple[str, ...] = ("other_side", "above", "below", "first_other_family", "second_other_family")
+
 NUM_SLOTS = len(SLOTS)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lumbar_tf.evaluation import output
+from lumbar_tf.evaluation import evaluation_run
+from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
+from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files, read_named_tables
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
-from lumbar_tf.evaluation.output import EvaluationRun, evaluate_files
-from lumbar_tf.evaluation.subgroups import Grouping
 from lumbar_tf.labels import FINDINGS
 from lumbar_tf.tables.out_of_fold import write_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
@@ -22,7 +22,7 @@ _IDS = make_study_ids(40)
 def without_pictures() -> Iterator[None]:
     """Drawing takes longer than all else here, and nothing here looks at it: test_picture_sheets.py does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "draw_sheets", lambda drawing, out, *, title: {})
+        patch.setattr(evaluation_run, "draw_sheets", lambda drawing, out, *, title: {})
         yield
 
 
@@ -122,3 +122,30 @@ def test_the_score_is_the_metrics(cohort: Path, evaluated: EvaluationRun) -> Non
     assert evaluated.card.scores["score"].value == pytest.approx(
         competition_score(labels, probabilities).score
     )
+
+
+def _write(path: Path, model: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, ["1"], np.full((1, 25, 3), 1 / 3), model=model)
+    return path
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [_write(tmp_path / name) for name in ("a/oof.csv", "b/oof.csv", "other.csv")]
+    assert [table.model for table in read_named_tables(paths)] == ["a/oof", "b/oof", "other"]
+
+
+def test_the_first_must_be_one_model_and_the_others_may_be_many(tmp_path: Path) -> None:
+    one = _write(tmp_path / "one.csv")
+    many = tmp_path / "many.csv"
+    parts = [_write(tmp_path / f"{model}.csv", model).read_text().splitlines() for model in ("x", "y")]
+    many.write_text("\n".join([*parts[0], *parts[1][1:]]) + "\n")
+    assert [table.model for table in read_named_tables([one, many])] == ["one", "x", "y"]
+    with pytest.raises(ValueError, match=r"must hold one model's rows. Received: \['x', 'y'\]"):
+        read_named_tables([many, one])
+
+
+def test_the_same_table_twice_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "one.csv")
+    with pytest.raises(ValueError, match="names or folders of their own"):
+        read_named_tables([path, Path(str(path))])

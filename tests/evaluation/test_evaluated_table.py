@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lumbar_tf.evaluation.worst_cases import worst_cases
+from lumbar_tf.evaluation.evaluated_table import worst_cases
 from lumbar_tf.labels import FINDINGS, Severity
 
 
