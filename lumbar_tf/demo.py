@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
+import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
 from lumbar_tf.cli.console import Summary, print_status, print_tables
 from lumbar_tf.cli.progress import progress_bar, show_activity
@@ -193,10 +194,8 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
     from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.self_test import load_bundle
     from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
-    from lumbar_tf.prediction.pipeline import predict_source
     from lumbar_tf.tables.labels import read_labels
     from lumbar_tf.training.runs import OOF_NAME
 
@@ -218,12 +217,10 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
                     add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
                 )
     with watch.stage("prediction of held-out studies"):
-        predict_source(
+        lumbar_tf.load_ensemble(path, explained=True).predict_studies(
             options.out / "held_out",
-            load_bundle(path, explained=True),
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,
-            has_reports=True,
             progress=lambda total: progress_bar("Grading", total),
         )
 

@@ -51,6 +51,7 @@ class EvaluateOptions(CommandOptions):
 
 def main(options: EvaluateOptions) -> Summary:
     """Reads, evaluates, writes."""
+    from lumbar_tf.dicom.sources.study_source import is_synthetic_source
     from lumbar_tf.ensemble.stacker import Head
     from lumbar_tf.evaluation.calibration import find_tables
     from lumbar_tf.evaluation.evaluation_run import evaluate_files
@@ -58,7 +59,6 @@ def main(options: EvaluateOptions) -> Summary:
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder
     from lumbar_tf.reports.study_groups import study_groupings
-    from lumbar_tf.synthetic.cohort import is_synthetic_cohort
 
     predictions, labels = (
         [existing_file(Path(name)) for name in names] for names in (options.predictions, options.labels)
@@ -82,7 +82,7 @@ def main(options: EvaluateOptions) -> Summary:
         evaluated,
         reports=options.reports or beside.reports,
         model_version=beside.model_version,
-        is_synthetic=all(is_synthetic_cohort(path.parent) for path in labels),
+        is_synthetic=all(is_synthetic_source(path.parent) for path in labels),
     )
     write_options(options, options.out)
     _show(evaluated)

@@ -2,22 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+import lumbar_tf
 from lumbar_tf.cli.command import run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
 from lumbar_tf.cli.progress import progress_bar, show_activity
+from lumbar_tf.dicom.sources.listing import shown_name
 from lumbar_tf.dicom.uids import is_safe_id
 from lumbar_tf.interop import dicomweb_options as pacs_options
 from lumbar_tf.serving.address import TlsFiles, parse_address
 
 if TYPE_CHECKING:
     from lumbar_tf.interop.dicomweb import DicomwebArchive
-    from lumbar_tf.prediction.pipeline import GradingModel, Prediction
 
 _DEFAULT_MODEL = Path("models/lumbar")
 #: Say how a server is asked, so they mean nothing without one.
@@ -154,67 +155,55 @@ class PredictOptions(pacs_options.DicomwebOptions):
         return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key)
 
 
-def predict(options: PredictOptions) -> Summary:
-    """Grades and says where the answers are."""
-    # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.dicom.sources.listing import shown_name
-    from lumbar_tf.interop.result_formats import HospitalFormats
-    from lumbar_tf.monitoring.log import AnswerLog
-    from lumbar_tf.prediction.pipeline import predict_source
-    from lumbar_tf.privacy.pseudonyms import read_key
-
-    key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
+def run_predict(options: PredictOptions) -> Summary:
+    """Grades the studies and summarises the results."""
     if options.dicomweb is not None:
         pacs_options.check_extra()
-    formats = HospitalFormats(dicom=options.dicom or options.store, fhir=options.fhir)
-    formats.check()
-    # Only what was asked for, whatever an archive sends.
-    study_ids = frozenset({str(options.study)}) if options.dicomweb is not None and key is None else None
-    with _open_study(options) as (root, archive), _open_ensemble(options) as (ensemble, source):
-        prediction = predict_source(
+    formats = {name for name in lumbar_tf.FORMATS if getattr(options, name)}
+    if options.store:
+        formats.add("dicom")
+    lumbar_tf.check_formats(formats)
+    # Only the study that was requested, whatever an archive sends.
+    is_restricted = options.dicomweb is not None and options.pseudonym_key_file is None
+    with _open_study(options) as (root, archive), _load_ensemble(options) as ensemble:
+        predictions = ensemble.predict_studies(
             root,
-            ensemble,
             options.out,
-            series_map=options.series_map,
-            key=key,
-            is_strict=options.strict,
-            max_sheets=None if options.sheets else 0,
-            has_reports=options.report,
-            study_ids=study_ids,
-            max_in_flight=options.in_flight if options.server else 1,
-            log=AnswerLog(options.log) if options.log else None,
             formats=formats,
+            series_map=options.series_map,
+            pseudonym_key_file=options.pseudonym_key_file,
+            strict=options.strict,
+            study_id=str(options.study) if is_restricted else None,
+            log=options.log,
+            max_in_flight=options.in_flight if options.server else 1,
             progress=lambda total: progress_bar("Grading", total),
         )
         num_stored = _store_results(archive, options) if archive is not None and options.store else None
-    # The path may hold a name that is not ours to keep.
+    # The path may contain a patient's name.
     shown = Path(shown_name(options.study, options.study.parent))
     write_options(options.model_copy(update={"study": shown}), options.out)
-    return _summarise(prediction, str(source), num_stored, options)
+    return _summarise(predictions, ensemble.source, num_stored, options)
 
 
 def _summarise(
-    prediction: "Prediction", source: str, num_stored: int | None, options: PredictOptions
+    predictions: "lumbar_tf.Predictions", source: str, num_stored: int | None, options: PredictOptions
 ) -> Summary:
-    from lumbar_tf.prediction.pipeline import JSON_NAME, REJECTS_NAME, SUBMISSION_NAME, UNANSWERED_NAME
-    from lumbar_tf.reports.study_report import REPORTS_FOLDER
-
-    reasons = Counter(each.reason.value for each in prediction.rejects)
-    paths = {"tables": options.out / SUBMISSION_NAME, "results": options.out / JSON_NAME}
+    reasons = Counter(reject.reason.value for reject in predictions.rejects)
+    paths = {"tables": options.out / "submission.csv", "results": options.out / "results.json"}
     if options.report:
-        paths["reports"] = options.out / REPORTS_FOLDER
+        paths["reports"] = options.out / "reports"
     if reasons:
-        paths["left out, and why"] = options.out / REJECTS_NAME
+        paths["left out, and why"] = options.out / "rejects.csv"
     notes = []
-    if prediction.unanswered:
-        paths["without an answer"] = options.out / UNANSWERED_NAME
-        first = prediction.unanswered[0]
+    if predictions.unanswered:
+        paths["without an answer"] = options.out / "unanswered.csv"
+        first = predictions.unanswered[0]
         notes.append(f"Without an answer, the first: study {first.study_id}: {first.message}")
     figures: dict[str, Figure] = {
-        "studies": len(prediction.results),
+        "studies": len(predictions.study_ids),
         "model": source,
         "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
-        "without an answer": len(prediction.unanswered),
+        "without an answer": len(predictions.unanswered),
     }
     if num_stored is not None:
         figures["results stored in the archive"] = num_stored
@@ -223,13 +212,13 @@ def _summarise(
         figures,
         paths,
         notes,
-        status=ExitStatus.DATA if prediction.unanswered else ExitStatus.DONE,
+        status=ExitStatus.DATA if predictions.unanswered else ExitStatus.DONE,
     )
 
 
 @contextmanager
 def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchive | None"]]:
-    """Yields where the studies are; with an archive they are fetched, and removed at the end."""
+    """Yields the path of the studies; from an archive they are fetched, and removed at the end."""
     if options.dicomweb is None:
         yield options.study, None
         return
@@ -246,36 +235,29 @@ def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
     from lumbar_tf.interop.study_grading import find_results
 
     results = find_results(options.out, str(options.study))
-    for each in results:
-        archive.store(options.out / each.file)
+    for result in results:
+        archive.store(options.out / result.file)
     return len(results)
 
 
-@contextmanager
-def _open_ensemble(options: PredictOptions) -> Iterator[tuple["GradingModel", Any]]:
-    """Loads the model or connects to the server; yields it and what it is called."""
-    from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
-
+def _load_ensemble(options: PredictOptions) -> "lumbar_tf.Ensemble":
+    """Loads the bundle, or connects to the server."""
     if options.server is None:
-        with ExitStack() as stack:
-            with show_activity("Loading the model"):
-                source = options.model or _DEFAULT_MODEL
-                opened = stack.enter_context(connect_ensemble(source, explained=options.report))
-            yield opened
-        return
-    from lumbar_tf.serving.retry import RetryPolicy
-    from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
-
-    connection = ConnectionOptions(
-        address=parse_address(options.server, is_secure=bool(options.tls)),
+        with show_activity("Loading the model"):
+            return lumbar_tf.load_ensemble(options.model or _DEFAULT_MODEL, explained=options.report)
+    return lumbar_tf.load_ensemble(
+        str(parse_address(options.server, is_secure=bool(options.tls))),
+        model_name=options.server_model,
+        model_version=options.server_version,
+        model_label=options.server_label,
         deadline_s=options.deadline_s,
-        has_gzip=options.gzip,
-        tls=options.tls,
+        attempts=options.attempts,
+        gzip=options.gzip,
+        tls_ca=options.tls_ca,
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
     )
-    choice = ModelChoice(options.server_model, options.server_version, options.server_label)
-    with connect_ensemble(ServerTarget(connection, choice, RetryPolicy(attempts=options.attempts))) as opened:
-        yield opened
 
 
 if __name__ == "__main__":
-    run_command(PredictOptions, predict)
+    run_command(PredictOptions, run_predict)

@@ -52,12 +52,12 @@ def main(options: ReviewLabelsOptions) -> Summary:
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {options.oof!r}.")
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
+    from lumbar_tf.dicom.sources.study_source import is_synthetic_source
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_scored, rank_doubtful_labels
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.finding_crops import cut_views
     from lumbar_tf.reports.review_labels_page import PAGE_NAME, finding_key, write_review_page
     from lumbar_tf.reports.review_labels_table import CSV_NAME, write_review_table
-    from lumbar_tf.synthetic.cohort import is_synthetic_cohort
     from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
     from lumbar_tf.tables.labels import read_label_tables
     from lumbar_tf.tables.out_of_fold import read_tables
@@ -87,7 +87,7 @@ def main(options: ReviewLabelsOptions) -> Summary:
         doubts,
         views,
         num_labels=num_judged,
-        is_synthetic=all(is_synthetic_cohort(path.parent) for path in label_tables),
+        is_synthetic=all(is_synthetic_source(path.parent) for path in label_tables),
     )
     write_options(options, options.out)
     return Summary(

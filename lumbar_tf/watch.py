@@ -139,7 +139,7 @@ def watch(options: WatchOptions) -> Summary:
     pacs_options.check_extra()
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.interop.polling_policy import PollingPolicy
-    from lumbar_tf.interop.result_formats import HospitalFormats
+    from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, find_formats
     from lumbar_tf.interop.study_grading import StudyGrader
     from lumbar_tf.interop.watch_journal import WatchJournal
     from lumbar_tf.interop.watcher import Watch
@@ -155,14 +155,14 @@ def watch(options: WatchOptions) -> Summary:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop.handle)
         source, sink = stack.enter_context(_open_ends(options, stop))
-        formats = HospitalFormats(dicom=options.dicom or options.has_sink, fhir=options.fhir)
-        formats.check()
+        formats = {name for name in OUTPUT_FORMATS if getattr(options, name)}
+        if options.has_sink:
+            formats.add("dicom")
+        find_formats(formats)
         grader = StudyGrader(
             ensemble,
             options.out,
-            has_sheets=options.sheets,
-            has_reports=options.report,
-            formats=formats,
+            formats=tuple(formats),
             log=AnswerLog(options.log) if options.log else None,
         )
         pace = PollingPolicy(options.every_s, options.settle_s, options.attempts)

@@ -28,13 +28,14 @@ RANKS = {
     "ensemble": 7,
     "training": 8,
     "bundle": 9,
-    "monitoring": 10,
-    "evaluation": 10,
-    "prediction": 11,
+    "prediction": 10,
+    "monitoring": 11,
+    "evaluation": 11,
     "reports": 12,
     "interop": 13,
+    "api": 14,
 }
-COMMAND_RANK = 14
+COMMAND_RANK = 15
 #: Without a room's number: the package itself, for its version.
 WITHOUT_TENSORFLOW = (
     "labels.py",

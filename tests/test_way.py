@@ -222,8 +222,8 @@ def test_every_network_and_every_held_out_study_has_a_page(way: Any) -> None:
 def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_path: Path) -> None:
     study = sorted((way.out / "held_out" / "train_images").iterdir())[0]
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study.parent, study.name)
-    from_zip = predict_source(Path(archive), served, tmp_path / "zip", max_sheets=0)
-    from_folder = predict_source(study, served, tmp_path / "folder", max_sheets=0)
+    from_zip = predict_source(Path(archive), served, tmp_path / "zip")
+    from_folder = predict_source(study, served, tmp_path / "folder")
     np.testing.assert_allclose(from_zip.results[0].probability, from_folder.results[0].probability, atol=1e-5)
 
 

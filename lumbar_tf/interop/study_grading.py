@@ -1,15 +1,15 @@
 """Grades one fetched study into a folder of its own, as `predict` does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
 from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.interop.result_formats import DICOM_FOLDER, HospitalFormats
+from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
 from lumbar_tf.interop.watch_journal import ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
-from lumbar_tf.prediction.pipeline import GradingModel, predict_source
+from lumbar_tf.prediction.pipeline import GradingModel
 from lumbar_tf.serving.errors import ServingError
 
 
@@ -20,17 +20,13 @@ class StudyGrader:
     Attributes:
         ensemble: the exported model, loaded once, or a server of it.
         out: gets a folder a study.
-        has_sheets: whether to draw the PNG sheets.
-        has_reports: whether to write the HTML reports.
-        formats: what is written for hospital systems.
+        formats: names of the files that are written, in `result_formats.OUTPUT_FORMATS`.
         log: gets a row a study.
     """
 
     ensemble: GradingModel
     out: Path
-    has_sheets: bool = True
-    has_reports: bool = True
-    formats: HospitalFormats = field(default_factory=HospitalFormats)
+    formats: tuple[str, ...] = ("sheets", "report")
     log: AnswerLog | None = None
 
     def folder(self, study_uid: str) -> Path:
@@ -48,15 +44,13 @@ class StudyGrader:
             ServingError: the server gave no answer.
         """
         folder = self.folder(study_uid)
-        prediction = predict_source(
+        prediction = predict_to_folder(
             images,
             self.ensemble,
             folder,
-            max_sheets=None if self.has_sheets else 0,
-            has_reports=self.has_reports,
-            study_ids=frozenset({study_uid}),
-            log=self.log,
             formats=self.formats,
+            log=self.log,
+            study_ids=frozenset({study_uid}),
         )
         for each in prediction.unanswered:
             raise ServingError(each.failure, each.message, address="the server", attempts=each.attempts)

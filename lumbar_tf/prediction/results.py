@@ -1,32 +1,37 @@
-"""An answer for a study, and its files: the submission table and JSON."""
+"""Findings of a study, and a graded study with everything that its outputs need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.files import write_json_atomically, write_table_atomically
-from lumbar_tf.labels import FINDINGS, Flag, Severity, row_id
+from lumbar_tf.dicom.study import Study
+from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
+from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
+from lumbar_tf.prediction.saliency import StudySaliency
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class StudyFindings:
-    """What the ensemble says of one study; rows in the order of `labels.FINDINGS`.
+    """The ensemble's output for one study; rows in the order of `labels.FINDINGS`.
 
     Attributes:
         study_id: the study.
         probability: calibrated probabilities, float32 [25, 3].
-        competition: what the weighted competition metric rewards, float32 [25, 3].
-        members: what each member alone says, uncalibrated, float32 [member, 25, 3], NaN without answer.
-        landmarks: LPS mm, float32 [25, 3], NaN where there is none.
+        competition: predictions optimised for the weighted competition metric, float32 [25, 3].
+        members: uncalibrated probabilities of each member alone, float32 [member, 25, 3], NaN without a
+            prediction.
+        landmarks: points in LPS mm, float32 [25, 3], NaN where there is none.
         flags: bool [25, len(Flag)].
-        interval: lower and upper bound of each probability, from the spread of the members, float32
-            [25, 3, 2]; NaN where there is none; None of a bundle that gives none.
+        interval: lower and upper bound of each probability, from the variance between members, float32
+            [25, 3, 2]; NaN where there is none; None if the bundle has no intervals.
         extras: other outputs of the model by name, [25, ...] each; logged, not reported.
     """
 
@@ -44,7 +49,7 @@ class StudyFindings:
         return tuple(flag for flag, is_set in zip(Flag, self.flags[row], strict=True) if is_set)
 
     def is_known(self, row: int) -> bool:
-        """Says whether a finding has probabilities."""
+        """Returns whether a finding has probabilities."""
         return bool(np.isfinite(self.probability[row]).all())
 
     def bounds_of(self, row: int) -> Floats | None:
@@ -54,69 +59,99 @@ class StudyFindings:
         return self.interval[row]
 
     def grade_of(self, row: int) -> Severity | None:
-        """Returns a finding's most probable grade; None where no image was looked at."""
+        """Returns a finding's most probable grade; None where no image contributed."""
         if not self.is_known(row) or Flag.PRIOR_ONLY in self.flags_of(row):
             return None
         return Severity(int(np.argmax(self.probability[row])))
 
 
-def write_submission(path: Path, results: Sequence[StudyFindings], *, head: str = "competition") -> None:
-    """Writes the competition's table, 25 rows a study, atomically.
+@dataclass(frozen=True, eq=False)
+class ModelSource:
+    """The model that graded a study, and whether the study is synthetic.
 
-    Args:
-        path: the CSV.
-        results: the studies.
-        head: `competition` or `probability`: which of the two numbers.
+    Attributes:
+        version: version of the exported bundle.
+        members: names of the ensemble's members in their order; empty where unknown.
+        is_synthetic: whether the study is known to be synthetic.
     """
-    rows = [
-        [row_id(result.study_id, finding), *(f"{value:.9g}" for value in values)]
-        for result in results
-        for finding, values in zip(FINDINGS, getattr(result, head), strict=True)
+
+    version: str
+    members: tuple[str, ...] = ()
+    is_synthetic: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class GradedStudy:
+    """A study with its findings: the input of every output format.
+
+    Attributes:
+        study: the slices and, where requested, the DICOM header.
+        findings: the ensemble's output.
+        source: the model.
+        examples: serialized Examples that were graded, by plane.
+        crop_outlines: position of the graders' crops by plane; empty unless the study was graded with
+            `explained`, and without planes whose configuration is unknown.
+        saliency: saliency maps; None unless `explained`, or if the model has none.
+    """
+
+    study: Study
+    findings: StudyFindings
+    source: ModelSource
+    examples: Mapping[Plane, bytes] = field(default_factory=dict)
+    crop_outlines: Mapping[Plane, PlaneCropOutlines] = field(default_factory=dict)
+    saliency: StudySaliency | None = None
+
+
+def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
+    """Returns a table with one row for each of the 25 findings.
+
+    Columns: `study_id`; `condition`, such as "neural foraminal narrowing"; `side`, the patient's "left" or
+    "right" ("" for the canal); `level`, such as "L4/L5"; `grade`, the most probable severity, "" where no
+    image contributed; the calibrated probabilities `normal_mild`, `moderate`, `severe`, each with its bounds
+    `..._low` and `..._high` (NaN where there are none); the predictions for the competition's metric
+    `competition_normal_mild`, ...; the landmark `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where
+    there is none); `flags`, separated by blanks.
+    """
+    import pandas as pd
+
+    grades = [findings.grade_of(row) for row in range(len(FINDINGS))]
+    bounds = np.full((len(FINDINGS), len(Severity), 2), np.nan)
+    for row in range(len(FINDINGS)):
+        found = findings.bounds_of(row)
+        if found is not None:
+            bounds[row] = found
+    columns: dict[str, object] = {
+        "study_id": findings.study_id,
+        "condition": [condition_words(finding.condition.value) for finding in FINDINGS],
+        "side": ["" if f.condition.side is None else f.condition.side.value for f in FINDINGS],
+        "level": [finding.level.title for finding in FINDINGS],
+        "grade": ["" if grade is None else grade.title for grade in grades],
+    }
+    for severity in Severity:
+        columns[severity.column] = findings.probability[:, severity].astype(np.float64)
+        columns[f"{severity.column}_low"] = bounds[:, severity, 0]
+        columns[f"{severity.column}_high"] = bounds[:, severity, 1]
+    for severity in Severity:
+        columns[f"competition_{severity.column}"] = findings.competition[:, severity].astype(np.float64)
+    for axis, name in enumerate(("x_mm", "y_mm", "z_mm")):
+        columns[name] = findings.landmarks[:, axis].astype(np.float64)
+    columns["flags"] = [
+        " ".join(flag.value for flag in findings.flags_of(row)) for row in range(len(FINDINGS))
     ]
-    write_table_atomically(path, ["row_id", *(severity.column for severity in Severity)], rows)
+    return pd.DataFrame(columns)
 
 
-def write_members(path: Path, results: Sequence[StudyFindings], names: Sequence[str]) -> None:
-    """Writes what each member alone says, in the layout of an out-of-fold table, atomically.
+def condition_words(name: str) -> str:
+    """Returns a condition in words, without its side.
 
-    Args:
-        path: the CSV: a submission's columns and `model`.
-        results: the studies.
-        names: the members' names, in their order.
+    >>> condition_words("left_subarticular_stenosis")
+    'subarticular stenosis'
     """
-    rows = [
-        [row_id(result.study_id, finding), *(f"{value:.9g}" for value in values), name]
-        for place, name in enumerate(names)
-        for result in results
-        for finding, values in zip(FINDINGS, result.members[place], strict=True)
-        if np.isfinite(values).all()
-    ]
-    write_table_atomically(path, ["row_id", *(severity.column for severity in Severity), "model"], rows)
-
-
-def write_intervals(path: Path, results: Sequence[StudyFindings]) -> None:
-    """Writes the calibrated probabilities with their intervals, 25 rows a study, atomically.
-
-    Args:
-        path: the CSV: `row_id`, and of each grade `severe`, `severe_low`, `severe_high`; the bounds are
-            blank where there are none.
-        results: the studies.
-    """
-    names = [severity.column for severity in Severity]
-    header = [f"{name}{ending}" for name in names for ending in ("", "_low", "_high")]
-    rows: list[list[str]] = []
-    for result in results:
-        bounds = np.full((len(FINDINGS), len(names), 2), np.nan)
-        bounds = bounds if result.interval is None else result.interval
-        numbers = np.concatenate([result.probability[..., np.newaxis], bounds], axis=-1)
-        for finding, values in zip(FINDINGS, numbers.reshape(len(FINDINGS), -1), strict=True):
-            cells = (f"{value:.9g}" if np.isfinite(value) else "" for value in values)
-            rows.append([row_id(result.study_id, finding), *cells])
-    write_table_atomically(path, ["row_id", *header], rows)
+    return name.removeprefix("left_").removeprefix("right_").replace("_", " ")
 
 
 def result_to_json(result: StudyFindings) -> dict[str, Any]:
-    """Returns plain values: a list of findings, each with its numbers, interval, point and flags."""
+    """Returns JSON-compatible values: the findings with probabilities, interval, landmark and flags."""
 
     def numbers(values: Floats) -> dict[str, float]:
         return {severity.column: round(float(values[severity]), 6) for severity in Severity}
@@ -137,16 +172,10 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
                 "probability": numbers(result.probability[row]),
                 "interval": bounds(row),
                 "competition": numbers(result.competition[row]),
-                "landmark_lps_mm": [round(float(each), 2) for each in point]
+                "landmark_lps_mm": [round(float(value), 2) for value in point]
                 if np.isfinite(point).all()
                 else None,
                 "flags": [flag.value for flag in result.flags_of(row)],
             }
         )
     return {"study_id": result.study_id, "findings": findings}
-
-
-def write_results_json(path: Path, results: Sequence[StudyFindings], *, model: str) -> None:
-    """Writes all studies as one JSON file, atomically."""
-    content = {"model": model, "studies": [result_to_json(each) for each in results]}
-    write_json_atomically(path, content, allow_nan=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.dicom.geometry import patient_to_pixel
+from lumbar_tf.dicom.sources.study_source import is_synthetic_source
 from lumbar_tf.dicom.study import Slice, Study
 from lumbar_tf.labels import Plane
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
@@ -26,7 +27,6 @@ from lumbar_tf.reports.label_contradictions import find_contradictions
 from lumbar_tf.reports.montage import LevelPoints, make_montage
 from lumbar_tf.reports.slice_resampling import Floats
 from lumbar_tf.runners import run_jobs
-from lumbar_tf.synthetic.cohort import is_synthetic_cohort
 from lumbar_tf.tables.coordinates import Coordinate
 
 #: Positions are float32: a point lies within this of the slice that it was placed on, mm.
@@ -94,7 +94,7 @@ def inspect_sources(
         census = tally.census()
         present = (path for path in pictures.values() if path.is_file())
         montages = (path.read_text(encoding="utf-8") for path in present)
-        is_synthetic = all(is_synthetic_cohort(each) for each in sources)
+        is_synthetic = all(is_synthetic_source(each) for each in sources)
         write_page(out / PAGE_NAME, census, montages, is_synthetic=is_synthetic)
         write_census_json(out / JSON_NAME, census)
     return census

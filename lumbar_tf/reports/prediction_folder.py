@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar_tf.prediction.pipeline import JSON_NAME, MEMBERS_NAME
+from lumbar_tf.prediction.result_tables import JSON_NAME, MEMBERS_NAME
 from lumbar_tf.reports.study_report import REPORTS_FOLDER
 
 

@@ -15,7 +15,7 @@ from lumbar_tf.dicom.study import SeriesSummary, Study
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Flag, Level, Plane, Severity, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
-from lumbar_tf.prediction.results import StudyFindings
+from lumbar_tf.prediction.results import ModelSource, StudyFindings
 from lumbar_tf.prediction.saliency import StudySaliency, make_overlays
 from lumbar_tf.reports.finding_texts import (
     COLUMNS,
@@ -34,21 +34,6 @@ REPORTS_FOLDER = "reports"
 _SCRIPT = "study.js"
 _SHORT_GRADES = {Severity.NORMAL_MILD: "N/M", Severity.MODERATE: "Mod", Severity.SEVERE: "Sev"}
 _ORDER = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2)
-
-
-@dataclass(frozen=True, eq=False)
-class ModelSource:
-    """Who answered.
-
-    Attributes:
-        version: of the export.
-        members: names of the ensemble's members in their order; empty where unknown.
-        is_synthetic: whether what it answers about is known to be a synthetic study.
-    """
-
-    version: str
-    members: tuple[str, ...] = ()
-    is_synthetic: bool = False
 
 
 @dataclass(frozen=True)

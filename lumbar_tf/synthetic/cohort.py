@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.dicom.geometry import SliceGeometry, patient_to_pixel
+from lumbar_tf.dicom.sources.study_source import SYNTHETIC_TRUTH_NAME
 from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Family, Finding, Plane, Severity, row_id
 from lumbar_tf.runners import run_jobs
@@ -33,9 +34,6 @@ _PLANE_OF_FAMILY = {
     Family.FORAMINAL: Plane.SAGITTAL_T1,
     Family.SUBARTICULAR: Plane.AXIAL_T2,
 }
-#: What nobody knows of a patient: the exact P(grade | severity) of each row.
-TRUTH_NAME = "truth.csv"
-
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "train.csv": ("study_id", *(finding.name for finding in FINDINGS)),
     "train_label_coordinates.csv": (
@@ -48,7 +46,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
         "y",
     ),
     "train_series_descriptions.csv": ("study_id", "series_id", "series_description"),
-    TRUTH_NAME: ("row_id", *(severity.column for severity in Severity)),
+    SYNTHETIC_TRUTH_NAME: ("row_id", *(severity.column for severity in Severity)),
 }
 
 
@@ -130,11 +128,6 @@ def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker =
         write_table_atomically(out / name, header, [row for rows in studies for row in rows[name]])
 
 
-def is_synthetic_cohort(folder: Path) -> bool:
-    """Whether a folder of label tables is one that `write_cohort` made: it holds the truth, too."""
-    return (folder / TRUTH_NAME).is_file()
-
-
 def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.random.Generator]:
     """Draws the study at a place in the cohort, and the generator that goes on to its noise."""
     rng = np.random.default_rng([options.seed, index])
@@ -193,7 +186,7 @@ def _table_rows(study: SyntheticStudy, rng: np.random.Generator) -> _Rows:
         "train.csv": [(study.study_id, *titles)],
         "train_label_coordinates.csv": list(coordinates),
         "train_series_descriptions.csv": list(descriptions),
-        TRUTH_NAME: list(truth),
+        SYNTHETIC_TRUTH_NAME: list(truth),
     }
 
 

@@ -24,7 +24,7 @@ from lumbar_tf.interop.codes import probability_code
 from lumbar_tf.interop.dicomweb import open_archive
 from lumbar_tf.interop.dicomweb_connection import DicomwebConnection, SecretFile, UrlScheme
 from lumbar_tf.interop.polling_policy import PollingPolicy
-from lumbar_tf.interop.result_formats import HospitalFormats
+from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.interop.storage_scu import Node, StoreScu
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter
 from lumbar_tf.interop.study_grading import StudyGrader
@@ -32,7 +32,6 @@ from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
 from lumbar_tf.interop.watcher import Watch
 from lumbar_tf.labels import FINDINGS, Severity, Side
 from lumbar_tf.predict import PredictOptions, predict
-from lumbar_tf.prediction.pipeline import predict_source
 from tests import way as way_module
 from tests.interop import hospital
 from tests.interop.conftest import STUDIES, complete
@@ -98,9 +97,7 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
     for path in hospital_disc:
         orthanc.upload(path)
     out = tmp_path / "out"
-    grader = StudyGrader(
-        FakeEnsemble(), out, has_sheets=False, has_reports=False, formats=HospitalFormats(dicom=True)
-    )
+    grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
     uid = hospital.LUMBAR_STUDY
     with open_archive(
         _connection(orthanc), window=QueryWindow(StudyFilter()), scratch=tmp_path / "scratch"
@@ -131,7 +128,7 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
     assert len(capture) == 1
     # What was fetched gives what the files themselves give.
     disc = hospital_disc[0].parents[2]
-    predict_source(disc, FakeEnsemble(), tmp_path / "disc", max_sheets=0, study_ids=frozenset({uid}))
+    predict_to_folder(disc, FakeEnsemble(), tmp_path / "disc", study_ids=frozenset({uid}))
     assert (tmp_path / "disc" / "results.json").read_bytes() == (out / uid / "results.json").read_bytes()
 
 
@@ -144,9 +141,7 @@ def test_results_are_sent_to_orthanc_by_c_store_and_kept_once(
 ) -> None:
     uid = STUDIES[0]
     folder = small_studies[uid][0].parents[1]
-    predict_source(
-        folder, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=HospitalFormats(dicom=True)
-    )
+    predict_to_folder(folder, FakeEnsemble(), tmp_path / "out", formats=("dicom",))
     sink = StoreScu(Node("127.0.0.1", orthanc.dicom_port, TITLE), ae_title="LUMBAR_TF")
     for _ in range(2):
         for kind in ("sr", "sc"):

@@ -9,8 +9,7 @@ import pytest
 
 from lumbar_tf.dicom.sources.study_source import read_source
 from lumbar_tf.interop import result_formats
-from lumbar_tf.interop.result_formats import HospitalFormats
-from lumbar_tf.prediction.pipeline import predict_source
+from lumbar_tf.interop.result_formats import find_formats, predict_to_folder
 from lumbar_tf.privacy.identifying_values import collect_from
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.records.identifying_text import scan_folder
@@ -19,7 +18,7 @@ from tests.interop.dciodvfy import find_errors
 from tests.prediction.test_pipeline import FakeEnsemble
 from tests.small_cohort import write_small_cohort
 
-BOTH = HospitalFormats(dicom=True, fhir=True)
+BOTH = ("dicom", "fhir")
 STUDY = "910000001"
 
 
@@ -29,9 +28,9 @@ def _written(out: Path) -> set[str]:
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
-    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0)
+    predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out")
     assert _written(tmp_path / "out") == set()
-    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=HospitalFormats(fhir=True))
+    predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out", formats=("fhir",))
     assert _written(tmp_path / "out") == {f"fhir/{STUDY}.json"}
 
 
@@ -39,7 +38,7 @@ def test_the_competitions_uids_are_kept_and_are_all_that_dciodvfy_minds(
     tmp_path: Path, write_dicom: Callable[..., Path]
 ) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
-    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=BOTH)
+    predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out", formats=BOTH)
     assert _written(tmp_path / "out") == {
         f"dicom/{STUDY}.sr.dcm",
         f"dicom/{STUDY}.sc.dcm",
@@ -55,7 +54,7 @@ def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Call
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY, "910000002"], write_dicom)
     for path in (cohort / "train_images" / "910000002").rglob("*.dcm"):
         path.write_bytes(b"nothing")
-    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, formats=BOTH)
+    predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out", formats=BOTH)
     assert {each.split("/")[1].split(".")[0] for each in _written(tmp_path / "out")} == {STUDY}
 
 
@@ -66,8 +65,8 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
         secret = collect_from(source.studies, are_ids_secret=True)
         values = collect_from(source.studies, are_ids_secret=False)
     out, hidden = tmp_path / "out", tmp_path / "hidden"
-    predict_source(disc, FakeEnsemble(), out, max_sheets=0, formats=BOTH)
-    predict_source(disc, FakeEnsemble(), hidden, max_sheets=0, formats=BOTH, key=key)
+    predict_to_folder(disc, FakeEnsemble(), out, formats=BOTH)
+    predict_to_folder(disc, FakeEnsemble(), hidden, formats=BOTH, key=key)
     assert scan_folder(hidden, secret) == ()
     name = pseudonym(key, IdKind.STUDY, hospital.LUMBAR_STUDY)
     (fhir,) = [json.loads((hidden / "fhir" / f"{name}.json").read_text())["entry"][0]["resource"]]
@@ -83,6 +82,6 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
 
 def test_without_highdicom_the_call_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_formats, "find_spec", lambda name: None)
-    HospitalFormats(fhir=True).check()
+    find_formats(["fhir"])
     with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[dicom\]'"):
-        BOTH.check()
+        find_formats(BOTH)

@@ -18,7 +18,6 @@ from lumbar_tf.interop import storage_scp as listener_module
 from lumbar_tf.interop.incoming_studies import IncomingStudies
 from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
 from lumbar_tf.interop.polling_policy import PollingPolicy
-from lumbar_tf.interop.result_formats import HospitalFormats
 from lumbar_tf.interop.storage_scp import listen
 from lumbar_tf.interop.storage_scu import Node, StoreScu, parse_node
 from lumbar_tf.interop.study_grading import StudyGrader
@@ -77,9 +76,7 @@ def test_what_is_sent_is_graded_once_and_answered(
     out = tmp_path / "out"
     studies = IncomingStudies(out / ".watch")
     worklist = WatchJournal(out / ".watch")
-    grader = StudyGrader(
-        FakeEnsemble(), out, has_sheets=False, has_reports=False, formats=HospitalFormats(dicom=True)
-    )
+    grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
     images = {uid: [pydicom.dcmread(each) for each in paths] for uid, paths in small_studies.items()}
     with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port, _receiver() as (node, received):
         clock = [1000.0]

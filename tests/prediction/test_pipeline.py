@@ -10,6 +10,7 @@ import pytest
 
 from lumbar_tf.config.loading import default_config_path
 from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.log import AnswerLog, read_log
 from lumbar_tf.prediction.pipeline import GIVE_UP_AFTER, predict_source
@@ -83,7 +84,7 @@ def test_a_study_without_an_answer_is_named_and_the_others_go_on(
         IDS[3]: ServingFailure.DEADLINE,
     }
     ensemble = FakeEnsemble(lost)
-    found = predict_source(cohort, ensemble, tmp_path, max_sheets=0, max_in_flight=max_in_flight)
+    found = predict_source(cohort, ensemble, tmp_path, max_in_flight=max_in_flight)
     assert _studies(tmp_path) == [each for each in IDS if each not in lost]
     assert len(_rows(tmp_path / "submission.csv")) == len(FINDINGS) * (NUM_STUDIES - len(lost))
     rows = _rows(tmp_path / "unanswered.csv")
@@ -92,7 +93,7 @@ def test_a_study_without_an_answer_is_named_and_the_others_go_on(
     assert [each.study_id for each in found.unanswered] == list(lost)
     assert sorted(ensemble.asked) == IDS
     # The next run's answers leave no old complaint behind.
-    predict_source(cohort, FakeEnsemble(), tmp_path, max_sheets=0)
+    predict_source(cohort, FakeEnsemble(), tmp_path)
     assert _studies(tmp_path) == IDS
     assert not (tmp_path / "unanswered.csv").exists()
 
@@ -101,7 +102,7 @@ def test_after_three_in_a_row_the_rest_is_not_asked_and_every_study_is_named(
     cohort: Path, tmp_path: Path
 ) -> None:
     ensemble = FakeEnsemble(dict.fromkeys(IDS[2:], ServingFailure.UNAVAILABLE))
-    predict_source(cohort, ensemble, tmp_path, max_sheets=0)
+    predict_source(cohort, ensemble, tmp_path)
     assert ensemble.asked == IDS[: 2 + GIVE_UP_AFTER]
     assert _studies(tmp_path) == IDS[:2]
     failures = {row["study_id"]: row["failure"] for row in _rows(tmp_path / "unanswered.csv")}
@@ -113,7 +114,7 @@ def test_after_three_in_a_row_the_rest_is_not_asked_and_every_study_is_named(
 
 def test_what_the_model_refuses_says_nothing_of_the_next_study(cohort: Path, tmp_path: Path) -> None:
     ensemble = FakeEnsemble(dict.fromkeys(IDS[:5], ServingFailure.REFUSED))
-    predict_source(cohort, ensemble, tmp_path, max_sheets=0)
+    predict_source(cohort, ensemble, tmp_path)
     assert ensemble.asked == IDS
     assert _studies(tmp_path) == IDS[5:]
 
@@ -121,14 +122,14 @@ def test_what_the_model_refuses_says_nothing_of_the_next_study(cohort: Path, tmp
 def test_strict_ends_at_the_first_study_without_an_answer(cohort: Path, tmp_path: Path) -> None:
     ensemble = FakeEnsemble({IDS[0]: ServingFailure.REFUSED})
     with pytest.raises(ValueError, match=f"study {IDS[0]}: grpc://here:1 gave no answer"):
-        predict_source(cohort, ensemble, tmp_path, max_sheets=0, is_strict=True)
+        predict_source(cohort, ensemble, tmp_path, is_strict=True)
     assert ensemble.asked == IDS[:1]
 
 
 def test_the_log_holds_a_row_a_study_and_no_id(cohort: Path, tmp_path: Path) -> None:
     ensemble = FakeEnsemble({IDS[4]: ServingFailure.TOO_LARGE})
     log = AnswerLog(tmp_path / "log")
-    found = predict_source(cohort, ensemble, tmp_path / "out", max_sheets=0, log=log, max_in_flight=3)
+    found = predict_to_folder(cohort, ensemble, tmp_path / "out", log=log, max_in_flight=3)
     rows = read_log(tmp_path / "log").rows
     assert len(rows) == NUM_STUDIES - 1
     for row, result in zip(rows, found.results, strict=True):
@@ -145,7 +146,7 @@ def test_the_log_holds_a_row_a_study_and_no_id(cohort: Path, tmp_path: Path) -> 
 def test_with_a_key_the_log_holds_pseudonyms(cohort: Path, tmp_path: Path) -> None:
     key = b"k" * 32
     log = AnswerLog(tmp_path / "log")
-    predict_source(cohort, FakeEnsemble(), tmp_path / "out", max_sheets=0, log=log, key=key)
+    predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out", log=log, key=key)
     expected = {pseudonym(key, IdKind.STUDY, each) for each in IDS}
     assert {row.study_id for row in read_log(tmp_path / "log").rows} == expected
 
@@ -153,7 +154,7 @@ def test_with_a_key_the_log_holds_pseudonyms(cohort: Path, tmp_path: Path) -> No
 def test_a_hospitals_names_and_numbers_are_not_in_the_log(tmp_path: Path) -> None:
     export = hospital.write_hospital_export(tmp_path / "disc")
     log = AnswerLog(tmp_path / "log")
-    predict_source(export.root, FakeEnsemble(), tmp_path / "out", max_sheets=0, log=log)
+    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", log=log)
     with read_source(export.root) as source:
         values = collect_from(source.studies, are_ids_secret=True)
     assert scan_folder(tmp_path / "log", values) == ()
@@ -168,27 +169,25 @@ def test_each_study_that_was_answered_has_a_report_where_they_are_wanted(
     cohort: Path, tmp_path: Path
 ) -> None:
     ensemble = FakeEnsemble({IDS[1]: ServingFailure.TOO_LARGE})
-    predict_source(cohort, ensemble, tmp_path / "with", max_sheets=0, has_reports=True, max_in_flight=3)
+    predict_to_folder(cohort, ensemble, tmp_path / "with", formats=("report",), max_in_flight=3)
     reports = {path.name: path.read_text() for path in (tmp_path / "with" / "reports").iterdir()}
     assert set(reports) == {f"{each}.html" for each in IDS if each != IDS[1]}
     assert all(f"Study {name.removesuffix('.html')}" in text for name, text in reports.items())
     assert all("model version 5 (1 member)." in text for text in reports.values())
-    predict_source(cohort, ensemble, tmp_path / "without", max_sheets=0)
+    predict_source(cohort, ensemble, tmp_path / "without")
     assert not (tmp_path / "without" / "reports").exists()
 
 
 def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
     export = hospital.write_hospital_export(tmp_path / "disc")
-    predict_source(export.root, FakeEnsemble(), tmp_path / "out", max_sheets=0, has_reports=True)
+    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", formats=("report",))
     with read_source(export.root) as source:
         values = collect_from(source.studies, are_ids_secret=False)
     reports = tmp_path / "out" / "reports"
     assert len(list(reports.iterdir())) == 2
     assert scan_folder(reports, values) == ()
     # Under a key the ids are no longer there either.
-    predict_source(
-        export.root, FakeEnsemble(), tmp_path / "hidden", max_sheets=0, has_reports=True, key=b"k" * 32
-    )
+    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "hidden", formats=("report",), key=b"k" * 32)
     with read_source(export.root) as source:
         values = collect_from(source.studies, are_ids_secret=True)
     assert scan_folder(tmp_path / "hidden" / "reports", values) == ()
@@ -196,7 +195,7 @@ def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_path: Path) -> None:
-    predict_source(cohort, FakeEnsemble(), tmp_path, max_sheets=0)
+    predict_source(cohort, FakeEnsemble(), tmp_path)
     tables = {path.name for path in tmp_path.iterdir()}
     assert {"submission.csv", "results.json"} <= tables
 
@@ -209,11 +208,11 @@ def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_
             return super().answer(studies, explained=explained)
 
     with pytest.raises(KeyboardInterrupt):
-        predict_source(cohort, Interrupted(), tmp_path, max_sheets=0, has_reports=True)
+        predict_to_folder(cohort, Interrupted(), tmp_path, formats=("report",))
     # Not the earlier run's either, which would be taken for those of the reports beside them.
     assert {path.name for path in tmp_path.iterdir()} == {"reports"}
     reports = sorted((tmp_path / "reports").iterdir())
     assert [path.name for path in reports] == [f"{each}.html" for each in IDS[:2]]
     assert all(path.read_text().rstrip().endswith("</html>") for path in reports)
-    predict_source(cohort, FakeEnsemble(), tmp_path, max_sheets=0)
+    predict_source(cohort, FakeEnsemble(), tmp_path)
     assert _studies(tmp_path) == IDS

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import FINDINGS, Flag, row_id
-from lumbar_tf.prediction.results import (
-    StudyFindings,
-    result_to_json,
+from lumbar_tf.prediction.result_tables import (
     write_intervals,
     write_members,
     write_results_json,
     write_submission,
 )
+from lumbar_tf.prediction.results import StudyFindings, result_to_json
 from lumbar_tf.tables.out_of_fold import read_tables
 
 

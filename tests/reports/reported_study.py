@@ -8,9 +8,8 @@ from lumbar_tf.dicom.geometry import SliceGeometry, mirror_geometry
 from lumbar_tf.dicom.study import SeriesSummary, Slice, Study
 from lumbar_tf.labels import FINDINGS, Condition, Flag, Level, Plane, Side, finding_index, mirror_indices
 from lumbar_tf.prediction.crop_outlines import CropOutline, PlaneCropOutlines
-from lumbar_tf.prediction.results import StudyFindings
+from lumbar_tf.prediction.results import ModelSource, StudyFindings
 from lumbar_tf.prediction.saliency import StudySaliency
-from lumbar_tf.reports.study_report import ModelSource
 
 SOURCE = ModelSource("7", ("sagittal_t1/net", "axial_t2/net"))
 _SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))

@@ -9,8 +9,8 @@ import SimpleITK as sitk
 
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, Flag, Level, Plane
-from lumbar_tf.prediction.results import StudyFindings
-from lumbar_tf.reports.study_report import ModelSource, percent, write_study_report
+from lumbar_tf.prediction.results import ModelSource, StudyFindings
+from lumbar_tf.reports.study_report import percent, write_study_report
 from tests.reports.html_page import Page, check_self_contained
 from tests.reports.reported_study import (
     SOURCE,

@@ -19,6 +19,7 @@ __all__ = [
     "StudySources",
     "StudyFiles",
     "UnsafeArchiveError",
+    "is_synthetic_source",
     "list_study_files",
     "read_source",
     "shown_name",
@@ -27,6 +28,8 @@ __all__ = [
 #: The competition's own names for its folders of studies.
 IMAGE_FOLDERS = ("train_images", "test_images")
 DICOMDIR_NAME = "dicomdir"
+#: Table of true grade probabilities, which only a synthetic cohort has beside its label table.
+SYNTHETIC_TRUTH_NAME = "truth.csv"
 _SAFE_ID_RULE = "an id must be at most 64 characters of 0-9, A-Z, a-z, '.', '_' and '-', without '..'"
 
 
@@ -95,6 +98,11 @@ def read_source(root: Path) -> Iterator[StudySources]:
         unpacked = Path(folder, root.stem)
         unpack_zip(root, unpacked)
         yield _find_studies(unpacked)
+
+
+def is_synthetic_source(folder: Path) -> bool:
+    """Returns whether a folder of studies or label tables was made by `lumbar_tf.synthetic`."""
+    return (folder / SYNTHETIC_TRUTH_NAME).is_file()
 
 
 def list_study_files(study: StudyFiles) -> tuple[list[Path], list[Reject]]:
