@@ -38,7 +38,7 @@ from lumbar_tf.records.shards import remove_shards
 from lumbar_tf.records.study_records import refuse_faults
 from lumbar_tf.runners import Runner, run_jobs
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, read_folds, write_folds
-from lumbar_tf.tables.record_labels import read_record_labels, write_record_labels
+from lumbar_tf.tables.labels import read_record_labels, write_record_labels
 
 
 class BuildMode(Enum):

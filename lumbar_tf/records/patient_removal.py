@@ -10,7 +10,7 @@ from lumbar_tf.records.journal import has_journal, lock_records
 from lumbar_tf.records.manifest import Manifest, Shard, read_manifest, write_manifest
 from lumbar_tf.records.shards import rewrite_shard
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table, write_folds
-from lumbar_tf.tables.record_labels import read_record_labels, write_record_labels
+from lumbar_tf.tables.labels import read_record_labels, write_record_labels
 
 
 def forget_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = None) -> tuple[str, ...]:

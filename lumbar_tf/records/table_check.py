@@ -1,6 +1,5 @@
 """Proves the tables beside records, folds and labels, and names everything that is wrong with them."""
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from lumbar_tf.records.manifest import Manifest
 from lumbar_tf.records.shard_check import StoredRecord
 from lumbar_tf.records.verification import Verification
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table
-from lumbar_tf.tables.record_labels import LABELS_NAME, read_record_labels
+from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
 
 #: What reading a damaged table raises. The readers' own messages hold the folder's path.
-_TABLE_ERRORS = (ValueError, OSError, TypeError, AttributeError, csv.Error)
+_TABLE_ERRORS = (ValueError, OSError, TypeError, AttributeError)
 
 
 def check_tables(folder: Path, verification: Verification) -> list[RecordIssue]:

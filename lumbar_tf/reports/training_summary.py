@@ -9,7 +9,7 @@ from typing import Any
 from lumbar_tf.config import TrainingConfig, dump_config
 from lumbar_tf.inputs.study_order import epoch_batches
 from lumbar_tf.reports.training_scores import OutOfFold, StudyLabels, score_out_of_fold
-from lumbar_tf.tables.record_labels import LABELS_NAME, read_record_labels
+from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
 from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.fold_crops import read_fold_crops
 from lumbar_tf.training.fold_metadata import FoldMetadata, read_fold_metadata

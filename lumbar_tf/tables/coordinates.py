@@ -1,4 +1,4 @@
-"""Reads `train_label_coordinates.csv` and places its points in patient space."""
+"""Annotated points: `train_label_coordinates.csv` and their positions in patient space."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from lumbar_tf.dicom.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import NUM_FINDINGS, Plane, finding_index, parse_condition, parse_level
-from lumbar_tf.tables.csv_rows import read_columns
+from lumbar_tf.tables.text_table import read_text_table
 
 _COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """Where an annotator put a finding.
+    """An annotator's point of a finding.
 
     Attributes:
-        series_id: the series that was annotated.
+        series_id: the annotated series.
         instance_number: the slice's InstanceNumber.
-        finding: the finding's row, 0 to 24.
-        column: x, pixels, the first pixel's centre at 0.
-        row: y, pixels.
+        finding: the finding's index, 0 to 24.
+        column: x in pixels; the centre of the first pixel is 0.
+        row: y in pixels; likewise.
     """
 
     series_id: str
@@ -41,45 +41,46 @@ def read_coordinates(path: Path) -> tuple[dict[str, list[Coordinate]], list[Reje
 
     Args:
         path: a CSV with study_id, series_id, instance_number, condition, level, x, y. Both spellings
-            of conditions and levels are read, and further columns (`fix`) are left alone.
+            of conditions and levels are accepted, and other columns (`fix`) are ignored.
 
     Returns:
-        Points by study id, in the table's order, and a reject for each row that makes no sense.
+        Points by study id, in the table's order, and a reject for each invalid row.
 
     Raises:
-        ValueError: a column is missing, or the file is no CSV.
+        ValueError: a column is missing, or the file is not a CSV.
     """
     points: dict[str, list[Coordinate]] = {}
-    rows, rejects = read_columns(path, _COLUMNS)
-    for line, (study_id, series_id, *cells) in rows:
+    table = read_text_table(path, _COLUMNS)
+    rejects = [issue.to_reject() for issue in table.issues]
+    for line, (study_id, series_id, *cells) in table.rows(_COLUMNS):
         try:
             point = _parse_point(series_id, *cells)
-        except _BadCellError as error:
-            message = f"line {line}: {error}"
-            rejects.append(Reject(study_id, series_id, path.name, RejectReason.BAD_TABLE_ROW, message))
+        except _InvalidCellError as error:
+            issue = table.issue(line, str(error), study_id=study_id, series_id=series_id)
+            rejects.append(issue.to_reject())
         else:
             points.setdefault(study_id, []).append(point)
     return points, rejects
 
 
-class _BadCellError(Exception):
-    """A cell breaks the rule that the message names; what it holds can be anything, and is not repeated."""
+class _InvalidCellError(Exception):
+    """A cell breaks the rule in the message, which does not contain the cell's content."""
 
 
 def _parse_point(series_id: str, instance: str, condition: str, level: str, x: str, y: str) -> Coordinate:
     try:
         finding = finding_index(parse_condition(condition), parse_level(level))
     except ValueError:
-        raise _BadCellError("condition and level must be a graded condition and L1/L2 to L5/S1") from None
+        raise _InvalidCellError("condition and level must be a graded condition and L1/L2 to L5/S1") from None
     # Some tools write whole numbers as 8.0.
     number, column_px, row_px = _parse_number(instance), _parse_number(x), _parse_number(y)
     if not number.is_integer() or not (np.isfinite(column_px) and np.isfinite(row_px)):
-        raise _BadCellError("instance_number must be a whole number, x and y finite numbers")
+        raise _InvalidCellError("instance_number must be a whole number, x and y finite numbers")
     return Coordinate(series_id, int(number), finding, column_px, row_px)
 
 
 def _parse_number(text: str) -> float:
-    """Returns a cell's number, NaN where it holds none."""
+    """Returns a cell's number, NaN if it is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -94,31 +95,34 @@ def place_points(
     Args:
         study_id: the study, for messages.
         planes: its slices.
-        coordinates: its points. Of two for one finding the later one counts.
+        coordinates: its points. The last point of a finding is used.
 
     Returns:
-        LPS mm, float32 [25, 3], NaN where there is no point; and a reject for each point whose slice
-        is absent or not the only one of its number, or that lies outside its image.
+        LPS mm, float32 [25, 3], NaN for a finding without a point; and a reject for each point whose slice
+        is absent or shares its InstanceNumber with another slice, or that lies outside the image.
     """
     points = np.full((NUM_FINDINGS, 3), np.nan, np.float32)
-    members = [each for slices in planes.values() for each in slices]
-    geometries = {(each.series_id, each.instance_number): each.geometry for each in members}
-    counts = Counter((each.series_id, each.instance_number) for each in members)
+    all_slices = [plane_slice for slices in planes.values() for plane_slice in slices]
+    numbers = [(plane_slice.series_id, plane_slice.instance_number) for plane_slice in all_slices]
+    geometries = {
+        number: plane_slice.geometry for number, plane_slice in zip(numbers, all_slices, strict=True)
+    }
+    counts = Counter(numbers)
     rejects: list[Reject] = []
-    for each in coordinates:
-        key = (each.series_id, each.instance_number)
-        reason, message = _judge_point(each, geometries.get(key), counts[key])
+    for point in coordinates:
+        number = (point.series_id, point.instance_number)
+        reason, message = _check_placement(point, geometries.get(number), counts[number])
         if reason is None:
-            points[each.finding] = pixel_to_patient(geometries[key], (each.column, each.row))
+            points[point.finding] = pixel_to_patient(geometries[number], (point.column, point.row))
         else:
-            rejects.append(Reject(study_id, each.series_id, "", reason, message))
+            rejects.append(Reject(study_id, point.series_id, "", reason, message))
     return points, rejects
 
 
-def _judge_point(
+def _check_placement(
     point: Coordinate, geometry: SliceGeometry | None, num_slices: int
 ) -> tuple[RejectReason | None, str]:
-    """Says why a point cannot be placed; (None, "") where it can."""
+    """Returns the reason and message why a point cannot be placed; (None, "") if it can."""
     if geometry is None:
         return RejectReason.NO_SUCH_SLICE, f"a point names instance {point.instance_number}, which is absent"
     if num_slices > 1:

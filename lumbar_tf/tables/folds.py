@@ -1,6 +1,5 @@
-"""Folds: a patient is in one fold, and every fold has its share of the rare grades."""
+"""Folds of cross-validation, by patient and balanced by severity."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Severity
+from lumbar_tf.tables.text_table import read_text_table
 
 FOLDS_NAME = "folds.csv"
 _COLUMNS = ["study_id", "fold_id"]
@@ -23,25 +23,25 @@ def make_folds(
     seed: int,
     kept: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Deals patients to folds.
+    """Assigns patients to folds.
 
-    Each patient, those with the most rare grades first, goes to the fold that stays nearest to its
-    share of studies and of moderate and severe findings of each family.
+    Patients are assigned in order of the number of rare severities, the most first, each to the fold that
+    stays nearest to its share of studies and of moderate and severe findings of each family.
 
     Args:
         study_ids: n distinct studies.
         patient_groups: n; studies with equal values stay together.
         labels: severities [n, 25], -1 for missing.
         num_folds: at least 2, at most the number of patients.
-        seed: shuffles patients that weigh about the same.
-        kept: folds that some of the studies have already; they and their patients' other studies
-            stay there, and the rest is dealt around them.
+        seed: shuffles patients of about equal weight.
+        kept: existing folds of some studies. These studies and the other studies of their patients keep
+            them, and the remaining patients are assigned around them.
 
     Returns:
-        Fold 0 to num_folds - 1 by study id, the same for any order of the input.
+        Fold 0 to num_folds - 1 by study id, independent of the order of the input.
 
     Raises:
-        ValueError: lengths that differ, an id given twice, or too few patients.
+        ValueError: the lengths differ, an id is given twice, or there are too few patients.
 
     >>> make_folds(["a", "b"], ["a", "b"], [[0] * 25] * 2, num_folds=2, seed=0) in (
     ...     {"a": 0, "b": 1}, {"a": 1, "b": 0})
@@ -55,17 +55,17 @@ def make_folds(
             f"{len(patient_groups)} groups, labels {labels.shape}."
         )
     if len(set(study_ids)) != len(study_ids):
-        raise ValueError("`study_ids` must be distinct. Received: some of them twice.")
+        raise ValueError("`study_ids` must be distinct. Received: duplicates.")
     if not 2 <= num_folds <= len(groups):
         raise ValueError(f"`num_folds` must be in [2, {len(groups)} patients]. Received: {num_folds}.")
     index_of_group = {group: index for index, group in enumerate(groups)}
     traits = np.zeros((len(groups), _study_traits(labels).shape[1]))
-    np.add.at(traits, [index_of_group[each] for each in patient_groups], _study_traits(labels))
+    np.add.at(traits, [index_of_group[group] for group in patient_groups], _study_traits(labels))
     fixed = np.full(len(groups), -1)
     for study, group in zip(study_ids, patient_groups, strict=True):
         if study in (kept or {}):
             fixed[index_of_group[group]] = (kept or {})[study]
-    fold_of_group = _deal(traits, num_folds, seed, fixed)
+    fold_of_group = _assign_folds(traits, num_folds, seed, fixed)
     return {
         study: int(fold_of_group[index_of_group[group]])
         for study, group in zip(study_ids, patient_groups, strict=True)
@@ -82,20 +82,20 @@ def _study_traits(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _deal(
+def _assign_folds(
     traits: NDArray[np.float64], num_folds: int, seed: int, fixed: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     # Shares of the total, so that ten severe canals weigh as much as a thousand moderate foramina.
     shares = traits / np.maximum(traits.sum(axis=0), 1)
     shuffled = np.random.default_rng(seed).permutation(len(shares))
-    # Every patient has a study, so no weight is 0. Whole powers of two: within one, the seed decides.
+    # Every patient has a study, so no weight is 0. Rounded to powers of two; the seed orders equal weights.
     weights = np.rint(np.log2(shares.sum(axis=1)))
     order = shuffled[np.argsort(-weights[shuffled], kind="stable")]
     held = np.zeros((num_folds, shares.shape[1]))
     folds = fixed.copy()
     np.add.at(held, fixed[fixed >= 0], shares[fixed >= 0])
     for index in order[fixed[order] < 0]:
-        # Growth of sum(held^2), which is least where the folds stay even; then the emptiest fold.
+        # Growth of sum(held^2), which is smallest where the folds stay even; ties go to the smallest fold.
         growth = (2 * held + shares[index]) @ shares[index]
         folds[index] = np.lexsort((held[:, 0], np.round(growth, 12)))[0]
         held[folds[index]] += shares[index]
@@ -108,24 +108,19 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 
 
 def read_fold_table(path: Path) -> dict[str, int]:
-    """Reads study_id,fold_id as it stands; further columns are allowed.
+    """Reads study_id,fold_id; other columns are ignored.
 
     Raises:
-        ValueError: a column is absent, a study is given twice, or a fold is no whole number.
+        ValueError: a column is absent, a row has a wrong number of cells, a study is given twice, or a fold
+            is not a whole number.
     """
     folds: dict[str, int] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {reader.fieldnames}.")
-        for row in reader:
-            study_id, text = row["study_id"], (row["fold_id"] or "").strip()
-            if study_id in folds or not text.isdecimal():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: a study must be given once, with a fold 0, 1, ... "
-                    f"Received: {study_id!r}, {text!r}."
-                )
-            folds[study_id] = int(text)
+    table = read_text_table(path, _COLUMNS).require_sound()
+    for line, (study_id, text) in table.rows(_COLUMNS):
+        if study_id in folds or not text.isdecimal():
+            rule = "a study must be given once, with a fold 0, 1, ..."
+            raise table.issue(line, rule, f"{study_id!r}, {text!r}").to_error()
+        folds[study_id] = int(text)
     return folds
 
 
@@ -133,14 +128,14 @@ def read_folds(path: Path, patient_groups: Mapping[str, str]) -> dict[str, int]:
     """Reads folds and checks them against the records.
 
     Args:
-        path: a CSV with study_id, fold_id; studies that are not in `patient_groups` are left out.
-        patient_groups: the group of patients of each study, as the manifest of the records has it.
+        path: a CSV with study_id, fold_id; studies that are not in `patient_groups` are ignored.
+        patient_groups: patient group by study id, from the manifest of the records.
 
     Returns:
         The fold of every study in `patient_groups`.
 
     Raises:
-        ValueError: the table is at fault, a study has no fold, or a patient is in two.
+        ValueError: the table is invalid, a study has no fold, or a patient is in two folds.
     """
     table = read_fold_table(path)
     folds: dict[str, int] = {}

@@ -1,6 +1,5 @@
-"""Predicted landmarks on disk: one CSV row a study and finding, in patient space."""
+"""Predicted landmarks: tables with one row per study and finding, in patient space, and their error."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from numpy.typing import NDArray
 
 from lumbar_tf.files import write_table_atomically
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, finding_index, parse_row_id, row_id
+from lumbar_tf.tables.text_table import read_text_table
 
 _COLUMNS = ("row_id", "x_mm", "y_mm", "z_mm", "spread_mm", "doubt", "fold")
-#: Residuals beyond this are wrong levels, not noise, and are no model for the jitter of training, mm.
+#: Larger residuals are points on wrong levels, which the jitter of training does not simulate, mm.
 _OUTLIER_MM = 10.0
 
 Points = NDArray[np.float32]
@@ -24,11 +24,11 @@ class LandmarkTable:
 
     Attributes:
         study_ids: n studies.
-        rows: the findings pointed at, as rows of the 25.
+        rows: indices of the located findings, 0 to 24.
         points: float32 [n, rows, 3], LPS mm.
         spread_mm: float32 [n, rows].
-        doubt: float32 [n, rows], 0 to 1, that the point is on another level's disc.
-        fold: the fold that was held out.
+        doubt: float32 [n, rows], the probability that the point is on another level's disc.
+        fold: the held-out fold.
     """
 
     study_ids: Sequence[str]
@@ -53,67 +53,66 @@ def write_landmarks(path: Path, table: LandmarkTable) -> None:
 
 
 def read_landmarks(paths: Iterable[Path], *, folds: Mapping[str, int] | None = None) -> dict[str, Points]:
-    """Reads tables and lays them into the 25 rows.
+    """Reads the points of landmark tables.
 
     Args:
-        paths: tables as `write_landmarks` writes them.
-        folds: fold by study; a landmark found by a localizer of another fold is refused.
+        paths: tables in the format of `write_landmarks`.
+        folds: fold by study; a landmark by a localizer of another fold is an error.
 
     Returns:
-        float32 [25, 3] by study, LPS mm, NaN where no table points.
+        float32 [25, 3] by study, LPS mm, NaN for findings without a landmark.
 
     Raises:
-        ValueError: a column is missing, a number is none, or a study is in another fold; names file and row.
+        ValueError: a column is missing, a cell is not a number, or a study is in another fold. The message
+            names file and line.
     """
     measures = _read_measures(paths, folds=folds)
     return {study: table[:, :3] for study, table in measures.items()}
 
 
 def read_doubt(paths: Iterable[Path]) -> dict[str, Points]:
-    """Returns the doubt in each landmark, float32 [25] by study, 0 to 1, NaN where no table points."""
+    """Reads each landmark's doubt: float32 [25] by study, 0 to 1, NaN for findings without a landmark."""
     return {study: table[:, 4] for study, table in _read_measures(paths, folds=None).items()}
 
 
 def _read_measures(paths: Iterable[Path], *, folds: Mapping[str, int] | None) -> dict[str, Points]:
     """Returns x, y, z, spread and doubt, float32 [25, 5] by study."""
-    points: dict[str, Points] = {}
+    measures: dict[str, Points] = {}
     for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {reader.fieldnames}.")
-            for row in reader:
-                study, finding = parse_row_id(row["row_id"])
-                if folds is not None and str(folds.get(study, row["fold"])) != row["fold"]:
-                    raise ValueError(
-                        f"{path}: a landmark must come from the fold that held its study out. Received: "
-                        f"study {study}, fold {row['fold']} against {folds[study]}."
-                    )
-                table = points.setdefault(
-                    study, np.full((NUM_FINDINGS, len(_COLUMNS) - 2), np.nan, np.float32)
-                )
-                try:
-                    table[finding_index(finding.condition, finding.level)] = [
-                        float(row[name]) for name in _COLUMNS[1:-1]
-                    ]
-                except ValueError as error:
-                    raise ValueError(
-                        f"{path}, row {row['row_id']}: coordinates must be numbers. {error}"
-                    ) from error
-    return points
+        table = read_text_table(path)
+        if tuple(table.columns) != _COLUMNS:
+            raise ValueError(f"{path} must have the columns {_COLUMNS}. Received: {table.columns}.")
+        for line, (name, *cells, fold) in table.require_sound().rows(_COLUMNS):
+            try:
+                study, finding = parse_row_id(name)
+            except ValueError as error:
+                raise table.issue(line, str(error).rstrip("."), column="row_id").to_error() from None
+            if folds is not None and str(folds.get(study, fold)) != fold:
+                rule = "a landmark must come from the fold that held its study out"
+                received = f"study {study}, fold {fold} instead of {folds[study]}"
+                raise table.issue(line, rule, received, column="fold").to_error()
+            values = measures.setdefault(
+                study, np.full((NUM_FINDINGS, len(_COLUMNS) - 2), np.nan, np.float32)
+            )
+            try:
+                values[finding_index(finding.condition, finding.level)] = [float(cell) for cell in cells]
+            except ValueError:
+                rule = f"the coordinates of {name} must be numbers"
+                raise table.issue(line, rule, cells).to_error() from None
+    return measures
 
 
 @dataclass(frozen=True)
 class LandmarkError:
-    """How far predicted landmarks lie from annotated ones.
+    """Distances between predicted and annotated landmarks.
 
     Attributes:
-        num_points: compared.
-        num_withheld: annotated points of these studies and conditions that got no answer.
+        num_points: number of compared points.
+        num_withheld: number of annotated points of these studies and conditions without a prediction.
         median_mm: median distance.
         within_10_mm: share of points within 10 mm.
         own_level: share of points nearest to their own level's annotated point.
-        sd_mm: standard deviation of the error along x, y, z, wrong levels left out.
+        sd_mm: standard deviation of the error along x, y, z, without points on wrong levels.
     """
 
     num_points: int
@@ -125,24 +124,24 @@ class LandmarkError:
 
 
 def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Points]) -> LandmarkError:
-    """Compares landmarks.
+    """Compares predicted with annotated landmarks.
 
     Args:
-        predicted: float32 [25, 3] by study.
-        annotated: likewise; studies and points in only one of the two are left out.
+        predicted: float32 [25, 3] by study, LPS mm.
+        annotated: likewise. Studies and points in only one of the two are ignored.
 
     Returns:
-        The error; with no point in common, NaN and a standard deviation of 0.
+        The error. Without common points the distances are NaN and the standard deviations 0.
     """
     pairs = [(predicted[study], annotated[study]) for study in predicted if study in annotated]
     if not pairs:
         return LandmarkError(0, 0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
-    guess, truth = (np.stack(each).astype(np.float64) for each in zip(*pairs, strict=True))
+    guess, truth = (np.stack(points).astype(np.float64) for points in zip(*pairs, strict=True))
     is_annotated, is_found = np.isfinite(truth).all(-1), np.isfinite(guess).all(-1)
     known = is_annotated & is_found
-    # A condition that no study has a point of is none that this localizer looks for.
-    asked = is_found.reshape(len(guess), -1, NUM_LEVELS).any(axis=(0, 2)).repeat(NUM_LEVELS)
-    num_withheld = int((is_annotated & ~is_found & asked).sum())
+    # A condition without a point in any study is not a target of this localizer.
+    is_target = is_found.reshape(len(guess), -1, NUM_LEVELS).any(axis=(0, 2)).repeat(NUM_LEVELS)
+    num_withheld = int((is_annotated & ~is_found & is_target).sum())
     if not known.any():
         return LandmarkError(0, num_withheld, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
     residual = (guess - truth)[known]
@@ -171,13 +170,13 @@ def _is_own_level(guess: NDArray[np.floating], truth: NDArray[np.floating]) -> N
 
 @dataclass(frozen=True)
 class ShiftFlags:
-    """How well doubt tells the studies whose ladder sits on wrong levels.
+    """Detection by doubt of studies whose levels are shifted.
 
     Attributes:
-        num_studies: with annotated and predicted points.
-        num_shifted: with at least two points nearest to another level's annotated point.
-        num_flagged: with at least one point of more doubt than the threshold.
-        num_caught: both.
+        num_studies: number of studies with annotated and predicted points.
+        num_shifted: number of these with at least two points nearest to another level's annotated point.
+        num_flagged: number of these with at least one point whose doubt exceeds the threshold.
+        num_caught: number of shifted studies that are flagged.
     """
 
     num_studies: int
@@ -193,16 +192,13 @@ def measure_flags(
     *,
     threshold: float,
 ) -> ShiftFlags:
-    """Counts shifted and flagged studies.
+    """Counts shifted studies and studies flagged by doubt.
 
     Args:
         predicted: float32 [25, 3] by study, LPS mm.
         doubt: float32 [25] by study, 0 to 1.
-        annotated: float32 [25, 3] by study; a study without a point in both is left out.
-        threshold: doubt above it raises the flag.
-
-    Returns:
-        The counts.
+        annotated: float32 [25, 3] by study; studies without a point in both are ignored.
+        threshold: doubt above it flags a study.
     """
     shifted, flagged = [], []
     for study in sorted(set(predicted) & set(annotated)):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lumbar_tf.ensemble.label_noise import Flags, noisy_labels
+from lumbar_tf.tables.labels import read_record_labels
 from lumbar_tf.tables.out_of_fold import read_tables
-from lumbar_tf.tables.record_labels import read_record_labels
 
 
 def read_noisy_labels(

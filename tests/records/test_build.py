@@ -17,7 +17,7 @@ from lumbar_tf.records.manifest import BuildOptions, Manifest, read_manifest
 from lumbar_tf.records.parsing import parse_example
 from lumbar_tf.runners import JobError
 from lumbar_tf.tables.folds import read_folds
-from lumbar_tf.tables.record_labels import read_record_labels
+from lumbar_tf.tables.labels import read_record_labels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = BuildOptions(studies_per_shard=2, num_folds=3, fold_seed=0)

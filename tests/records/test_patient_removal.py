@@ -10,7 +10,7 @@ from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from lumbar_tf.records.patient_removal import forget_patients
 from lumbar_tf.tables.folds import read_folds
-from lumbar_tf.tables.record_labels import read_record_labels
+from lumbar_tf.tables.labels import read_record_labels
 
 Tree = Callable[[Path], dict[str, bytes]]
 OPTIONS = BuildOptions(studies_per_shard=2, num_folds=3, fold_seed=0)

@@ -5,7 +5,7 @@ import pytest
 
 from lumbar_tf.records.shard_check import StoredRecord
 from lumbar_tf.records.table_check import check_folds, check_labels
-from lumbar_tf.tables.record_labels import write_record_labels
+from lumbar_tf.tables.labels import write_record_labels
 from tests.records.made_manifests import make_manifest
 
 HEAD = "study_id,fold_id\n"

@@ -8,8 +8,8 @@ import numpy as np
 from lumbar_tf.config import load_plane_config
 from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
+from lumbar_tf.tables.labels import write_record_labels
 from lumbar_tf.tables.out_of_fold import write_table
-from lumbar_tf.tables.record_labels import write_record_labels
 from lumbar_tf.training.fold_metadata import write_fold_metadata
 from lumbar_tf.training.level_errors import measure_levels
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun

@@ -54,8 +54,8 @@ def test_columns_may_be_in_any_order_and_absent_ones_are_missing(tmp_path: Path)
         ((f"study,{FINDINGS[0].name}", "1,Severe"), "column study_id"),
         ((f"study_id,{FINDINGS[0].name}", "1,Severe", "1,Severe"), "line 3.*'1'"),
         ((f"study_id,{FINDINGS[0].name}", "1"), "2 cells. Received: 1"),
-        ((f"study_id,{FINDINGS[0].name},Spinal Canal Stenosis L1/L2", "1,Severe,Severe"), "once"),
-        (("study_id",), "one at least"),
+        ((f"study_id,{FINDINGS[0].name},Spinal Canal Stenosis L1/L2", "1,Severe,Severe"), "none twice"),
+        (("study_id",), "at least one column"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:

@@ -58,7 +58,7 @@ def test_a_point_of_nan_stays_nan(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (("x_mm", "x"), "columns"),
-        (("_l1_l2,", "_l1_l2,far"), "l1_l2: coordinates"),
+        (("_l1_l2,", "_l1_l2,far"), "line 2: the coordinates of .*_l1_l2 must be numbers"),
         (("_l1_l2,", ","), "row id"),
     ],
 )
