@@ -176,11 +176,11 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
     from lumbar_tf.evaluation.evaluation_run import write_scores
     from lumbar_tf.evaluation.scorecard import compare_members
     from lumbar_tf.tables.labels import read_labels
-    from lumbar_tf.tables.out_of_fold import read_tables
+    from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 
     with watch.stage("stacking"):
         study_ids, labels = read_labels(options.out / "training" / "train.csv")
-        tables = read_tables(sorted((options.out / "runs").glob("*/*/oof.csv")))
+        tables = read_out_of_fold_tables(sorted((options.out / "runs").glob("*/*/oof.csv")))
         blend = stack_tables(
             tables, study_ids, labels, progress=lambda total: progress_bar("Fitting", total, unit="fit")
         )
@@ -233,12 +233,12 @@ def write_best_possible(truth: Path, out: Path) -> None:
         out: a table in the submission's format.
     """
     from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS
-    from lumbar_tf.tables.out_of_fold import align, read_tables, write_table
+    from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, write_out_of_fold_table
 
-    tables = read_tables([truth])
+    tables = read_out_of_fold_tables([truth])
     study_ids = sorted(tables[0].rows)
-    weighted = align(tables, study_ids).probabilities[0] * SEVERITY_WEIGHTS
-    write_table(out, study_ids, weighted / weighted.sum(axis=-1, keepdims=True))
+    weighted = align_members(tables, study_ids).probabilities[0] * SEVERITY_WEIGHTS
+    write_out_of_fold_table(out, study_ids, weighted / weighted.sum(axis=-1, keepdims=True))
 
 
 def report(options: DemoOptions, watch: Stopwatch) -> Summary:

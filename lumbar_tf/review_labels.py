@@ -60,14 +60,14 @@ def main(options: ReviewLabelsOptions) -> Summary:
     from lumbar_tf.reports.review_labels_table import CSV_NAME, write_review_table
     from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
     from lumbar_tf.tables.labels import read_label_tables
-    from lumbar_tf.tables.out_of_fold import read_tables
+    from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
     from lumbar_tf.training.predicted_points import held_out_points
 
     label_tables = [existing_file(Path(name)) for name in options.labels]
     labelled, grades = read_label_tables(label_tables)
     manifest = read_manifest(options.records)
     folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest.patient_groups)
-    tables = read_tables(paths)
+    tables = read_out_of_fold_tables(paths)
     check_out_of_fold(tables, folds)
     known = [place for place, study_id in enumerate(labelled) if study_id in folds]
     study_ids, labels = [labelled[place] for place in known], grades[known]

@@ -40,13 +40,13 @@ def main(options: StackOptions) -> Summary:
     from lumbar_tf.evaluation.scorecard import compare_members
     from lumbar_tf.tables.folds import read_fold_table
     from lumbar_tf.tables.labels import read_label_tables
-    from lumbar_tf.tables.out_of_fold import read_tables
+    from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 
     paths = _matching(options.oof)
     study_ids, labels = read_label_tables([existing_file(Path(name)) for name in options.labels])
     folds = read_fold_table(existing_file(options.folds)) if options.folds else None
     blend = stack_tables(
-        read_tables(paths),
+        read_out_of_fold_tables(paths),
         study_ids,
         labels,
         folds=folds,

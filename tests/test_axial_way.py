@@ -22,7 +22,7 @@ from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import Plane, mirror_indices
 from lumbar_tf.prediction.pipeline import encode_study
 from lumbar_tf.tables.landmarks import read_landmarks
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from lumbar_tf.train import TrainOptions, train
 from lumbar_tf.training.predicted_points import predicted_levels
 from lumbar_tf.training.runs import landmark_tables, open_run
@@ -137,7 +137,7 @@ def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(way: An
     assert is_found[ROWS].sum() >= 8
     np.testing.assert_allclose(said.landmarks.numpy()[0][is_found], table[is_found], atol=1e-2)
     (name,) = (each for each in ensemble.stacker.members if each.startswith("axial_t2"))
-    oof = read_tables([runs / name / "oof.csv"])[0].rows[study]
+    oof = read_out_of_fold_tables([runs / name / "oof.csv"])[0].rows[study]
     answer = np.exp(said.log_probabilities.numpy()[ensemble.stacker.members.index(name), 0])
     np.testing.assert_allclose(answer[15:], np.asarray(oof)[15:], atol=1e-3)
 

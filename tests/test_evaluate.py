@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lumbar_tf.records.manifest import write_manifest
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 from tests.records.made_manifests import make_manifest
 
@@ -29,7 +29,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = draw_labels(20)
     write_labels(folder / "train.csv", _IDS, labels)
     for seed, name in enumerate(("one", "two")):
-        write_table(folder / f"{name}.csv", _IDS, draw_answers(labels, sharpness=1.0, seed=seed))
+        write_out_of_fold_table(folder / f"{name}.csv", _IDS, draw_answers(labels, sharpness=1.0, seed=seed))
     (folder / "records").mkdir()
     write_manifest(folder / "records", make_manifest({study: study for study in _IDS}))
     return folder

@@ -15,7 +15,7 @@ from lumbar_tf.review_labels import ReviewLabelsOptions, main
 from lumbar_tf.synthetic import CohortOptions, write_cohort
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.labels import read_labels
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _write_oof(cohort: Path, path: Path, wrong: dict[tuple[str, int], float], *,
             probabilities[place, row] = (1 - given) / 2
             probabilities[place, row, max(label, 0)] = given
     shifted = [folds[each] + fold_shift for each in study_ids]
-    write_table(path, study_ids, probabilities, folds=shifted, model="sagittal_t2/net")
+    write_out_of_fold_table(path, study_ids, probabilities, folds=shifted, model="sagittal_t2/net")
 
 
 def test_the_worst_labels_come_first_on_the_list_and_on_the_page(cohort: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
 _IDS = make_study_ids(30)
@@ -27,7 +27,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, model in enumerate(("sagittal_t2/a", "sagittal_t2/b")):
         path = folder / "oof" / f"{model.replace('/', '-')}.csv"
         answers = draw_answers(labels, sharpness=2.0, seed=seed)
-        write_table(path, _IDS, answers, folds=np.arange(30) % 5, model=model)
+        write_out_of_fold_table(path, _IDS, answers, folds=np.arange(30) % 5, model=model)
     return folder
 
 

@@ -31,7 +31,7 @@ from lumbar_tf.privacy.identifying_values import collect_from
 from lumbar_tf.records.identifying_text import scan_folder
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import read_fold_table
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from tests import way as way_module
 from tests.interop import hospital
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
@@ -262,7 +262,7 @@ def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
 
 def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:
     folds = read_fold_table(way.out / "tfrecords" / "folds.csv")
-    tables = read_tables(sorted((way.out / "runs").glob("*/*/oof.csv")))
+    tables = read_out_of_fold_tables(sorted((way.out / "runs").glob("*/*/oof.csv")))
     assert {table.model for table in tables} == {
         f"{plane}/csp_darknet_narrow" for plane in ("sagittal_t1", "sagittal_t2", "axial_t2")
     }

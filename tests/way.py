@@ -24,7 +24,7 @@ from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.files import lock_file
 from lumbar_tf.labels import Plane
-from lumbar_tf.tables.series_descriptions import read_series_table
+from lumbar_tf.tables.series_descriptions import read_series_descriptions
 
 _OVERRIDES = (
     "num_folds=2",
@@ -69,7 +69,7 @@ class Way:
 
 def read_study_of(cohort: Path, study_id: str) -> Study:
     """Reads a study of a cohort of `write_cohort` from DICOM."""
-    planes, _ = read_series_table(cohort / "train_series_descriptions.csv")
+    planes, _ = read_series_descriptions(cohort / "train_series_descriptions.csv")
     return read_study_files(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
 
 

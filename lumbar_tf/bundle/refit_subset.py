@@ -11,7 +11,7 @@ from pathlib import Path
 from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from lumbar_tf.training.runs import OOF_NAME
 
 
@@ -39,7 +39,7 @@ def stack_subset(runs: Path, members: Sequence[str], labels: Sequence[Path], sta
     study_ids, table = read_label_tables(labels)
     folds = stack / FOLDS_NAME
     return stack_tables(
-        read_tables([known[name] for name in members]),
+        read_out_of_fold_tables([known[name] for name in members]),
         study_ids,
         table,
         folds=read_fold_table(folds) if folds.is_file() else None,

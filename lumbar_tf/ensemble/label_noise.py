@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Finding, Severity, row_id
-from lumbar_tf.tables.out_of_fold import Members, OofTable, align
+from lumbar_tf.tables.out_of_fold import Members, OutOfFoldTable, align_members
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -93,7 +93,7 @@ def disagreement(probabilities: Floats, labels: NDArray[np.integer]) -> Floats:
     return np.where(is_graded, 1.0 - given, np.nan)
 
 
-def check_out_of_fold(tables: Sequence[OofTable], folds: Mapping[str, int]) -> None:
+def check_out_of_fold(tables: Sequence[OutOfFoldTable], folds: Mapping[str, int]) -> None:
     """Refuses a table that may come from members which trained on the studies that it speaks of.
 
     Args:
@@ -116,7 +116,7 @@ def check_out_of_fold(tables: Sequence[OofTable], folds: Mapping[str, int]) -> N
 
 
 def noisy_labels(
-    tables: Sequence[OofTable],
+    tables: Sequence[OutOfFoldTable],
     labels: Mapping[str, NDArray[np.integer]],
     threshold: float,
     folds: Mapping[str, int],
@@ -149,19 +149,19 @@ def noisy_labels(
 
 
 def _disagreements(
-    tables: Sequence[OofTable], study_ids: Sequence[str], labels: Mapping[str, NDArray[np.integer]]
+    tables: Sequence[OutOfFoldTable], study_ids: Sequence[str], labels: Mapping[str, NDArray[np.integer]]
 ) -> Floats:
     """Returns float64 [num_studies, 25], NaN where there is no label or no answer."""
     if not study_ids:
         return np.zeros((0, NUM_FINDINGS))
-    members = align(_restricted(tables, set(study_ids)), study_ids)
+    members = align_members(_restricted(tables, set(study_ids)), study_ids)
     given = np.stack([np.asarray(labels[study_id]) for study_id in study_ids])
     return disagreement(mean_probabilities(members), given)
 
 
-def _restricted(tables: Sequence[OofTable], study_ids: set[str]) -> list[OofTable]:
+def _restricted(tables: Sequence[OutOfFoldTable], study_ids: set[str]) -> list[OutOfFoldTable]:
     return [
-        OofTable(
+        OutOfFoldTable(
             table.model,
             {study_id: rows for study_id, rows in table.rows.items() if study_id in study_ids},
             table.folds,
@@ -170,14 +170,16 @@ def _restricted(tables: Sequence[OofTable], study_ids: set[str]) -> list[OofTabl
     ]
 
 
-def count_scored(tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer]) -> int:
+def count_scored(
+    tables: Sequence[OutOfFoldTable], study_ids: Sequence[str], labels: NDArray[np.integer]
+) -> int:
     """Returns how many labels have an answer to be held against."""
     by_study = dict(zip(study_ids, np.asarray(labels), strict=True))
     return int(np.isfinite(_disagreements(tables, list(study_ids), by_study)).sum())
 
 
 def rank_doubtful_labels(
-    tables: Sequence[OofTable], study_ids: Sequence[str], labels: NDArray[np.integer], *, most: int
+    tables: Sequence[OutOfFoldTable], study_ids: Sequence[str], labels: NDArray[np.integer], *, most: int
 ) -> tuple[DoubtfulLabel, ...]:
     """Returns the labels that the members' mean disagrees with most.
 
@@ -190,7 +192,7 @@ def rank_doubtful_labels(
     Returns:
         The doubts, the greatest disagreement first; equal ones in the order of studies and findings.
     """
-    members = align(_restricted(tables, set(study_ids)), study_ids)
+    members = align_members(_restricted(tables, set(study_ids)), study_ids)
     mean = mean_probabilities(members)
     doubt = disagreement(mean, labels).reshape(-1)
     order = np.argsort(np.nan_to_num(-doubt, nan=np.inf), kind="stable")[:most]

@@ -30,12 +30,12 @@ from lumbar_tf.labels import NUM_FINDINGS, Family
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
     Members,
-    OofTable,
-    align,
+    OutOfFoldTable,
+    align_members,
     covered_studies,
     merge_folds,
     merge_sources,
-    write_table,
+    write_out_of_fold_table,
 )
 
 Labels = NDArray[np.integer]
@@ -160,7 +160,7 @@ class StackingRun:
 
 
 def _assign_folds(
-    tables: Sequence[OofTable],
+    tables: Sequence[OutOfFoldTable],
     study_ids: Sequence[str],
     labels: NDArray[np.int8],
     given: Mapping[str, int] | None,
@@ -182,7 +182,7 @@ def _assign_folds(
 
 
 def stack_tables(
-    tables: Sequence[OofTable],
+    tables: Sequence[OutOfFoldTable],
     study_ids: Sequence[str],
     labels: NDArray[np.integer],
     *,
@@ -208,7 +208,7 @@ def stack_tables(
     covered = covered_studies(tables, study_ids)
     index_of = {study_id: index for index, study_id in enumerate(study_ids)}
     chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
-    members = merge_sources(align(tables, covered), MAX_SOURCES)
+    members = merge_sources(align_members(tables, covered), MAX_SOURCES)
     fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
     # Its matrices are narrow: threads of the linear algebra wait for each other longer than they compute.
     with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
@@ -229,7 +229,7 @@ def write_stacking_run(blend: StackingRun, out: Path) -> None:
     """Writes stacker.json, oof.csv (competition), oof_probability.csv and folds.csv, the stacker last."""
     out.mkdir(parents=True, exist_ok=True)
     for head, name in OOF_NAMES.items():
-        write_table(
+        write_out_of_fold_table(
             out / name,
             blend.study_ids,
             blend.nested.head(head),

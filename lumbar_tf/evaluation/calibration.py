@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lumbar_tf.ensemble.stacker import mean_in_logits
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Condition
-from lumbar_tf.tables.out_of_fold import align, read_tables, restrict
+from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +131,9 @@ def read_before(paths: Sequence[Path], study_ids: Sequence[str]) -> Floats:
     Returns:
         float64 [num_studies, 25, 3], NaN where no member answers.
     """
-    return mean_in_logits(align(restrict(read_tables(paths), study_ids), study_ids).probabilities)
+    return mean_in_logits(
+        align_members(restrict_studies(read_out_of_fold_tables(paths), study_ids), study_ids).probabilities
+    )
 
 
 def calibration_changes(judged: EvaluatedTable, before: Floats) -> tuple[CalibrationChange, ...]:

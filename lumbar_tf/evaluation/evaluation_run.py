@@ -32,7 +32,12 @@ from lumbar_tf.evaluation.scorecard import (
 from lumbar_tf.files import write_json_atomically
 from lumbar_tf.labels import Condition, row_id
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import OofTable, align, covered_studies, read_tables
+from lumbar_tf.tables.out_of_fold import (
+    OutOfFoldTable,
+    align_members,
+    covered_studies,
+    read_out_of_fold_tables,
+)
 
 if TYPE_CHECKING:
     pass
@@ -62,26 +67,28 @@ def measure_out_of_fold(
 def _evaluate(
     path: Path, study_ids: Sequence[str], labels: NDArray[np.integer], num_resamples: int
 ) -> Mapping[str, Any]:
-    tables = read_tables([path])
+    tables = read_out_of_fold_tables([path])
     covered = covered_studies(tables, study_ids)
     place_of = {study_id: place for place, study_id in enumerate(study_ids)}
     chosen = np.asarray(labels)[[place_of[study_id] for study_id in covered]]
-    card = evaluate_table(chosen, align(tables, covered).probabilities[0], num_resamples=num_resamples)
+    card = evaluate_table(
+        chosen, align_members(tables, covered).probabilities[0], num_resamples=num_resamples
+    )
     content: Mapping[str, Any] = scorecard_json(card)
     return content
 
 
-def read_named_tables(paths: Sequence[Path]) -> list[OofTable]:
+def read_named_tables(paths: Sequence[Path]) -> list[OutOfFoldTable]:
     """Reads tables, file by file; models of one name in two files get their folder's name in front.
 
     Args:
         paths: the first file holds one model, the others any number.
 
     Raises:
-        ValueError: a table is malformed (see `oof.read_tables`), the first file holds several models, or two
+        ValueError: a table is malformed (see `tables.out_of_fold.read_out_of_fold_tables`), the first file holds several models, or two
             models cannot be told apart.
     """
-    tables = [(path, table) for path in paths for table in read_tables([path])]
+    tables = [(path, table) for path in paths for table in read_out_of_fold_tables([path])]
     in_first = [table.model for path, table in tables if path is paths[0]]
     if len(in_first) != 1:
         raise ValueError(f"{paths[0]} must hold one model's rows. Received: {in_first}.")
@@ -167,7 +174,7 @@ def evaluate_files(
     """
     all_ids, all_labels = read_label_tables(labels)
     tables = read_named_tables([predictions] if isinstance(predictions, Path) else predictions)
-    members = align(tables, all_ids)
+    members = align_members(tables, all_ids)
     study_ids = covered_studies(tables[:1], all_ids)
     index_of = {study_id: index for index, study_id in enumerate(all_ids)}
     rows = [index_of[study_id] for study_id in study_ids]
@@ -232,11 +239,11 @@ def compare_files(predictions: Sequence[Path], labels: Sequence[Path]) -> list[S
         labels: label tables in the layout of train.csv.
     """
     all_ids, all_labels = read_label_tables(labels)
-    tables = read_tables(predictions)
+    tables = read_out_of_fold_tables(predictions)
     study_ids = covered_studies(tables, all_ids)
     index_of = {study_id: index for index, study_id in enumerate(all_ids)}
     chosen = all_labels[[index_of[study_id] for study_id in study_ids]]
-    members = align(tables, study_ids)
+    members = align_members(tables, study_ids)
     answers = {**floor_tables(chosen), **dict(zip(members.names, members.probabilities, strict=True))}
     return [score_row(name, chosen, values) for name, values in answers.items()]
 

@@ -19,7 +19,7 @@ from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_ref
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
-from lumbar_tf.tables.out_of_fold import OofTable, align, read_tables
+from lumbar_tf.tables.out_of_fold import OutOfFoldTable, align_members, read_out_of_fold_tables
 
 #: Studies whose images are measured: reading all would take hours at full size.
 MAX_IMAGE_STUDIES = 300
@@ -42,7 +42,7 @@ def reference_writer(stack: Path, members: Sequence[Path], records: Path) -> Cal
         probability = stack / OOF_NAMES[Head.PROBABILITY]
         if not all(path.is_file() for path in (probability, *members)):
             return
-        (table,) = read_tables([probability])
+        (table,) = read_out_of_fold_tables([probability])
         if len(table.rows) >= MIN_STUDIES:
             known = records if (records / MANIFEST_NAME).is_file() else None
             write_bundle_reference(folder, version, probability, members, records=known)
@@ -73,8 +73,8 @@ def write_bundle_reference(
     Raises:
         ValueError: fewer than `MIN_STUDIES` studies, or a table that cannot be read.
     """
-    (table,) = read_tables([probability])
-    rows = out_of_fold_rows(table, read_tables(members))
+    (table,) = read_out_of_fold_tables([probability])
+    rows = out_of_fold_rows(table, read_out_of_fold_tables(members))
     if records is not None:
         for study_id, measured in image_rows(records).items():
             rows.setdefault(study_id, {}).update(measured)
@@ -84,15 +84,15 @@ def write_bundle_reference(
     return path
 
 
-def out_of_fold_rows(table: OofTable, members: Sequence[OofTable]) -> dict[str, Quantities]:
+def out_of_fold_rows(table: OutOfFoldTable, members: Sequence[OutOfFoldTable]) -> dict[str, Quantities]:
     """Returns for each study of the stack's table what `quantities.measure_probabilities` measures."""
     study_ids = sorted(table.rows)
     known = set(study_ids)
     mine = [
-        OofTable(each.model, {study: rows for study, rows in each.rows.items() if study in known}, {})
+        OutOfFoldTable(each.model, {study: rows for study, rows in each.rows.items() if study in known}, {})
         for each in members
     ]
-    answers = align(mine, study_ids).probabilities
+    answers = align_members(mine, study_ids).probabilities
     return {
         study_id: measure_probabilities(table.rows[study_id], answers[:, place])
         for place, study_id in enumerate(study_ids)

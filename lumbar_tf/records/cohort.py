@@ -20,7 +20,7 @@ from lumbar_tf.tables.series_descriptions import (
     SeriesPlanes,
     absent_studies,
     merge_series_tables,
-    read_series_table,
+    read_series_descriptions,
 )
 
 
@@ -106,7 +106,7 @@ def _open_sources(sources: Sequence[Path], stack: ExitStack, rejects: list[Rejec
 
 
 def _read_map(series_map: Path | None) -> tuple[dict[str, SeriesPlanes], list[Reject]]:
-    return ({}, []) if series_map is None else read_series_table(series_map)
+    return ({}, []) if series_map is None else read_series_descriptions(series_map)
 
 
 def _join_tables(
@@ -122,7 +122,7 @@ def _join_tables(
     labels: dict[str, NDArray[np.int8]] = {}
     coordinates: dict[str, list[Coordinate]] = {}
     if source.series:
-        planes, faults = read_series_table(source.series)
+        planes, faults = read_series_descriptions(source.series)
         check(source.series, planes, faults)
     if source.labels:
         labels, faults = read_labels_tolerantly(source.labels)

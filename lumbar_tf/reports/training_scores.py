@@ -18,7 +18,7 @@ from lumbar_tf.evaluation.evaluated_table import (
 )
 from lumbar_tf.evaluation.metrics import condition_level_prior
 from lumbar_tf.labels import NUM_SEVERITIES, Family
-from lumbar_tf.tables.out_of_fold import align, read_tables, restrict
+from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 
 #: Few, because a page is drawn again after each fold: `evaluate` takes more.
 NUM_RESAMPLES = 200
@@ -68,11 +68,11 @@ def score_out_of_fold(tables: Sequence[Path], labels: StudyLabels) -> OutOfFold 
     Returns:
         The scores; None where no labelled finding is answered.
     """
-    found = restrict(read_tables(tables), labels)
+    found = restrict_studies(read_out_of_fold_tables(tables), labels)
     study_ids = sorted({study for table in found for study in table.rows})
     if not study_ids:
         return None
-    said = align(found, study_ids).probabilities[0]
+    said = align_members(found, study_ids).probabilities[0]
     known, _ = answered_labels(np.stack([labels[each] for each in study_ids]).astype(np.int64), said)
     judged = EvaluatedTable(known, said, said)
     groups = {name: rows for name, rows in FAMILIES.items() if judged.rows(rows)[0].size}

@@ -103,7 +103,7 @@ def _read_measures(paths: Iterable[Path], *, folds: Mapping[str, int] | None) ->
 
 
 @dataclass(frozen=True)
-class LandmarkError:
+class LandmarkAccuracy:
     """Distances between predicted and annotated landmarks.
 
     Attributes:
@@ -123,7 +123,9 @@ class LandmarkError:
     sd_mm: tuple[float, float, float]
 
 
-def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Points]) -> LandmarkError:
+def measure_landmark_accuracy(
+    predicted: Mapping[str, Points], annotated: Mapping[str, Points]
+) -> LandmarkAccuracy:
     """Compares predicted with annotated landmarks.
 
     Args:
@@ -135,7 +137,7 @@ def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Point
     """
     pairs = [(predicted[study], annotated[study]) for study in predicted if study in annotated]
     if not pairs:
-        return LandmarkError(0, 0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
+        return LandmarkAccuracy(0, 0, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
     guess, truth = (np.stack(points).astype(np.float64) for points in zip(*pairs, strict=True))
     is_annotated, is_found = np.isfinite(truth).all(-1), np.isfinite(guess).all(-1)
     known = is_annotated & is_found
@@ -143,12 +145,12 @@ def measure_error(predicted: Mapping[str, Points], annotated: Mapping[str, Point
     is_target = is_found.reshape(len(guess), -1, NUM_LEVELS).any(axis=(0, 2)).repeat(NUM_LEVELS)
     num_withheld = int((is_annotated & ~is_found & is_target).sum())
     if not known.any():
-        return LandmarkError(0, num_withheld, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
+        return LandmarkAccuracy(0, num_withheld, float("nan"), float("nan"), float("nan"), (0.0, 0.0, 0.0))
     residual = (guess - truth)[known]
     distance = np.linalg.norm(residual, axis=-1)
     near = residual[distance <= _OUTLIER_MM]
     deviation = np.sqrt(np.mean(near**2, axis=0)) if len(near) else np.zeros(3)
-    return LandmarkError(
+    return LandmarkAccuracy(
         num_points=len(distance),
         num_withheld=num_withheld,
         median_mm=float(np.median(distance)),
@@ -169,7 +171,7 @@ def _is_own_level(guess: NDArray[np.floating], truth: NDArray[np.floating]) -> N
 
 
 @dataclass(frozen=True)
-class ShiftFlags:
+class LevelShiftCounts:
     """Detection by doubt of studies whose levels are shifted.
 
     Attributes:
@@ -185,13 +187,13 @@ class ShiftFlags:
     num_caught: int
 
 
-def measure_flags(
+def count_level_shifts(
     predicted: Mapping[str, Points],
     doubt: Mapping[str, Points],
     annotated: Mapping[str, Points],
     *,
     threshold: float,
-) -> ShiftFlags:
+) -> LevelShiftCounts:
     """Counts shifted studies and studies flagged by doubt.
 
     Args:
@@ -207,4 +209,4 @@ def measure_flags(
         if known.any():
             shifted.append(int((~_is_own_level(guess, truth))[known].sum()) >= 2)
             flagged.append(bool(((doubt[study] > threshold) & np.isfinite(guess[0]).all(axis=-1)).any()))
-    return ShiftFlags(len(shifted), sum(shifted), sum(flagged), sum(map(min, shifted, flagged)))
+    return LevelShiftCounts(len(shifted), sum(shifted), sum(flagged), sum(map(min, shifted, flagged)))

@@ -35,7 +35,7 @@ SUM_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class OofTable:
+class OutOfFoldTable:
     """One member's out-of-fold predictions.
 
     Attributes:
@@ -60,7 +60,7 @@ class Members:
 
     Attributes:
         names: the members' names, sorted, [num_members].
-        sources: their inputs, see `OofTable.source`, [num_members].
+        sources: their inputs, see `OutOfFoldTable.source`, [num_members].
         probabilities: float64 [num_members, num_studies, 25, 3], NaN where a member has no row.
     """
 
@@ -152,8 +152,8 @@ class _Collector:
                 raise table.issue(line, rule, f"{study_id} in {first_fold} and {fold}").to_error()
 
 
-def read_tables(paths: Iterable[Path]) -> tuple[OofTable, ...]:
-    """Reads out-of-fold tables, and returns one `OofTable` per model, sorted by the model's name.
+def read_out_of_fold_tables(paths: Iterable[Path]) -> tuple[OutOfFoldTable, ...]:
+    """Reads out-of-fold tables, and returns one `OutOfFoldTable` per model, sorted by the model's name.
 
     Raises:
         ValueError: a column is absent; a row id is malformed or given twice for a model; a probability is
@@ -164,12 +164,12 @@ def read_tables(paths: Iterable[Path]) -> tuple[OofTable, ...]:
     for path in paths:
         collector.add_file(path)
     return tuple(
-        OofTable(model, collector.rows[model], collector.folds.get(model, {}))
+        OutOfFoldTable(model, collector.rows[model], collector.folds.get(model, {}))
         for model in sorted(collector.rows)
     )
 
 
-def restrict(tables: Sequence[OofTable], study_ids: Iterable[str]) -> list[OofTable]:
+def restrict_studies(tables: Sequence[OutOfFoldTable], study_ids: Iterable[str]) -> list[OutOfFoldTable]:
     """Returns the tables reduced to the rows of some studies."""
     wanted = set(study_ids)
     return [
@@ -178,7 +178,7 @@ def restrict(tables: Sequence[OofTable], study_ids: Iterable[str]) -> list[OofTa
     ]
 
 
-def align(tables: Sequence[OofTable], study_ids: Sequence[str]) -> Members:
+def align_members(tables: Sequence[OutOfFoldTable], study_ids: Sequence[str]) -> Members:
     """Aligns tables to a list of studies.
 
     Args:
@@ -231,13 +231,13 @@ def merge_sources(members: Members, limit: int) -> Members:
     return Members(members.names, tuple(sources), members.probabilities)
 
 
-def covered_studies(tables: Sequence[OofTable], study_ids: Sequence[str]) -> list[str]:
+def covered_studies(tables: Sequence[OutOfFoldTable], study_ids: Sequence[str]) -> list[str]:
     """Returns the studies with a row in at least one table, in their order."""
     known = {study_id for table in tables for study_id in table.rows}
     return [study_id for study_id in study_ids if study_id in known]
 
 
-def merge_folds(tables: Sequence[OofTable], given: Mapping[str, int] | None = None) -> dict[str, int]:
+def merge_folds(tables: Sequence[OutOfFoldTable], given: Mapping[str, int] | None = None) -> dict[str, int]:
     """Returns the folds of tables and, optionally, of a folds file by study id.
 
     Args:
@@ -259,7 +259,7 @@ def merge_folds(tables: Sequence[OofTable], given: Mapping[str, int] | None = No
     return merged
 
 
-def write_table(
+def write_out_of_fold_table(
     path: Path,
     study_ids: Sequence[str],
     probabilities: Floats,

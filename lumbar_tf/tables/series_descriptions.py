@@ -15,7 +15,7 @@ _LEAVE_OUT = "none"
 SeriesPlanes = dict[str, Plane | None]
 
 
-def read_series_table(path: Path) -> tuple[dict[str, SeriesPlanes], list[Reject]]:
+def read_series_descriptions(path: Path) -> tuple[dict[str, SeriesPlanes], list[Reject]]:
     """Reads the plane of each series.
 
     Args:

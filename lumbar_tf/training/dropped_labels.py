@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lumbar_tf.ensemble.label_noise import Flags, noisy_labels
 from lumbar_tf.tables.labels import read_record_labels
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 
 
 def read_noisy_labels(
@@ -29,7 +29,7 @@ def read_noisy_labels(
         ValueError: no table, one below `runs`, one that is not out of fold, or a threshold out of range.
     """
     paths = find_noise_tables(pattern, runs=runs)
-    return noisy_labels(read_tables(paths), read_record_labels(records), threshold, folds)
+    return noisy_labels(read_out_of_fold_tables(paths), read_record_labels(records), threshold, folds)
 
 
 def find_noise_tables(pattern: str, *, runs: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from lumbar_tf.inputs.record_source import Points, RecordSource
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.dropped_labels import read_noisy_labels
 from lumbar_tf.training.fold_crops import FoldCrops, grader_crops
 from lumbar_tf.training.grading_evaluator import GradingEvaluator
@@ -100,7 +100,9 @@ def _write_oof(
         parts.append(np.exp(log_probabilities(logits, inputs["mask"], layout).numpy().astype(np.float64)))
     path = run.fold_directory(backbone, fold) / OOF_NAME
     folds = [fold] * len(study_ids)
-    write_table(path, study_ids, np.concatenate(parts), folds=folds, model=run.member_name(backbone))
+    write_out_of_fold_table(
+        path, study_ids, np.concatenate(parts), folds=folds, model=run.member_name(backbone)
+    )
 
 
 def join_oof(run: PlaneRun, backbone: str) -> None:

@@ -13,11 +13,11 @@ from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.models.level_decoding import SHIFT_UNCERTAINTY
 from lumbar_tf.models.localizer import build_localizer, locate_levels
 from lumbar_tf.tables.landmarks import (
-    LandmarkError,
+    LandmarkAccuracy,
     LandmarkTable,
-    ShiftFlags,
-    measure_error,
-    measure_flags,
+    LevelShiftCounts,
+    count_level_shifts,
+    measure_landmark_accuracy,
     read_doubt,
     read_landmarks,
     write_landmarks,
@@ -90,7 +90,7 @@ def _write_landmarks(run: PlaneRun, model: keras.Model, dataset: tf.data.Dataset
     write_landmarks(run.fold_directory(LOCALIZER, fold) / LANDMARKS_NAME, table)
 
 
-def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags, SliceChoice | None]:
+def write_localizer_error(run: PlaneRun) -> tuple[LandmarkAccuracy, LevelShiftCounts, SliceChoice | None]:
     """Measures the localizer on all folds that it has answered, and writes `error.json`.
 
     Returns:
@@ -99,8 +99,8 @@ def write_localizer_error(run: PlaneRun) -> tuple[LandmarkError, ShiftFlags, Sli
     tables = landmark_tables(run.runs, [run.config.plane])
     predicted = read_landmarks(tables)
     annotated = read_points(RecordSource(run.shards, tuple(predicted)))
-    error = measure_error(predicted, annotated)
-    flags = measure_flags(predicted, read_doubt(tables), annotated, threshold=SHIFT_UNCERTAINTY)
+    error = measure_landmark_accuracy(predicted, annotated)
+    flags = count_level_shifts(predicted, read_doubt(tables), annotated, threshold=SHIFT_UNCERTAINTY)
     content = {**dataclasses.asdict(error), "level_shift": dataclasses.asdict(flags)}
     levels = measure_levels(predicted, annotated)
     content["levels"] = [{**dataclasses.asdict(each), "level": each.level.value} for each in levels]

@@ -15,7 +15,7 @@ from lumbar_tf.inputs.crop_layout import complete_points, localizer_rows, refine
 from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.records.manifest import Shard
-from lumbar_tf.tables.landmarks import Points, measure_error, read_doubt, read_landmarks
+from lumbar_tf.tables.landmarks import Points, measure_landmark_accuracy, read_doubt, read_landmarks
 from lumbar_tf.training.axial_slice_accuracy import SliceChoice, measure_slice_choice
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, landmark_tables
 
@@ -249,7 +249,7 @@ def _error_outside(run: PlaneRun, plane: Plane, fold: int) -> tuple[float, float
     shards = run.manifest.planes.get(plane.value, ())
     if not others or not shards:
         return _DEFAULT_JITTER_MM
-    error = measure_error(others, _annotated_points(run.records, shards))
+    error = measure_landmark_accuracy(others, _annotated_points(run.records, shards))
     return error.sd_mm if error.num_points else _DEFAULT_JITTER_MM
 
 

@@ -36,7 +36,7 @@ from lumbar_tf.labels import Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
 
 #: The configuration itself.
@@ -218,7 +218,7 @@ def main() -> None:
         for seed in range(words.seeds):
             config = variant_config(words.config, name, seed=seed, weights=words.weights, overrides=words.set)
             table = train_variant(config, words, words.out / name / f"seed{seed}")
-            blends.append(stack_tables(read_tables([table]), study_ids, labels, folds=folds))
+            blends.append(stack_tables(read_out_of_fold_tables([table]), study_ids, labels, folds=folds))
             print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
         outcomes.append(Outcome(name, tuple(blends)))
         print_table([outcomes[0], outcomes[-1]])

@@ -21,7 +21,7 @@ import numpy as np
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.synthetic import CohortOptions
 from lumbar_tf.synthetic.cohort import draw_study, landmark
-from lumbar_tf.tables.landmarks import Points, measure_error, read_landmarks
+from lumbar_tf.tables.landmarks import Points, measure_landmark_accuracy, read_landmarks
 from lumbar_tf.training.runs import landmark_tables
 
 
@@ -50,7 +50,7 @@ def main() -> None:
         if not tables:
             continue
         found = read_landmarks(tables)
-        error = measure_error(found, truth)
+        error = measure_landmark_accuracy(found, truth)
         gaps = np.concatenate([np.abs(found[study] - truth[study]) for study in found])
         x, y, z = np.nanmedian(gaps, axis=0)
         print(

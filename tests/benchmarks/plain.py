@@ -28,7 +28,7 @@ from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Family, P
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import read_tables, write_table
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables, write_out_of_fold_table
 
 _SIDE_PX, _PITCH_MM = 128, 50 / 128
 #: Crops are cut with a margin, so that turning and shifting does not reach beyond them.
@@ -153,8 +153,8 @@ def main() -> None:
             places = (discs.studies[held_out], discs.levels[held_out])
             answers[places] = fine_tune(discs, ~held_out, words.weights, seed * 100 + int(fold))
             print(f"seed {seed}, fold {fold}: done", file=sys.stderr, flush=True)
-        write_table(table, study_ids, answers, folds=folds)
-        blends.append(stack_tables(read_tables([table]), study_ids, labels, folds=fold_by_study))
+        write_out_of_fold_table(table, study_ids, answers, folds=folds)
+        blends.append(stack_tables(read_out_of_fold_tables([table]), study_ids, labels, folds=fold_by_study))
     print_table([Outcome("plain fine-tune at the annotated points", tuple(blends))])
 
 

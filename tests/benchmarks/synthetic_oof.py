@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, Condition, Family, Level, Severity
 from lumbar_tf.synthetic.severity import LABEL_COUNTS
 from lumbar_tf.tables.folds import write_folds
-from lumbar_tf.tables.out_of_fold import Members, write_table
+from lumbar_tf.tables.out_of_fold import Members, write_out_of_fold_table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -220,7 +220,7 @@ def write_cohort(folder: Path, cohort: Cohort, members: Members) -> None:
     study_ids = [f"{10_000_000 + index}" for index in range(len(cohort.labels))]
     (folder / "oof").mkdir(parents=True, exist_ok=True)
     for name, table in zip(members.names, members.probabilities, strict=True):
-        write_table(folder / "oof" / f"{name}.csv", study_ids, table)
+        write_out_of_fold_table(folder / "oof" / f"{name}.csv", study_ids, table)
     lines = [",".join(["study_id", *(finding.name for finding in FINDINGS)])]
     for study, row in zip(study_ids, cohort.labels, strict=True):
         words = ("" if value == MISSING_LABEL else Severity(value).title for value in row)

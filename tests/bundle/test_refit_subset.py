@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.bundle import refit_subset
-from lumbar_tf.tables.out_of_fold import OofTable, write_table
+from lumbar_tf.tables.out_of_fold import OutOfFoldTable, write_out_of_fold_table
 from tests.graded_cohort import write_labels
 
 MEMBERS = ("axial_t2/one", "sagittal_t2/one", "sagittal_t2/two")
@@ -20,7 +20,7 @@ def runs(tmp_path: Path) -> Path:
     """Runs of three members with labels beside them, and a stacker's folds."""
     for place, name in enumerate(MEMBERS):
         values = np.full((2, 25, 3), [0.5, 0.3, 0.2]) + 0.01 * place * np.array([1, -1, 0])
-        write_table(tmp_path / name / "oof.csv", STUDIES, values, folds=(0, 1), model=name)
+        write_out_of_fold_table(tmp_path / name / "oof.csv", STUDIES, values, folds=(0, 1), model=name)
     write_labels(tmp_path / "train.csv", STUDIES, np.zeros((2, 25), int))
     (tmp_path / "stack").mkdir()
     (tmp_path / "stack" / "folds.csv").write_text("study_id,fold_id\n11,0\n12,1\n", encoding="utf-8")
@@ -33,7 +33,7 @@ def test_the_stacker_is_fitted_to_the_chosen_members_alone(
     given: dict[str, Any] = {}
 
     def stack(
-        tables: Sequence[OofTable], ids: Sequence[str], labels: Any, *, folds: Mapping[str, int] | None
+        tables: Sequence[OutOfFoldTable], ids: Sequence[str], labels: Any, *, folds: Mapping[str, int] | None
     ) -> str:
         given.update(models=[each.model for each in tables], ids=ids, labels=labels, folds=folds)
         return "fitted"

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 
 from lumbar_tf.ensemble.label_noise import noisy_labels, rank_doubtful_labels
 from lumbar_tf.labels import NUM_FINDINGS, Severity
-from lumbar_tf.tables.out_of_fold import OofTable, read_tables, write_table
+from lumbar_tf.tables.out_of_fold import OutOfFoldTable, read_out_of_fold_tables, write_out_of_fold_table
 
 #: Row 0 is the canal at L1/L2, row 1 at L2/L3, row 24 the right subarticular zone at L5/S1.
 _LAST = NUM_FINDINGS - 1
 
 
-def _table(model: str, rows: dict[str, dict[int, list[float]]], folds: dict[str, int]) -> OofTable:
+def _table(model: str, rows: dict[str, dict[int, list[float]]], folds: dict[str, int]) -> OutOfFoldTable:
     """A table with the rows given and NaN elsewhere."""
     full = {}
     for study_id, answers in rows.items():
         full[study_id] = np.full((NUM_FINDINGS, 3), np.nan)
         for row, values in answers.items():
             full[study_id][row] = values
-    return OofTable(model, full, folds)
+    return OutOfFoldTable(model, full, folds)
 
 
 def _labels(**given: dict[int, int]) -> dict[str, np.ndarray]:
@@ -67,9 +67,9 @@ def test_a_table_that_may_have_trained_on_the_study_is_refused(folds: dict[str, 
 def test_one_good_table_does_not_excuse_another(tmp_path: Path) -> None:
     """The way from disk: a foreign submission has no fold column."""
     probabilities = np.full((1, NUM_FINDINGS, 3), [0.9, 0.1, 0.0])
-    write_table(tmp_path / "ours.csv", ["a"], probabilities, folds=[0], model="sagittal_t2/net")
-    write_table(tmp_path / "foreign.csv", ["a"], probabilities)
-    tables = read_tables([tmp_path / "ours.csv", tmp_path / "foreign.csv"])
+    write_out_of_fold_table(tmp_path / "ours.csv", ["a"], probabilities, folds=[0], model="sagittal_t2/net")
+    write_out_of_fold_table(tmp_path / "foreign.csv", ["a"], probabilities)
+    tables = read_out_of_fold_tables([tmp_path / "ours.csv", tmp_path / "foreign.csv"])
     with pytest.raises(ValueError, match="foreign"):
         noisy_labels(tables, _labels(a={0: 2}), 0.8, FOLDS)
     assert noisy_labels(tables[1:], _labels(a={0: 2}), 0.8, FOLDS)["a"].sum() == 1
@@ -101,7 +101,7 @@ def test_noise_is_what_a_loop_over_rows_finds(seed: int, threshold: float) -> No
     for model in ("m", "n"):
         rows = generator.dirichlet([0.4] * 3, (3, NUM_FINDINGS))
         rows[generator.random((3, NUM_FINDINGS)) < 0.3] = np.nan
-        tables.append(OofTable(model, dict(zip(FOLDS, rows, strict=True)), FOLDS))
+        tables.append(OutOfFoldTable(model, dict(zip(FOLDS, rows, strict=True)), FOLDS))
     found = noisy_labels(tables, labels, threshold, FOLDS)
     for study_id in FOLDS:
         for row in range(NUM_FINDINGS):

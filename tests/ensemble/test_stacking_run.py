@@ -19,16 +19,16 @@ from lumbar_tf.ensemble.stacking_run import (
 )
 from lumbar_tf.labels import Family
 from lumbar_tf.tables.folds import read_fold_table
-from lumbar_tf.tables.out_of_fold import Members, OofTable, align, read_tables
+from lumbar_tf.tables.out_of_fold import Members, OutOfFoldTable, align_members, read_out_of_fold_tables
 from tests.ensemble.synthetic_members import make_members
 
 
-def _tables(*, with_folds: bool) -> tuple[list[OofTable], list[str], np.ndarray, dict[str, int]]:
+def _tables(*, with_folds: bool) -> tuple[list[OutOfFoldTable], list[str], np.ndarray, dict[str, int]]:
     members, labels, folds = make_members(30, 2, 0)
     ids = [f"s{index}" for index in range(30)]
     fold_of = dict(zip(ids, folds.tolist(), strict=True))
     tables = [
-        OofTable(name, dict(zip(ids, rows, strict=True)), fold_of if with_folds else {})
+        OutOfFoldTable(name, dict(zip(ids, rows, strict=True)), fold_of if with_folds else {})
         for name, rows in zip(members.names, members.probabilities, strict=True)
     ]
     return tables, ids, labels, fold_of
@@ -40,9 +40,9 @@ def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
     write_stacking_run(blend, tmp_path)
     assert read_fold_table(tmp_path / FOLDS_NAME) == fold_of
     for head in Head:
-        (table,) = read_tables([tmp_path / OOF_NAMES[head]])
+        (table,) = read_out_of_fold_tables([tmp_path / OOF_NAMES[head]])
         assert table.folds == fold_of
-        assert_allclose(align([table], ids).probabilities[0], blend.nested.head(head), atol=1e-8)
+        assert_allclose(align_members([table], ids).probabilities[0], blend.nested.head(head), atol=1e-8)
     stacker = from_json((tmp_path / STACKER_NAME).read_text())
     expected = apply_stacker(blend.stacker, blend.members.probabilities).competition
     assert_allclose(apply_stacker(stacker, blend.members.probabilities).competition, expected)
@@ -68,7 +68,7 @@ def test_contradicting_absent_and_missing_folds_are_refused() -> None:
     wrong = {**fold_of, "s3": fold_of["s3"] + 1}
     with pytest.raises(ValueError, match="'s3'"):
         stack_tables(tables, ids, labels, folds=wrong)
-    partial = OofTable("other", tables[0].rows, {})
+    partial = OutOfFoldTable("other", tables[0].rows, {})
     with pytest.raises(ValueError, match="none for 29 studies"):
         stack_tables([partial], ids, labels, folds={"s0": 0})
     with pytest.raises(ValueError, match="one out-of-fold table"):

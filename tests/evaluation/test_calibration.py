@@ -15,7 +15,7 @@ from lumbar_tf.evaluation.calibration import (
 )
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import Condition
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_labels, make_study_ids
 
 
@@ -60,7 +60,9 @@ def test_the_members_plain_mean_is_taken_of_the_studies_that_are_judged(tmp_path
     """By hand: the geometric means of 0.8, 0.1, 0.1 and 0.2, 0.4, 0.4 are as 0.4 to 0.2 to 0.2."""
     ids = make_study_ids(3)
     for name, row, count in (("a", (0.8, 0.1, 0.1), 3), ("b", (0.2, 0.4, 0.4), 2)):
-        write_table(tmp_path / f"{name}.csv", ids[:count], np.tile(np.array(row), (count, 25, 1)), model=name)
+        write_out_of_fold_table(
+            tmp_path / f"{name}.csv", ids[:count], np.tile(np.array(row), (count, 25, 1)), model=name
+        )
     mean = read_before(find_tables(str(tmp_path / "*.csv")), ids[1:])
     assert mean[0, 0] == pytest.approx([0.5, 0.25, 0.25])
     assert mean[1, 24] == pytest.approx([0.8, 0.1, 0.1])

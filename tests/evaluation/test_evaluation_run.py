@@ -12,7 +12,7 @@ from lumbar_tf.evaluation.console_tables import difference_table, evaluation_not
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files, read_named_tables
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
 from lumbar_tf.labels import FINDINGS
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
 _IDS = make_study_ids(40)
@@ -34,7 +34,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_labels(folder / "train.csv", _IDS, labels)
     for seed, (name, count, sharpness) in enumerate((("stacked_competition", 38, 1.0), ("better", 40, 3.0))):
         answers = draw_answers(labels, sharpness=sharpness, seed=seed)
-        write_table(folder / f"{name}.csv", _IDS[:count], answers[:count])
+        write_out_of_fold_table(folder / f"{name}.csv", _IDS[:count], answers[:count])
     np.save(folder / "labels.npy", labels)
     return folder
 
@@ -109,7 +109,7 @@ def test_console_tables_have_a_line_for_each_table_and_group(evaluated: Evaluati
 
 def test_a_study_without_labels_is_refused(cohort: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.csv"
-    write_table(stranger, ["77"], np.full((1, 25, 3), 1 / 3))
+    write_out_of_fold_table(stranger, ["77"], np.full((1, 25, 3), 1 / 3))
     with pytest.raises(ValueError, match="must be of a study in the label table"):
         evaluate_files(stranger, [cohort / "train.csv"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -126,7 +126,7 @@ def test_the_score_is_the_metrics(cohort: Path, evaluated: EvaluationRun) -> Non
 
 def _write(path: Path, model: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(path, ["1"], np.full((1, 25, 3), 1 / 3), model=model)
+    write_out_of_fold_table(path, ["1"], np.full((1, 25, 3), 1 / 3), model=model)
     return path
 
 

@@ -11,7 +11,7 @@ from lumbar_tf.monitoring.bundle_reference import image_rows, write_bundle_refer
 from lumbar_tf.monitoring.reference import REFERENCE_PATH, find_reference, read_reference
 from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.small_cohort import NUM_SLICES, write_small_cohort
 
 NUM_STUDIES = 40
@@ -43,7 +43,7 @@ def tables(tmp_path: Path, records: Path) -> tuple[Path, list[Path], np.ndarray]
     two[:, 15:] = np.nan
     paths = [tmp_path / f"{name}.csv" for name in ("stack", "one", "two")]
     for path, values in zip(paths, (stack, one, two), strict=True):
-        write_table(path, ids, values)
+        write_out_of_fold_table(path, ids, values)
     return paths[0], paths[1:], stack
 
 

@@ -14,7 +14,7 @@ from lumbar_tf.prediction.result_tables import (
     write_submission,
 )
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
-from lumbar_tf.tables.out_of_fold import read_tables
+from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 
 
 def _result(study_id: str, seed: int = 0) -> StudyFindings:
@@ -85,7 +85,7 @@ def test_the_json_file_is_strict_json_of_all_studies(tmp_path: Path) -> None:
 def test_members_are_written_as_an_out_of_fold_table_without_their_gaps(tmp_path: Path) -> None:
     results = [_result("7"), _result("8")]
     write_members(tmp_path / "members.csv", results, ["sagittal_t2/one", "axial_t2/two"])
-    (table,) = read_tables([tmp_path / "members.csv"])
+    (table,) = read_out_of_fold_tables([tmp_path / "members.csv"])
     assert table.model == "sagittal_t2/one"
     assert sorted(table.rows) == ["7", "8"]
     np.testing.assert_allclose(table.rows["7"], results[0].members[0], atol=1e-6)

@@ -28,7 +28,7 @@ from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture, e
 from lumbar_tf.reports.review_labels_page import finding_key, write_review_page
 from lumbar_tf.reports.study_report import write_study_report
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.runs import LOCALIZER
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 from tests.reports.browser import CHROMIUM, Tab, open_tab
@@ -57,7 +57,7 @@ def _evaluation(folder: Path) -> Path:
     ids, labels = make_study_ids(24), draw_labels(24, num_graded=10)
     write_labels(folder / "train.csv", ids, labels)
     for seed, name in enumerate(("one", "two")):
-        write_table(folder / f"{name}.csv", ids, draw_answers(labels, sharpness=1.0, seed=seed))
+        write_out_of_fold_table(folder / f"{name}.csv", ids, draw_answers(labels, sharpness=1.0, seed=seed))
     (folder / f"{ids[0]}.html").touch()
     with pytest.MonkeyPatch.context() as patch:
         # Drawing takes seconds, and a diagram is a picture to axe-core, whatever it shows.

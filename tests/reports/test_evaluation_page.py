@@ -7,7 +7,7 @@ from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files
 from lumbar_tf.labels import Severity
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_labels, make_study_ids, write_labels
 from tests.reports.html_page import Page, check_self_contained
 
@@ -26,7 +26,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
     for name in ("one", "two"):
         probabilities = generator.dirichlet([1, 1, 1], (40, 25))
         probabilities[39, 0] = [1 - 2e-9, 1e-9, 1e-9]
-        write_table(folder / f"{name}.csv", _IDS, probabilities)
+        write_out_of_fold_table(folder / f"{name}.csv", _IDS, probabilities)
     group_of = {study: "ge" if index < 35 else _NASTY for index, study in enumerate(_IDS)}
     return evaluate_files(
         [folder / "one.csv", folder / "two.csv"],

@@ -9,7 +9,7 @@ from lumbar_tf.config import load_plane_config
 from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
 from lumbar_tf.tables.labels import write_record_labels
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.fold_metadata import write_fold_metadata
 from lumbar_tf.training.level_errors import measure_levels
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
@@ -75,7 +75,7 @@ def train_fold(run: PlaneRun, member: str, fold: int, *, num_epochs: int = 4) ->
         (directory / "landmarks.csv").touch()
         return
     held_out = [study for study in STUDIES if run.folds[study] == fold]
-    write_table(
+    write_out_of_fold_table(
         directory / "oof.csv",
         held_out,
         answers(held_out),

@@ -7,8 +7,8 @@ from lumbar_tf.inputs.crop_layout import localizer_rows
 from lumbar_tf.labels import Plane
 from lumbar_tf.tables.landmarks import (
     LandmarkTable,
-    measure_error,
-    measure_flags,
+    count_level_shifts,
+    measure_landmark_accuracy,
     read_doubt,
     read_landmarks,
     write_landmarks,
@@ -86,7 +86,7 @@ def test_error_is_measured_over_common_points_with_wrong_levels_left_out_of_the_
     guess["2"][7, 2] += 35.0  # one level too high
     guess["1"][3] = np.nan
     truth["1"][4] = np.nan
-    error = measure_error(guess, truth)
+    error = measure_landmark_accuracy(guess, truth)
     assert error.num_points == 48
     assert error.num_withheld == 1
     assert error.median_mm == pytest.approx(4.0)  # 23 of 3 mm, 24 of 4 mm, one far off
@@ -100,7 +100,7 @@ def test_error_is_measured_over_common_points_with_wrong_levels_left_out_of_the_
 def test_nothing_in_common_is_no_error_at_all() -> None:
     empty = np.full((25, 3), np.nan, np.float32)
     for guess in ({}, {"2": _spine()}, {"1": empty}):
-        error = measure_error(guess, {"1": _spine()})
+        error = measure_landmark_accuracy(guess, {"1": _spine()})
         assert error.num_points == 0
         assert np.isnan(error.median_mm)
         assert error.sd_mm == (0.0, 0.0, 0.0)
@@ -116,5 +116,5 @@ def test_flags_are_counted_by_study_and_one_stray_point_is_no_shift() -> None:
     doubt["1"][2] = 0.3
     doubt["2"][2] = 0.1
     doubt["4"][4] = 0.21
-    flags = measure_flags(guess, doubt, truth, threshold=0.2)
+    flags = count_level_shifts(guess, doubt, truth, threshold=0.2)
     assert (flags.num_studies, flags.num_shifted, flags.num_flagged, flags.num_caught) == (4, 2, 2, 1)

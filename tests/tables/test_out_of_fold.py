@@ -9,13 +9,13 @@ from numpy.testing import assert_allclose
 from lumbar_tf.labels import FINDINGS, row_id
 from lumbar_tf.tables.out_of_fold import (
     Members,
-    OofTable,
-    align,
+    OutOfFoldTable,
+    align_members,
     covered_studies,
     merge_folds,
     merge_sources,
-    read_tables,
-    write_table,
+    read_out_of_fold_tables,
+    write_out_of_fold_table,
 )
 
 _HEADER = "row_id,normal_mild,moderate,severe"
@@ -43,15 +43,15 @@ def test_write_and_read_is_the_identity(tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("oof") / "any.csv"
     probabilities = _random(seed)
     probabilities[:, 0] = [0.25, 0.25, 0.5]  # so that no study is empty
-    write_table(path, ["b", "a_1", "c"], probabilities, folds=[2, 0, 1], model="axial_t2/net")
-    (table,) = read_tables([path])
+    write_out_of_fold_table(path, ["b", "a_1", "c"], probabilities, folds=[2, 0, 1], model="axial_t2/net")
+    (table,) = read_out_of_fold_tables([path])
     assert (table.model, table.source) == ("axial_t2/net", "axial_t2")
     assert table.folds == {"b": 2, "a_1": 0, "c": 1}
-    assert_allclose(align([table], ["b", "a_1", "c"]).probabilities[0], probabilities, atol=1e-8)
+    assert_allclose(align_members([table], ["b", "a_1", "c"]).probabilities[0], probabilities, atol=1e-8)
 
 
 def test_a_foreign_table_is_called_after_its_file_and_is_its_own_source(tmp_path: Path) -> None:
-    (table,) = read_tables([_write(tmp_path / "other_team.csv", _row("1", 0, 0.2, 0.3, 0.5))])
+    (table,) = read_out_of_fold_tables([_write(tmp_path / "other_team.csv", _row("1", 0, 0.2, 0.3, 0.5))])
     assert (table.model, table.source, table.folds) == ("other_team", "other_team", {})
 
 
@@ -64,12 +64,12 @@ def test_files_of_one_model_are_joined_and_models_in_one_file_are_split(tmp_path
         _row("2", 0, 0.5, 0.3, 0.2, 1, "n"),
         header=header,
     )
-    tables = read_tables([first, second])
+    tables = read_out_of_fold_tables([first, second])
     assert [(table.model, sorted(table.rows)) for table in tables] == [("m", ["1", "2"]), ("n", ["2"])]
 
 
 def test_sums_near_one_are_divided_out(tmp_path: Path) -> None:
-    (table,) = read_tables([_write(tmp_path / "a.csv", _row("1", 0, 0.33, 0.33, 0.335))])
+    (table,) = read_out_of_fold_tables([_write(tmp_path / "a.csv", _row("1", 0, 0.33, 0.33, 0.335))])
     assert table.rows["1"][0].sum() == pytest.approx(1.0, abs=1e-12)
 
 
@@ -89,7 +89,7 @@ def test_sums_near_one_are_divided_out(tmp_path: Path) -> None:
 def test_a_faulty_row_is_named_with_its_file_and_line(tmp_path: Path, line: str, rule: str) -> None:
     path = _write(tmp_path / "faulty.csv", _row("1", 1, 0.2, 0.3, 0.5), line)
     with pytest.raises(ValueError, match=rule) as caught:
-        read_tables([path])
+        read_out_of_fold_tables([path])
     assert "faulty.csv, line 3" in str(caught.value)
     assert "cells" in rule or line.partition(",")[0] in str(caught.value)
 
@@ -97,42 +97,42 @@ def test_a_faulty_row_is_named_with_its_file_and_line(tmp_path: Path, line: str,
 def test_a_row_given_twice_is_refused_across_files_too(tmp_path: Path) -> None:
     line = _row("1", 0, 0.2, 0.3, 0.5)
     with pytest.raises(ValueError, match="once"):
-        read_tables([_write(tmp_path / "a.csv", line, line)])
+        read_out_of_fold_tables([_write(tmp_path / "a.csv", line, line)])
     (tmp_path / "x").mkdir()
     with pytest.raises(ValueError, match=r"x/a.csv, line 2"):
-        read_tables([_write(tmp_path / "a.csv", line), _write(tmp_path / "x" / "a.csv", line)])
+        read_out_of_fold_tables([_write(tmp_path / "a.csv", line), _write(tmp_path / "x" / "a.csv", line)])
 
 
 def test_absent_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\['severe'\]"):
-        read_tables([_write(tmp_path / "a.csv", header="row_id,normal_mild,moderate")])
+        read_out_of_fold_tables([_write(tmp_path / "a.csv", header="row_id,normal_mild,moderate")])
 
 
 def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"empty.csv must have a row"):
-        read_tables([_write(tmp_path / "empty.csv")])
+        read_out_of_fold_tables([_write(tmp_path / "empty.csv")])
 
 
 def test_a_study_in_two_folds_is_refused(tmp_path: Path) -> None:
     lines = (_row("1", 0, 0.2, 0.3, 0.5, 0), _row("1", 1, 0.2, 0.3, 0.5, 1))
     with pytest.raises(ValueError, match="one fold"):
-        read_tables([_write(tmp_path / "a.csv", *lines, header=f"{_HEADER},fold")])
+        read_out_of_fold_tables([_write(tmp_path / "a.csv", *lines, header=f"{_HEADER},fold")])
 
 
 def test_studies_without_labels_are_refused_by_row() -> None:
     rows = np.full((25, 3), np.nan)
     rows[7] = [0.2, 0.3, 0.5]
     with pytest.raises(ValueError, match=row_id("9", FINDINGS[7])):
-        align([OofTable("m", {"9": rows}, {})], ["1", "2"])
+        align_members([OutOfFoldTable("m", {"9": rows}, {})], ["1", "2"])
 
 
 def test_covered_studies_keep_the_label_tables_order() -> None:
-    table = OofTable("m", {"3": np.zeros((25, 3)), "1": np.zeros((25, 3))}, {})
+    table = OutOfFoldTable("m", {"3": np.zeros((25, 3)), "1": np.zeros((25, 3))}, {})
     assert covered_studies([table], ["1", "2", "3"]) == ["1", "3"]
 
 
 def test_tables_must_agree_with_each_other_and_with_the_folds_file() -> None:
-    first, second = OofTable("m", {}, {"1": 0, "2": 1}), OofTable("n", {}, {"2": 1, "3": 0})
+    first, second = OutOfFoldTable("m", {}, {"1": 0, "2": 1}), OutOfFoldTable("n", {}, {"2": 1, "3": 0})
     assert merge_folds([first, second]) == {"1": 0, "2": 1, "3": 0}
     assert merge_folds([first], {"1": 0, "2": 1, "9": 3})["9"] == 3
     with pytest.raises(ValueError, match=r"study '2', fold 1 of model 'm' against 4"):

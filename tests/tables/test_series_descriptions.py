@@ -8,7 +8,7 @@ from lumbar_tf.tables.series_descriptions import (
     absent_series,
     absent_studies,
     merge_series_tables,
-    read_series_table,
+    read_series_descriptions,
 )
 from tests.tables.made_tables import write_table
 
@@ -17,7 +17,7 @@ HEADER = "study_id,series_id,series_description"
 
 def test_planes_are_read_by_study_in_either_spelling(tmp_path: Path) -> None:
     rows = ("01,1,Sagittal T2/STIR", "01,2,Axial T2", "2,1,sagittal_t1", "2,2,none", "2, 4 ,NONE")
-    planes, rejects = read_series_table(write_table(tmp_path / "table.csv", HEADER, *rows))
+    planes, rejects = read_series_descriptions(write_table(tmp_path / "table.csv", HEADER, *rows))
     assert planes == {
         "01": {"1": Plane.SAGITTAL_T2, "2": Plane.AXIAL_T2},
         "2": {"1": Plane.SAGITTAL_T1, "2": None, "4": None},
@@ -40,7 +40,7 @@ def test_planes_are_read_by_study_in_either_spelling(tmp_path: Path) -> None:
 )
 def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, row: str, message: str) -> None:
     path = write_table(tmp_path / "table.csv", HEADER, "1,1,Axial T2", row, "4,1,Axial T2")
-    planes, rejects = read_series_table(path)
+    planes, rejects = read_series_descriptions(path)
     assert planes == {"1": {"1": Plane.AXIAL_T2}, "4": {"1": Plane.AXIAL_T2}}
     (reject,) = rejects
     assert (reject.reason, reject.file_name) == (RejectReason.BAD_TABLE_ROW, "table.csv")
@@ -50,13 +50,13 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path: Path, row: str, message
 
 def test_the_same_row_twice_is_no_contradiction(tmp_path: Path) -> None:
     path = write_table(tmp_path / "table.csv", HEADER, "1,1,Axial T2", "1,1,axial_t2")
-    assert read_series_table(path)[1] == []
+    assert read_series_descriptions(path)[1] == []
 
 
 def test_further_columns_and_a_byte_order_mark_are_no_matter(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("\ufeffwho,series_id,study_id,series_description\nme,1,7,Axial T2\n", encoding="utf-8")
-    assert read_series_table(path) == ({"7": {"1": Plane.AXIAL_T2}}, [])
+    assert read_series_descriptions(path) == ({"7": {"1": Plane.AXIAL_T2}}, [])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_further_columns_and_a_byte_order_mark_are_no_matter(tmp_path: Path) -> 
 def test_a_file_that_is_no_such_table_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "table.csv").write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        read_series_table(tmp_path / "table.csv")
+        read_series_descriptions(tmp_path / "table.csv")
 
 
 def test_a_map_overrides_row_by_row() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS
-from lumbar_tf.tables.out_of_fold import write_table
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.dropped_labels import read_noisy_labels
 
 FOLDS = {"a": 0, "b": 1}
@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "records" / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
     probabilities = np.full((2, NUM_FINDINGS, 3), 1 / 3)
     probabilities[1, 6] = [0.95, 0.0, 0.05]
-    write_table(
+    write_out_of_fold_table(
         tmp_path / "before" / "sagittal_t2" / "net" / "oof.csv",
         list(FOLDS), probabilities, folds=[0, 1], model="sagittal_t2/net",
     )  # fmt: skip
