@@ -85,7 +85,7 @@ def read_named_tables(paths: Sequence[Path]) -> list[OutOfFoldTable]:
         paths: the first file holds one model, the others any number.
 
     Raises:
-        ValueError: a table is malformed (see `tables.out_of_fold.read_out_of_fold_tables`), the first file holds several models, or two
+        ValueError: a table is malformed, the first file holds several models, or two
             models cannot be told apart.
     """
     tables = [(path, table) for path in paths for table in read_out_of_fold_tables([path])]
