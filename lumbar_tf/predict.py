@@ -2,119 +2,63 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 import lumbar_tf
-from lumbar_tf.cli.command import run_command, write_options
+from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
 from lumbar_tf.cli.progress import progress_bar, show_activity
 from lumbar_tf.dicom.sources.listing import shown_name
 from lumbar_tf.dicom.uids import is_safe_id
-from lumbar_tf.interop import dicomweb_options as pacs_options
-from lumbar_tf.serving.address import TlsFiles, parse_address
+from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
 
 if TYPE_CHECKING:
     from lumbar_tf.interop.dicomweb import DicomwebArchive
 
-_DEFAULT_MODEL = Path("models/lumbar")
-#: Say how a server is asked, so they mean nothing without one.
-_SERVER_FLAGS = (
-    "server_model",
-    "server_version",
-    "server_label",
-    "deadline_s",
-    "attempts",
-    "in_flight",
-    "gzip",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-)
+_SERVER = OnlyWith("server")
 
 
-class PredictOptions(pacs_options.DicomwebOptions):
-    """Grades one or many studies with an exported ensemble, loaded here or asked over the network.
+class PredictOptions(GradingOptions):
+    """Grades one or several studies with an exported ensemble, loaded here or behind a server.
 
-    Flags:
-        --study               What a PACS exports: a study's folder, a folder of studies (the competition's
-                              too, as it is unzipped), nested folders, a DICOMDIR or a zip. With --dicomweb
-                              a StudyInstanceUID.
-        --model               An exported version, or the folder of versions: the newest is taken
-                              (models/lumbar).
-        --server              Ask a TensorFlow Serving instead: HOST:PORT or grpc://HOST:PORT, grpcs:// for
-                              gRPC over TLS, http://HOST:PORT[/PATH] for REST, https:// for REST over TLS.
-        --out                 Where the answers go (predictions).
-        --log                 Append a row a study to the log in this folder, for lumbar_tf.monitor: numbers
-                              and the hour, no id but a pseudonym.
-        --series-map          A CSV study_id,series_id,series_description that overrides what tables and
-                              headers say; `none` leaves a series out.
-        --pseudonym-key-file  Replace ids by hashes keyed with this file.
-        --strict              Make the first fault in the input, and the first study that the server does
-                              not answer, fatal.
-        --nosheets            Draw no PNG sheets.
-        --noreport            Write no HTML reports.
-        --dicom               Write dicom/<study>.sr.dcm, a structured report, and dicom/<study>.sc.dcm, the
-                              sheet as an image, for the archive that the study came from. They repeat the
-                              patient's name, id and birth date from its headers (its pseudonym with a key).
-        --fhir                Write fhir/<study>.json, a FHIR R4 report with its observations. It holds the
-                              patient's id and the study's UID (their pseudonyms with a key).
-
-    With --server:
-        --server-model        The model's name in the server's configuration (lumbar).
-        --server-version      Its version, a number; the server's newest by default.
-        --server-label        A version's label, such as stable, instead of its number.
-        --deadline-s          Seconds for one attempt (60).
-        --attempts            Times that a study is asked about, where the failure may pass (5).
-        --in-flight           Studies asked about at a time: gives a server that batches a batch (4).
-        --gzip                Compress what is sent.
-        --tls-ca              PEM file of who vouches for the server; HOST:PORT then means TLS.
-        --tls-cert            PEM file of this client's certificate.
-        --tls-key             PEM file of its key.
-
-    With --dicomweb, a DICOMweb archive such as https://pacs/dicom-web (the extra `pacs`):
-        --store               Store the structured report and the sheet in the archive; implies --dicom.
-        --dicomweb-user-file  File of one line, user:password.
-        --dicomweb-token-file File of one line, a bearer token.
-        --dicomweb-ca         PEM file of who vouches for the archive.
-        --dicomweb-cert       PEM file of this client's certificate.
-        --dicomweb-key        PEM file of its key.
-        --dicomweb-timeout-s  Seconds without a byte before an attempt is given up (30).
-        --dicomweb-attempts   Times that a request is sent where the failure may pass (4).
-
-    Writes submission.csv (the competition's format and head), probability.csv (calibrated probabilities),
-    intervals.csv (the same with the bounds that another such ensemble would keep to in 95%), members.csv
-    (each member alone), results.json (both heads, with intervals, landmarks and flags), series.csv (which
-    series were taken), rejects.csv (what was left out, and why), sheets/<study>.png and reports/<study>.html
-    (findings with the slices they came from); unanswered.csv where a server did not answer for a study, and
-    then the exit status is 1. Research use, not a medical device.
+    Writes submission.csv (the competition's format and scores), probability.csv (calibrated probabilities),
+    intervals.csv (the same with 95% bounds of the variation between ensembles that are trained again),
+    members.csv (each member of the ensemble), results.json (both scores, intervals, landmarks and flags),
+    series.csv (the series that were used), rejects.csv (files and series that were not used, with reasons),
+    sheets/<study>.png and reports/<study>.html (findings with the slices that they are based on). If a server
+    returned no result for a study, unanswered.csv lists it and the exit status is 1. Research use, not a
+    medical device.
     """
 
-    study: Path
-    model: Path | None = None
-    server: str | None = None
-    out: Path = Path("predictions")
-    log: Path | None = None
-    series_map: Path | None = None
-    pseudonym_key_file: Path | None = None
-    strict: bool = False
-    sheets: bool = True
-    report: bool = True
-    dicom: bool = False
-    fhir: bool = False
-    server_model: str = Field("lumbar", min_length=1)
-    server_version: NonNegativeInt | None = None
-    server_label: str | None = Field(None, min_length=1)
-    deadline_s: PositiveFloat = 60.0
-    attempts: PositiveInt = 5
-    in_flight: PositiveInt = 4
-    gzip: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    study: Path = Field(
+        description="Export of a PACS: the folder of a study, a folder of studies (such as the unzipped "
+        "competition data), nested folders, a DICOMDIR or a zip. With --dicomweb, a StudyInstanceUID."
+    )
+    out: Path = Field(Path("predictions"), description="Folder for the results.")
+    series_map: Path | None = Field(
+        None,
+        description="CSV file with study_id,series_id,series_description that overrides tables and headers; "
+        "the description `none` excludes a series.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="Replace IDs in all results, DICOM and FHIR files too, by hashes keyed with this file.",
+    )
+    strict: bool = Field(
+        False,
+        description="Stop at the first fault in the input and at the first study without a result from the "
+        "server.",
+    )
+    attempts: Annotated[PositiveInt, _SERVER] = Field(
+        5, description="Maximum number of times that a request is sent; only transient failures are retried."
+    )
+    in_flight: Annotated[PositiveInt, _SERVER] = Field(
+        4, description="Number of studies that are sent at a time; a batching server then batches them."
+    )
 
     after_interrupt: ClassVar[str] = (
         "No table was written. What --out holds of single studies (sheets, reports, dicom, fhir) is whole. "
@@ -123,46 +67,20 @@ class PredictOptions(pacs_options.DicomwebOptions):
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
-        self.check_dicomweb()
         if self.dicomweb is not None and not is_safe_id(str(self.study)):
             raise ValueError("--study must be a StudyInstanceUID where --dicomweb is given")
         if self.store and self.pseudonym_key_file is not None:
             raise ValueError(
-                "--store must not come with --pseudonym-key-file: the archive knows no pseudonym"
+                "--store must not come with --pseudonym-key-file: the archive does not have the pseudonyms"
             )
         return self
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.server is None:
-            strays = [name for name in _SERVER_FLAGS if name in self.model_fields_set]
-            if strays:
-                flags = ", ".join(f"--{name.replace('_', '-')}" for name in strays)
-                raise ValueError(f"{flags} must come with --server")
-            return self
-        if self.model is not None:
-            raise ValueError("--model and --server must not be given together")
-        if self.server_version is not None and self.server_label is not None:
-            raise ValueError("--server-version and --server-label must not be given together")
-        address = parse_address(self.server, is_secure=bool(self.tls))
-        if self.tls and not address.is_secure:
-            raise ValueError(f"--tls-... must come with HOST:PORT, grpcs:// or https://, not with {address}")
-        return self
-
-    @property
-    def tls(self) -> TlsFiles:
-        """The files of the encrypted connection."""
-        return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def run_predict(options: PredictOptions) -> Summary:
     """Grades the studies and summarises the results."""
     if options.dicomweb is not None:
-        pacs_options.check_extra()
-    formats = {name for name in lumbar_tf.FORMATS if getattr(options, name)}
-    if options.store:
-        formats.add("dicom")
-    lumbar_tf.check_formats(formats)
+        check_pacs_extra()
+    formats = options.formats()
     # Only the study that was requested, whatever an archive sends.
     is_restricted = options.dicomweb is not None and options.pseudonym_key_file is None
     with _open_study(options) as (root, archive), _load_ensemble(options) as ensemble:
@@ -225,38 +143,26 @@ def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchiv
     from lumbar_tf.interop.dicomweb import open_archive
 
     with (
-        open_archive(options.connection()) as archive,
+        open_archive(options.dicomweb_connection()) as archive,
         archive.fetch(str(options.study)) as fetched,
     ):
         yield fetched.folder, archive
 
 
 def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
-    from lumbar_tf.interop.study_grading import find_results
+    """Stores the DICOM results of the study and returns their number."""
+    from lumbar_tf.interop.study_grading import find_results, store_results
 
     results = find_results(options.out, str(options.study))
-    for result in results:
-        archive.store(options.out / result.file)
-    return len(results)
+    return len(list(store_results(archive, options.out, results)))
 
 
 def _load_ensemble(options: PredictOptions) -> "lumbar_tf.Ensemble":
     """Loads the bundle, or connects to the server."""
-    if options.server is None:
-        with show_activity("Loading the model"):
-            return lumbar_tf.load_ensemble(options.model or _DEFAULT_MODEL, explained=options.report)
-    return lumbar_tf.load_ensemble(
-        str(parse_address(options.server, is_secure=bool(options.tls))),
-        model_name=options.server_model,
-        model_version=options.server_version,
-        model_label=options.server_label,
-        deadline_s=options.deadline_s,
-        attempts=options.attempts,
-        gzip=options.gzip,
-        tls_ca=options.tls_ca,
-        tls_cert=options.tls_cert,
-        tls_key=options.tls_key,
-    )
+    with show_activity("Loading the model") if options.server is None else nullcontext():
+        return lumbar_tf.load_ensemble(
+            explained=options.report, attempts=options.attempts, **options.model_arguments()
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Every command line in the documents takes the flags that it is shown with."""
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from lumbar_tf.cli.command import GLOBAL_FLAGS, CommandOptions
+from lumbar_tf.cli.command import GLOBAL_FLAGS
+from lumbar_tf.cli.completion import command_options
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -36,15 +36,7 @@ def _commands(text: str) -> list[tuple[str, str]]:
 
 
 def _options(module: str) -> type[BaseModel]:
-    # A package is run by its `__main__`.
-    folder = REPOSITORY / module.replace(".", "/")
-    values = vars(importlib.import_module(f"{module}.__main__" if folder.is_dir() else module)).values()
-    (found,) = {
-        each
-        for each in values
-        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
-    }
-    return found
+    return command_options(module.removeprefix("lumbar_tf."))
 
 
 def _flags(text: str) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_tf.cli.command import parse_options
-from lumbar_tf.interop import dicomweb_options as pacs_options
+from lumbar_tf.interop import grading_options
 from lumbar_tf.predict import PredictOptions
 from lumbar_tf.watch import WatchOptions
 
@@ -46,7 +46,7 @@ def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
         ([ARCHIVE, "--tls-ca=x"], "--tls-ca must come with --server"),
         ([ARCHIVE, "--model=m", "--server=s"], "must not be given together"),
         ([ARCHIVE, "--dicomweb-user-file=u", "--dicomweb-token-file=t"], "must not be given together"),
-        (["--dicomweb=http://u:s3cret@pacs/"], "must hold no user and no password"),
+        (["--dicomweb=http://u:s3cret@pacs/"], "must not contain a user or password"),
         (["--dicomweb=http://pacs", "--dicomweb-ca=ca.pem"], "https://"),
         ([ARCHIVE, "--dicomweb-cert=c.pem"], "must be given together"),
         ([ARCHIVE, "--match=("], "regular expression"),
@@ -63,8 +63,8 @@ def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
     [
         (["--study=Doe/Jane", ARCHIVE], "must be a StudyInstanceUID"),
         (["--study=1.2.3", "--store"], "--store must come with --dicomweb"),
-        (["--study=1.2.3", ARCHIVE, "--store", "--pseudonym-key-file=k"], "knows no pseudonym"),
-        (["--study=1.2.3", "--dicomweb=http://u:s3cret@pacs/"], "must hold no user and no password"),
+        (["--study=1.2.3", ARCHIVE, "--store", "--pseudonym-key-file=k"], "does not have the pseudonyms"),
+        (["--study=1.2.3", "--dicomweb=http://u:s3cret@pacs/"], "must not contain a user or password"),
     ],
 )
 def test_predict_refuses_what_does_not_go_together(words: list[str], said: str) -> None:
@@ -82,6 +82,6 @@ def test_a_password_in_the_url_is_not_repeated_on_the_terminal() -> None:
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacs_options, "find_spec", lambda name: None if name == "pynetdicom" else name)
+    monkeypatch.setattr(grading_options, "find_spec", lambda name: None if name == "pynetdicom" else name)
     with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[pacs\]'.*without pynetdicom"):
-        pacs_options.check_extra()
+        grading_options.check_pacs_extra()

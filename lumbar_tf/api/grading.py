@@ -171,12 +171,12 @@ class StudyResult:
         Raises:
             ValueError: the study has no slices.
         """
-        from lumbar_tf.interop.fhir import make_bundle
+        from lumbar_tf.interop.fhir import make_fhir_bundle
         from lumbar_tf.interop.source_references import find_references
 
         self._check_slices("a FHIR report")
         return dict(
-            make_bundle(
+            make_fhir_bundle(
                 find_references(self.study),
                 self.graded.findings,
                 model=self.model_version,
@@ -255,15 +255,16 @@ class Ensemble:
         version: the bundle's version.
         members: names of the networks, such as "sagittal_t2/densenet121".
         source: the bundle's folder, or the server's address.
+        model: the loaded bundle, or the server's client (not part of the public API).
     """
 
     def __init__(self, source: Path | ServerTarget, *, explained: bool = False) -> None:
         """Loads the bundle or connects to the server; use `load_ensemble`."""
         self._stack = ExitStack()
-        self._model, name = self._stack.enter_context(connect_ensemble(source, explained=explained))
+        self.model, name = self._stack.enter_context(connect_ensemble(source, explained=explained))
         self._explained = explained
-        self.version: str = self._model.version
-        self.members: tuple[str, ...] = tuple(self._model.members)
+        self.version: str = self.model.version
+        self.members: tuple[str, ...] = tuple(self.model.members)
         self.source: str = str(name)
 
     def __enter__(self) -> Self:
@@ -278,7 +279,7 @@ class Ensemble:
 
     @cached_property
     def _configs(self) -> Mapping[Plane, PlaneConfig]:
-        return read_plane_configs(self._model.description)
+        return read_plane_configs(self.model.description)
 
     def predict(self, study: Study) -> StudyResult:
         """Grades one study.
@@ -293,7 +294,7 @@ class Ensemble:
         Raises:
             ServingError: the server returned no prediction.
         """
-        graded = grade_study(self._model, study, configs=self._configs, explained=self._explained)
+        graded = grade_study(self.model, study, configs=self._configs, explained=self._explained)
         return StudyResult(graded)
 
     def predict_studies(
@@ -332,7 +333,7 @@ class Ensemble:
         """
         outcome = predict_to_folder(
             Path(path),
-            self._model,
+            self.model,
             _path(out),
             formats=formats if out is not None else (),
             log=None if log is None else AnswerLog(Path(log)),

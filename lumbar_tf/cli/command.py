@@ -1,9 +1,9 @@
 """The command line: the words are parsed (`arguments`), the options are checked, and only then work starts.
 
     class TrainOptions(CommandOptions):
-        \"\"\"Trains the graders of one plane. (This text is the help.)\"\"\"
-        plane: Plane
-        fold: int | None = None
+        \"\"\"Trains the graders of one plane. (This text heads the help.)\"\"\"
+        plane: Plane = Field(description="Plane of the graders.")
+        fold: int | None = Field(None, description="Only this fold.")
 
     if __name__ == "__main__":
         run_command(TrainOptions, train_plane)
@@ -15,7 +15,6 @@ imports it inside its work function only.
 """
 
 import contextlib
-import inspect
 import os
 import re
 import signal
@@ -25,12 +24,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from lumbar_tf.cli.arguments import UsageError, is_flag, parse_options, program
+from lumbar_tf.cli.arguments import UsageError, parse_options, program
 from lumbar_tf.cli.console import ExitStatus, Outcome, OutputOptions, Summary, output_options, print_outcome
+from lumbar_tf.cli.help_text import GLOBAL_FLAGS, OnlyWith, dashed, help_text, option_groups, usage
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.runners import JobError
 
@@ -38,6 +38,7 @@ __all__ = [
     "GLOBAL_FLAGS",
     "CommaList",
     "CommandOptions",
+    "OnlyWith",
     "UsageError",
     "existing_file",
     "parse_options",
@@ -46,17 +47,6 @@ __all__ = [
 ]
 
 Options = TypeVar("Options")
-
-#: What every command takes, and what the help says of it.
-GLOBAL_FLAGS = {
-    "--quiet": "Say nothing but errors.",
-    "--json": "Say one JSON object on stdout at the end, an error too; progress stays on stderr.",
-    "--help": "Say this.",
-}
-_EXIT_STATUSES = (
-    "Exit status: 0 done; 1 the data were at fault, or there is something to look at; 2 the call was at\n"
-    "fault; 130 interrupted by Ctrl-C, 143 by SIGTERM."
-)
 
 #: What stands before the host in a URL; an option that is refused for it must not be repeated with it.
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@")
@@ -75,13 +65,26 @@ CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 class CommandOptions(BaseModel):
     """Base of a command's options: frozen, and unknown fields are refused.
 
+    Each option is declared once, as a field with a description; `--help` and the shell completion are made
+    from the fields (see `help_text`).
+
     Attributes:
-        after_interrupt: what the command says when it is interrupted: what there is, and how to go on.
+        after_interrupt: hint that is printed when the command is interrupted: the state of its output, and
+            how to continue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    after_interrupt: ClassVar[str] = "Nothing was written by halves. Run the same command again."
+    after_interrupt: ClassVar[str] = "No incomplete file was left. Run the same command again."
+
+    @model_validator(mode="after")
+    def _check_only_with(self) -> Self:
+        """Refuses options whose other option (`OnlyWith`) is not given."""
+        for other, names in option_groups(type(self)).items():
+            strays = [dashed(name) for name in names if name in self.model_fields_set]
+            if other and strays and not getattr(self, other):
+                raise ValueError(f"{', '.join(strays)} must come with {dashed(other)}")
+        return self
 
 
 def existing_file(path: Path) -> Path:
@@ -123,7 +126,7 @@ def run_command(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in words or "-h" in words:
-        print(_help_text(make_options))
+        print(help_text(make_options))
         sys.exit(ExitStatus.DONE)
     manners = OutputOptions(is_quiet="--quiet" in words, is_json="--json" in words)
     # Quiet native start-up logs, before anything imports TensorFlow; a caller's own choice stands. What it
@@ -150,12 +153,12 @@ def _carry_out(
     try:
         options = parse_options(make_options, words)
     except ValueError as error:
-        return ended(ExitStatus.CALL, error=_one_line(error), hint=_usage(make_options))
+        return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
     try:
         with output_options(manners), _sigterm_interrupts():
             found = work(options)
     except UsageError as error:
-        return ended(ExitStatus.CALL, error=_one_line(error), hint=_usage(make_options))
+        return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
     except (ValueError, OSError, JobError) as error:
         return ended(ExitStatus.DATA, error=_one_line(error))
     except KeyboardInterrupt as interrupt:
@@ -192,23 +195,6 @@ def _sigterm_interrupts() -> Iterator[None]:
 def _command() -> str:
     """Returns the command's short name, such as `predict`."""
     return program().rpartition(" ")[2].removeprefix("lumbar_tf.")
-
-
-def _usage(make_options: Callable[..., Any]) -> str:
-    words = []
-    for name, parameter in inspect.signature(make_options).parameters.items():
-        flag = "--" + name.replace("_", "-")
-        text = flag if is_flag(parameter) else f"{flag}={name.upper()}"
-        if name == "set":
-            text = "--set KEY=VALUE ..."
-        words.append(text if parameter.default is parameter.empty else f"[{text}]")
-    return " ".join(["Usage:", program(), *words, "[--quiet] [--json]"])
-
-
-def _help_text(make_options: Callable[..., Any]) -> str:
-    shared = "\n".join(f"    {flag:20}  {words}" for flag, words in GLOBAL_FLAGS.items())
-    parts = (inspect.getdoc(make_options) or "", f"Of every command:\n{shared}", _EXIT_STATUSES)
-    return "\n\n".join((*parts, _usage(make_options)))
 
 
 def _one_line(error: Exception) -> str:

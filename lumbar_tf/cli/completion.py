@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.command import GLOBAL_FLAGS, CommandOptions
+from lumbar_tf.cli.help_text import flag_word
 
 #: The commands in the order of work.
 COMMANDS = (
@@ -24,7 +25,7 @@ COMMANDS = (
     "verify",
     "preview",
     "train",
-    "worklist",
+    "review_labels",
     "stack",
     "evaluate",
     "export",
@@ -32,7 +33,7 @@ COMMANDS = (
     "watch",
     "monitor",
     "demo",
-    "imaging.phantom",
+    "synthetic",
 )
 #: Flags of the program itself, in place of a command.
 PROGRAM_FLAGS = ("--completion=", "--help", "--version")
@@ -68,12 +69,14 @@ def command_options(command: str) -> type[CommandOptions]:
     module = importlib.import_module(f"lumbar_tf.{command}")
     if hasattr(module, "__path__"):  # a package is run by its `__main__`
         module = importlib.import_module(f"lumbar_tf.{command}.__main__")
-    (found,) = (
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
+    (options,) = (
+        member
+        for member in vars(module).values()
+        if isinstance(member, type)
+        and issubclass(member, CommandOptions)
+        and member.__module__ == module.__name__
     )
-    return found
+    return options
 
 
 def first_line(command: str) -> str:
@@ -90,15 +93,15 @@ def command_flags(command: str) -> list[CommandFlag]:
 
 
 def _flags(name: str, field: FieldInfo) -> Iterator[CommandFlag]:
-    dashed = name.replace("_", "-")
+    word = flag_word(name, field)
     kinds = list(_kinds(field.annotation))
     if bool in kinds:
-        yield CommandFlag(f"--no{dashed}" if field.default is True else f"--{dashed}")
+        yield CommandFlag(word)
         return
-    enums = [each for each in kinds if isinstance(each, type) and issubclass(each, Enum)]
-    choices = [str(member.value) for each in enums for member in each]
-    choices += [str(each) for each in kinds if isinstance(each, str)]
-    yield CommandFlag(f"--{dashed}=", tuple(choices), Path in kinds or name in _PATH_NAMES)
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    choices = [str(member.value) for enum in enums for member in enum]
+    choices += [str(kind) for kind in kinds if isinstance(kind, str)]
+    yield CommandFlag(f"{word}=", tuple(choices), Path in kinds or name in _PATH_NAMES)
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -1,8 +1,8 @@
-"""The codes under which findings leave the package, in DICOM and in FHIR alike.
+"""Codes of findings, sites, levels and grades in DICOM and FHIR results.
 
-SNOMED CT and LOINC codes are taken from lists that others publish, never made up; what has no code there has
-one of this package's own scheme, `99LUMBAR`, whose values and meanings all stand in this file. Where each
-code was found is said beside it: CID means a context group of DICOM's content mapping resource (PS3.16).
+SNOMED CT and LOINC codes are taken from published lists. Concepts without a published code have a code of the
+package's own scheme, `99LUMBAR`, which this file defines completely. A comment gives the source of each code;
+CID is a context group of DICOM's content mapping resource (PS3.16).
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lumbar_tf.labels import Condition, Family, Flag, Level, Severity, Side
 
 
 class CodingScheme(Enum):
-    """A coding scheme; the value is DICOM's designator (PS3.16 section 8)."""
+    """Coding scheme; the value is its DICOM designator (PS3.16 section 8)."""
 
     SNOMED = "SCT"
     LOINC = "LN"
@@ -21,11 +21,11 @@ class CodingScheme(Enum):
 
     @property
     def uri(self) -> str:
-        """FHIR's name of the scheme (HL7 terminology, code systems)."""
+        """URI of the scheme in FHIR (HL7 terminology, code systems)."""
         return _URIS[self]
 
 
-#: Names the scheme 99LUMBAR: a random UUID, once, as an OID (PS3.5 section B.2).
+#: UID of the scheme 99LUMBAR: a random UUID as an OID (PS3.5 section B.2).
 OWN_SCHEME_UID = "2.25.75340285079372723714853467360717106907"
 _URIS = {
     CodingScheme.SNOMED: "http://snomed.info/sct",
@@ -37,12 +37,12 @@ _URIS = {
 
 @dataclass(frozen=True)
 class Code:
-    """One coded concept.
+    """Coded concept.
 
     Attributes:
-        value: at most 16 characters, as DICOM's Code Value.
-        scheme: who gives the value its meaning.
-        meaning: for people.
+        value: Code Value, at most 16 characters.
+        scheme: coding scheme that defines the value.
+        meaning: Code Meaning, human-readable, at most 64 characters.
     """
 
     value: str
@@ -54,10 +54,10 @@ def _own(value: str, meaning: str) -> Code:
     return Code(value, CodingScheme.OWN, meaning)
 
 
-#: CID 100. The examination's own code is not known here, so the general one stands.
+#: CID 100. The general code, since the reader does not keep the examination's own.
 PROCEDURE = Code("25056-3", CodingScheme.LOINC, "MRI unspecified body region")
 LATERALITY = Code("272741003", CodingScheme.SNOMED, "Laterality")
-#: UCUM's braces: a number without a unit, and what it is.
+#: Dimensionless number; UCUM puts the annotation in braces.
 RATIO = Code("{ratio}", CodingScheme.UCUM, "ratio")
 
 MOST_PROBABLE = _own("GRADE", "Most probable grade")
@@ -90,7 +90,7 @@ _FINDINGS = {
     Family.FORAMINAL: Code("371000119109", CodingScheme.SNOMED, "Stenosis of intervertebral foramina"),
     Family.SUBARTICULAR: _own("SUBART_STENOSIS", "Subarticular (lateral recess) stenosis"),
 }
-#: CID 3716 has moderate and severe; "normal or mild" is one grade here and two there.
+#: CID 3716 has moderate and severe; it has two grades for "normal or mild".
 _GRADES = {
     Severity.NORMAL_MILD: _own("NORMAL_MILD", "Normal or mild"),
     Severity.MODERATE: Code("6736007", CodingScheme.SNOMED, "Moderate"),
@@ -122,22 +122,22 @@ _FLAGS = {
 
 
 def side_code(side: Side) -> Code:
-    """Returns the code of the patient's side."""
+    """Returns the code of a side of the patient."""
     return _SIDES[side]
 
 
 def level_code(level: Level) -> Code:
-    """Returns the code of a disc's level."""
+    """Returns the code of a disc level."""
     return _LEVELS[level]
 
 
 def site_code(condition: Condition) -> Code:
-    """Returns the code of where a condition lies, without side and level."""
+    """Returns the code of a condition's anatomic site, without side and level."""
     return _SITES[condition.family]
 
 
 def finding_code(condition: Condition) -> Code:
-    """Returns the code of what a condition is, without side and level."""
+    """Returns the code of a condition, without side and level."""
     return _FINDINGS[condition.family]
 
 
@@ -147,23 +147,23 @@ def grade_code(severity: Severity) -> Code:
 
 
 def probability_code(severity: Severity) -> Code:
-    """Returns the name of a grade's calibrated probability."""
+    """Returns the code of the calibrated probability of a grade."""
     return _PROBABILITIES[severity]
 
 
 def bound_codes(severity: Severity) -> tuple[Code, Code]:
-    """Returns the names of the lower and the upper bound of a grade's probability."""
+    """Returns the codes of the lower and the upper bound of a grade's probability."""
     return _LOWER[severity], _UPPER[severity]
 
 
 def flag_code(flag: Flag) -> Code:
-    """Returns the code of what an answer had to do without."""
+    """Returns the code of a limitation of a finding."""
     return _FLAGS[flag]
 
 
 def own_codes() -> tuple[Code, ...]:
-    """Returns every code of the scheme 99LUMBAR."""
+    """Returns all codes of the scheme 99LUMBAR."""
     tables = (_SITES, _FINDINGS, _GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
     codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL]
     codes.extend(code for table in tables for code in table.values())
-    return tuple(each for each in codes if each.scheme is CodingScheme.OWN)
+    return tuple(code for code in codes if code.scheme is CodingScheme.OWN)

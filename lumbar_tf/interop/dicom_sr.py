@@ -1,8 +1,8 @@
-"""A study's findings as a DICOM Structured Report that goes back to the archive the study came from.
+"""DICOM Structured Report (SR) of a study's findings, for the archive that the study came from.
 
-A Comprehensive 3D SR (PS3.3 section A.35.13) after TID 1500, Measurement Report: one measurement group
-(TID 1501) a finding, with its code, site, level and side, the calibrated probability of each grade, the level
-point in patient space and the images that pass nearest to it. Preliminary and unverified.
+A Comprehensive 3D SR (PS3.3 section A.35.13) of template TID 1500, Measurement Report, with one measurement
+group (TID 1501) per finding: its code, site, level and side, the calibrated probability of each grade, the
+level point in patient space and the images nearest to it. The report is preliminary and unverified.
 """
 
 from pathlib import Path
@@ -50,27 +50,23 @@ from lumbar_tf.interop.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.interop.dicom_identity import (
+from lumbar_tf.interop.report_content import (
+    DISCLAIMER,
     MANUFACTURER,
-    complete,
-    describe_replaced,
+    GradedFinding,
+    anonymous_dataset,
+    copy_identity,
+    describe_replaced_uids,
     equipment,
+    grade_findings,
     result_uid,
     series_uid,
     software_version,
-    unnamed_dataset,
 )
-from lumbar_tf.interop.graded_finding import DISCLAIMER, GradedFinding, grade_findings
-from lumbar_tf.interop.source_references import (
-    SourceImage,
-    SourceStudy,
-    choose_images,
-    derived_uid,
-)
-from lumbar_tf.labels import Severity
+from lumbar_tf.interop.source_references import SourceImage, SourceStudy, derived_uid, nearest_images
 from lumbar_tf.prediction.results import StudyFindings
 
-#: High, so that a viewer lists the scanner's own series first.
+#: High, so that viewers list the scanner's series first.
 _SERIES_NUMBER = 9901
 _SERIES_DESCRIPTION = "lumbar_tf findings, research use only"
 #: PS3.16 TID 1500, row 12.
@@ -78,13 +74,13 @@ _QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 
 
 def write_sr(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
-    """Writes the report, atomically.
+    """Writes the structured report atomically.
 
     Args:
-        path: the DICOM file.
-        source: what the report refers to; at least one image.
-        result: the study's answer.
-        model: the bundle's version.
+        path: DICOM file to write.
+        source: UIDs of the study and of its images, at least one.
+        result: findings of the study.
+        model: version of the bundle.
     """
     report = make_sr(source, result, model=model)
     with replace_atomically(path) as temporary:
@@ -92,8 +88,8 @@ def write_sr(path: Path, source: SourceStudy, result: StudyFindings, *, model: s
 
 
 def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Comprehensive3DSR:
-    """Returns the report; see `write_sr`."""
-    groups = [_group(source, each, model) for each in grade_findings(result)]
+    """Returns the structured report; see `write_sr` for the arguments."""
+    groups = [_group(source, finding, model) for finding in grade_findings(result)]
     content = MeasurementReport(
         observation_context=_observer(model),
         procedure_reported=_concept(PROCEDURE),
@@ -122,7 +118,7 @@ def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Compre
         ],
         **equipment(model),
     )
-    complete(report, source)
+    copy_identity(report, source)
     return report
 
 
@@ -143,7 +139,7 @@ def _observer(model: str) -> ObservationContext:
 
 def _group(source: SourceStudy, graded: GradedFinding, model: str) -> MeasurementsAndQualitativeEvaluations:
     condition, level = graded.finding.condition, graded.finding.level
-    images = choose_images(source, condition, graded.point)
+    images = nearest_images(source, condition, graded.point)
     side = condition.side
     site = FindingSite(
         anatomic_location=_concept(site_code(condition)),
@@ -152,7 +148,7 @@ def _group(source: SourceStudy, graded: GradedFinding, model: str) -> Measuremen
     )
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            # The same in the next report on this study, whatever model made it.
+            # The same in every report on this study, whatever the model.
             uid=derived_uid("finding", source.study_uid, graded.finding.name),
             identifier=graded.title,
         ),
@@ -161,30 +157,24 @@ def _group(source: SourceStudy, graded: GradedFinding, model: str) -> Measuremen
         algorithm_id=AlgorithmIdentification(name=MANUFACTURER, version=software_version(model)),
         measurements=_measurements(graded, images),
         qualitative_evaluations=_evaluations(graded),
-        source_images=[_image(each) for each in images],
+        source_images=[_image(image) for image in images],
     )
 
 
 def _measurements(graded: GradedFinding, images: list[SourceImage]) -> list[Measurement]:
-    found = []
+    measurements = []
     for severity, value in graded.probability.items():
         points = [_point(graded, images[0])] if images else None
         code = _concept(probability_code(severity))
-        found.append(Measurement(code, value, _concept(RATIO), referenced_coordinates=points))
+        measurements.append(Measurement(code, value, _concept(RATIO), referenced_coordinates=points))
     for severity, bounds in graded.bounds.items():
-        found.extend(_bound(severity, bounds))
-    return found
-
-
-def _bound(severity: Severity, bounds: tuple[float, float]) -> list[Measurement]:
-    names = bound_codes(severity)
-    return [
-        Measurement(_concept(each), value, _concept(RATIO)) for each, value in zip(names, bounds, strict=True)
-    ]
+        for code, value in zip(bound_codes(severity), bounds, strict=True):
+            measurements.append(Measurement(_concept(code), value, _concept(RATIO)))
+    return measurements
 
 
 def _point(graded: GradedFinding, image: SourceImage) -> CoordinatesForMeasurement3D:
-    """The level point in the frame of reference of the image that it is annotated on, LPS mm."""
+    """Returns the level point, LPS mm, in the frame of reference of an image."""
     return CoordinatesForMeasurement3D(
         graphic_type="POINT",
         graphic_data=np.asarray(graded.point, np.float32)[np.newaxis],
@@ -193,11 +183,13 @@ def _point(graded: GradedFinding, image: SourceImage) -> CoordinatesForMeasureme
 
 
 def _evaluations(graded: GradedFinding) -> list[QualitativeEvaluation]:
-    found = []
+    evaluations = [
+        QualitativeEvaluation(_concept(LIMITATION), _concept(flag_code(flag))) for flag in graded.flags
+    ]
     if graded.grade is not None:
-        found.append(QualitativeEvaluation(_concept(MOST_PROBABLE), _concept(grade_code(graded.grade))))
-    limits = [_concept(flag_code(each)) for each in graded.flags]
-    return [*found, *(QualitativeEvaluation(_concept(LIMITATION), each) for each in limits)]
+        grade = QualitativeEvaluation(_concept(MOST_PROBABLE), _concept(grade_code(graded.grade)))
+        evaluations.insert(0, grade)
+    return evaluations
 
 
 def _image(image: SourceImage) -> SourceImageForMeasurementGroup:
@@ -207,22 +199,22 @@ def _image(image: SourceImage) -> SourceImageForMeasurementGroup:
 
 def _remarks(source: SourceStudy) -> ContainerContentItem:
     container = ContainerContentItem(name=_QUALITATIVE, relationship_type=RelationshipTypeValues.CONTAINS)
-    texts = [each for each in (DISCLAIMER, describe_replaced(source)) if each]
+    texts = [text for text in (DISCLAIMER, describe_replaced_uids(source)) if text]
     container.ContentSequence = ContentSequence(
         [
-            TextContentItem(codes.DCM.Comment, each, relationship_type=RelationshipTypeValues.CONTAINS)
-            for each in texts
+            TextContentItem(codes.DCM.Comment, text, relationship_type=RelationshipTypeValues.CONTAINS)
+            for text in texts
         ]
     )
     return container
 
 
 def _evidence(source: SourceStudy) -> list[Dataset]:
-    """Every image that was looked at, once, as highdicom wants to be told of them."""
-    found: dict[str, Dataset] = {}
+    """Returns one dataset per image that was read, the input of highdicom's evidence sequence."""
+    evidence: dict[str, Dataset] = {}
     for image in source.images:
-        dataset = unnamed_dataset(source)
+        dataset = anonymous_dataset(source)
         dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
         dataset.SeriesInstanceUID = image.series_uid
-        found.setdefault(image.sop_instance_uid, dataset)
-    return list(found.values())
+        evidence.setdefault(image.sop_instance_uid, dataset)
+    return list(evidence.values())

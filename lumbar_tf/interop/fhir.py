@@ -1,7 +1,7 @@
-"""A study's findings as FHIR R4 resources: a DiagnosticReport and an Observation for each finding.
+"""FHIR R4 bundle of a study's findings: a DiagnosticReport and one Observation per finding.
 
-Plain dicts, as FHIR's JSON writes them. The patient is a reference by PatientID and the study one by
-StudyInstanceUID; name, birth date and all else that headers hold stay out.
+Resources are dicts of the FHIR JSON format. The patient is referred to by PatientID and the study by
+StudyInstanceUID; the bundle contains no other attribute of the images, such as name or birth date.
 """
 
 from datetime import UTC, datetime
@@ -25,8 +25,14 @@ from lumbar_tf.interop.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.interop.dicom_identity import MANUFACTURER, describe_replaced, software_version
-from lumbar_tf.interop.graded_finding import DISCLAIMER, GradedFinding, grade_findings
+from lumbar_tf.interop.report_content import (
+    DISCLAIMER,
+    MANUFACTURER,
+    GradedFinding,
+    describe_replaced_uids,
+    grade_findings,
+    software_version,
+)
 from lumbar_tf.interop.source_references import SourceStudy, derived_uuid
 from lumbar_tf.prediction.results import StudyFindings
 
@@ -42,39 +48,38 @@ _UNKNOWN = {
 
 
 def write_fhir(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
-    """Writes the bundle as JSON, atomically; see `make_bundle`."""
-    bundle = make_bundle(source, result, model=model, issued=datetime.now(UTC))
+    """Writes the bundle as JSON atomically; see `make_fhir_bundle`."""
+    bundle = make_fhir_bundle(source, result, model=model, issued=datetime.now(UTC))
     write_json_atomically(path, bundle, allow_nan=False)
 
 
-def make_bundle(source: SourceStudy, result: StudyFindings, *, model: str, issued: datetime) -> Resource:
-    """Returns a Bundle with the report, its 25 Observations and the Device that made them.
+def make_fhir_bundle(source: SourceStudy, result: StudyFindings, *, model: str, issued: datetime) -> Resource:
+    """Returns a Bundle of the report, its 25 Observations and the Device that made them.
 
     Args:
-        source: names patient and study.
-        result: the study's answer.
-        model: the bundle's version.
-        issued: when it was made; with a time zone.
+        source: references to patient and study.
+        result: findings of the study.
+        model: version of the ensemble's bundle.
+        issued: time of creation, with a time zone.
     """
     study = source.study_uid
-    device = _address("device", model)
-    graded = grade_findings(result)
-    observations = {_address(study, model, each.finding.name): each for each in graded}
+    device = _urn("device", model)
+    observations = {_urn(study, model, item.finding.name): item for item in grade_findings(result)}
     report = _report(source, list(observations), model=model, issued=issued)
     resources = {
-        _address(study, model, "report"): report,
-        **{place: _observation(source, each, device) for place, each in observations.items()},
+        _urn(study, model, "report"): report,
+        **{urn: _observation(source, graded, device) for urn, graded in observations.items()},
         device: _device(model),
     }
     return {
         "resourceType": "Bundle",
         "type": "collection",
         "timestamp": issued.isoformat(timespec="seconds"),
-        "entry": [{"fullUrl": place, "resource": each} for place, each in resources.items()],
+        "entry": [{"fullUrl": urn, "resource": resource} for urn, resource in resources.items()],
     }
 
 
-def _address(*parts: str) -> str:
+def _urn(*parts: str) -> str:
     return f"urn:uuid:{derived_uuid('fhir', *parts)}"
 
 
@@ -87,8 +92,8 @@ def _ratio(value: float) -> Resource:
     return {"value": value, "unit": RATIO.meaning, "system": RATIO.scheme.uri, "code": RATIO.value}
 
 
-def _references(source: SourceStudy) -> Resource:
-    """Returns `subject`, where the source names a patient."""
+def _subject(source: SourceStudy) -> Resource:
+    """Returns `subject`, or nothing if the source has no PatientID."""
     patient = source.header.get("PatientID")
     if not patient:
         return {}
@@ -104,32 +109,32 @@ def _study(source: SourceStudy) -> Resource:
 
 
 def _report(source: SourceStudy, results: list[str], *, model: str, issued: datetime) -> Resource:
-    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_replaced(source))
+    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_replaced_uids(source))
     return {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",
         "category": [_SECTION],
         "code": _concept(PROCEDURE, "MRI of the lumbar spine: stenosis by level"),
-        **_references(source),
+        **_subject(source),
         "issued": issued.isoformat(timespec="seconds"),
         "imagingStudy": [_study(source)],
-        "result": [{"reference": each} for each in results],
-        "conclusion": " ".join(each for each in remarks if each),
+        "result": [{"reference": urn} for urn in results],
+        "conclusion": " ".join(remark for remark in remarks if remark),
     }
 
 
 def _observation(source: SourceStudy, graded: GradedFinding, device: str) -> Resource:
     condition = graded.finding.condition
-    answer: Resource = {"dataAbsentReason": _UNKNOWN}
+    value: Resource = {"dataAbsentReason": _UNKNOWN}
     if graded.grade is not None:
-        answer = {"valueCodeableConcept": _concept(grade_code(graded.grade), graded.grade.title)}
+        value = {"valueCodeableConcept": _concept(grade_code(graded.grade), graded.grade.title)}
     return {
         "resourceType": "Observation",
         "status": "preliminary",
         "category": [_CATEGORY],
         "code": _concept(finding_code(condition), graded.title),
-        **_references(source),
-        **answer,
+        **_subject(source),
+        **value,
         "bodySite": _concept(site_code(condition)),
         "device": {"reference": device},
         "derivedFrom": [_study(source)],
@@ -140,18 +145,18 @@ def _observation(source: SourceStudy, graded: GradedFinding, device: str) -> Res
 
 def _components(graded: GradedFinding) -> list[Resource]:
     finding = graded.finding
-    found = [{"code": _concept(DISC_LEVEL), "valueCodeableConcept": _concept(level_code(finding.level))}]
+    components = [{"code": _concept(DISC_LEVEL), "valueCodeableConcept": _concept(level_code(finding.level))}]
     if finding.condition.side is not None:
         side = _concept(side_code(finding.condition.side))
-        found.append({"code": _concept(LATERALITY), "valueCodeableConcept": side})
+        components.append({"code": _concept(LATERALITY), "valueCodeableConcept": side})
     for severity, value in graded.probability.items():
-        found.append({"code": _concept(probability_code(severity)), "valueQuantity": _ratio(value)})
+        components.append({"code": _concept(probability_code(severity)), "valueQuantity": _ratio(value)})
     for severity, bounds in graded.bounds.items():
         for code, value in zip(bound_codes(severity), bounds, strict=True):
-            found.append({"code": _concept(code), "valueQuantity": _ratio(value)})
+            components.append({"code": _concept(code), "valueQuantity": _ratio(value)})
     for flag in graded.flags:
-        found.append({"code": _concept(LIMITATION), "valueCodeableConcept": _concept(flag_code(flag))})
-    return found
+        components.append({"code": _concept(LIMITATION), "valueCodeableConcept": _concept(flag_code(flag))})
+    return components
 
 
 def _device(model: str) -> Resource:

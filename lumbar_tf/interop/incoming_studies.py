@@ -1,7 +1,7 @@
-"""Studies that were sent to this program: files below a folder, by study, until they are graded.
+"""Folder of received studies, from their reception by the Storage SCP until they are graded.
 
-incoming/<StudyInstanceUID>/<SOPInstanceUID>.dcm    what came since the study was last fetched
-taken/<StudyInstanceUID>/<SOPInstanceUID>.dcm       what is being graded
+incoming/<StudyInstanceUID>/<SOPInstanceUID>.dcm    images received since the study was last fetched
+taken/<StudyInstanceUID>/<SOPInstanceUID>.dcm       images that are being graded
 """
 
 import shutil
@@ -20,45 +20,51 @@ from lumbar_tf.interop.interfaces import (
     MAX_STUDY_INSTANCES,
     FetchedStudy,
     FoundStudy,
+    PacsError,
+    PacsFault,
     StopCheck,
     StudyOverview,
     never,
 )
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
 
-#: Nothing more is taken when the disk has less than this left.
 _MIN_FREE_BYTES = 1 << 30
 
 
 class IncomingStudies:
-    """A `StudySource` of what `receive` is given, from whichever thread.
+    """`StudySource` of received images. `receive` may be called from any thread.
 
     Attributes:
-        keeps_images: who sent an image need not have it any more.
+        keeps_images: False: the sender may have deleted its copy of an image.
     """
 
     keeps_images = False
 
-    def __init__(self, folder: Path) -> None:
-        """Takes the folder; nothing else may write there."""
+    def __init__(self, folder: Path, *, min_free_bytes: int = _MIN_FREE_BYTES) -> None:
+        """Creates the folders and removes unfinished files.
+
+        Args:
+            folder: folder that no other program writes to.
+            min_free_bytes: images are refused when the disk has less free space than this.
+        """
         self._incoming, self._taken = folder / "incoming", folder / "taken"
-        # Between a name and a folder that is moved away under it.
+        self._min_free_bytes = min_free_bytes
+        # `fetch` must not move a folder while `receive` writes to it.
         self._lock = Lock()
-        for each in (self._incoming, self._taken):
-            each.mkdir(parents=True, exist_ok=True)
-            for study in each.iterdir():
+        for state in (self._incoming, self._taken):
+            state.mkdir(parents=True, exist_ok=True)
+            for study in state.iterdir():
                 remove_unfinished(study)
 
     def receive(self, data: bytes, instance_uid: str) -> None:
-        """Keeps an instance; it is on the disk when this returns.
+        """Stores an instance; it is on the disk when this returns.
 
         Args:
-            data: the file.
-            instance_uid: the UID that it was announced under.
+            data: DICOM file.
+            instance_uid: AffectedSOPInstanceUID of the C-STORE request.
 
         Raises:
-            PacsError: MALFORMED (it cannot be read, or is not what was announced) or TOO_LARGE (no room).
-            OSError: it cannot be written.
+            PacsError: MALFORMED (unreadable file, or another UID in it) or TOO_LARGE (the disk is full).
+            OSError: the file cannot be written.
         """
         with suppress_pydicom_warnings():
             try:
@@ -68,8 +74,8 @@ class IncomingStudies:
             study_uid = read_loose_text(dataset, "StudyInstanceUID")
             own_uid = read_loose_text(dataset, "SOPInstanceUID")
         if not is_safe_id(study_uid) or not is_safe_id(own_uid) or own_uid != instance_uid:
-            raise PacsError(PacsFault.MALFORMED, "its UIDs are missing, not legal or not those announced")
-        if shutil.disk_usage(self._incoming).free < _MIN_FREE_BYTES + len(data):
+            raise PacsError(PacsFault.MALFORMED, "its UIDs are missing, invalid or not those of the request")
+        if shutil.disk_usage(self._incoming).free < self._min_free_bytes + len(data):
             raise PacsError(PacsFault.TOO_LARGE, "the disk is full")
         with self._lock:
             folder = self._incoming / study_uid
@@ -79,21 +85,19 @@ class IncomingStudies:
                 temporary.write_bytes(data)
 
     def find(self) -> Iterator[FoundStudy]:
-        """Lists the studies that there are files of."""
-        names = {each.name for root in (self._incoming, self._taken) for each in root.iterdir()}
+        """Lists the studies that have files."""
+        names = {study.name for state in (self._incoming, self._taken) for study in state.iterdir()}
         for name in sorted(names):
-            yield FoundStudy(name, self.look(name).num_images)
+            yield FoundStudy(name, self.inspect(name).num_images)
 
-    def look(self, study_uid: str) -> StudyOverview:
-        """Counts a study's images. Whatever is sent here is wanted."""
-        names = {
-            each.name for each in (*_files(self._incoming / study_uid), *_files(self._taken / study_uid))
-        }
-        return StudyOverview(len(names), is_wanted=True)
+    def inspect(self, study_uid: str) -> StudyOverview:
+        """Counts a study's images. Every received study is wanted."""
+        files = (*_files(self._incoming / study_uid), *_files(self._taken / study_uid))
+        return StudyOverview(len({file.name for file in files}), is_wanted=True)
 
     @contextmanager
     def fetch(self, study_uid: str, should_stop: StopCheck = never) -> Iterator[FetchedStudy]:
-        """Lends what has come; it stays until `drop`, and what comes later is kept apart."""
+        """Provides the received images, which stay until `discard`; later images are kept separately."""
         taken = self._taken / study_uid
         taken.mkdir(exist_ok=True)
         with self._lock:
@@ -102,11 +106,11 @@ class IncomingStudies:
             shutil.rmtree(self._incoming / study_uid, ignore_errors=True)
         files = _files(taken)
         if not files:
-            raise PacsError(PacsFault.ABSENT, f"study {study_uid} has no image here")
+            raise PacsError(PacsFault.ABSENT, f"study {study_uid} has no received image")
         yield FetchedStudy(taken, len(files))
 
-    def drop(self, study_uid: str) -> None:
-        """Removes what was fetched."""
+    def discard(self, study_uid: str) -> None:
+        """Removes the fetched images."""
         shutil.rmtree(self._taken / study_uid, ignore_errors=True)
 
 

@@ -1,32 +1,130 @@
-"""What the watch needs of where studies come from and where results go to."""
+"""Interfaces between the watch and a PACS: study source, result sink, failures and stop signal."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
-#: More than this is no lumbar study; the largest that scanners make are some thousand images.
+from lumbar_tf.serving.errors import RemoteError
+
+#: Upper limits of a study; the largest lumbar studies that scanners make have some thousand images.
 MAX_STUDY_INSTANCES = 20_000
 MAX_STUDY_BYTES = 8 << 30
+_STOP_POLL_S = 0.2
 
-#: Says whether the program was asked to stop.
+#: Returns whether the program was asked to stop.
 StopCheck = Callable[[], bool]
 
 
 def never() -> bool:
-    """A `StopCheck` of a program that only the system stops."""
+    """A `StopCheck` that never stops."""
     return False
+
+
+class PacsFault(Enum):
+    """Kind of a failed request to a PACS. The value appears in the watch journal and in messages."""
+
+    #: No listener, a broken connection, or a PACS that reports that it cannot serve now.
+    UNAVAILABLE = "unavailable"
+    #: No response in time.
+    TIMEOUT = "timeout"
+    #: Too many requests.
+    OVERLOADED = "overloaded"
+    #: Missing or wrong credentials, or missing permission.
+    DENIED = "denied"
+    #: No such study or image.
+    ABSENT = "absent"
+    #: The PACS refused the request or failed internally.
+    REFUSED = "refused"
+    #: The response has another type, is truncated or cannot be read.
+    MALFORMED = "malformed"
+    #: The response exceeds a limit.
+    TOO_LARGE = "too_large"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later without intervention."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset({PacsFault.UNAVAILABLE, PacsFault.TIMEOUT, PacsFault.OVERLOADED})
+
+
+class PacsError(RemoteError):
+    """A request to a PACS failed.
+
+    Attributes:
+        fault: kind of the failure.
+    """
+
+    def __init__(self, fault: PacsFault, message: str) -> None:
+        """Creates the error; `message` contains no secret, and no header value but UIDs."""
+        self.fault = fault
+        super().__init__(f"{' '.join(message.split())} ({fault.value})")
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later without intervention."""
+        return self.fault.is_transient
+
+
+class StoppedError(Exception):
+    """The program was asked to stop while it waited."""
+
+
+class StopSignal:
+    """Flag that a signal handler sets once; a `StopCheck`.
+
+    Not a `threading.Event`: the thread that a signal interrupts may hold the event's lock.
+
+    Attributes:
+        is_set: whether the program was asked to stop.
+    """
+
+    def __init__(self) -> None:
+        """Creates an unset flag."""
+        self.is_set = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: the first one sets the flag, the second one ends the program immediately.
+
+        Raises:
+            KeyboardInterrupt: this is the second signal.
+        """
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+    def __call__(self) -> bool:
+        """Returns `is_set`."""
+        return self.is_set
+
+
+def wait_unless_stopped(seconds: float, should_stop: StopCheck) -> None:
+    """Waits.
+
+    Raises:
+        StoppedError: the program was asked to stop before the time was over.
+    """
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if should_stop():
+            raise StoppedError
+        time.sleep(min(left, _STOP_POLL_S))
 
 
 @dataclass(frozen=True)
 class FoundStudy:
-    """A study, as a list shows it.
+    """Entry of a list of studies.
 
     Attributes:
-        study_uid: StudyInstanceUID, fit to stand in a path.
-        total: how many instances of any kind the study has; it changes whenever something is added.
-            None where the archive does not say.
+        study_uid: StudyInstanceUID, safe as a file name.
+        total: number of instances of any modality; changes with each added instance. None if the archive
+            does not return it.
     """
 
     study_uid: str
@@ -35,11 +133,11 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class StudyOverview:
-    """A study, looked at more closely.
+    """Series-level properties of a study.
 
     Attributes:
-        num_images: instances in its series of modality MR, which our own results are not in.
-        is_wanted: whether it is of the lumbar spine, by the rule that the source was made with.
+        num_images: number of instances in its MR series, which exclude the package's own results.
+        is_wanted: whether the study matches the source's `StudyFilter`.
     """
 
     num_images: int
@@ -48,11 +146,11 @@ class StudyOverview:
 
 @dataclass(frozen=True)
 class FetchedStudy:
-    """A study's images on this machine.
+    """Local copy of a study's images.
 
     Attributes:
-        folder: holds nothing else.
-        num_images: how many.
+        folder: folder that contains the images and nothing else.
+        num_images: number of images.
     """
 
     folder: Path
@@ -60,33 +158,33 @@ class FetchedStudy:
 
 
 class StudySource(Protocol):
-    """Where studies come from. Failures are `PacsError` or OSError.
+    """Source of studies. Its methods raise `PacsError` or OSError.
 
     Attributes:
-        keeps_images: whether an image can be asked for again. Where not, `drop` is for good.
+        keeps_images: whether images can be fetched again. If not, `discard` is final.
     """
 
     keeps_images: bool
 
     def find(self) -> Iterable[FoundStudy]:
-        """Lists the studies that there may be something to do for."""
+        """Lists the studies that may have to be graded."""
 
-    def look(self, study_uid: str) -> StudyOverview:
-        """Looks at one of them."""
+    def inspect(self, study_uid: str) -> StudyOverview:
+        """Counts the images of a study and applies the filter."""
 
     def fetch(self, study_uid: str, should_stop: StopCheck) -> AbstractContextManager[FetchedStudy]:
-        """Lends a study's images.
+        """Provides a study's images as local files for the duration of a block.
 
         Raises:
             StoppedError: the program was asked to stop meanwhile.
         """
 
-    def drop(self, study_uid: str) -> None:
-        """Removes what this side still has of a study."""
+    def discard(self, study_uid: str) -> None:
+        """Removes the local files of a study."""
 
 
 class ResultSink(Protocol):
-    """Where results go to. Failures are `PacsError`, or OSError where the file cannot be read."""
+    """Receiver of results. Its methods raise `PacsError`, or OSError if the file cannot be read."""
 
     def store(self, path: Path) -> None:
-        """Stores a DICOM file, unless the other side says that it has it."""
+        """Stores a DICOM file unless the receiver reports that it has it."""

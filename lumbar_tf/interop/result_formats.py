@@ -58,12 +58,12 @@ def _write_report(folder: Path, graded: GradedStudy) -> None:
 def _write_dicom(folder: Path, graded: GradedStudy) -> None:
     # Here, not above: highdicom is an extra, and takes a second to import.
     from lumbar_tf.interop.dicom_sr import write_sr
-    from lumbar_tf.interop.secondary_capture import write_capture
+    from lumbar_tf.interop.secondary_capture import write_secondary_capture
 
     study, findings, model = graded.study, graded.findings, graded.source.version
     references = find_references(study)
     write_sr(folder / f"{study.study_id}.sr.dcm", references, findings, model=model)
-    write_capture(folder / f"{study.study_id}.sc.dcm", references, study, findings, model=model)
+    write_secondary_capture(folder / f"{study.study_id}.sc.dcm", references, study, findings, model=model)
 
 
 def _write_fhir(folder: Path, graded: GradedStudy) -> None:

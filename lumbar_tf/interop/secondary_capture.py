@@ -1,4 +1,4 @@
-"""The summary sheet as a DICOM image, for archives and viewers that show no structured report."""
+"""Secondary Capture image of the summary sheet, for viewers that do not show structured reports."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from pydicom.sr.codedict import codes
 
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.files import replace_atomically
-from lumbar_tf.interop.dicom_identity import (
-    complete,
-    describe_replaced,
+from lumbar_tf.interop.report_content import (
+    DISCLAIMER,
+    copy_identity,
+    describe_replaced_uids,
     equipment,
     result_uid,
     series_uid,
 )
-from lumbar_tf.interop.graded_finding import DISCLAIMER
 from lumbar_tf.interop.source_references import SourceImage, SourceStudy
 from lumbar_tf.prediction.results import StudyFindings
 from lumbar_tf.reports.study_sheet import sheet_pixels
@@ -26,40 +26,40 @@ _SERIES_NUMBER = 9902
 _SERIES_DESCRIPTION = "lumbar_tf summary, research use only"
 
 
-def write_capture(
+def write_secondary_capture(
     path: Path, source: SourceStudy, study: Study, result: StudyFindings, *, model: str
 ) -> None:
-    """Writes the sheet, atomically.
+    """Draws the summary sheet and writes it as a DICOM image atomically.
 
     Args:
-        path: the DICOM file.
-        source: what the image refers to.
-        study: the slices that the sheet shows.
-        result: the study's answer.
-        model: the bundle's version.
+        path: DICOM file to write.
+        source: UIDs of the study and of its images.
+        study: slices that the sheet shows.
+        result: findings of the study.
+        model: version of the bundle.
     """
-    image = make_capture(sheet_pixels(study, result), source, result, model=model)
+    image = make_secondary_capture(sheet_pixels(study, result), source, result, model=model)
     with replace_atomically(path) as temporary:
         image.save_as(temporary, enforce_file_format=True)
 
 
-def make_capture(
+def make_secondary_capture(
     pixels: NDArray[np.uint8], source: SourceStudy, result: StudyFindings, *, model: str
 ) -> SCImage:
     """Returns a picture as a Secondary Capture Image (PS3.3 section A.8.1).
 
     Args:
-        pixels: colours, uint8 [height, width, 3].
-        source: what the image refers to.
-        result: the study's answer, which decides the image's UID.
-        model: the bundle's version.
+        pixels: RGB picture, uint8 [height, width, 3].
+        source: UIDs of the study and of its images.
+        result: findings of the study, from which the image's UID is derived.
+        model: version of the bundle.
     """
     image = SCImage(
         pixel_array=pixels,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        # highdicom asks for one; it is taken away below.
+        # Required by highdicom; removed below.
         patient_orientation=("L", "F"),
         study_instance_uid=source.study_uid,
         series_instance_uid=series_uid("sc", source, model),
@@ -69,20 +69,20 @@ def make_capture(
         instance_number=1,
         **equipment(model),
     )
-    # A sheet of several pictures and a table has no orientation (PS3.3 section C.7.6.1.1.1).
+    # A sheet with several pictures and a table has no orientation (PS3.3 section C.7.6.1.1.1).
     image.PatientOrientation = None
     image.Laterality = None
-    # Made by a program, not digitised from film (PS3.3 section C.8.6.1).
+    # Synthesised by a program (workstation) (PS3.3 section C.8.6.1).
     image.ConversionType = "SYN"
-    # The study's id stands in the picture.
+    # The picture shows the study's ID.
     image.BurnedInAnnotation = "YES"
-    image.ImageComments = " ".join(each for each in (DISCLAIMER, describe_replaced(source)) if each)
-    image.SourceImageSequence = [_refer(each) for each in dict.fromkeys(source.images)]
-    complete(image, source)
+    image.ImageComments = " ".join(text for text in (DISCLAIMER, describe_replaced_uids(source)) if text)
+    image.SourceImageSequence = [_reference(source_image) for source_image in dict.fromkeys(source.images)]
+    copy_identity(image, source)
     return image
 
 
-def _refer(image: SourceImage) -> Dataset:
+def _reference(image: SourceImage) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
     if image.frame_number is not None:

@@ -1,4 +1,4 @@
-"""Which studies of an archive are of the lumbar spine."""
+"""Filter for lumbar-spine MR studies in an archive, and the window of the archive's study list."""
 
 import datetime
 import re
@@ -12,31 +12,31 @@ MODALITY = "MR"
 
 @dataclass(frozen=True)
 class StudyFilter:
-    """Decides by StudyDescription, BodyPartExamined and SeriesDescription.
+    """Filter on StudyDescription, BodyPartExamined and SeriesDescription.
 
     Attributes:
-        pattern: found anywhere in the texts, whatever the case; None for the vocabulary that the reader has
-            for the lumbar spine. `.*` takes every MR study.
+        pattern: regular expression that is searched for in the descriptions, ignoring case; None for the
+            reader's vocabulary of the lumbar spine. `.*` matches every MR study.
     """
 
     pattern: re.Pattern[str] | None = None
 
-    def matches(self, texts: Sequence[str]) -> bool:
-        """Whether a study is wanted. Its texts are looked at and forgotten.
+    def matches(self, descriptions: Sequence[str]) -> bool:
+        """Returns whether a study with these descriptions is wanted. The descriptions are not kept.
 
         >>> StudyFilter().matches(["MRT LWS nativ", "", "t2_tse_sag"]), StudyFilter().matches(["Brain", "t2"])
         (True, False)
         """
         if self.pattern is None:
-            return any(names_lumbar(each) for each in texts)
-        return self.pattern.search("\n".join(texts)) is not None
+            return any(names_lumbar(description) for description in descriptions)
+        return self.pattern.search("\n".join(descriptions)) is not None
 
 
 def parse_study_filter(pattern: str | None) -> StudyFilter:
-    """Reads a rule from the command line.
+    """Returns the filter of the option `--match`.
 
     Raises:
-        ValueError: it is no regular expression.
+        ValueError: the pattern is not a regular expression.
     """
     if pattern is None:
         return StudyFilter()
@@ -48,21 +48,21 @@ def parse_study_filter(pattern: str | None) -> StudyFilter:
 
 @dataclass(frozen=True)
 class QueryWindow:
-    """Which studies are listed.
+    """Window of the list of studies.
 
     Attributes:
-        rule: which of them are of the lumbar spine.
-        num_days: those of the last so many days, by StudyDate, today included; None for all.
+        study_filter: filter for the studies to grade.
+        num_days: number of days back by StudyDate, today included; None for all.
     """
 
-    rule: StudyFilter
+    study_filter: StudyFilter
     num_days: int | None = None
 
     def filters(self, today: datetime.date) -> dict[str, str]:
-        """Returns QIDO-RS's keys."""
+        """Returns the keys of the QIDO-RS query."""
         keys = {"ModalitiesInStudy": MODALITY}
         if self.num_days is not None:
-            # A day more at either end: the archive's clock, and time zones.
+            # One day more at both ends, for time zones and the archive's clock.
             first = today - datetime.timedelta(days=self.num_days)
             last = today + datetime.timedelta(days=1)
             keys["StudyDate"] = f"{first:%Y%m%d}-{last:%Y%m%d}"

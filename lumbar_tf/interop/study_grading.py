@@ -1,11 +1,13 @@
-"""Grades one fetched study into a folder of its own, as `predict` does."""
+"""Grading of one fetched study by the watch, and storage of its DICOM results."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
 from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
+from lumbar_tf.interop.interfaces import PacsError, PacsFault, ResultSink, StopCheck, StoppedError, never
 from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
 from lumbar_tf.interop.watch_journal import ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
@@ -15,33 +17,37 @@ from lumbar_tf.serving.errors import ServingError
 
 @dataclass(frozen=True, eq=False)
 class StudyGrader:
-    """What grades, and what is written of an answer.
+    """Model, output folder and output formats of a watch.
 
     Attributes:
-        ensemble: the exported model, loaded once, or a server of it.
-        out: gets a folder a study.
-        formats: names of the files that are written, in `result_formats.OUTPUT_FORMATS`.
-        log: gets a row a study.
+        ensemble: exported model, loaded once, or a server's model.
+        out: output folder, with one folder per study.
+        formats: names of the output formats, of `result_formats.OUTPUT_FORMATS`.
+        log: log for `lumbar_tf.monitor`, to which one row per study is appended.
     """
 
     ensemble: GradingModel
     out: Path
-    formats: tuple[str, ...] = ("sheets", "report")
+    formats: tuple[str, ...] = ()
     log: AnswerLog | None = None
 
     def folder(self, study_uid: str) -> Path:
-        """Returns where a study's answers are."""
+        """Returns the folder of a study's results."""
         return self.out / study_uid
 
     def grade(self, study_uid: str, images: Path) -> tuple[ResultFile, ...]:
-        """Grades the study in a folder, and no other that may lie in it.
+        """Grades a study.
+
+        Args:
+            study_uid: StudyInstanceUID; files of other studies in the folder are ignored.
+            images: folder of the study's images.
 
         Returns:
             The DICOM files that were written.
 
         Raises:
             NothingReadableError: the study has no series that can be graded.
-            ServingError: the server gave no answer.
+            ServingError: the server returned no result.
         """
         folder = self.folder(study_uid)
         prediction = predict_to_folder(
@@ -52,13 +58,13 @@ class StudyGrader:
             log=self.log,
             study_ids=frozenset({study_uid}),
         )
-        for each in prediction.unanswered:
-            raise ServingError(each.failure, each.message, address="the server", attempts=each.attempts)
+        for study in prediction.unanswered:
+            raise ServingError(study.failure, study.message, address="the server", attempts=study.attempts)
         return find_results(folder, study_uid)
 
 
 def find_results(folder: Path, study_uid: str) -> tuple[ResultFile, ...]:
-    """Returns a study's DICOM results below a folder of answers, the structured report first."""
+    """Returns a study's DICOM results in an output folder, the structured report first."""
     names = (f"{DICOM_FOLDER}/{study_uid}.{kind}.dcm" for kind in ("sr", "sc"))
     with suppress_pydicom_warnings():
         return tuple(
@@ -68,3 +74,32 @@ def find_results(folder: Path, study_uid: str) -> tuple[ResultFile, ...]:
             for name in names
             if (folder / name).is_file()
         )
+
+
+def store_results(
+    sink: ResultSink, folder: Path, results: Iterable[ResultFile], *, should_stop: StopCheck = never
+) -> Iterator[ResultFile]:
+    """Stores the DICOM results of a study one by one.
+
+    Args:
+        sink: receiver of the results.
+        folder: folder of the study's results.
+        results: files to store.
+        should_stop: called before each file.
+
+    Yields:
+        Each file once it is stored.
+
+    Raises:
+        PacsError: the sink does not store a file, or the file no longer exists.
+        OSError: a file cannot be read.
+        StoppedError: the program was asked to stop.
+    """
+    for result in results:
+        if should_stop():
+            raise StoppedError
+        path = folder / result.file
+        if not path.is_file():
+            raise PacsError(PacsFault.ABSENT, f"{result.file} no longer exists")
+        sink.store(path)
+        yield result

@@ -1,10 +1,10 @@
-"""What became of each study, on disk: one small JSON file a study, which appears whole or not at all."""
+"""Journal of the watch: the state of each study in a small JSON file that is written atomically."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,19 @@ _SUFFIX = ".json"
 
 
 class WatchState(Enum):
-    """Where a study is; the value is what its file says."""
+    """State of a study; the value is the one in its file."""
 
-    #: Known; its images still come, or it waits for its turn or its next attempt.
+    #: Its images still arrive, or it waits for its turn or its next attempt.
     SEEN = "seen"
-    #: Being fetched and graded; found at a start it means that the program was killed there.
+    #: It is being fetched and graded; at the start of a watch: the program was killed meanwhile.
     GRADING = "grading"
-    #: Its results are on disk, and still to be stored where somebody takes them.
+    #: Its results are on the disk, and still to be stored if there is a sink.
     GRADED = "graded"
     #: Its results are stored.
     STORED = "stored"
     #: It has no series that can be graded.
     REJECTED = "rejected"
-    #: Not of the lumbar spine, by the rule.
+    #: It does not match the study filter.
     PASSED_OVER = "passed_over"
     #: Its attempts are used up.
     FAILED = "failed"
@@ -37,11 +37,11 @@ class WatchState(Enum):
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A DICOM file to store.
+    """DICOM result to store.
 
     Attributes:
-        sop_instance_uid: its UID.
-        file: its place below the study's folder.
+        sop_instance_uid: SOPInstanceUID.
+        file: path relative to the folder of the study's results.
     """
 
     sop_instance_uid: str
@@ -50,21 +50,21 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A study's place in the work.
+    """Entry of a study.
 
     Attributes:
         study_uid: StudyInstanceUID.
-        state: where it is.
-        num_images: MR images when it was last looked at, and from GRADING on those that were graded.
-        changed_at: when that number last changed, seconds since 1970.
-        total: the archive's number of instances of any kind, None where it does not tell.
-        attempts: of this step that ended in an error, or never ended.
-        waits: failures in a row that say nothing of the study, such as an archive that is away.
-        next_attempt: not before, seconds since 1970.
-        reason: why it waits or has come to its end; no value of a header.
-        results: what is to be stored.
-        stored: UIDs of those that are.
-        late_images: images that came after it was graded.
+        state: state of the study.
+        num_images: number of MR images at the last inspection; from GRADING on the number of graded ones.
+        changed_at: time when that number last changed, seconds since 1970.
+        total: number of instances of any modality in the archive; None if the archive does not return it.
+        attempts: number of attempts of the current step that failed or were killed.
+        waits: number of consecutive failures without the study's fault, such as an unavailable archive.
+        next_attempt: earliest time of the next attempt, seconds since 1970.
+        reason: reason of the wait or of the final state; contains no header value.
+        results: DICOM results to store.
+        stored: UIDs of the results that are stored.
+        late_images: number of images that arrived after the study was graded.
     """
 
     study_uid: str
@@ -80,33 +80,35 @@ class JournalEntry:
     stored: tuple[str, ...] = ()
     late_images: int = 0
 
+    def moved(self, state: WatchState) -> "JournalEntry":
+        """Returns the entry in another state, without failures."""
+        return replace(self, state=state, attempts=0, waits=0, next_attempt=0.0, reason="")
+
     def to_json(self) -> str:
-        """Returns the text of its file."""
+        """Returns the content of the study's file."""
         return json.dumps({**asdict(self), "state": self.state.value}, indent=1)
 
 
 class WatchJournal:
-    """All studies' entries, below a folder.
+    """Entries of all studies in a folder.
 
-    `open/` holds those that there is something to do for, and is read whole again and again; `closed/` holds
-    the rest, and is only asked for single studies. An entry that a kill left in both is closed.
+    `open/` contains the studies with steps left, and is read at each poll; `closed/` contains the others, of
+    which only single files are read. A study that a killed program left in both folders is closed.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes the folder; it is made where it is not there."""
+        """Sets the folder, which `locked` and `write` create."""
         self._folder = folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other programs off the folder for as long as the block runs; a kill ends that too.
+        """Locks the folder for the duration of a block; the lock also ends when the program is killed.
 
         Raises:
-            ValueError: another program has it.
+            ValueError: another program holds the lock.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        busy_message = (
-            f"{self._folder.parent} must have one watch at a time. Received: another one runs there."
-        )
+        busy_message = f"{self._folder.parent} must have one watch at a time. Received: a second one."
         with lock_file(self._folder / _LOCK, busy_message=busy_message):
             for name in (_OPEN, _CLOSED):
                 remove_unfinished(self._folder / name)
@@ -116,10 +118,10 @@ class WatchJournal:
             yield
 
     def read(self, study_uid: str) -> JournalEntry | None:
-        """Returns a study's entry; None where there is none.
+        """Returns a study's entry; None if there is none.
 
         Raises:
-            ValueError: its file is damaged. It is never guessed at: a study could be graded twice.
+            ValueError: the file is damaged. It is not replaced, as the study might then be graded twice.
         """
         for name in (_CLOSED, _OPEN):
             path = self._path(name, study_uid)
@@ -128,27 +130,27 @@ class WatchJournal:
         return None
 
     def write(self, entry: JournalEntry, *, is_closed: bool = False) -> None:
-        """Writes an entry; it is on the disk when this returns."""
+        """Writes an entry; the file is on the disk when this returns."""
         name, other = (_CLOSED, _OPEN) if is_closed else (_OPEN, _CLOSED)
         write_text_atomically(self._path(name, entry.study_uid), entry.to_json())
         self._path(other, entry.study_uid).unlink(missing_ok=True)
 
     def open_uids(self) -> list[str]:
-        """Lists the studies that there is something to do for, those that came first at the front."""
-        paths = sorted(self._paths(_OPEN), key=lambda each: (each.stat().st_mtime_ns, each.name))
-        return [each.name.removesuffix(_SUFFIX) for each in paths]
+        """Lists the studies with steps left, the ones with the oldest entry first."""
+        paths = sorted(self._paths(_OPEN), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return [path.name.removesuffix(_SUFFIX) for path in paths]
 
     def closed_uids(self) -> list[str]:
-        """Lists the other studies."""
-        return sorted(each.name.removesuffix(_SUFFIX) for each in self._paths(_CLOSED))
+        """Lists the studies without steps left."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._paths(_CLOSED))
 
     def count(self) -> Counter[WatchState]:
         """Counts the studies in each state."""
-        entries = (self.read(each) for each in (*self.open_uids(), *self.closed_uids()))
-        return Counter(each.state for each in entries if each is not None)
+        entries = (self.read(uid) for uid in (*self.open_uids(), *self.closed_uids()))
+        return Counter(entry.state for entry in entries if entry is not None)
 
     def is_closed(self, study_uid: str) -> bool:
-        """Whether there is nothing left to do for a study."""
+        """Returns whether no step is left for a study."""
         return self._path(_CLOSED, study_uid).exists()
 
     def _path(self, name: str, study_uid: str) -> Path:
@@ -162,13 +164,13 @@ class WatchJournal:
 def _read(path: Path) -> JournalEntry:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        results = tuple(ResultFile(**each) for each in content.pop("results"))
-        stored = tuple(str(each) for each in content.pop("stored"))
+        results = tuple(ResultFile(**result) for result in content.pop("results"))
+        stored = tuple(str(uid) for uid in content.pop("stored"))
         return JournalEntry(
             **{**content, "state": WatchState(content["state"])}, results=results, stored=stored
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
-            f"{path} must hold a study's state as it was written. Received: something else. "
-            "Remove the file to have the study graded anew."
+            f"{path} must be a valid journal entry. Received: a damaged file. "
+            "Remove the file to grade the study again."
         ) from None

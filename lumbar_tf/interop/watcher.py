@@ -1,207 +1,233 @@
-"""Grades what arrives, once each: rounds over a source, with every step's outcome on disk before the next.
+"""Watch of a study source: grades each study once and stores its results.
 
-A kill at any moment leaves an entry that says what was under way. Results are on disk before a study is
-GRADED, and only GRADED ones are stored, from those files: after a kill the same files, with the same UIDs,
-are offered again, and an archive that has them is asked first.
+Each step's outcome is on the disk before the next step begins, so that a killed watch can be resumed. Results
+are on the disk before a study is GRADED, and only the results of GRADED studies are stored, from those files.
+After a kill the same files with the same UIDs are stored again, unless the archive reports that it has them.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from lumbar_tf.interop.interfaces import FoundStudy, ResultSink, StudySource
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault, StoppedError
-from lumbar_tf.interop.polling_policy import PollingPolicy
-from lumbar_tf.interop.stop_signal import StopSignal
-from lumbar_tf.interop.study_grading import StudyGrader
+from lumbar_tf.interop.interfaces import (
+    FoundStudy,
+    PacsError,
+    ResultSink,
+    StoppedError,
+    StopSignal,
+    StudySource,
+    wait_unless_stopped,
+)
+from lumbar_tf.interop.study_grading import StudyGrader, store_results
 from lumbar_tf.interop.watch_journal import JournalEntry, WatchJournal, WatchState
 from lumbar_tf.prediction.pipeline import NothingReadableError
 from lumbar_tf.serving.errors import ServingError
 
 _LOG = logging.getLogger(__name__)
+#: Upper limit of a wait, seconds.
+_MAX_WAIT_S = 1800.0
+_MAX_DOUBLINGS = 16
+_KILLED = "killed each time"
+
+
+@dataclass(frozen=True)
+class PollingPolicy:
+    """Intervals and attempts of a watch.
+
+    Attributes:
+        every_s: seconds between polls, and before the second attempt; doubles up to half an hour.
+        settle_s: a study is complete when no image has arrived for this time, seconds.
+        attempts: number of failed attempts, of grading a study or storing its results, before it is FAILED.
+    """
+
+    every_s: float = 30.0
+    settle_s: float = 120.0
+    attempts: int = 5
+
+    def wait_s(self, failures: int) -> float:
+        """Returns the wait after a number of consecutive failures, seconds."""
+        return min(self.every_s * 2.0 ** min(max(failures - 1, 0), _MAX_DOUBLINGS), _MAX_WAIT_S)
 
 
 class Watch:
-    """The work on one worklist; the worklist is locked by the caller."""
+    """Watch of one source with one journal, which the caller has locked."""
 
     def __init__(
         self,
         source: StudySource,
         grader: StudyGrader,
-        worklist: WatchJournal,
-        pace: PollingPolicy,
+        journal: WatchJournal,
+        policy: PollingPolicy,
         *,
         sink: ResultSink | None = None,
         stop: StopSignal | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Takes the parts.
+        """Creates the watch.
 
         Args:
-            source: where studies come from.
-            grader: what grades them.
-            worklist: what became of them.
-            pace: how often.
-            sink: where results go; None to leave them on disk.
-            stop: ask it to have the work end after the present step.
-            now: the clock, seconds since 1970.
+            source: source of the studies.
+            grader: grades a study.
+            journal: states of the studies.
+            policy: intervals and attempts.
+            sink: receiver of the results; None to leave them on the disk.
+            stop: ends the watch after the current step.
+            now: clock, seconds since 1970.
         """
-        self._source, self._grader, self._worklist, self._pace = source, grader, worklist, pace
+        self._source, self._grader, self._journal, self._policy = source, grader, journal, policy
         self._sink = sink
         self._now = now
         self.stop = stop or StopSignal()
-        self._failures = 0
-        self._is_away = False
+        self._failed_polls = 0
+        self._is_unavailable = False
 
     def reopen(self, *, with_failed: bool) -> None:
-        """Takes up closed studies again: graded ones where there is a sink now, and failed ones if asked."""
-        for study_uid in self._worklist.closed_uids():
-            entry = self._worklist.read(study_uid)
+        """Reopens closed studies: graded ones if there is a sink now, and failed ones on request."""
+        for study_uid in self._journal.closed_uids():
+            entry = self._journal.read(study_uid)
             if entry is None:
                 continue
-            is_due = entry.state is WatchState.GRADED and entry.results and self._sink is not None
             if entry.state is WatchState.FAILED and with_failed:
-                state = WatchState.GRADED if entry.results else WatchState.SEEN
-                entry = replace(entry, state=state, attempts=0, waits=0, next_attempt=0.0, reason="")
-                is_due = True
-            if is_due:
+                self._write(entry.moved(WatchState.GRADED if entry.results else WatchState.SEEN))
+            elif entry.state is WatchState.GRADED and entry.results and self._sink is not None:
                 self._write(entry)
 
     def run(self, *, is_once: bool = False) -> bool:
-        """Works until it is stopped, or, with `is_once`, until nothing is left that need not wait.
+        """Polls until the watch is stopped, or, with `is_once`, until all that is left must wait.
 
         Returns:
-            Whether every study that was found came to its end, and none failed; True where it was stopped
-            without `is_once`.
+            Whether every study that was found reached its final state, and none failed; True if the watch was
+            stopped without `is_once`.
         """
         failed_before = self._num_failed() if is_once else 0
-        while not self.stop.is_asked:
-            is_reached = self.round()
+        while not self.stop.is_set:
+            is_available = self.poll()
             if is_once and not self._is_waiting_for_images():
                 has_failed = self._num_failed() > failed_before
-                return is_reached and not has_failed and not self._worklist.open_uids()
-            self.stop.wait(self._pace.wait_s(self._failures))
+                return is_available and not has_failed and not self._journal.open_uids()
+            with suppress(StoppedError):
+                wait_unless_stopped(self._policy.wait_s(self._failed_polls), self.stop)
         return not is_once
 
-    def round(self) -> bool:
-        """Looks for studies once, and takes each that is due a step further, as far as it goes.
+    def poll(self) -> bool:
+        """Lists the studies once and processes those that are due.
 
         Returns:
-            Whether the source answered.
+            Whether source and sink were available.
         """
         try:
             for found in self._source.find():
-                if self.stop.is_asked:
+                if self.stop.is_set:
                     return True
-                self._note_if_possible(found)
+                self._record_if_present(found)
         except StoppedError:
             return True
         except (PacsError, OSError) as error:
-            self._failures += 1
-            _LOG.warning("no studies listed: %s; next in %.0f s", error, self._pace.wait_s(self._failures))
+            self._failed_polls += 1
+            wait_s = self._policy.wait_s(self._failed_polls)
+            _LOG.warning("no studies listed: %s; next attempt in %.0f s", error, wait_s)
             return False
-        if self._failures:
+        if self._failed_polls:
             _LOG.info("studies are listed again")
-        self._failures = 0
-        self._is_away = False
-        for study_uid in self._worklist.open_uids():
-            # The others would wait in vain for the same archive, one after the other.
-            if self.stop.is_asked or self._is_away:
+        self._failed_polls = 0
+        self._is_unavailable = False
+        for study_uid in self._journal.open_uids():
+            # The other studies would fail for the same reason, one after the other.
+            if self.stop.is_set or self._is_unavailable:
                 break
-            self._advance(study_uid)
-        return not self._is_away
+            self._process(study_uid)
+        return not self._is_unavailable
 
-    def _note_if_possible(self, found: FoundStudy) -> None:
+    def _record_if_present(self, found: FoundStudy) -> None:
         try:
-            self._note(found)
+            self._record(found)
         except PacsError as error:
-            if error.fault.is_transient:
+            if error.is_transient:
                 raise
-            # It may have been deleted meanwhile; the other studies have nothing to do with it.
-            _LOG.warning("study %s: not looked at: %s", found.study_uid, error)
+            # The study may have been deleted meanwhile, which does not concern the others.
+            _LOG.warning("study %s: not inspected: %s", found.study_uid, error)
 
-    def _note(self, found: FoundStudy) -> None:
-        """Enters a study that is new, or of which more has come."""
-        entry = self._worklist.read(found.study_uid)
+    def _record(self, found: FoundStudy) -> None:
+        """Records a new study, or new images of a known one."""
+        entry = self._journal.read(found.study_uid)
         if entry is not None and entry.state not in (WatchState.SEEN, WatchState.GRADING):
             if not self._source.keeps_images:
-                self._discard_late(entry)
+                self._discard_late_images(entry)
             elif found.total is not None and found.total != entry.total:
-                self._note_late(entry, found)
+                self._inspect_again(entry, found)
             return
         if entry is not None and entry.next_attempt > self._now():
             return
-        overview = self._source.look(found.study_uid)
         if entry is None:
-            state = WatchState.SEEN if overview.is_wanted else WatchState.PASSED_OVER
-            entry = JournalEntry(found.study_uid, state, overview.num_images, self._now(), found.total)
-            if state is WatchState.SEEN:
+            entry = self._record_new(found)
+            if entry.state is WatchState.SEEN:
                 _LOG.info("study %s: seen, %d images", entry.study_uid, entry.num_images)
-            self._write(entry)
-        elif entry.num_images != overview.num_images:
-            self._write(
-                replace(
-                    entry,
-                    state=WatchState.SEEN,
-                    num_images=overview.num_images,
-                    changed_at=self._now(),
-                    total=found.total,
-                )
-            )
-
-    def _note_late(self, entry: JournalEntry, found: FoundStudy) -> None:
-        """Notes images that came after a study was graded; it is not graded again."""
-        overview = self._source.look(entry.study_uid)
-        if entry.state is WatchState.PASSED_OVER:
-            state = WatchState.SEEN if overview.is_wanted else WatchState.PASSED_OVER
-            self._write(JournalEntry(entry.study_uid, state, overview.num_images, self._now(), found.total))
             return
-        self._enter_late(replace(entry, total=found.total), overview.num_images - entry.num_images)
+        num_images = self._source.inspect(found.study_uid).num_images
+        if entry.num_images != num_images:
+            self._write(self._with_images(replace(entry, total=found.total), num_images))
 
-    def _discard_late(self, entry: JournalEntry) -> None:
-        """Likewise, where images cannot be asked for again: those that come alone are of no use."""
-        uid = entry.study_uid
-        if entry.state is WatchState.FAILED:
-            return  # what it has may be tried again
-        self._source.drop(uid)
-        late = self._source.look(uid).num_images
-        if late:
-            with self._source.fetch(uid, self.stop):
-                self._enter_late(entry, entry.late_images + late)
-            self._source.drop(uid)
-
-    def _enter_late(self, entry: JournalEntry, late: int) -> None:
-        if late > 0 and late != entry.late_images:
-            _LOG.warning("study %s: %d images came after it was graded", entry.study_uid, late)
-        self._worklist.write(
-            replace(entry, late_images=max(late, 0)), is_closed=self._worklist.is_closed(entry.study_uid)
+    def _record_new(self, found: FoundStudy) -> JournalEntry:
+        overview = self._source.inspect(found.study_uid)
+        state = WatchState.SEEN if overview.is_wanted else WatchState.PASSED_OVER
+        return self._write(
+            JournalEntry(found.study_uid, state, overview.num_images, self._now(), found.total)
         )
 
-    def _advance(self, study_uid: str) -> None:
-        entry = self._worklist.read(study_uid)
+    def _with_images(self, entry: JournalEntry, num_images: int) -> JournalEntry:
+        return replace(entry, state=WatchState.SEEN, num_images=num_images, changed_at=self._now())
+
+    def _inspect_again(self, entry: JournalEntry, found: FoundStudy) -> None:
+        """Records instances added to a study that was passed over or graded; it is not graded again."""
+        if entry.state is WatchState.PASSED_OVER:
+            self._record_new(found)
+            return
+        late = self._source.inspect(entry.study_uid).num_images - entry.num_images
+        self._record_late_images(replace(entry, total=found.total), late)
+
+    def _discard_late_images(self, entry: JournalEntry) -> None:
+        """Records and removes late images of a source that cannot send the others again."""
+        uid = entry.study_uid
+        if entry.state is WatchState.FAILED:
+            return  # `--retry` may grade its images
+        self._source.discard(uid)
+        late = self._source.inspect(uid).num_images
+        if late:
+            with self._source.fetch(uid, self.stop):
+                self._record_late_images(entry, entry.late_images + late)
+            self._source.discard(uid)
+
+    def _record_late_images(self, entry: JournalEntry, late: int) -> None:
+        if late > 0 and late != entry.late_images:
+            _LOG.warning("study %s: %d images arrived after it was graded", entry.study_uid, late)
+        entry = replace(entry, late_images=max(late, 0))
+        self._journal.write(entry, is_closed=self._journal.is_closed(entry.study_uid))
+
+    def _process(self, study_uid: str) -> None:
+        """Grades a study that is complete, and stores its results."""
+        entry = self._journal.read(study_uid)
         if entry is None or entry.next_attempt > self._now():
             return
         if entry.changed_at > self._now():
-            # A clock that was set back must not hold a study until it has caught up.
+            # The clock was set back; the study must not wait until it has caught up.
             self._write(replace(entry, changed_at=self._now()))
             return
         if entry.state is not WatchState.GRADED:
             age_s = self._now() - entry.changed_at
-            if entry.state is WatchState.SEEN and age_s < self._pace.settle_s:
+            if entry.state is WatchState.SEEN and age_s < self._policy.settle_s:
                 return
             entry = self._attempt(entry, self._grade)
-        if entry.state is WatchState.GRADED and self._sink is not None and not self.stop.is_asked:
+        if entry.state is WatchState.GRADED and self._sink is not None and not self.stop.is_set:
             self._attempt(entry, self._store)
 
     def _attempt(self, entry: JournalEntry, step: Callable[[JournalEntry], JournalEntry]) -> JournalEntry:
-        """Takes a step; whatever comes of it is written, and no study's error ends the watch."""
-        if entry.attempts >= self._pace.attempts:
-            # The last attempt never came to its end: the program died in it.
-            _LOG.warning("study %s: given up, the program was killed each time", entry.study_uid)
-            return self._write(
-                replace(entry, state=WatchState.FAILED, reason=entry.reason or "killed each time")
-            )
+        """Runs a step and writes its outcome. No error of a study ends the watch."""
+        if entry.attempts >= self._policy.attempts:
+            # The program was killed in the last attempt.
+            _LOG.warning("study %s: failed, the program was killed each time", entry.study_uid)
+            return self._write(replace(entry, state=WatchState.FAILED, reason=entry.reason or _KILLED))
         try:
             return step(entry)
         except StoppedError:
@@ -211,108 +237,87 @@ class Watch:
             _LOG.warning("study %s: rejected (%s)", entry.study_uid, reasons)
             return self._write(replace(entry, state=WatchState.REJECTED, reason=reasons))
         except PacsError as error:
-            self._is_away = error.fault.is_transient
-            return self._fail(entry, str(error), is_transient=error.fault.is_transient)
+            self._is_unavailable = error.is_transient
+            return self._fail(entry, str(error), is_transient=error.is_transient)
         except ServingError as error:
-            return self._fail(entry, str(error), is_transient=error.failure.is_transient)
-        except OSError as error:  # a full disk says nothing of the study
+            return self._fail(entry, str(error), is_transient=error.is_transient)
+        except OSError as error:  # such as a full disk, which is no fault of the study
             return self._fail(entry, f"{type(error).__name__}: {error.strerror}", is_transient=True)
         except Exception as error:
-            # Anything may come of a study, and the next one must not wait for it. Its message may quote a
-            # header, so it is not kept.
+            # The next study must not depend on this one. The message may quote a header, so it is dropped.
             return self._fail(entry, type(error).__name__, is_transient=False)
 
     def _with_stored(self, entry: JournalEntry) -> JournalEntry:
-        """Returns an entry with what was stored before its step broke off, which is on disk."""
-        known = self._worklist.read(entry.study_uid)
-        return replace(entry, stored=known.stored) if known else entry
+        """Returns an entry with the results that were stored before its step was interrupted."""
+        written = self._journal.read(entry.study_uid)
+        return replace(entry, stored=written.stored) if written else entry
 
-    def _fail(self, entry: JournalEntry, said: str, *, is_transient: bool) -> JournalEntry:
+    def _fail(self, entry: JournalEntry, message: str, *, is_transient: bool) -> JournalEntry:
         attempts = entry.attempts + (not is_transient)
         waits = entry.waits + is_transient
-        wait_s = self._pace.wait_s(waits if is_transient else attempts)
-        is_over = attempts >= self._pace.attempts
-        step = "storing" if entry.state is WatchState.GRADED else "grading"
+        wait_s = self._policy.wait_s(waits if is_transient else attempts)
+        is_final = attempts >= self._policy.attempts
+        is_graded = entry.state is WatchState.GRADED
+        state = WatchState.GRADED if is_graded else WatchState.SEEN
         failed = replace(
             self._with_stored(entry),
-            state=WatchState.FAILED
-            if is_over
-            else entry.state
-            if entry.state is WatchState.GRADED
-            else WatchState.SEEN,
+            state=WatchState.FAILED if is_final else state,
             attempts=attempts,
             waits=waits,
             next_attempt=self._now() + wait_s,
-            reason=f"{step}: {said}",
+            reason=f"{'storing' if is_graded else 'grading'}: {message}",
         )
-        after = "given up" if is_over else f"next in {wait_s:.0f} s"
-        _LOG.warning("study %s: %s; %s", entry.study_uid, failed.reason, after)
+        outcome = "no attempts left" if is_final else f"next attempt in {wait_s:.0f} s"
+        _LOG.warning("study %s: %s; %s", entry.study_uid, failed.reason, outcome)
         return self._write(failed)
 
     def _grade(self, entry: JournalEntry) -> JournalEntry:
         uid = entry.study_uid
-        # Counted before it begins, so that a study that kills the program is not tried for ever.
-        self._write(
-            replace(
-                entry,
-                state=WatchState.GRADING,
-                attempts=entry.attempts + 1,
-                reason="grading: killed each time",
-            )
-        )
+        # Counted before the attempt, so that the attempts of a study that kills the program are limited.
+        reason = f"grading: {_KILLED}"
+        self._write(replace(entry, state=WatchState.GRADING, attempts=entry.attempts + 1, reason=reason))
         began = time.monotonic()
         with self._source.fetch(uid, self.stop) as fetched:
-            # More may have come since it was last looked at, and while it was fetched.
-            num_images = (
-                self._source.look(uid).num_images if self._source.keeps_images else fetched.num_images
-            )
+            num_images = fetched.num_images
+            if self._source.keeps_images:
+                # Images may have arrived since the last inspection and during the fetch.
+                num_images = self._source.inspect(uid).num_images
             if num_images != entry.num_images:
-                state = replace(entry, state=WatchState.SEEN, num_images=num_images, changed_at=self._now())
-                return self._write(state)
+                return self._write(self._with_images(entry, num_images))
             fetched_s = time.monotonic() - began
             results = self._grader.grade(uid, fetched.folder)
-        graded = replace(
-            entry, state=WatchState.GRADED, attempts=0, waits=0, next_attempt=0.0, reason="", results=results
-        )
-        self._write(graded)
-        self._source.drop(uid)
+        graded = self._write(replace(entry.moved(WatchState.GRADED), results=results))
+        self._source.discard(uid)
         graded_s = time.monotonic() - began - fetched_s
-        _LOG.info("study %s: graded (fetched %.1f s, graded %.1f s)", uid, fetched_s, graded_s)
+        _LOG.info("study %s: graded (fetched in %.1f s, graded in %.1f s)", uid, fetched_s, graded_s)
         return graded
 
     def _store(self, entry: JournalEntry) -> JournalEntry:
-        sink = self._sink
-        if sink is None:
+        if self._sink is None:
             return entry
         folder = self._grader.folder(entry.study_uid)
-        for each in entry.results:
-            if each.sop_instance_uid in entry.stored:
-                continue
-            if self.stop.is_asked:
-                raise StoppedError
-            if not (folder / each.file).is_file():
-                raise PacsError(PacsFault.ABSENT, f"{each.file} is no longer there")
-            sink.store(folder / each.file)
-            entry = self._write(replace(entry, stored=(*entry.stored, each.sop_instance_uid)))
-        stored = replace(entry, state=WatchState.STORED, attempts=0, waits=0, next_attempt=0.0, reason="")
+        pending = [result for result in entry.results if result.sop_instance_uid not in entry.stored]
+        for result in store_results(self._sink, folder, pending, should_stop=self.stop):
+            entry = self._write(replace(entry, stored=(*entry.stored, result.sop_instance_uid)))
         _LOG.info("study %s: stored", entry.study_uid)
-        return self._write(stored)
+        return self._write(entry.moved(WatchState.STORED))
 
     def _write(self, entry: JournalEntry) -> JournalEntry:
+        """Writes an entry, open if a step is left."""
         is_to_store = self._sink is not None and bool(entry.results)
         is_open = entry.state in (WatchState.SEEN, WatchState.GRADING) or (
             entry.state is WatchState.GRADED and is_to_store
         )
-        self._worklist.write(entry, is_closed=not is_open)
+        self._journal.write(entry, is_closed=not is_open)
         if entry.state is WatchState.REJECTED:
-            self._source.drop(entry.study_uid)
+            self._source.discard(entry.study_uid)
         return entry
 
     def _is_waiting_for_images(self) -> bool:
-        """Whether a study only waits for its images to be complete."""
-        entries = [self._worklist.read(each) for each in self._worklist.open_uids()]
-        return any(each is not None and not (each.attempts or each.waits) for each in entries)
+        """Returns whether a study only waits for its images to be complete."""
+        entries = [self._journal.read(uid) for uid in self._journal.open_uids()]
+        return any(entry is not None and not (entry.attempts or entry.waits) for entry in entries)
 
     def _num_failed(self) -> int:
-        entries = (self._worklist.read(each) for each in self._worklist.closed_uids())
-        return sum(each is not None and each.state is WatchState.FAILED for each in entries)
+        entries = (self._journal.read(uid) for uid in self._journal.closed_uids())
+        return sum(entry is not None and entry.state is WatchState.FAILED for entry in entries)

@@ -1,5 +1,4 @@
 import contextlib
-import importlib
 import io
 import os
 import resource
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, parse_options, run_command
+from lumbar_tf.cli.completion import command_options
 from lumbar_tf.labels import Plane
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(
     path.stem
     for path in (REPOSITORY / "lumbar_tf").glob("*.py")
@@ -128,13 +128,9 @@ def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data=DATA [--out=OUT]" in shown
 
 
-@pytest.mark.parametrize("command", ["synthetic.__main__", *COMMANDS])
+@pytest.mark.parametrize("command", ["synthetic", *COMMANDS])
 def test_every_help_has_the_flags_of_all_commands_and_the_exit_statuses(command: str) -> None:
-    options = next(
-        each
-        for each in vars(importlib.import_module(f"lumbar_tf.{command}")).values()
-        if isinstance(each, type) and issubclass(each, CommandOptions) and each is not CommandOptions
-    )
+    options = command_options(command)
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
         run_command(options, lambda _: None, arguments=["--help"])

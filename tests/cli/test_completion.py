@@ -11,7 +11,7 @@ import pytest
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.completion import COMMANDS, CommandFlag, command_flags, command_options, completion_script
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 #: What bash does when Tab is pressed behind words that it has parted; a line a proposal.
 _TAB = """
 source "$1"
@@ -133,6 +133,6 @@ def test_the_program_runs_a_command() -> None:
     assert shown.stderr.startswith(
         "ERROR: --oof must match a file. Received: 'absent'.\nUsage: python -m lumbar_tf.stack"
     )
-    assert _program("imaging.phantom", "--help").stdout.startswith("Writes synthetic")
+    assert _program("synthetic", "--help").stdout.startswith("Writes synthetic")
     wrong = _program("stak")
     assert wrong.returncode == 2 and "Received: 'stak'" in wrong.stderr and wrong.stdout == ""

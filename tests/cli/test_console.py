@@ -26,7 +26,7 @@ from lumbar_tf.cli.console import (
     print_warning,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 #: A command that does all that commands do, and what a library or native code may do besides.
 TOY = """
 import logging, os, subprocess, sys, warnings

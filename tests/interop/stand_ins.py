@@ -5,8 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lumbar_tf.interop.interfaces import FetchedStudy, FoundStudy, StopCheck, StudyOverview
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
+from lumbar_tf.interop.interfaces import (
+    FetchedStudy,
+    FoundStudy,
+    PacsError,
+    PacsFault,
+    StopCheck,
+    StudyOverview,
+)
 from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal
 
 
@@ -45,7 +51,7 @@ class Source:
         for uid, count in list(self.images.items()):
             yield FoundStudy(uid, count + self.results)
 
-    def look(self, study_uid: str) -> StudyOverview:
+    def inspect(self, study_uid: str) -> StudyOverview:
         self._check()
         self.fuse.burn()
         return StudyOverview(self.images[study_uid], study_uid not in self.unwanted)
@@ -57,7 +63,7 @@ class Source:
         self.fetched.append(study_uid)
         yield FetchedStudy(self.folder, self.images[study_uid])
 
-    def drop(self, study_uid: str) -> None:
+    def discard(self, study_uid: str) -> None:
         self.fuse.burn()
 
     def _check(self) -> None:
@@ -111,7 +117,7 @@ class Sink:
         self.fuse.burn()
 
 
-class FusedWorklist(WatchJournal):
+class FusedJournal(WatchJournal):
     """Can be killed before and after each write."""
 
     fuse: Fuse

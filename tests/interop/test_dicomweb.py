@@ -13,8 +13,8 @@ import pydicom
 import pytest
 
 from lumbar_tf.interop.dicomweb import DicomwebArchive, open_archive
-from lumbar_tf.interop.dicomweb_connection import DicomwebConnection, SecretFile, UrlScheme
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault, StoppedError
+from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, DicomwebConnection
+from lumbar_tf.interop.interfaces import PacsError, PacsFault, StoppedError
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter, parse_study_filter
 from lumbar_tf.serving.address import TlsFiles
 from tests.interop.archive_stand_in import (
@@ -35,11 +35,6 @@ def stand_in() -> Iterator[ArchiveStandIn]:
         yield archive
 
 
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lumbar_tf.interop.dicomweb._sleep", lambda seconds, should_stop: None)
-
-
 @pytest.fixture
 def result(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
     return write_dicom(
@@ -49,7 +44,7 @@ def result(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
 
 def _open(stand_in: ArchiveStandIn, **changes: object) -> DicomwebArchive:
     connection = DicomwebConnection(stand_in.url, timeout_s=5.0, attempts=3)
-    return DicomwebArchive(replace(connection, **changes))
+    return DicomwebArchive(replace(connection, **changes), sleep=lambda seconds, should_stop: None)
 
 
 def _fail_images(*replies: Reply) -> Callable[[Request, int], Reply | None]:
@@ -65,7 +60,7 @@ def test_a_study_is_listed_looked_at_and_fetched(stand_in: ArchiveStandIn) -> No
     archive = _open(stand_in)
     (found,) = archive.find()
     assert (found.study_uid, found.total) == (STUDY, 2)
-    overview = archive.look(STUDY)
+    overview = archive.inspect(STUDY)
     assert (overview.num_images, overview.is_wanted) == (2, True)
     with archive.fetch(STUDY) as fetched:
         files = sorted(fetched.folder.iterdir())
@@ -152,11 +147,10 @@ def test_an_archive_that_hangs_or_is_not_there_is_named_so(stand_in: ArchiveStan
     assert caught.value.fault is PacsFault.UNAVAILABLE
 
 
-def test_it_is_left_while_it_waits(stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_a_wait_for_the_next_attempt_ends_when_the_program_is_stopped(stand_in: ArchiveStandIn) -> None:
     stand_in.plan = lambda request, place: Reply(status=503)
     connection = DicomwebConnection(stand_in.url)
-    with open_archive(connection, stop=lambda: True) as archive, pytest.raises(StoppedError):
+    with open_archive(connection, should_stop=lambda: True) as archive, pytest.raises(StoppedError):
         list(archive.find())
 
 
@@ -211,23 +205,23 @@ def test_a_result_that_the_archive_does_not_take_is_told(
 def test_the_secret_is_sent_read_anew_and_never_shown(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("first-token\n")
-    archive = _open(stand_in, secret=SecretFile(path, UrlScheme.BEARER))
+    archive = _open(stand_in, credentials=CredentialsFile(path, AuthenticationScheme.BEARER))
     list(archive.find())
     path.write_text("second-token")
     list(archive.find())
     sent = [each.headers["Authorization"] for each in stand_in.requests]
     assert sent[0] == "Bearer first-token" and sent[-1] == "Bearer second-token"
     path.write_text("user:word")
-    _ = list(_open(stand_in, secret=SecretFile(path, UrlScheme.BASIC)).find())
+    _ = list(_open(stand_in, credentials=CredentialsFile(path, AuthenticationScheme.BASIC)).find())
     assert stand_in.requests[-1].headers["Authorization"] == "Basic dXNlcjp3b3Jk"
     for content, scheme in (
-        ("", UrlScheme.BEARER),
-        ("s3cret", UrlScheme.BASIC),
-        ("s3cret:a\nb", UrlScheme.BASIC),
+        ("", AuthenticationScheme.BEARER),
+        ("s3cret", AuthenticationScheme.BASIC),
+        ("s3cret:a\nb", AuthenticationScheme.BASIC),
     ):
         path.write_text(content)
-        with pytest.raises(PacsError, match="must hold one line") as caught:
-            _open(stand_in, secret=SecretFile(path, scheme))
+        with pytest.raises(PacsError, match="must contain one line") as caught:
+            _open(stand_in, credentials=CredentialsFile(path, scheme))
         assert "s3cret" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.interop.fhir import make_bundle, write_fhir
+from lumbar_tf.interop.fhir import make_fhir_bundle, write_fhir
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.labels import FINDINGS, Side
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
@@ -31,7 +31,7 @@ def result(study: Study) -> StudyFindings:
 
 @pytest.fixture(scope="module")
 def bundle(study: Study, result: StudyFindings) -> dict[str, Any]:
-    return make_bundle(find_references(study), result, model="7", issued=NOW)
+    return make_fhir_bundle(find_references(study), result, model="7", issued=NOW)
 
 
 def _of_type(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def test_sides_are_coded_and_a_mirrored_study_has_them_swapped(
     study: Study, result: StudyFindings, bundle: dict[str, Any]
 ) -> None:
     other_study, other_result = mirror(study, result)
-    other = make_bundle(find_references(other_study), other_result, model="7", issued=NOW)
+    other = make_fhir_bundle(find_references(other_study), other_result, model="7", issued=NOW)
 
     def severe(bundle: dict[str, Any]) -> dict[tuple[str, str, str | None], float]:
         found = {}

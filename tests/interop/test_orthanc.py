@@ -22,16 +22,15 @@ from pydicom.sr.codedict import codes
 from lumbar_tf.cli.command import parse_options
 from lumbar_tf.interop.codes import probability_code
 from lumbar_tf.interop.dicomweb import open_archive
-from lumbar_tf.interop.dicomweb_connection import DicomwebConnection, SecretFile, UrlScheme
-from lumbar_tf.interop.polling_policy import PollingPolicy
+from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, DicomwebConnection
+from lumbar_tf.interop.dimse import Node, StoreScu
 from lumbar_tf.interop.result_formats import predict_to_folder
-from lumbar_tf.interop.storage_scu import Node, StoreScu
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter
 from lumbar_tf.interop.study_grading import StudyGrader
 from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
-from lumbar_tf.interop.watcher import Watch
+from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from lumbar_tf.labels import FINDINGS, Severity, Side
-from lumbar_tf.predict import PredictOptions, predict
+from lumbar_tf.predict import PredictOptions, run_predict
 from tests import way as way_module
 from tests.interop import hospital
 from tests.interop.conftest import STUDIES, complete
@@ -51,7 +50,9 @@ def _wait(is_true: Callable[[], bool], what: str, every_s: float = 0.02) -> None
 
 
 def _connection(orthanc: Orthanc) -> DicomwebConnection:
-    return DicomwebConnection(orthanc.dicomweb, SecretFile(orthanc.user_file, UrlScheme.BASIC), attempts=2)
+    return DicomwebConnection(
+        orthanc.dicomweb, CredentialsFile(orthanc.user_file, AuthenticationScheme.BASIC), attempts=2
+    )
 
 
 def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Dataset:
@@ -102,15 +103,15 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
     with open_archive(
         _connection(orthanc), window=QueryWindow(StudyFilter()), scratch=tmp_path / "scratch"
     ) as archive:
-        worklist = WatchJournal(out / ".watch")
-        watch = Watch(archive, grader, worklist, PollingPolicy(0.05, 0.1), sink=archive)
+        journal = WatchJournal(out / ".watch")
+        watch = Watch(archive, grader, journal, PollingPolicy(0.05, 0.1), sink=archive)
         assert watch.run(is_once=True)
         assert list((tmp_path / "scratch").iterdir()) == []
-        entry, other = worklist.read(uid), worklist.read(hospital.CERVICAL_STUDY)
+        entry, other = journal.read(uid), journal.read(hospital.CERVICAL_STUDY)
         assert entry is not None and entry.state is WatchState.STORED
         assert other is not None and other.state is WatchState.PASSED_OVER
         # The screen shot and our own results are no images to grade, and no reason to look again.
-        assert watch.run(is_once=True) and worklist.read(uid).late_images == 0  # type: ignore[union-attr]
+        assert watch.run(is_once=True) and journal.read(uid).late_images == 0  # type: ignore[union-attr]
         # All that is on disk was lost: the archive has the results already, under the same UIDs.
         watch = Watch(archive, grader, WatchJournal(tmp_path / "new"), PollingPolicy(0.05, 0.1), sink=archive)
         assert watch.run(is_once=True)
@@ -119,7 +120,7 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
         late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = f"{uid}.6.999"
         late.save_as(tmp_path / "late.dcm")
         orthanc.upload(tmp_path / "late.dcm")
-        watch.round()
+        watch.poll()
         entry = WatchJournal(tmp_path / "new").read(uid)
         assert entry is not None and (entry.late_images, entry.state) == (1, WatchState.STORED)
     assert len(orthanc.instances(uid, "SR")) == 1
@@ -234,7 +235,7 @@ def test_watch_grades_each_once_through_kills_and_an_outage(
     # `predict` with the same model gives the same answer, and the archive keeps one.
     words = [*_words(orthanc), f"--study={first}", f"--model={way.model}", f"--out={tmp_path / 'predicted'}"]
     options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
-    summary = predict(options)
+    summary = run_predict(options)
     assert summary.status == 0 and summary.figures["results stored in the archive"] == 2
     predicted = tmp_path / "predicted" / "results.json"
     assert predicted.read_bytes() == (out / first / "results.json").read_bytes()

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from lumbar_tf.interop.secondary_capture import write_capture
+from lumbar_tf.interop.secondary_capture import write_secondary_capture
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.reports.study_sheet import draw_study_sheet
 from tests.interop import hospital
@@ -19,7 +19,7 @@ def test_the_image_is_the_sheet_and_refers_to_the_slices(tmp_path: Path) -> None
     study = read_lumbar_study(disc)
     result = make_result(study)
     path = tmp_path / "sc.dcm"
-    write_capture(path, find_references(study), study, result, model="7")
+    write_secondary_capture(path, find_references(study), study, result, model="7")
     assert find_errors(path) == []
     image = pydicom.dcmread(path)
     draw_study_sheet(tmp_path / "sheet.png", study, result)

@@ -27,34 +27,34 @@ ENTRY = JournalEntry(
 
 
 def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
-    worklist = WatchJournal(tmp_path / ".watch")
-    assert worklist.read("1.2.1") is None
-    worklist.write(ENTRY)
-    assert worklist.read("1.2.1") == ENTRY and worklist.open_uids() == ["1.2.1"]
-    worklist.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
-    assert worklist.open_uids() == [] and worklist.closed_uids() == ["1.2.1"] and worklist.is_closed("1.2.1")
-    worklist.write(ENTRY)
-    assert worklist.open_uids() == ["1.2.1"] and worklist.closed_uids() == []
+    journal = WatchJournal(tmp_path / ".watch")
+    assert journal.read("1.2.1") is None
+    journal.write(ENTRY)
+    assert journal.read("1.2.1") == ENTRY and journal.open_uids() == ["1.2.1"]
+    journal.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
+    assert journal.open_uids() == [] and journal.closed_uids() == ["1.2.1"] and journal.is_closed("1.2.1")
+    journal.write(ENTRY)
+    assert journal.open_uids() == ["1.2.1"] and journal.closed_uids() == []
 
 
 def test_an_entry_that_a_kill_left_in_both_folders_is_closed(tmp_path: Path) -> None:
-    worklist = WatchJournal(tmp_path / ".watch")
-    worklist.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
+    journal = WatchJournal(tmp_path / ".watch")
+    journal.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
     (tmp_path / ".watch" / "open").mkdir()
     (tmp_path / ".watch" / "open" / "1.2.1.json").write_text(ENTRY.to_json())
     (tmp_path / ".watch" / "open" / ".1.2.2.json.7-01234567.tmp").write_text("half")
-    assert worklist.read("1.2.1") == replace(ENTRY, state=WatchState.STORED)
-    with worklist.locked():
+    assert journal.read("1.2.1") == replace(ENTRY, state=WatchState.STORED)
+    with journal.locked():
         assert list((tmp_path / ".watch" / "open").iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "lost"}', "null"])
 def test_a_damaged_entry_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
-    worklist = WatchJournal(tmp_path / ".watch")
-    worklist.write(ENTRY)
+    journal = WatchJournal(tmp_path / ".watch")
+    journal.write(ENTRY)
     (tmp_path / ".watch" / "open" / "1.2.1.json").write_text(text)
-    with pytest.raises(ValueError, match=r"open/1\.2\.1\.json must hold a study's state"):
-        worklist.read("1.2.1")
+    with pytest.raises(ValueError, match=r"open/1\.2\.1\.json must be a valid journal entry"):
+        journal.read("1.2.1")
 
 
 def test_a_uid_that_is_a_path_is_refused(tmp_path: Path) -> None:

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.interop.interfaces import StudyOverview
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
-from lumbar_tf.interop.polling_policy import PollingPolicy
+from lumbar_tf.interop.interfaces import PacsError, PacsFault, StudyOverview
 from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal, WatchState
-from lumbar_tf.interop.watcher import Watch
+from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from lumbar_tf.prediction.pipeline import NothingReadableError
 from lumbar_tf.serving.errors import ServingError, ServingFailure
-from tests.interop.stand_ins import Fuse, FusedWorklist, Grader, KilledError, Sink, Source
+from tests.interop.stand_ins import Fuse, FusedJournal, Grader, KilledError, Sink, Source
 
 FIRST, SECOND = "1.2.1", "1.2.2"
-PACE = PollingPolicy(every_s=10.0, settle_s=60.0, attempts=3)
+POLICY = PollingPolicy(every_s=10.0, settle_s=60.0, attempts=3)
 
 
 @dataclass(eq=False)
@@ -35,15 +33,15 @@ class Bench:
 
     def start(self) -> Watch:
         """What a new process has: the disk, the clock, and nothing in memory."""
-        worklist = FusedWorklist(self.folder / "out" / ".watch")
-        worklist.fuse = self.fuse
+        journal = FusedJournal(self.folder / "out" / ".watch")
+        journal.fuse = self.fuse
         sink = self.sink if self.has_sink else None
-        return Watch(self.source, self.grader, worklist, PACE, sink=sink, now=lambda: self.time_s)  # type: ignore[arg-type]
+        return Watch(self.source, self.grader, journal, POLICY, sink=sink, now=lambda: self.time_s)  # type: ignore[arg-type]
 
     def rounds(self, count: int, watch: Watch | None = None) -> Watch:
         watch = watch or self.start()
         for _ in range(count):
-            watch.round()
+            watch.poll()
             self.time_s += 61.0
         return watch
 
@@ -81,7 +79,7 @@ def test_a_kill_in_any_step_loses_nothing_and_stores_nothing_twice(tmp_path: Pat
             bench.fuse.left = None
             bench.time_s += 61.0
             watch = bench.start()
-            with watch._worklist.locked():
+            with WatchJournal(bench.folder / "out" / ".watch").locked():
                 watch.reopen(with_failed=False)
                 bench.rounds(6, watch)
         for uid in (FIRST, SECOND):
@@ -106,7 +104,7 @@ def test_images_that_come_while_it_is_fetched_put_it_back(bench: Bench) -> None:
     bench.images = bench.source.images = {FIRST: 4}
     watch = bench.rounds(1)
     looks: list[int] = []
-    look = bench.source.look
+    look = bench.source.inspect
 
     def look_later(study_uid: str) -> StudyOverview:
         looks.append(1)
@@ -114,7 +112,7 @@ def test_images_that_come_while_it_is_fetched_put_it_back(bench: Bench) -> None:
             bench.images[FIRST] = 5
         return look(study_uid)
 
-    bench.source.look = look_later  # type: ignore[method-assign]
+    bench.source.inspect = look_later  # type: ignore[method-assign]
     bench.rounds(1, watch)
     assert (
         bench.grader.graded == [] and bench.entry().state is WatchState.SEEN and bench.entry().attempts == 0
@@ -137,7 +135,7 @@ def test_images_that_come_after_grading_are_noted_and_ours_are_not_counted(bench
 def test_an_archive_that_goes_away_costs_no_attempt(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.source.fault = PacsFault.UNAVAILABLE
-    assert [watch.round() for _ in range(5)] == [False] * 5
+    assert [watch.poll() for _ in range(5)] == [False] * 5
     bench.source.fault = None
     bench.rounds(1, watch)
     bench.sink.fault = PacsFault.TIMEOUT
@@ -156,7 +154,7 @@ def test_an_archive_that_goes_away_costs_no_attempt(bench: Bench) -> None:
 def test_one_study_that_waits_for_an_archive_keeps_the_others_from_asking(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.sink.fault = PacsFault.UNAVAILABLE
-    assert not bench.rounds(0, watch).round()
+    assert not bench.rounds(0, watch).poll()
     assert len(bench.grader.graded) == 1
 
 
@@ -189,7 +187,7 @@ def test_a_study_that_cannot_be_graded_is_given_up_and_the_next_goes_on(
 
 def test_a_study_that_kills_the_program_is_not_tried_for_ever(bench: Bench) -> None:
     bench.rounds(1)
-    for _ in range(PACE.attempts):
+    for _ in range(POLICY.attempts):
         bench.grader.deadly = FIRST
         with pytest.raises(KilledError):
             bench.rounds(1)
@@ -234,19 +232,19 @@ def test_results_that_somebody_removed_are_told(bench: Bench) -> None:
     (bench.grader.folder(FIRST) / "1.dcm").unlink()
     bench.sink.fault = None
     bench.rounds(8, watch)
-    assert bench.entry().state is WatchState.FAILED and "1.dcm is no longer there" in bench.entry().reason
+    assert bench.entry().state is WatchState.FAILED and "1.dcm no longer exists" in bench.entry().reason
 
 
 def test_a_study_that_vanishes_from_the_archive_stops_no_other(bench: Bench) -> None:
     watch = bench.rounds(1)
-    look = bench.source.look
+    look = bench.source.inspect
 
     def look_without(study_uid: str) -> StudyOverview:
         if study_uid == FIRST:
             raise PacsError(PacsFault.ABSENT, "gone")
         return look(study_uid)
 
-    bench.source.look = look_without  # type: ignore[method-assign]
+    bench.source.inspect = look_without  # type: ignore[method-assign]
     bench.rounds(3, watch)
     assert bench.entry(SECOND).state is WatchState.STORED and bench.entry().attempts > 0
 
@@ -271,7 +269,7 @@ def test_asked_to_stop_it_ends_after_the_step_and_keeps_what_is_done(bench: Benc
     grade = bench.grader.grade
 
     def grade_and_stop(study_uid: str, images: Path) -> tuple[ResultFile, ...]:
-        watch.stop.is_asked = True
+        watch.stop.is_set = True
         return grade(study_uid, images)
 
     bench.grader.grade = grade_and_stop  # type: ignore[method-assign]
@@ -298,7 +296,7 @@ def test_what_is_stored_stays_noted_when_it_is_asked_to_stop(bench: Bench) -> No
 
     def store_and_stop(path: Path) -> None:
         store(path)
-        watch.stop.is_asked = True
+        watch.stop.is_set = True
 
     bench.sink.store = store_and_stop  # type: ignore[method-assign]
     bench.rounds(1, watch)

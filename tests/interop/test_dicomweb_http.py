@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lumbar_tf.interop.multipart import write_instance
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
+from lumbar_tf.interop.dicomweb_http import write_instance
+from lumbar_tf.interop.interfaces import PacsError, PacsFault
 
 KIND = 'multipart/related; type="application/dicom"; boundary="b-7"'
 
@@ -17,7 +17,7 @@ def _message(data: bytes) -> bytes:
 
 
 def _write(path: Path, kind: str, blocks: list[bytes], limit: int = 1000) -> bytes:
-    write_instance(path, kind, blocks, what="image 1", max_bytes=limit)
+    write_instance(path, kind, blocks, request="image 1", max_bytes=limit)
     return path.read_bytes()
 
 

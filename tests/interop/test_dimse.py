@@ -13,16 +13,12 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
 from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
-from lumbar_tf.interop import incoming_studies as incoming_module
-from lumbar_tf.interop import storage_scp as listener_module
+from lumbar_tf.interop.dimse import MAX_INSTANCE_BYTES, Node, StoreScu, listen, parse_node
 from lumbar_tf.interop.incoming_studies import IncomingStudies
-from lumbar_tf.interop.pacs_errors import PacsError, PacsFault
-from lumbar_tf.interop.polling_policy import PollingPolicy
-from lumbar_tf.interop.storage_scp import listen
-from lumbar_tf.interop.storage_scu import Node, StoreScu, parse_node
+from lumbar_tf.interop.interfaces import PacsError, PacsFault
 from lumbar_tf.interop.study_grading import StudyGrader
 from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
-from lumbar_tf.interop.watcher import Watch
+from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from tests.interop.conftest import STUDIES
 from tests.prediction.test_pipeline import FakeEnsemble
 
@@ -75,25 +71,25 @@ def test_what_is_sent_is_graded_once_and_answered(
 ) -> None:
     out = tmp_path / "out"
     studies = IncomingStudies(out / ".watch")
-    worklist = WatchJournal(out / ".watch")
+    journal = WatchJournal(out / ".watch")
     grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
     images = {uid: [pydicom.dcmread(each) for each in paths] for uid, paths in small_studies.items()}
     with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port, _receiver() as (node, received):
         clock = [1000.0]
         sink = StoreScu(node, ae_title="LUMBAR_TF", timeout_s=5.0)
-        watch = Watch(studies, grader, worklist, PollingPolicy(settle_s=60), sink=sink, now=lambda: clock[0])
+        watch = Watch(studies, grader, journal, PollingPolicy(settle_s=60), sink=sink, now=lambda: clock[0])
         first, second = STUDIES
         assert set(_send(port, images[first] + images[second][:6])) == {0x0000}
-        watch.round()
+        watch.poll()
         clock[0] += 59.0
         assert set(_send(port, images[second][6:])) == {0x0000}
-        watch.round()
+        watch.poll()
         clock[0] += 2.0
-        watch.round()
+        watch.poll()
         assert [each.StudyInstanceUID for each in received] == [first, first]
         clock[0] += 60.0
-        watch.round()
-        watch.round()
+        watch.poll()
+        watch.poll()
         assert [each.StudyInstanceUID for each in received] == [first, first, second, second]
         assert [each.Modality for each in received] == ["SR", "OT"] * 2
         # Nothing of the patient's is kept that is no longer needed.
@@ -101,11 +97,11 @@ def test_what_is_sent_is_graded_once_and_answered(
         assert list((out / ".watch" / "taken").iterdir()) == []
         # What comes too late is noted, and not graded alone.
         assert set(_send(port, images[first][:2])) == {0x0000}
-        watch.round()
-        entry = worklist.read(first)
+        watch.poll()
+        entry = journal.read(first)
         assert entry is not None and (entry.state, entry.late_images) == (WatchState.STORED, 2)
-        watch.round()
-        assert worklist.read(first) == entry and len(received) == 4
+        watch.poll()
+        assert journal.read(first) == entry and len(received) == 4
     kept = pydicom.dcmread(out / first / "dicom" / f"{first}.sr.dcm")
     assert received[0].ContentSequence == kept.ContentSequence
 
@@ -125,7 +121,7 @@ def test_a_kill_while_grading_keeps_what_was_sent(
     assert [(each.study_uid, each.total) for each in again.find()] == [(uid, len(paths))]
     with again.fetch(uid) as fetched:
         assert fetched.num_images == len(paths)
-    again.drop(uid)
+    again.discard(uid)
     assert list(again.find()) == []
 
 
@@ -160,24 +156,35 @@ def test_what_is_no_mr_image_or_not_what_was_announced_is_refused(
         assert caught.value.fault is PacsFault.MALFORMED
 
 
-def test_an_instance_that_is_too_large_or_a_full_disk_is_refused(
-    tmp_path: Path, small_studies: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+def test_an_image_is_refused_when_the_disk_is_full(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
 ) -> None:
-    images = [pydicom.dcmread(each) for each in small_studies[STUDIES[0]][:2]]
-    studies = IncomingStudies(tmp_path / "in")
+    image = pydicom.dcmread(small_studies[STUDIES[0]][0])
+    studies = IncomingStudies(tmp_path / "in", min_free_bytes=1 << 60)
     with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port:
-        monkeypatch.setattr(incoming_module, "_MIN_FREE_BYTES", 1 << 60)
-        assert _send(port, images[:1]) == [0xA700]
-        monkeypatch.undo()
-        monkeypatch.setattr(listener_module, "MAX_INSTANCE_BYTES", 4000)
-        images[0].PixelData = b"\0" * (1 << 20)
+        assert _send(port, [image]) == [0xA700]
+
+
+def test_an_association_is_closed_when_an_instance_is_too_large(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
+) -> None:
+    image = pydicom.dcmread(small_studies[STUDIES[0]][0])
+    image.PixelData = b"\0" * (1 << 20)
+    studies = IncomingStudies(tmp_path / "in")
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF", max_instance_bytes=4000) as port:
         began = time.monotonic()
-        assert _send(port, images[:1]) == [None]
+        assert _send(port, [image]) == [None]
         assert time.monotonic() - began < 20
-        # One that sends many small ones is not cut off.
-        monkeypatch.setattr(listener_module, "MAX_INSTANCE_BYTES", 30_000)
-        assert _send(port, [images[1]] * 40) == [0x0000] * 40
-    assert listener_module.MAX_INSTANCE_BYTES < MAX_FILE_BYTES
+    assert MAX_INSTANCE_BYTES < MAX_FILE_BYTES
+
+
+def test_the_size_limit_counts_each_instance_of_an_association_separately(
+    tmp_path: Path, small_studies: dict[str, list[Path]]
+) -> None:
+    image = pydicom.dcmread(small_studies[STUDIES[0]][1])
+    studies = IncomingStudies(tmp_path / "in")
+    with listen(LOCAL, studies, ae_title="LUMBAR_TF", max_instance_bytes=30_000) as port:
+        assert _send(port, [image] * 40) == [0x0000] * 40
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""Options shared by the commands that grade studies, `predict` and `watch`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from lumbar_tf.cli.command import CommandOptions, OnlyWith
+from lumbar_tf.interop.dicomweb_connection import (
+    AuthenticationScheme,
+    CredentialsFile,
+    DicomwebConnection,
+    parse_url,
+)
+from lumbar_tf.serving.address import TlsFiles, parse_address
+
+#: Packages of the extra `pacs`.
+_PACS_MODULES = ("dicomweb_client", "highdicom", "pynetdicom")
+_SERVER, _DICOMWEB = OnlyWith("server"), OnlyWith("dicomweb")
+
+
+class GradingOptions(CommandOptions):
+    """Base of the options of a command that grades studies.
+
+    It declares the model or model server, the output formats and the DICOMweb archive.
+    """
+
+    model: Path | None = Field(
+        None,
+        description="Exported version, or folder of exported versions, of which the newest is loaded. "
+        "Default: models/lumbar.",
+    )
+    server: str | None = Field(
+        None,
+        description="Use the model of a TensorFlow Serving instead: HOST:PORT or grpc://HOST:PORT, grpcs:// "
+        "for gRPC over TLS, http://HOST:PORT[/PATH] for REST, https:// for REST over TLS.",
+    )
+    sheets: bool = Field(True, description="Do not draw the PNG sheets.")
+    report: bool = Field(True, description="Do not write the HTML reports.")
+    dicom: bool = Field(
+        False,
+        description="Write dicom/<study>.sr.dcm, a structured report, and dicom/<study>.sc.dcm, the sheet as "
+        "an image, for the archive that the study came from. They repeat the patient's name, ID and birth "
+        "date from the images.",
+    )
+    fhir: bool = Field(
+        False,
+        description="Write fhir/<study>.json, a FHIR R4 report with its observations. It contains the "
+        "patient's ID and the StudyInstanceUID.",
+    )
+    log: Path | None = Field(
+        None,
+        description="Folder of a log for lumbar_tf.monitor, to which one row per study is appended: numbers "
+        "and the hour, and no ID but a pseudonym.",
+    )
+    server_model: Annotated[str, _SERVER] = Field(
+        "lumbar", min_length=1, description="Name of the model in the server's configuration."
+    )
+    server_version: Annotated[NonNegativeInt | None, _SERVER] = Field(
+        None, description="Version number of the model; the server's newest by default."
+    )
+    server_label: Annotated[str | None, _SERVER] = Field(
+        None, min_length=1, description="Label of a version, such as stable, instead of its number."
+    )
+    deadline_s: Annotated[PositiveFloat, _SERVER] = Field(
+        60.0, description="Time limit of one request, seconds."
+    )
+    gzip: Annotated[bool, _SERVER] = Field(False, description="Compress the requests.")
+    tls_ca: Annotated[Path | None, _SERVER] = Field(
+        None,
+        description="PEM file with the CA certificates that verify the server's certificate; HOST:PORT then "
+        "means TLS.",
+    )
+    tls_cert: Annotated[Path | None, _SERVER] = Field(
+        None, description="PEM file with the client certificate for the server."
+    )
+    tls_key: Annotated[Path | None, _SERVER] = Field(
+        None, description="PEM file with the private key of --tls-cert."
+    )
+    dicomweb: str | None = Field(
+        None,
+        description="URL of a DICOMweb archive that the studies are fetched from, such as "
+        "https://pacs/dicom-web. Needs the extra `pacs`.",
+    )
+    store: Annotated[bool, _DICOMWEB] = Field(
+        False, description="Store the structured report and the sheet in the archive; implies --dicom."
+    )
+    dicomweb_user_file: Annotated[Path | None, _DICOMWEB] = Field(
+        None, description="File with one line, user:password."
+    )
+    dicomweb_token_file: Annotated[Path | None, _DICOMWEB] = Field(
+        None, description="File with one line, a bearer token."
+    )
+    dicomweb_ca: Annotated[Path | None, _DICOMWEB] = Field(
+        None, description="PEM file with the CA certificates that verify the archive's certificate."
+    )
+    dicomweb_cert: Annotated[Path | None, _DICOMWEB] = Field(
+        None, description="PEM file with the client certificate for the archive."
+    )
+    dicomweb_key: Annotated[Path | None, _DICOMWEB] = Field(
+        None, description="PEM file with the private key of --dicomweb-cert."
+    )
+    dicomweb_timeout_s: Annotated[PositiveFloat, _DICOMWEB] = Field(
+        30.0, description="Time without data after which a request fails, seconds."
+    )
+    dicomweb_attempts: Annotated[PositiveInt, _DICOMWEB] = Field(
+        4, description="Maximum number of times that a request is sent; only transient failures are retried."
+    )
+
+    @model_validator(mode="after")
+    def _check_dicomweb(self) -> Self:
+        if self.dicomweb is None:
+            return self
+        if self.dicomweb_user_file and self.dicomweb_token_file:
+            raise ValueError("--dicomweb-user-file and --dicomweb-token-file must not be given together")
+        connection = self.dicomweb_connection()
+        if connection.tls and not connection.url.startswith("https:"):
+            raise ValueError("--dicomweb-ca, -cert and -key must come with an https:// URL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_server(self) -> Self:
+        if self.server is None:
+            return self
+        if self.model is not None:
+            raise ValueError("--model and --server must not be given together")
+        if self.server_version is not None and self.server_label is not None:
+            raise ValueError("--server-version and --server-label must not be given together")
+        address = parse_address(self.server, is_secure=bool(self.tls))
+        if self.tls and not address.is_secure:
+            raise ValueError(f"--tls-... must come with HOST:PORT, grpcs:// or https://, not with {address}")
+        return self
+
+    @property
+    def tls(self) -> TlsFiles:
+        """Files of the TLS connection to the model server."""
+        return TlsFiles(self.tls_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether the results are stored in an archive."""
+        return self.store
+
+    def formats(self) -> tuple[str, ...]:
+        """Returns the names of the output formats.
+
+        Raises:
+            ValueError: the package that a format needs is not installed.
+        """
+        from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, find_formats
+
+        is_chosen = {name: getattr(self, name) for name in OUTPUT_FORMATS}
+        is_chosen["dicom"] |= self.has_sink
+        return tuple(find_formats(name for name in is_chosen if is_chosen[name]))
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Returns the arguments of `lumbar_tf.load_ensemble`."""
+        if self.server is None:
+            return {} if self.model is None else {"source": self.model}
+        return {
+            "source": str(parse_address(self.server, is_secure=bool(self.tls))),
+            "model_name": self.server_model,
+            "model_version": self.server_version,
+            "model_label": self.server_label,
+            "deadline_s": self.deadline_s,
+            "gzip": self.gzip,
+            "tls_ca": self.tls_ca,
+            "tls_cert": self.tls_cert,
+            "tls_key": self.tls_key,
+        }
+
+    def dicomweb_connection(self) -> DicomwebConnection:
+        """Returns the connection to the archive; only where `dicomweb` is given."""
+        credentials = None
+        if self.dicomweb_user_file:
+            credentials = CredentialsFile(self.dicomweb_user_file, AuthenticationScheme.BASIC)
+        elif self.dicomweb_token_file:
+            credentials = CredentialsFile(self.dicomweb_token_file, AuthenticationScheme.BEARER)
+        return DicomwebConnection(
+            url=parse_url(self.dicomweb or ""),
+            credentials=credentials,
+            tls=TlsFiles(self.dicomweb_ca, self.dicomweb_cert, self.dicomweb_key),
+            timeout_s=self.dicomweb_timeout_s,
+            attempts=self.dicomweb_attempts,
+        )
+
+
+def check_pacs_extra() -> None:
+    """Verifies that the packages of the extra `pacs` are installed.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    missing = [name for name in _PACS_MODULES if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            "Access to a PACS needs the extra `pacs`: pip install 'lumbar_tf[pacs]'. "
+            f"Received: an environment without {', '.join(missing)}."
+        )
