@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 from lumbar_tf.interop.codes import (
-    OWN_SCHEME_UID,
-    CodingScheme,
     finding_code,
     grade_code,
     level_code,
@@ -13,7 +11,7 @@ from lumbar_tf.interop.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.labels import Condition, Level, Severity, Side
+from lumbar_tf.labels import OWN_SCHEME_UID, CodingScheme, Condition, Level, Severity, Side
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 

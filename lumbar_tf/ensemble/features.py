@@ -75,8 +75,14 @@ def patterns_of(probabilities: Floats, member_sources: tuple[int, ...]) -> NDArr
     return pattern
 
 
-#: Other side, level above, level below, then the two other families at the level, in the order of `Family`.
-SLOTS: tuple[str, ...] = ("other_side", "above", "below", "first_other_family", "second_other_family")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+#: Other side, level above, level below, then the other families at the level, in the order of `Family`.
+SLOTS: tuple[str, ...] = (
+    "other_side",
+    "above",
+    "below",
+    *(f"{ordinal}_other_family" for ordinal in _ORDINALS[: len(Family) - 1]),
+)
 
 NUM_SLOTS = len(SLOTS)
 

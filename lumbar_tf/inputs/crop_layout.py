@@ -7,11 +7,10 @@ import tensorflow as tf
 from lumbar_tf.config import Anchor, PlaneConfig
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, Side, finding_index
 
+#: Points of the level itself: the canal's, or midway between the foramina of both sides.
 _CANAL = [finding_index(Condition.SPINAL_CANAL_STENOSIS, level) for level in Level]
 _LEFT_FORAMEN = [finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
 _RIGHT_FORAMEN = [finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
-_LEFT_SUBARTICULAR = [finding_index(Condition.LEFT_SUBARTICULAR_STENOSIS, level) for level in Level]
-_RIGHT_SUBARTICULAR = [finding_index(Condition.RIGHT_SUBARTICULAR_STENOSIS, level) for level in Level]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class CropLayout:
     @property
     def is_sided(self) -> bool:
         """Whether each level is looked at from both sides (else once)."""
-        return any(family is not Family.CANAL for family in self.families)
+        return any(family.is_sided for family in self.families)
 
     @property
     def sides(self) -> tuple[Side | None, ...]:
@@ -99,17 +98,13 @@ def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
         points: float32 [..., 25, 3], LPS mm, NaN where unknown.
         layout: the plane's layout.
     """
-    if layout.plane is Plane.SAGITTAL_T1 and layout.is_sided:
-        left = tf.gather(points, _LEFT_FORAMEN, axis=-2)
-        right = tf.gather(points, _RIGHT_FORAMEN, axis=-2)
-    elif layout.anchor == "subarticular":
-        left = tf.gather(points, _LEFT_SUBARTICULAR, axis=-2)
-        right = tf.gather(points, _RIGHT_SUBARTICULAR, axis=-2)
-    else:
-        left = right = level_points(points)
+    own = localizer_rows(layout.plane)
     if not layout.is_sided:
-        # Of the canal alone there is one crop a level, whichever points are known.
+        # Of the midline alone there is one crop a level, whichever points are known.
         return level_points(points)
+    if len(own) == 2 * len(Level) and (layout.plane.is_sagittal or layout.anchor == "subarticular"):
+        return tf.gather(points, own, axis=-2)
+    left = right = level_points(points)
     both = tf.stack([left, right], axis=-2)
     return tf.reshape(both, tf.concat([tf.shape(points)[:-2], [2 * len(Level), 3]], axis=0))
 
@@ -138,10 +133,15 @@ def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.T
         left = right = unknown
     else:
         left, right = foramina[:, 0::2], foramina[:, 1::2]
-    points = tf.concat([canal, left, right, unknown, unknown], axis=1)
-    levels = level_points(points)
-    canal = tf.where(tf.math.is_finite(canal), canal, levels)
-    return tf.ensure_shape(tf.concat([canal, left, right, levels, levels], axis=1), [None, NUM_FINDINGS, 3])
+    found = {
+        Condition.SPINAL_CANAL_STENOSIS: canal,
+        Condition.LEFT_NEURAL_FORAMINAL_NARROWING: left,
+        Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: right,
+    }
+    levels = level_points(tf.concat([found.get(condition, unknown) for condition in Condition], axis=1))
+    found[Condition.SPINAL_CANAL_STENOSIS] = tf.where(tf.math.is_finite(canal), canal, levels)
+    points = tf.concat([found.get(condition, levels) for condition in Condition], axis=1)
+    return tf.ensure_shape(points, [None, NUM_FINDINGS, 3])
 
 
 def refine_points(points: tf.Tensor, subarticular: tf.Tensor) -> tf.Tensor:
@@ -153,16 +153,20 @@ def refine_points(points: tf.Tensor, subarticular: tf.Tensor) -> tf.Tensor:
             keeps what it has, the level point.
     """
     rows = localizer_rows(Plane.AXIAL_T2)
-    ordered = tf.gather(subarticular, [rows.index(row) for row in sorted(rows)], axis=-2)
-    others, old = points[..., : min(rows), :], points[..., min(rows) :, :]
-    return tf.concat([others, tf.where(tf.math.is_finite(ordered), ordered, old)], axis=-2)
+    # One more point, NaN, for the rows that no axial localizer points at.
+    padding = [[0, 0]] * (len(subarticular.shape) - 2) + [[0, 1], [0, 0]]
+    padded = tf.pad(subarticular, padding, constant_values=float("nan"))
+    found = tf.gather(
+        padded, [rows.index(row) if row in rows else len(rows) for row in range(NUM_FINDINGS)], axis=-2
+    )
+    return tf.where(tf.math.is_finite(found), found, points)
 
 
 def localizer_rows(plane: Plane) -> tuple[int, ...]:
-    """Returns the rows that a plane's localizer points at, in its output order."""
-    if plane is Plane.SAGITTAL_T2:
-        return tuple(_CANAL)
-    left, right = (
-        (_LEFT_FORAMEN, _RIGHT_FORAMEN) if plane.is_sagittal else (_LEFT_SUBARTICULAR, _RIGHT_SUBARTICULAR)
+    """Returns the rows that a plane's localizer points at, level by level and left before right."""
+    return tuple(
+        finding_index(condition, level)
+        for level in Level
+        for condition in Condition
+        if condition.family.spec.localized_on is plane
     )
-    return tuple(row for pair in zip(left, right, strict=True) for row in pair)

@@ -5,49 +5,7 @@ package's own scheme, `99LUMBAR`, which this file defines completely. A comment 
 CID is a context group of DICOM's content mapping resource (PS3.16).
 """
 
-from dataclasses import dataclass
-from enum import Enum
-
-from lumbar_tf.labels import Condition, Family, Flag, Level, Severity, Side
-
-
-class CodingScheme(Enum):
-    """Coding scheme; the value is its DICOM designator (PS3.16 section 8)."""
-
-    SNOMED = "SCT"
-    LOINC = "LN"
-    UCUM = "UCUM"
-    OWN = "99LUMBAR"
-
-    @property
-    def uri(self) -> str:
-        """URI of the scheme in FHIR (HL7 terminology, code systems)."""
-        return _URIS[self]
-
-
-#: UID of the scheme 99LUMBAR: a random UUID as an OID (PS3.5 section B.2).
-OWN_SCHEME_UID = "2.25.75340285079372723714853467360717106907"
-_URIS = {
-    CodingScheme.SNOMED: "http://snomed.info/sct",
-    CodingScheme.LOINC: "http://loinc.org",
-    CodingScheme.UCUM: "http://unitsofmeasure.org",
-    CodingScheme.OWN: f"urn:oid:{OWN_SCHEME_UID}",
-}
-
-
-@dataclass(frozen=True)
-class Code:
-    """Coded concept.
-
-    Attributes:
-        value: Code Value, at most 16 characters.
-        scheme: coding scheme that defines the value.
-        meaning: Code Meaning, human-readable, at most 64 characters.
-    """
-
-    value: str
-    scheme: CodingScheme
-    meaning: str
+from lumbar_tf.labels import Code, CodingScheme, Condition, Family, Flag, Level, Severity, Side
 
 
 def _own(value: str, meaning: str) -> Code:
@@ -76,19 +34,6 @@ _LEVELS = {
     Level.L3_L4: Code("243922006", CodingScheme.SNOMED, "Level of L3/L4 intervertebral disc"),
     Level.L4_L5: Code("243923001", CodingScheme.SNOMED, "Level of L4/L5 intervertebral disc"),
     Level.L5_S1: Code("243927000", CodingScheme.SNOMED, "Level of L5/S1 intervertebral disc"),
-}
-_SITES = {
-    # PS3.16 annex L (body structures).
-    Family.CANAL: Code("61853006", CodingScheme.SNOMED, "Spinal canal structure"),
-    # A published FHIR value set of body structures; in none of DICOM's groups.
-    Family.FORAMINAL: Code("113204006", CodingScheme.SNOMED, "Intervertebral foramen"),
-    Family.SUBARTICULAR: _own("SUBARTICULAR", "Subarticular zone (lateral recess) of the spinal canal"),
-}
-_FINDINGS = {
-    Family.CANAL: Code("76107001", CodingScheme.SNOMED, "Spinal stenosis"),
-    # SNOMED CT's US edition; IHE Radiology's Imaging Diagnostic Report uses it in its examples.
-    Family.FORAMINAL: Code("371000119109", CodingScheme.SNOMED, "Stenosis of intervertebral foramina"),
-    Family.SUBARTICULAR: _own("SUBART_STENOSIS", "Subarticular (lateral recess) stenosis"),
 }
 #: CID 3716 has moderate and severe; it has two grades for "normal or mild".
 _GRADES = {
@@ -133,12 +78,12 @@ def level_code(level: Level) -> Code:
 
 def site_code(condition: Condition) -> Code:
     """Returns the code of a condition's anatomic site, without side and level."""
-    return _SITES[condition.family]
+    return condition.family.spec.site
 
 
 def finding_code(condition: Condition) -> Code:
     """Returns the code of a condition, without side and level."""
-    return _FINDINGS[condition.family]
+    return condition.family.spec.finding
 
 
 def grade_code(severity: Severity) -> Code:
@@ -163,7 +108,8 @@ def flag_code(flag: Flag) -> Code:
 
 def own_codes() -> tuple[Code, ...]:
     """Returns all codes of the scheme 99LUMBAR."""
-    tables = (_SITES, _FINDINGS, _GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
+    tables = (_GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
     codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL]
+    codes.extend(code for family in Family for code in (family.spec.site, family.spec.finding))
     codes.extend(code for table in tables for code in table.values())
     return tuple(code for code in codes if code.scheme is CodingScheme.OWN)

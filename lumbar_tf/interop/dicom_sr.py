@@ -36,11 +36,8 @@ from lumbar_tf.files import replace_atomically
 from lumbar_tf.interop.codes import (
     LIMITATION,
     MOST_PROBABLE,
-    OWN_SCHEME_UID,
     PROCEDURE,
     RATIO,
-    Code,
-    CodingScheme,
     bound_codes,
     finding_code,
     flag_code,
@@ -64,6 +61,7 @@ from lumbar_tf.interop.report_content import (
     software_version,
 )
 from lumbar_tf.interop.source_references import SourceImage, SourceStudy, derived_uid, nearest_images
+from lumbar_tf.labels import OWN_SCHEME_UID, Code, CodingScheme
 from lumbar_tf.prediction.results import StudyFindings
 
 #: High, so that viewers list the scanner's series first.

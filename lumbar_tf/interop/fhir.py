@@ -15,7 +15,6 @@ from lumbar_tf.interop.codes import (
     LIMITATION,
     PROCEDURE,
     RATIO,
-    Code,
     bound_codes,
     finding_code,
     flag_code,
@@ -34,6 +33,7 @@ from lumbar_tf.interop.report_content import (
     software_version,
 )
 from lumbar_tf.interop.source_references import SourceStudy, derived_uuid
+from lumbar_tf.labels import Code
 from lumbar_tf.prediction.results import StudyFindings
 
 Resource = dict[str, Any]

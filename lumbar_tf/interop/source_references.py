@@ -11,7 +11,7 @@ from pydicom.uid import MRImageStorage
 
 from lumbar_tf.dicom.geometry import SliceGeometry, patient_to_pixel
 from lumbar_tf.dicom.study import Slice, Study
-from lumbar_tf.labels import Condition, Family, Plane
+from lumbar_tf.labels import Condition, Plane
 
 #: Form of a UID (PS3.5 section 9.1): numbers without leading zeros, separated by dots. UIDs of the
 #: competition's files, such as 100206310.1.1, have this form and are kept: archives use them.
@@ -21,12 +21,6 @@ _MAX_UID_CHARACTERS = 64
 _NAMESPACE = UUID("c25d20e8-96bd-4e13-8fe1-354c491375bf")
 #: Maximum distance of a slice from a point that it shows, mm; the same as on the summary sheet.
 _MAX_DISTANCE_MM = 10.0
-#: Plane that a family of findings is annotated on, followed by the other planes in order of preference.
-_PLANES = {
-    Family.CANAL: (Plane.SAGITTAL_T2, Plane.AXIAL_T2, Plane.SAGITTAL_T1),
-    Family.FORAMINAL: (Plane.SAGITTAL_T1, Plane.AXIAL_T2, Plane.SAGITTAL_T2),
-    Family.SUBARTICULAR: (Plane.AXIAL_T2, Plane.SAGITTAL_T2, Plane.SAGITTAL_T1),
-}
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ def nearest_images(
     """
     if not np.isfinite(point).all():
         return []
-    planes = [study.planes[plane] for plane in _PLANES[condition.family] if study.planes.get(plane)]
+    planes = [study.planes[plane] for plane in condition.family.shown_on if study.planes.get(plane)]
     nearest = [_nearest(members, point) for members in planes]
     shown = [image for image, is_inside, distance in nearest if is_inside and distance <= _MAX_DISTANCE_MM]
     return shown or [image for image, _, _ in nearest[:1]]

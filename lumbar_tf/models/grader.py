@@ -13,7 +13,7 @@ from keras import ops
 
 from lumbar_tf.config import GraderConfig
 from lumbar_tf.inputs.crop_layout import CropLayout
-from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Condition, Family, Side
+from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Condition, Side
 from lumbar_tf.models.backbones import build_backbone, prepare_batch_norm, scale_layer
 from lumbar_tf.models.level_context import add_level_context
 from lumbar_tf.models.pooling import pool_slices
@@ -74,7 +74,7 @@ def _heads(pooled: Any, is_seen: Any, layout: CropLayout) -> Any:
     for condition in Condition:
         if condition.family not in heads:
             continue
-        if condition.family is Family.CANAL:
+        if condition.side is None:
             view = _mean_view(pooled, is_seen)
         else:
             view = pooled[:, :, 0 if condition.side is Side.LEFT else 1]

@@ -16,7 +16,7 @@ from lumbar_tf.inputs.crop_layout import level_points
 from lumbar_tf.inputs.crops import cut_crops, identity_warp, plane_axes
 from lumbar_tf.inputs.slice_decoding import keep_slices
 from lumbar_tf.inputs.slice_selection import Record, Selection, select_slices, slice_normals
-from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Family, Finding, Plane
+from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Finding, Plane
 from lumbar_tf.records.manifest import Manifest
 from lumbar_tf.records.parsing import records_dataset
 from lumbar_tf.reports.montage import Mark, MontageRow, SlicePicture, encode_png
@@ -25,12 +25,6 @@ from lumbar_tf.tables.landmarks import Points
 #: A finding and what is around it, and the slices before and after; half a millimetre is what scanners store.
 REVIEW_CROP = CropConfig(side_mm=60.0, side_px=120, num_slices=3, max_distance_mm=10.0)
 
-#: Where a reader looks for a finding, the plane that grades it best first.
-PLANES_OF = {
-    Family.CANAL: (Plane.SAGITTAL_T2, Plane.AXIAL_T2),
-    Family.FORAMINAL: (Plane.SAGITTAL_T1,),
-    Family.SUBARTICULAR: (Plane.AXIAL_T2,),
-}
 #: An annotated point is marked on slices that pass this near to it, mm: half an axial gap of 4 mm, and a bit.
 _ON_SLICE_MM = 2.5
 
@@ -80,7 +74,7 @@ def _wanted(plane: Plane, findings: Sequence[FindingKey]) -> dict[str, list[int]
     """Returns the rows of each study's findings that a plane shows."""
     wanted: dict[str, list[int]] = {}
     for study_id, row in findings:
-        if plane in PLANES_OF[FINDINGS[row].condition.family]:
+        if plane in FINDINGS[row].condition.family.spec.graded_on:
             wanted.setdefault(study_id, []).append(row)
     return wanted
 

@@ -31,14 +31,15 @@ LONG_FLAGS = {
 }
 #: Less rounds to 0 mm.
 _THROUGH_MM = 0.5
+
+
+def _place(condition: Condition) -> int:
+    order = condition.family.spec.lateral_order
+    return -order if condition.side is Side.RIGHT else order
+
+
 #: As the radiologist sees them: the patient's right at the left of the page.
-COLUMNS = (
-    Condition.RIGHT_NEURAL_FORAMINAL_NARROWING,
-    Condition.RIGHT_SUBARTICULAR_STENOSIS,
-    Condition.SPINAL_CANAL_STENOSIS,
-    Condition.LEFT_SUBARTICULAR_STENOSIS,
-    Condition.LEFT_NEURAL_FORAMINAL_NARROWING,
-)
+COLUMNS = tuple(sorted(Condition, key=_place))
 
 
 def list_warnings(study: Study, result: StudyFindings) -> list[str]:

@@ -11,7 +11,6 @@ from lumbar_tf.labels import (
     FINDINGS,
     MISSING_LABEL,
     Condition,
-    Family,
     Finding,
     Level,
     Plane,
@@ -41,13 +40,6 @@ _TITLES = {
     Contradiction.POINT_ON_OTHER_PLANE: "The point lies on a plane that this finding is not marked on",
     Contradiction.SIDES_SWAPPED: "The left point lies to the right of the right one",
     Contradiction.LEVELS_OUT_OF_ORDER: "The canal point of a level lies below that of the next level down",
-}
-
-#: The plane that the competition's annotators marked each family on.
-MARKED_ON = {
-    Family.CANAL: Plane.SAGITTAL_T2,
-    Family.FORAMINAL: Plane.SAGITTAL_T1,
-    Family.SUBARTICULAR: Plane.AXIAL_T2,
 }
 
 
@@ -93,7 +85,7 @@ def _compare_planes(planes: Mapping[int, Plane]) -> list[tuple[Contradiction, st
     return [
         (Contradiction.POINT_ON_OTHER_PLANE, f"{FINDINGS[index].name} is marked on {plane.value}")
         for index, plane in sorted(planes.items())
-        if plane is not MARKED_ON[FINDINGS[index].condition.family]
+        if plane is not FINDINGS[index].condition.family.spec.graded_on[0]
     ]
 
 

@@ -1,5 +1,6 @@
 """The calibrated probabilities of a study's 25 findings as one picture for a reader."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,8 @@ _SEVERITY_COLOURS = ("#a6cee3", "#fdae61", "#c51b29")
 _HEADING = "Calibrated probabilities (the likeliest grade in words)"
 #: Cells are shaded from white, all Normal/Mild, to this, all Severe; black text stays readable on it.
 _SEVERE_SHADE = (0.96, 0.62, 0.58)
+#: Characters in a line of a condition's heading.
+_HEADING_WIDTH = 12
 #: The order of footnote marks that typesetters use.
 _FLAG_MARKS = dict(zip(Flag, ("*", "†", "‡", "§", "¶", "‖"), strict=True))
 _FLAG_WORDS = {
@@ -33,13 +36,13 @@ _FLAG_WORDS = {
     Flag.PRIOR_ONLY: "prior only: no image was looked at",
     Flag.LEVEL_SHIFT: "the level may be its neighbour",
 }
-_CONDITION_WORDS = {
-    Condition.SPINAL_CANAL_STENOSIS: "Spinal canal\nstenosis",
-    Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "LEFT neural\nforaminal\nnarrowing",
-    Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: "RIGHT neural\nforaminal\nnarrowing",
-    Condition.LEFT_SUBARTICULAR_STENOSIS: "LEFT\nsubarticular\nstenosis",
-    Condition.RIGHT_SUBARTICULAR_STENOSIS: "RIGHT\nsubarticular\nstenosis",
-}
+
+
+def _heading(condition: Condition) -> str:
+    """Returns the condition's title in short lines, its side in capitals."""
+    side = condition.side
+    title = condition.title if side is None else condition.title.replace(side.value.capitalize(), side.name)
+    return "\n".join(textwrap.wrap(title, _HEADING_WIDTH, break_long_words=False))
 
 
 def draw_table(figure: "SubFigure", result: StudyFindings) -> None:
@@ -56,7 +59,7 @@ def draw_table(figure: "SubFigure", result: StudyFindings) -> None:
     for column, level in enumerate(Level):
         axes.text(column + 0.5, -0.09, level.title, ha="center", va="bottom", fontsize=11, weight="bold")
     for line, condition in enumerate(Condition):
-        axes.text(-0.07, line + 0.5, _CONDITION_WORDS[condition], ha="right", va="center", fontsize=9)
+        axes.text(-0.07, line + 0.5, _heading(condition), ha="right", va="center", fontsize=9)
         for column, level in enumerate(Level):
             row = finding_index(condition, level)
             marks = "".join(_FLAG_MARKS[flag] for flag in result.flags_of(row))

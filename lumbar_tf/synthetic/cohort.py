@@ -29,11 +29,6 @@ from lumbar_tf.synthetic.severity import draw_severity, grade_probabilities
 _RETURN_PERIOD = 13
 _ANNOTATOR_JITTER_MM = 1.0
 _MISSING_COORDINATE_RATE = 0.003
-_PLANE_OF_FAMILY = {
-    Family.CANAL: Plane.SAGITTAL_T2,
-    Family.FORAMINAL: Plane.SAGITTAL_T1,
-    Family.SUBARTICULAR: Plane.AXIAL_T2,
-}
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "train.csv": ("study_id", *(finding.name for finding in FINDINGS)),
     "train_label_coordinates.csv": (
@@ -135,7 +130,7 @@ def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.r
     anatomy = make_anatomy(severity.latent[0], rng)
     plans = plan_series(anatomy, options.resolution, rng=rng)
     planes = {plan.plane for plan in plans}
-    is_seen = np.array([_PLANE_OF_FAMILY[finding.condition.family] in planes for finding in FINDINGS])
+    is_seen = np.array([finding.condition.family.spec.graded_on[0] in planes for finding in FINDINGS])
     returning = index % _RETURN_PERIOD == _RETURN_PERIOD - 1
     study = SyntheticStudy(
         study_id=str(options.first_study_id + index),
@@ -238,7 +233,7 @@ def nearest_slice(
 def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Generator) -> Sequence[object]:
     """Returns the table row of a finding's point on the nearest slice of the plane it is read from."""
     point = landmark(study.anatomy, finding)
-    plane = _PLANE_OF_FAMILY[finding.condition.family]
+    plane = finding.condition.family.spec.graded_on[0]
     _, series_id, number, geometry = nearest_slice(study, plane, point)
     column, row, _ = patient_to_pixel(geometry, point.tolist())
     error_mm = rng.normal(0, _ANNOTATOR_JITTER_MM, 2)

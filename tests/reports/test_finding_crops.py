@@ -12,7 +12,7 @@ from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Level, Plane, fi
 from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.records.study_records import read_job
-from lumbar_tf.reports.finding_crops import PLANES_OF, cut_views
+from lumbar_tf.reports.finding_crops import cut_views
 from lumbar_tf.reports.montage import MontageRow, encode_png
 from lumbar_tf.reports.slice_resampling import choose_slice, cut_view
 
@@ -62,7 +62,7 @@ def test_a_picture_shows_the_slice_nearest_to_the_predicted_point(
     predicted[finding] = annotated[finding] + np.array(shift, np.float32)
     rows = cut_views(phantom_records, read_manifest(phantom_records), [(whole, finding)], {whole: predicted})
     (views,) = rows.values()
-    assert tuple(row.plane for row in views) == PLANES_OF[FINDINGS[finding].condition.family]
+    assert tuple(row.plane for row in views) == FINDINGS[finding].condition.family.spec.graded_on
     for row in views:
         point = predicted[finding].astype(np.float64)
         each = choose_slice(study.planes[row.plane], point[None].astype(np.float32), max_distance_mm=10)

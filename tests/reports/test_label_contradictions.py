@@ -11,7 +11,7 @@ from lumbar_tf.labels import (
     Side,
     finding_index,
 )
-from lumbar_tf.reports.label_contradictions import MARKED_ON, Contradiction, find_contradictions
+from lumbar_tf.reports.label_contradictions import Contradiction, find_contradictions
 
 CANAL = Condition.SPINAL_CANAL_STENOSIS
 
@@ -28,7 +28,7 @@ def points() -> np.ndarray:
 
 @pytest.fixture
 def planes() -> dict[int, Plane]:
-    return {index: MARKED_ON[each.condition.family] for index, each in enumerate(FINDINGS)}
+    return {index: each.condition.family.spec.graded_on[0] for index, each in enumerate(FINDINGS)}
 
 
 @pytest.fixture
