@@ -261,7 +261,7 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
             [labels],
             page.parent,
             head=Head.COMPETITION,
-            before=graded.members,
+            members=graded.members,
             progress=lambda total: progress_bar("Evaluating", total, unit="part"),
         )
         write_evaluation_page(

@@ -66,12 +66,12 @@ def main(options: EvaluateOptions) -> Summary:
     if options.reports is not None and not options.reports.is_dir():
         raise UsageError(f"--reports must be a folder. Received: {options.reports}.")
     beside = PredictedFolder(predictions[0].parent)
-    evaluated = evaluate_files(
+    run = evaluate_files(
         predictions,
         labels,
         options.out,
         head=Head(options.head),
-        before=beside.members if options.before is None else find_tables(options.before),
+        members=beside.members if options.before is None else find_tables(options.before),
         groupings=study_groupings(read_manifest(options.records)) if options.records else (),
         num_resamples=options.resamples,
         seed=options.seed,
@@ -79,17 +79,17 @@ def main(options: EvaluateOptions) -> Summary:
     )
     write_evaluation_page(
         options.out / PAGE_NAME,
-        evaluated,
+        run,
         reports=options.reports or beside.reports,
         model_version=beside.model_version,
         is_synthetic=all(is_synthetic_source(path.parent) for path in labels),
     )
     write_options(options, options.out)
-    _show(evaluated)
-    return _summarise(evaluated, options.out / PAGE_NAME)
+    _show(run)
+    return _summarise(run, options.out / PAGE_NAME)
 
 
-def _show(evaluated: "EvaluationRun") -> None:
+def _show(run: "EvaluationRun") -> None:
     from lumbar_tf.evaluation.console_tables import (
         cell_table,
         difference_table,
@@ -97,31 +97,31 @@ def _show(evaluated: "EvaluationRun") -> None:
         subgroup_table,
     )
 
-    card = evaluated.card
-    print_tables(scorecard_table(card, title=evaluated.title), cell_table((*card.families, *card.findings)))
-    if evaluated.comparison:
-        print_tables(difference_table(evaluated.comparison))
-    if evaluated.subgroups:
-        print_tables(subgroup_table(evaluated.subgroups))
+    card = run.card
+    print_tables(scorecard_table(card, title=run.title), cell_table((*card.families, *card.findings)))
+    if run.comparison:
+        print_tables(difference_table(run.comparison))
+    if run.subgroups:
+        print_tables(subgroup_table(run.subgroups))
 
 
-def _summarise(evaluated: "EvaluationRun", page: Path) -> Summary:
+def _summarise(run: "EvaluationRun", page: Path) -> Summary:
     from lumbar_tf.evaluation.console_tables import evaluation_notes
     from lumbar_tf.evaluation.evaluation_run import METRICS_NAME
 
-    card = evaluated.card
+    card = run.card
     score = card.scores["score"]
     return Summary(
-        "EvaluationRun",
+        "Evaluated",
         {
-            "model": evaluated.model,
+            "model": run.model,
             "studies": card.num_studies,
             "score": score.value,
             "95% interval": [f"{score.low:.4f}", f"{score.high:.4f}"],
             "prior by level": card.floors["prior by level"].score,
         },
         {"page": page, "metrics": page.parent / METRICS_NAME},
-        evaluation_notes(evaluated),
+        evaluation_notes(run),
     )
 
 

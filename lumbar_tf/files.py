@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +72,29 @@ def write_json_atomically(path: Path, value: Any, *, allow_nan: bool = True, end
         ValueError: `value` contains NaN or infinity, and `allow_nan` is False.
     """
     write_text_atomically(path, json.dumps(value, indent=1, allow_nan=allow_nan) + end)
+
+
+def json_safe(value: Any) -> Any:
+    """Returns a value in types that JSON has.
+
+    Args:
+        value: mappings, lists and tuples of any depth; enumerations become their values, NumPy scalars Python
+            numbers, and NaN and infinity None. Values of all other types become text.
+
+    >>> json_safe({"score": float("nan"), "path": Path("out")})
+    {'score': None, 'path': 'out'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, Enum):
+        return json_safe(value.value)
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def write_table_atomically(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

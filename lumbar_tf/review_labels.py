@@ -53,7 +53,7 @@ def main(options: ReviewLabelsOptions) -> Summary:
         raise UsageError(f"--oof must match a file. Received: {options.oof!r}.")
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
     from lumbar_tf.dicom.sources.study_source import is_synthetic_source
-    from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_scored, rank_doubtful_labels
+    from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_compared_labels, rank_suspect_labels
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.finding_crops import cut_views
     from lumbar_tf.reports.review_labels_page import PAGE_NAME, finding_key, write_review_page
@@ -71,28 +71,28 @@ def main(options: ReviewLabelsOptions) -> Summary:
     check_out_of_fold(tables, folds)
     known = [place for place, study_id in enumerate(labelled) if study_id in folds]
     study_ids, labels = [labelled[place] for place in known], grades[known]
-    doubts = rank_doubtful_labels(tables, study_ids, labels, most=options.most)
+    suspects = rank_suspect_labels(tables, study_ids, labels, most=options.most)
     points = held_out_points(options.runs, folds)
     views = cut_views(
         options.records,
         manifest,
-        [finding_key(each) for each in doubts],
+        [finding_key(each) for each in suspects],
         points,
         progress=lambda total: progress_bar("Cutting pictures", total, unit="plane of a study"),
     )
-    num_judged = count_scored(tables, study_ids, labels)
-    write_review_table(options.out / CSV_NAME, doubts, [table.model for table in tables])
+    num_compared = count_compared_labels(tables, study_ids, labels)
+    write_review_table(options.out / CSV_NAME, suspects, [table.model for table in tables])
     write_review_page(
         options.out / PAGE_NAME,
-        doubts,
+        suspects,
         views,
-        num_labels=num_judged,
+        num_labels=num_compared,
         is_synthetic=all(is_synthetic_source(path.parent) for path in label_tables),
     )
     write_options(options, options.out)
     return Summary(
         "Labels to review",
-        {"listed": len(doubts), "judged": num_judged, "models": [table.model for table in tables]},
+        {"listed": len(suspects), "judged": num_compared, "models": [table.model for table in tables]},
         {"page": options.out / PAGE_NAME, "table": options.out / CSV_NAME},
     )
 

@@ -46,9 +46,11 @@ def find_intervals(
         return tf.gather_nd(tf.constant(table, tf.float32), where)
 
     size = tf.cast(counts, tf.float32)[..., tf.newaxis]
-    bounds, trend, freedom = (look_up(table) for table in (tables.bounds, tables.trend, tables.freedom))
+    bounds, log_variance, freedom = (
+        look_up(table) for table in (tables.bounds, tables.log_variance, tables.freedom)
+    )
     clipped = tf.clip_by_value(odds, bounds[..., 0], bounds[..., 1])
-    usual = tf.exp(trend[..., 0] + clipped * (trend[..., 1] + clipped * trend[..., 2]))
+    usual = tf.exp(log_variance[..., 0] + clipped * (log_variance[..., 1] + clipped * log_variance[..., 2]))
     variance = (freedom * usual + size**2 * squares) / tf.maximum(freedom + size - 1, 1.0)
     by_count = tf.concat([where, counts[..., tf.newaxis]], axis=-1)
     quantiles = tf.gather_nd(tf.constant(tables.quantiles, tf.float32), by_count)
@@ -76,8 +78,8 @@ def _deviations(
     size = tf.maximum(tf.cast(counts, tf.float32), 1.0)[..., tf.newaxis]
     mean = tf.reduce_sum(features, axis=2) / size
     terms = tf.concat([tf.ones_like(mean[..., :1]), mean], axis=-1)
-    habits = tf.einsum("simab,sib->sima", tf.gather_nd(tf.constant(tables.habits, tf.float32), where), terms)
-    own = (features - mean[:, :, tf.newaxis] - habits) * there
+    bias = tf.einsum("simab,sib->sima", tf.gather_nd(tf.constant(tables.bias, tf.float32), where), terms)
+    own = (features - mean[:, :, tf.newaxis] - bias) * there
     weights = tf.gather_nd(tf.constant(tables.weights, tf.float32), where)
     spare = tf.reduce_sum(weights * (1 - there)[..., tf.newaxis], axis=2) / size[..., tf.newaxis]
     changes = tf.einsum("simab,simb->sima", weights + spare[:, :, tf.newaxis], own)

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lumbar_tf import __version__
+from lumbar_tf.files import json_safe
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -211,24 +212,11 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         return found
     summary = outcome.summary or Summary("")
     found["title"] = summary.title
-    found["figures"] = _plain(summary.figures)
+    found["figures"] = json_safe(summary.figures)
     found["paths"] = {name: str(path) for name, path in summary.paths.items()}
     found["notes"] = list(summary.notes)
-    found.update(_plain({name: list(values) for name, values in summary.lists.items()}))
+    found.update(json_safe({name: list(values) for name, values in summary.lists.items()}))
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value in JSON's types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "item"):  # a NumPy scalar
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _print_summary(summary: Summary, seconds: float) -> None:

@@ -1,8 +1,8 @@
-"""The ways in which one pattern of members may be fitted.
+"""Candidate models for one pattern of members.
 
-Starting point and centre of the ridge is the plain mean of the members' log-probabilities with one
-temperature and a bias a level. How far the mean's classes, the levels, single members and the context may
-deviate from it is what candidates differ in; `search.py` chooses between them.
+The starting point and the centre of the ridge are the plain mean of the members' log-probabilities, with one
+temperature and one bias for each level. Candidates differ in how far the classes of the mean, the levels,
+single members and the context may deviate from it; `search.py` chooses between them.
 """
 
 from dataclasses import dataclass, fields
@@ -19,12 +19,12 @@ Ints = NDArray[np.int64]
 
 CLASS_WEIGHTS: Floats = np.array([severity.weight for severity in Severity])
 
-#: A deviation that mixes classes is shrunk this many times harder than one that scales a member as a whole.
+#: Factor by which a deviation that mixes classes is shrunk harder than one that scales a member as a whole.
 _MIXING_FACTOR = 4.0
 _TEMPERATURE_PRECISION = 1.0
-#: The bias of a family is all but free: it has the class frequencies to learn, and many rows.
+#: The bias of a family is nearly free: it learns the class frequencies, from many rows.
 _BIAS_PRECISION = 0.1
-#: Stands for "not at all" where a precision must be a number.
+#: Precision of a deviation that is not allowed.
 _RIGID = 1e8
 
 
@@ -33,8 +33,8 @@ class Rows:
     """Labelled rows of a family.
 
     Attributes:
-        features: x of `stacking.py`, float64 [num_rows, num_members, 3].
-        context: c of `stacking.py`, float64 [num_rows, num_slots, 3].
+        features: x of `stacker.py`, float64 [num_rows, num_members, 3].
+        context: c of `stacker.py`, float64 [num_rows, num_slots, 3].
         levels: int64 [num_rows], 0 to 4.
         labels: int64 [num_rows], 0 to 2.
         studies: index of each row's study, [num_rows].
@@ -49,25 +49,27 @@ class Rows:
     folds: Ints
 
     def where(self, chosen: NDArray[np.bool_]) -> "Rows":
-        """Returns the rows chosen by a mask."""
+        """Returns the rows selected by a mask."""
         return Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to fit a pattern. Ridges are in nats for a deviation of 1; None allows no deviation.
+    """A model for one pattern. Ridges are in nats for a deviation of 1; None allows no deviation.
 
     Attributes:
-        level: ridge on a level's bias; None fits nothing at all: the mean of the members'
-            log-probabilities as it comes.
-        vector: ridge on each class of the mean having a scale of its own, beside the temperature that they
-            share (vector scaling; Guo et al. 2017, section 4.2).
-        mixing: ridge on a full matrix over the mean's classes, likewise (Dirichlet calibration; Kull et al.
-            2019). With neither, the mean has temperature scaling.
-        members: ridge on a member's deviation from the mean.
-        context: ridge on what the context adds.
-        is_weighted: whether rows carry the competition's weights while fitting. If not, the competition
-            head adds ln 1, 2, 4 to the bias, which is the same with infinite data and steadier with little.
+        level: ridge on the bias of a level; None fits nothing: the plain mean of the members'
+            log-probabilities.
+        vector: ridge on a separate scale for each class of the mean, in addition to the common temperature
+            (vector scaling; Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
+        mixing: ridge on a full matrix over the classes of the mean (Dirichlet calibration; Kull et al. 2019,
+            "Beyond temperature scaling"). With neither `vector` nor `mixing` the mean has temperature
+            scaling.
+        members: ridge on the deviation of a single member from the mean.
+        context: ridge on the coefficients of the context.
+        is_weighted: whether rows carry the competition's weights during the fit. Otherwise the competition
+            head adds ln 1, 2, 4 to the bias, which is equivalent with infinite data and has less variance
+            with little data.
     """
 
     level: float | None
@@ -78,8 +80,8 @@ class Candidate:
     is_weighted: bool = False
 
     @property
-    def words(self) -> str:
-        """How `Coefficients.choices` tells it."""
+    def description(self) -> str:
+        """Description in `Coefficients.choices`."""
         if self.level is None:
             return "plain mean as it comes"
         parts = ["mean" if self.members is None else f"members (ridge {self.members:g})"]
@@ -92,7 +94,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a candidate learned.
+    """Fitted coefficients of a candidate.
 
     Attributes:
         weights: W, float64 [num_members, 3, 3].
@@ -114,7 +116,7 @@ class Fit:
         biased: Floats = logits + self.bias[rows.levels]
         return biased
 
-    def blended(self, share: float) -> "Fit":
+    def shrunk(self, share: float) -> "Fit":
         """Returns share * this fit + (1 - share) * the plain mean of the members."""
         plain = np.eye(NUM_SEVERITIES) / len(self.weights)
         return Fit(share * self.weights + (1 - share) * plain, share * self.bias, share * self.context)
@@ -133,8 +135,9 @@ _FREER = (
     Candidate(5.0, mixing=10.0, members=30.0, context=100.0),
     Candidate(5.0, mixing=10.0, members=10.0, context=20.0),
 )
-#: What a head may choose from; the first stays unless another earns its place. The score has to be no worse
-#: than the plain mean's, so the competition head starts from it; probabilities have to be calibrated.
+#: Candidates of each head in the order of preference. The competition head starts from the plain mean,
+#: because its score must not be worse than the mean's; the probability head starts from a calibrated
+#: candidate.
 CANDIDATES: dict[Head, tuple[Candidate, ...]] = {
     Head.PROBABILITY: (_DEFAULT, _PLAIN, Candidate(1000.0), *_FREER),
     Head.COMPETITION: (
@@ -153,33 +156,33 @@ CANDIDATES: dict[Head, tuple[Candidate, ...]] = {
 
 
 def default_candidates() -> dict[Head, Candidate]:
-    """Returns what each head takes where there is nothing to choose by."""
+    """Returns the candidate of each head where there is no data to choose by."""
     return dict.fromkeys(Head, _DEFAULT)
 
 
 def log_weights(head: Head, candidate: Candidate) -> Floats:
-    """Returns what the head adds to the logits of an unweighted fit, [3]."""
+    """Returns the offset that the head adds to the logits of an unweighted fit, [3]."""
     is_tilted = head is Head.COMPETITION and not candidate.is_weighted and candidate.level is not None
     return np.log(CLASS_WEIGHTS) if is_tilted else np.zeros(NUM_SEVERITIES)
 
 
-#: Covariances of a 2 x 2 matrix on the contrasts, [2, 2, 2, 2]: of one that scales the whole ...
+#: Prior covariances of a 2 x 2 matrix on the contrasts, [2, 2, 2, 2]. Here a multiple of the identity:
 _SCALING: Floats = np.einsum("ij,kl->ijkl", np.eye(2), np.eye(2))
-#: ... of one that scales each of the three classes, CONTRASTS' diag(d) CONTRASTS ...
+#: A scale for each of the three classes, CONTRASTS' diag(d) CONTRASTS:
 _DIAGONAL: Floats = np.einsum("ci,cj,ck,cl->ijkl", *[CONTRASTS] * 4)
-#: ... and of one with four free entries.
+#: Four free entries:
 _FREE: Floats = np.einsum("ik,jl->ijkl", np.eye(2), np.eye(2))
 
 
 def _deviation(ridge: float) -> Floats:
-    """Returns the covariance of a matrix whose scale has this ridge and whose entries a harder one."""
+    """Returns the covariance of a matrix with this ridge on its scale and a harder one on its entries."""
     return _SCALING / ridge + _FREE / (_MIXING_FACTOR * ridge)
 
 
 def _members_covariance(num_blocks: int, candidate: Candidate) -> Floats:
     """Returns the prior covariance of the members' matrices, [blocks, 2, 2, blocks, 2, 2].
 
-    A member's matrix is (temperature * I + scales + mixture) / num_blocks + its own deviation.
+    The matrix of a member is (temperature * I + scales + mixture) / num_blocks + its own deviation.
     """
     shared = _SCALING / _TEMPERATURE_PRECISION + _FREE / (candidate.mixing or _RIGID)
     if candidate.vector is not None:
@@ -192,11 +195,11 @@ def _members_covariance(num_blocks: int, candidate: Candidate) -> Floats:
 
 
 def _place(precision: Floats, columns: Ints, covariance: Floats) -> None:
-    """Writes a group's inverse covariance into the precision of the coefficients [2, num_features].
+    """Writes the inverse covariance of a group into the precision of the coefficients [2, num_features].
 
     Args:
-        precision: of all coefficients, changed in place.
-        columns: features of the group, [blocks, width].
+        precision: precision of all coefficients, changed in place.
+        columns: feature indices of the group, [blocks, width].
         covariance: [blocks, 2, width, blocks, 2, width].
     """
     size = columns.size * 2
@@ -206,7 +209,7 @@ def _place(precision: Floats, columns: Ints, covariance: Floats) -> None:
 
 
 def _problem(num_blocks: int, num_slots: int, candidate: Candidate) -> tuple[Floats, Floats]:
-    """Returns (centre [2, num_features], precision) over members' blocks, levels and the context's slots."""
+    """Returns (centre [2, num_features], precision) over blocks of members, levels and context slots."""
     num_own = 2 * num_blocks
     num_features = num_own + NUM_LEVELS + 2 * num_slots
     centre = np.zeros((2, num_features))
@@ -230,9 +233,9 @@ def fit_candidate(
 
     Args:
         rows: labelled rows whose `features` hold the pattern's members only.
-        candidate: how to fit.
-        starts: coefficients of other candidates on the same rows, by shape, to begin from; the fit adds its
-            own.
+        candidate: the model.
+        starts: solutions of other candidates on the same rows, by shape, used as initial values; this fit's
+            solution is added.
 
     Returns:
         The coefficients; with no rows, the plain mean and no bias.
@@ -251,7 +254,7 @@ def fit_candidate(
     centre, precision = _problem(num_blocks, num_used, candidate)
     weights = CLASS_WEIGHTS[rows.labels] if candidate.is_weighted else np.ones(num_rows)
     if weights.size:
-        weights = weights / weights.mean()  # so that a precision means the same to both heads
+        weights = weights / weights.mean()  # so that a ridge has the same effect in both heads
     starts = {} if starts is None else starts
     fitted = fit_contrasts(
         np.concatenate(parts, axis=1),
@@ -266,11 +269,11 @@ def fit_candidate(
 
 
 def _unpack(shift: Floats, plain: Floats, num_blocks: int, nothing: Floats) -> Fit:
-    """Returns the fit of coefficients less their centre, [2, num_features]."""
+    """Returns the fit with the coefficients' differences from their centre, [2, num_features]."""
     num_own = 2 * num_blocks
     blocks = shift[:, :num_own].reshape(2, num_blocks, 2).transpose(1, 0, 2)
     deviation = CONTRASTS @ blocks @ CONTRASTS.T
-    if num_blocks != len(plain):  # one block for the mean: every member has its share
+    if num_blocks != len(plain):  # one block for the mean: each member gets an equal share
         deviation = deviation / len(plain)
     bias = (CONTRASTS @ shift[:, num_own : num_own + NUM_LEVELS]).T
     around = shift[:, num_own + NUM_LEVELS :]

@@ -1,8 +1,8 @@
-"""Fits one family's part of the stacker of `stacking.py`.
+"""Fit of one family's part of the stacker.
 
-Every pattern of available sources has coefficients of its own, fitted on all rows that have at least those
-sources. The patterns that studies really show choose how by cross-validation (`search.py`); rare ones take
-over the choice of the nearest common one, and the others keep to the default.
+Each pattern of available sources has its own coefficients, fitted to all rows that have at least those
+sources. Frequent patterns choose their candidate by cross-validation (`search.py`), rare patterns use the
+choice of the nearest frequent one, and all others the default.
 """
 
 from functools import cached_property
@@ -19,15 +19,15 @@ from lumbar_tf.ensemble.candidates import (
 )
 from lumbar_tf.ensemble.features import (
     NUM_SLOTS,
-    answered,
     context_centre,
     context_features,
     fill_missing,
+    is_available,
     mean_features,
     member_features,
     patterns_of,
 )
-from lumbar_tf.ensemble.search import Folds, PatternSearch, part_folds
+from lumbar_tf.ensemble.search import Folds, PatternSearch, split_folds
 from lumbar_tf.ensemble.shrinkage import Shrinkage, find_shrinkage
 from lumbar_tf.ensemble.stacker import MAX_SOURCES, Coefficients, FamilyStacker, Head, family_findings
 from lumbar_tf.labels import MISSING_LABEL, NUM_LEVELS, NUM_SEVERITIES, Family
@@ -37,26 +37,28 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Labels = NDArray[np.integer]
 
-#: Rows that the family's frequencies weigh in a level's prior.
+#: Weight of the family's class frequencies in a level's prior, in rows.
 _PRIOR_ROWS = 5.0
-#: With no more sources than this, patterns that no row shows are searched as the others are.
+#: With at most this many sources every pattern is searched, even one that no row has.
 _MAX_SOURCES_SEARCHED = 3
-#: With more, only patterns of this share of the rows are searched, the commonest this many at most ...
+#: With more sources, a pattern is searched if it has this share of the rows and is one of the most frequent
+#: ones.
 _MIN_SHARE_SEARCHED = 0.05
 _MAX_SEARCHED = 4
-#: ... and this many patterns are given the choice of the nearest one of them; the rest stay at the default.
+#: Number of the most frequent patterns that use the choice of the nearest searched one; the rest use the
+#: default.
 _MAX_INHERITED = 16
 
 
 def family_members(members: Members, family: Family) -> list[int]:
-    """Returns the members with a finite row in the family."""
+    """Returns the indices of the members with a finite row in the family."""
     rows, _ = family_findings(family)
     own = members.probabilities[:, :, rows]
     return [index for index, member in enumerate(own) if np.isfinite(member).all(axis=-1).any()]
 
 
 def level_prior(labels: Ints, levels: Ints) -> Floats:
-    """Returns smoothed class frequencies of each level, [5, 3]; uniform where there is no label at all."""
+    """Returns the smoothed class frequencies of each level, [5, 3]; uniform without any label."""
     counts = np.zeros((NUM_LEVELS, NUM_SEVERITIES))
     np.add.at(counts, (levels, labels), 1.0)
     pooled = (counts.sum(axis=0) + 1.0) / (counts.sum() + NUM_SEVERITIES)
@@ -66,12 +68,12 @@ def level_prior(labels: Ints, levels: Ints) -> Floats:
 
 
 class FamilyFitter:
-    """Fits one family's stacker, as often as it takes, without any fold's labels.
+    """Fits one family's stacker, to all folds or without some folds' labels.
 
     Attributes:
-        family: which.
-        sources: what its members read.
-        indices: places of its members in the list of all.
+        family: the family.
+        sources: the distinct inputs of its members.
+        indices: indices of its members in the list of all members.
     """
 
     def __init__(self, members: Members, labels: Labels, folds: Labels, family: Family) -> None:
@@ -90,22 +92,26 @@ class FamilyFitter:
         self._labels = labels[:, findings].astype(np.int64)
         self._is_labelled = self._labels != MISSING_LABEL
         self._studies, self._places = np.nonzero(self._is_labelled)
-        self._groups = part_folds(folds)
+        self._groups = split_folds(folds)
         self._patterns = patterns_of(members.probabilities[self.indices][:, :, findings], self.member_sources)
         self._searches: dict[int, PatternSearch] = {}
-        self._trusts: dict[tuple[int, Folds, Candidate], Shrinkage] = {}
+        self._shrinkages: dict[tuple[int, Folds, Candidate], Shrinkage] = {}
 
     @property
     def num_patterns(self) -> int:
-        """Two to the number of sources."""
+        """Number of patterns, 2 to the number of sources."""
         return 1 << len(self.sources)
 
     def members_inside(self, pattern: int) -> list[int]:
-        """Returns the members, as places among the family's own, whose source a pattern has."""
+        """Returns the members whose source a pattern has, as indices into the family's members."""
         return [place for place, source in enumerate(self.member_sources) if pattern >> source & 1]
 
     def fit_without(self, held_out: NDArray[np.bool_]) -> FamilyStacker:
-        """Fits the patterns that a fold's studies show, without their labels."""
+        """Fits the patterns that occur in the held-out studies, without the labels of these studies.
+
+        Args:
+            held_out: whether a study is held out, bool [num_studies]; whole folds.
+        """
         excluded = frozenset(np.unique(self._groups[held_out]).tolist())
         return self.fit(excluded, set(np.unique(self._patterns[held_out]).tolist()))
 
@@ -114,15 +120,15 @@ class FamilyFitter:
         return member_features(self._members.probabilities)
 
     def _pattern_rows(self, pattern: int) -> Rows:
-        """Returns all labelled rows with at least the pattern's sources; it hides the members of others."""
+        """Returns the labelled rows with at least the pattern's sources, without members of other sources."""
         hidden = {self.indices[p] for p in set(range(len(self.indices))) - set(self.members_inside(pattern))}
-        shown = [index for index in range(len(self._members.names)) if index not in hidden]
-        is_there = answered(self._members.probabilities[shown])
-        features = self._features[shown]
-        mean = mean_features(features, is_there)
+        visible = [index for index in range(len(self._members.names)) if index not in hidden]
+        available = is_available(self._members.probabilities[visible])
+        features = self._features[visible]
+        mean = mean_features(features, available)
         context = context_features(mean, context_centre(mean))[:, self._findings]
-        own = np.ix_([shown.index(self.indices[p]) for p in self.members_inside(pattern)])[0]
-        filled = fill_missing(features[own][:, :, self._findings], is_there[own][:, :, self._findings])
+        own = np.ix_([visible.index(self.indices[p]) for p in self.members_inside(pattern)])[0]
+        filled = fill_missing(features[own][:, :, self._findings], available[own][:, :, self._findings])
         has_sources = (self._patterns[self._is_labelled] & pattern) == pattern
         studies, places = self._studies[has_sources], self._places[has_sources]
         return Rows(
@@ -141,50 +147,52 @@ class FamilyFitter:
 
     @cached_property
     def _common(self) -> list[int]:
-        """Patterns that studies show, the commonest first, labelled or not; 0 is none of them."""
+        """Patterns that occur, labelled or not, the most frequent first; without pattern 0."""
         counts = np.bincount(self._patterns.ravel(), minlength=self.num_patterns)
         counts[0] = 0
         return [int(pattern) for pattern in np.argsort(-counts, kind="stable") if counts[pattern]]
 
     @cached_property
     def _searched(self) -> list[int]:
-        """Patterns that choose for themselves."""
+        """Patterns that choose their candidate by cross-validation."""
         if len(self.sources) <= _MAX_SOURCES_SEARCHED:
             return list(range(1, self.num_patterns))
         share = np.bincount(self._patterns.ravel(), minlength=self.num_patterns) / self._patterns.size
-        often = [each for each in self._common[:_MAX_SEARCHED] if share[each] >= _MIN_SHARE_SEARCHED]
-        return often or self._common[:1]
+        frequent = [
+            pattern for pattern in self._common[:_MAX_SEARCHED] if share[pattern] >= _MIN_SHARE_SEARCHED
+        ]
+        return frequent or self._common[:1]
 
     def _model(self, pattern: int) -> int | None:
-        """Returns the pattern whose search a pattern follows, None where it keeps to the default."""
+        """Returns the pattern whose choice a pattern uses, or None for the default candidate."""
         if pattern in self._searched:
             return pattern
         if pattern not in self._common[:_MAX_INHERITED]:
             return None
-        return min(self._searched, key=lambda each: (each ^ pattern).bit_count())
+        return min(self._searched, key=lambda searched: (searched ^ pattern).bit_count())
 
     def _choose(self, pattern: int, excluded: Folds) -> dict[Head, Candidate]:
         model = self._model(pattern)
         return default_candidates() if model is None else self._search(model).choose_heads(excluded)
 
-    def _trust(self, pattern: int, excluded: Folds, candidate: Candidate) -> Shrinkage:
-        """Returns how far the competition head follows a candidate."""
+    def _shrinkage(self, pattern: int, excluded: Folds, candidate: Candidate) -> Shrinkage:
+        """Returns the competition head's shrinkage of a candidate's fit."""
         model = self._model(pattern)
         if model is None:
             return Shrinkage()
         key = (model, excluded, candidate)
-        if key not in self._trusts:
+        if key not in self._shrinkages:
             search = self._search(model)
             rows = search.outside(excluded)
             if len(np.unique(rows.folds)) < 2:
                 return Shrinkage()
             logits = search.held_out_logits(excluded, [candidate])[candidate]
             logits = logits + log_weights(Head.COMPETITION, candidate)
-            self._trusts[key] = find_shrinkage(self.family, rows, logits)
-        return self._trusts[key]
+            self._shrinkages[key] = find_shrinkage(self.family, rows, logits)
+        return self._shrinkages[key]
 
     def fit(self, excluded: Folds, wanted: set[int]) -> FamilyStacker:
-        """Fits the wanted patterns without the labels of the excluded folds; the others stay at zero."""
+        """Fits the wanted patterns without the labels of the excluded folds; other patterns have zeros."""
         is_known = ~np.isin(self._groups[self._studies], list(excluded))
         labels = self._labels[self._is_labelled][is_known]
         levels = self._levels[self._places[is_known]]
@@ -204,19 +212,19 @@ class FamilyFitter:
             fit = search.fits(excluded, [candidate])[candidate]
             bias = fit.bias + (log_weights(head, candidate) if is_learned else 0.0)
             fit = type(fit)(fit.weights, bias, fit.context)
-            words = candidate.words if is_learned else "plain mean: no label"
+            description = candidate.description if is_learned else "plain mean: no label"
             if head is Head.COMPETITION and is_learned:
-                trust = self._trust(pattern, excluded, candidate)
-                fit = trust.apply(fit)
-                words += trust.words
+                shrinkage = self._shrinkage(pattern, excluded, candidate)
+                fit = shrinkage.apply(fit)
+                description += shrinkage.description
             draft.weights[head][pattern, inside] = fit.weights
             draft.context[head][pattern] = fit.context
             draft.bias[head][pattern] = fit.bias
-            draft.choices[head][pattern] = words
+            draft.choices[head][pattern] = description
 
 
 class _Draft:
-    """The coefficients of a family while its patterns are fitted one by one."""
+    """Coefficients of a family while its patterns are fitted."""
 
     def __init__(self, num_patterns: int, num_members: int) -> None:
         square = (NUM_SEVERITIES, NUM_SEVERITIES)
@@ -226,16 +234,16 @@ class _Draft:
         self.choices = {head: ["not fitted"] * num_patterns for head in Head}
 
     def put_prior(self, labels: Ints, levels: Ints) -> None:
-        """Makes pattern 0 the smoothed level prior."""
+        """Sets pattern 0 to the smoothed level prior."""
         log_prior = np.log(level_prior(labels, levels))
         for head in Head:
-            # Without any label both heads say uniform: there is nothing to weigh.
+            # Without any label both heads are uniform.
             is_tilted = head is Head.COMPETITION and labels.size > 0
             self.bias[head][0] = log_prior + (np.log(CLASS_WEIGHTS) if is_tilted else 0.0)
             self.choices[head][0] = "level prior" if labels.size else "uniform: no label"
 
     def coefficients(self, head: Head) -> Coefficients:
-        """Returns one head's."""
+        """Returns the coefficients of one head."""
         return Coefficients(
             self.weights[head], self.context[head], self.bias[head], tuple(self.choices[head])
         )

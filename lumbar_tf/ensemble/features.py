@@ -1,4 +1,11 @@
-"""Features that the stacker computes from its members' predictions. NumPy only."""
+"""Features that the stacker computes from its members' predictions. NumPy only.
+
+Two kinds of features describe a finding: the centred log-probabilities that the members predict for the
+finding itself, and its context, the mean prediction for the findings around it (the other side, the
+neighbouring levels, the other conditions at the level). The context is measured from each finding's mean over
+the studies that the stacker was fitted to, so that 0 stands both for an average neighbour and for an unknown
+one.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +14,23 @@ from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Family, Level, mirror_indic
 
 Floats = NDArray[np.float64]
 
-#: Probabilities are not taken below this before their logarithm: a member's "never" is worth 14 nats.
+#: Probabilities are clipped to this before the logarithm, so that a predicted 0 costs at most 14 nats.
 MIN_PROBABILITY = 1e-6
+
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+#: Neighbours of a finding: the other side, the level above, the level below, then the other families at the
+#: same level, in the order of `Family`.
+SLOTS: tuple[str, ...] = (
+    "other_side",
+    "above",
+    "below",
+    *(f"{ordinal}_other_family" for ordinal in _ORDINALS[: len(Family) - 1]),
+)
+NUM_SLOTS = len(SLOTS)
 
 
 def centred_logs(probabilities: Floats) -> Floats:
-    """Returns ln(clip(p, 1e-6, 1)) less its mean over the three classes; NaN rows stay NaN.
+    """Returns ln(clip(p, 1e-6, 1)) minus its mean over the three classes; NaN rows stay NaN.
 
     Args:
         probabilities: float64 [..., 3].
@@ -25,18 +43,22 @@ def centred_logs(probabilities: Floats) -> Floats:
 
 
 def softmax(logits: Floats) -> Floats:
-    """Returns the softmax over the last axis, float64, rows sum to 1."""
+    """Returns the softmax over the last axis, float64; rows sum to 1."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def answered(probabilities: Floats) -> NDArray[np.bool_]:
-    """Returns where all three of a row are finite, bool [...], of probabilities [..., 3]."""
+def is_available(probabilities: Floats) -> NDArray[np.bool_]:
+    """Returns whether all three probabilities of a row are finite, bool [...].
+
+    Args:
+        probabilities: float64 [..., 3], NaN where a member has no prediction.
+    """
     return np.asarray(np.isfinite(probabilities).all(axis=-1))
 
 
 def member_features(probabilities: Floats) -> Floats:
-    """Returns centred logarithms, 0 where any of the three is missing.
+    """Returns centred log-probabilities, 0 where any of the three is missing.
 
     Args:
         probabilities: float64 [..., 3], NaN where missing.
@@ -45,23 +67,23 @@ def member_features(probabilities: Floats) -> Floats:
     return np.where(finite, centred_logs(np.where(finite, probabilities, 1.0)), 0.0)
 
 
-def fill_missing(features: Floats, is_there: NDArray[np.bool_]) -> Floats:
-    """Returns x of the module's formula: a missing member says what the others say on average.
+def fill_missing(features: Floats, available: NDArray[np.bool_]) -> Floats:
+    """Returns the features with missing members replaced by the mean of the available ones.
 
     Args:
-        features: of `member_features`, a family's members only, float64 [num_members, ..., 3].
-        is_there: bool [num_members, ...].
+        features: features of one family's members, float64 [num_members, ..., 3], 0 where missing.
+        available: bool [num_members, ...].
     """
-    counts = is_there.sum(axis=0)[..., None]
-    return np.where(is_there[..., None], features, features.sum(axis=0) / np.maximum(counts, 1))
+    counts = available.sum(axis=0)[..., None]
+    return np.where(available[..., None], features, features.sum(axis=0) / np.maximum(counts, 1))
 
 
 def patterns_of(probabilities: Floats, member_sources: tuple[int, ...]) -> NDArray[np.int64]:
     """Returns the pattern of available sources of each row.
 
     Args:
-        probabilities: a family's members, float64 [num_members, ..., 3], NaN where missing.
-        member_sources: source index of each member.
+        probabilities: one family's members, float64 [num_members, ..., 3], NaN where missing.
+        member_sources: index of the source of each member.
 
     Returns:
         int64 [...]: the sum of 2^k over the sources k with a finite row.
@@ -75,62 +97,50 @@ def patterns_of(probabilities: Floats, member_sources: tuple[int, ...]) -> NDArr
     return pattern
 
 
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
-#: Other side, level above, level below, then the other families at the level, in the order of `Family`.
-SLOTS: tuple[str, ...] = (
-    "other_side",
-    "above",
-    "below",
-    *(f"{ordinal}_other_family" for ordinal in _ORDINALS[: len(Family) - 1]),
-)
-
-NUM_SLOTS = len(SLOTS)
-
-
 def _neighbours() -> Floats:
-    """Returns A, float64 [5 slots, 25, 25]: the share of each finding in a slot of each finding.
+    """Returns A, float64 [5 slots, 25, 25]: the share of each finding in each slot of each finding.
 
-    A pair of sides that faces a finding without a side counts half each.
+    For a finding without a side, the left and the right neighbour count half each.
     """
     shares = np.zeros((NUM_SLOTS, NUM_FINDINGS, NUM_FINDINGS))
     levels = list(Level)
-    for i, one in enumerate(FINDINGS):
-        others = [family for family in Family if family is not one.condition.family]
+    for i, finding in enumerate(FINDINGS):
+        other_families = [family for family in Family if family is not finding.condition.family]
         for j, other in enumerate(FINDINGS):
-            step = levels.index(other.level) - levels.index(one.level)
-            if other.condition is one.condition and step in (-1, 1):
+            step = levels.index(other.level) - levels.index(finding.level)
+            if other.condition is finding.condition and step in (-1, 1):
                 shares[SLOTS.index("above" if step < 0 else "below"), i, j] = 1.0
-            if step == 0 and other == one.mirrored and other != one:
+            if step == 0 and other == finding.mirrored and other != finding:
                 shares[SLOTS.index("other_side"), i, j] = 1.0
-            if step == 0 and other.condition.family in others:
-                sides = {one.condition.side, other.condition.side}
-                share = 0.5 if one.condition.side is None else float(len(sides) == 1 or None in sides)
-                shares[3 + others.index(other.condition.family), i, j] = share
+            if step == 0 and other.condition.family in other_families:
+                sides = {finding.condition.side, other.condition.side}
+                share = 0.5 if finding.condition.side is None else float(len(sides) == 1 or None in sides)
+                shares[3 + other_families.index(other.condition.family), i, j] = share
     return shares
 
 
-#: A of the module's formula: context = A @ (mean of members - centre).
+#: A of `context_features`: context = A @ (mean of the members - centre), float64 [5 slots, 25, 25].
 NEIGHBOURS: Floats = _neighbours()
 
 
-def mean_features(features: Floats, is_there: NDArray[np.bool_]) -> Floats:
-    """Returns the mean over the members that are there, [num_studies, 25, 3], NaN where none is.
+def mean_features(features: Floats, available: NDArray[np.bool_]) -> Floats:
+    """Returns the mean over the available members, [num_studies, 25, 3], NaN where none is available.
 
     Args:
-        features: x of `stacking.py`, float64 [num_members, num_studies, 25, 3], 0 where missing.
-        is_there: bool [num_members, num_studies, 25].
+        features: float64 [num_members, num_studies, 25, 3], 0 where missing.
+        available: bool [num_members, num_studies, 25].
     """
-    counts = is_there.sum(axis=0)[..., None]
+    counts = available.sum(axis=0)[..., None]
     return np.where(counts > 0, features.sum(axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def context_centre(mean: Floats) -> Floats:
-    """Returns each finding's mean over studies and sides, [25, 3]; 0 where no study has one.
+    """Returns the mean of each finding over studies and sides, [25, 3]; 0 where no study has one.
 
-    Both sides share one centre, so that a mirrored patient has mirrored answers.
+    Both sides share one centre, so that a mirrored patient gets mirrored predictions.
 
     Args:
-        mean: of `mean_features`.
+        mean: result of `mean_features`, [num_studies, 25, 3].
     """
     known = np.isfinite(mean)
     sums, counts = np.where(known, mean, 0.0).sum(axis=0), known.sum(axis=0)
@@ -143,8 +153,8 @@ def context_features(mean: Floats, centre: Floats) -> Floats:
     """Returns the context of each finding, float64 [num_studies, 25, 5 slots, 3].
 
     Args:
-        mean: of `mean_features`, [num_studies, 25, 3].
-        centre: of `context_centre`, [25, 3].
+        mean: result of `mean_features`, [num_studies, 25, 3].
+        centre: result of `context_centre`, [25, 3].
     """
     known = np.where(np.isfinite(mean), mean - centre, 0.0)
     return np.einsum("kij,sjc->sikc", NEIGHBOURS, known, optimize=True)

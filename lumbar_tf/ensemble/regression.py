@@ -1,11 +1,12 @@
 """Multinomial logistic regression with a Gaussian prior around any centre, by Newton's method.
 
-scikit-learn's `LogisticRegression` shrinks to zero only and ties every coefficient to one strength. A
-stacker must shrink to the plain mean of its members instead, so that little data leaves the mean; the
-tests hold this solver to scikit-learn's answers where the two can state the same problem.
+scikit-learn's `LogisticRegression` shrinks all coefficients to zero, with one strength. A stacker must shrink
+to the plain mean of its members instead, so that with little data it stays at the mean. The tests compare
+this solver with scikit-learn on problems that both can state.
 
-Three logits have two degrees of freedom: adding a number to all of them changes no probability. All work is
-done on the two, logits = CONTRASTS @ coefficients @ features, which is exact and more than halves the cost.
+Three logits have two degrees of freedom, because adding a number to all of them changes no probability. The
+solver works on these two, logits = CONTRASTS @ coefficients @ features, which is exact and more than halves
+the cost.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ Floats = NDArray[np.float64]
 CONTRASTS: Floats = np.array([[1.0, 1.0], [-1.0, 1.0], [0.0, -2.0]]) / np.sqrt([2.0, 6.0])
 
 _MAX_STEPS = 50
-#: Newton's decrement (twice the expected gain, in nats over all rows) at which the search ends.
+#: Newton's decrement (twice the expected decrease of the loss, in nats over all rows) at which the search
+#: ends.
 _TOLERANCE = 1e-7
 #: A full Newton step is halved down to this.
 _SMALLEST_SCALE = 1e-6
@@ -42,16 +44,16 @@ def fit_contrasts(
 ) -> Floats:
     """Minimises sum_n w_n -ln softmax(CONTRASTS @ v @ features_n)[label_n] + 1/2 (v-c)' precision (v-c).
 
-    Convex, and strictly so with a positive definite precision, so the answer is the only one.
+    With a positive definite precision the problem is strictly convex, so the solution is unique.
 
     Args:
         features: float64 [num_rows, num_features].
         labels: class of each row, int [num_rows], 0 to 2.
-        weights: of each row, [num_rows].
-        centre: c, what the coefficients are shrunk to, [2, num_features]; the answer where there is no row.
-        precision: of the coefficients in C order, symmetric and positive definite,
+        weights: weight of each row, [num_rows].
+        centre: c, the prior mean of the coefficients, [2, num_features]; the solution where there is no row.
+        precision: prior precision of the coefficients in C order, symmetric and positive definite,
             [2 * num_features, 2 * num_features].
-        start: where to begin, or None for the centre; the answer is the same within the tolerance.
+        start: initial coefficients, or None for the centre; the solution is the same within the tolerance.
 
     Returns:
         The coefficients v, float64 [2, num_features].
@@ -76,7 +78,7 @@ def fit_contrasts(
         while True:
             trial = v - scale * step.reshape(v.shape)
             trial_p, trial_loss = parts(trial)
-            # Armijo's rule; at the tolerance rounding may hide the gain, and a full step is safe.
+            # Armijo's rule; near the tolerance rounding may hide the decrease, and a full step is safe.
             if trial_loss <= loss - 0.25 * scale * decrement or decrement < _TOLERANCE:
                 break
             scale /= 2
@@ -89,7 +91,7 @@ def fit_contrasts(
 
 
 def _hessian(features: Floats, p: Floats, weights: Floats) -> Floats:
-    """Returns the losses' Hessian: sum_n w_n (C' (diag p_n - p_n p_n') C) kron features_n features_n'."""
+    """Returns the Hessian: sum_n w_n (C' (diag p_n - p_n p_n') C) kron features_n features_n'."""
     mean = CONTRASTS.T @ p
     blocks = {}
     for i, j in ((0, 0), (0, 1), (1, 1)):

@@ -1,8 +1,8 @@
-"""Chooses how a pattern of members is fitted, by cross-validation over the folds of the studies.
+"""Choice of the candidate for a pattern of members, by cross-validation over the folds of the studies.
 
-A nested answer for fold a is chosen on fits without {a, b}, for every other fold b, and the final stacker on
-fits without {a}. A fit without {a, b} serves both folds, and a fit without {a} is the nested answer itself,
-so every fit is kept under the folds that it has not seen.
+The nested prediction for fold a is chosen with fits that exclude {a, b}, for every other fold b, and the
+final stacker with fits that exclude {a}. A fit that excludes {a, b} serves both folds, and a fit that
+excludes {a} gives the nested prediction itself, so fits are cached by the folds that they exclude.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Folds = frozenset[int]
 
-#: A later candidate must beat an earlier one by this many standard errors of the difference.
+#: Number of standard errors of the difference by which a later candidate must improve on an earlier one.
 REQUIRED_STANDARD_ERRORS = 0.5
-#: Folds are put together into this many groups where there are more.
+#: Folds are merged into at most this many groups.
 _MAX_GROUPS = 5
-#: A fold is parted where fewer than this many would remain beside the one that is held out.
+#: Folds are split where fewer than this many groups would remain after one fold is held out.
 _MIN_GROUPS = 3
 
 
@@ -42,37 +42,37 @@ def row_losses(logits: Floats, labels: Ints) -> Floats:
     return losses
 
 
-def is_gain(gains: Floats) -> bool:
-    """Returns whether the studies' gains sum to more than half their standard error."""
-    standard_error = gains.std() * np.sqrt(len(gains))
-    return bool(gains.sum() > REQUIRED_STANDARD_ERRORS * standard_error)
+def is_improvement(decreases: Floats) -> bool:
+    """Returns whether the studies' decreases of the loss sum to more than half their standard error."""
+    standard_error = decreases.std() * np.sqrt(len(decreases))
+    return bool(decreases.sum() > REQUIRED_STANDARD_ERRORS * standard_error)
 
 
 def choose(losses: dict[Candidate, Floats], weights: Floats, studies: Ints) -> Candidate:
-    """Returns the first candidate that no later one beats by half a standard error, over studies.
+    """Returns the first candidate that no later one improves on by half a standard error.
 
     Args:
         losses: held-out loss of each row, by candidate in the order of preference.
-        weights: of each row, [num_rows].
-        studies: study of each row: rows of one study are not independent.
+        weights: weight of each row, [num_rows].
+        studies: study of each row; standard errors are over studies, because rows of one study are dependent.
     """
     candidates = list(losses)
     chosen = candidates[0]
     _, places = np.unique(studies, return_inverse=True)
     for candidate in candidates[1:]:
-        gains = np.bincount(places, weights=weights * (losses[chosen] - losses[candidate]))
-        if is_gain(gains.astype(np.float64)):
+        decreases = np.bincount(places, weights=weights * (losses[chosen] - losses[candidate]))
+        if is_improvement(decreases.astype(np.float64)):
             chosen = candidate
     return chosen
 
 
-def part_folds(folds: NDArray[np.integer]) -> Ints:
-    """Returns the group of each study, [num_studies]: its fold, or a part of it where folds are few.
+def split_folds(folds: NDArray[np.integer]) -> Ints:
+    """Returns the group of each study, [num_studies]: its fold, or a part of it where there are few folds.
 
-    Choosing without one of two folds would leave one, and nothing to cross-validate over. A part never
-    spans two folds, so leaving out all parts of a fold is leaving out the fold.
+    With two folds, excluding one would leave a single fold, which cannot be cross-validated. A part never
+    spans two folds, so excluding all parts of a fold excludes the fold.
 
-    >>> part_folds(np.array([0, 0, 0, 1, 1, 1])).tolist()
+    np.array([0, 0, 0, 1, 1, 1])).tolist()
     [0, 1, 2, 3, 4, 5]
     """
     known, fold_places = np.unique(folds, return_inverse=True)
@@ -86,10 +86,10 @@ def part_folds(folds: NDArray[np.integer]) -> Ints:
 
 
 class PatternSearch:
-    """The fits of one pattern's rows, by the folds left out and the candidate."""
+    """Fits of one pattern's rows, cached by excluded folds and candidate."""
 
     def __init__(self, rows: Rows) -> None:
-        """Takes all labelled rows that have the pattern's members; `features` hold these members only."""
+        """Stores all labelled rows that have the pattern's members; `features` hold these members only."""
         self.rows = rows
         self._folds = frozenset(np.unique(rows.folds).tolist())
         self._fits: dict[tuple[Folds, Candidate], Fit] = {}
@@ -97,16 +97,16 @@ class PatternSearch:
     def fits(self, excluded: Folds, candidates: Sequence[Candidate]) -> dict[Candidate, Fit]:
         """Returns the candidates' fits on the rows outside the excluded folds."""
         excluded &= self._folds
-        new = [each for each in candidates if (excluded, each) not in self._fits]
+        new = [candidate for candidate in candidates if (excluded, candidate) not in self._fits]
         if new:
             rows = self.outside(excluded)
             starts: dict[tuple[int, ...], Floats] = {}
-            for each in new:
-                self._fits[excluded, each] = fit_candidate(rows, each, starts)
-        return {each: self._fits[excluded, each] for each in candidates}
+            for candidate in new:
+                self._fits[excluded, candidate] = fit_candidate(rows, candidate, starts)
+        return {candidate: self._fits[excluded, candidate] for candidate in candidates}
 
     def choose_heads(self, excluded: Folds) -> dict[Head, Candidate]:
-        """Returns each head's candidate by cross-validation over the folds that are not excluded."""
+        """Returns the candidate of each head, by cross-validation over the folds that are not excluded."""
         if len(self._groups(excluded)) < 2:
             return default_candidates()
         logits = self.held_out_logits(excluded, CANDIDATES[Head.COMPETITION])
@@ -115,23 +115,24 @@ class PatternSearch:
         chosen = {}
         for head, candidates in CANDIDATES.items():
             losses = {
-                each: row_losses(logits[each] + log_weights(head, each), rows.labels) for each in candidates
+                candidate: row_losses(logits[candidate] + log_weights(head, candidate), rows.labels)
+                for candidate in candidates
             }
             chosen[head] = choose(losses, weights[head], rows.studies)
         return chosen
 
     def held_out_logits(self, excluded: Folds, candidates: Sequence[Candidate]) -> dict[Candidate, Floats]:
-        """Returns for each candidate honest logits of every row outside the excluded folds.
+        """Returns the held-out logits of every row outside the excluded folds, by candidate.
 
-        No row had a part in the fit that gave its logits: float64 [num_rows outside, 3].
+        The fit that predicts a row did not use the row's group of folds: float64 [num_rows outside, 3].
         """
         rows = self.outside(excluded)
-        logits = {each: np.zeros((len(rows.labels), 3)) for each in candidates}
+        logits = {candidate: np.zeros((len(rows.labels), 3)) for candidate in candidates}
         for group in self._groups(excluded):
             held_out = np.isin(rows.folds, list(group))
             testing = rows.where(held_out)
-            for each, fit in self.fits(excluded | group, candidates).items():
-                logits[each][held_out] = fit.logits(testing)
+            for candidate, fit in self.fits(excluded | group, candidates).items():
+                logits[candidate][held_out] = fit.logits(testing)
         return logits
 
     def outside(self, excluded: Folds) -> Rows:

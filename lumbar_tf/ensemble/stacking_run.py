@@ -1,7 +1,4 @@
-"""Fits the stacker of `stacking.py` to out-of-fold predictions, and predicts folds that it has not seen.
-
-`family_fitting.py` fits a family.
-"""
+"""Fit of the stacker to out-of-fold tables, its nested out-of-fold predictions, and the files of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lumbar_tf.cli.progress import Advance, ProgressMaker, silent_progress
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
-from lumbar_tf.ensemble.features import answered, context_centre, mean_features, member_features
+from lumbar_tf.ensemble.features import context_centre, is_available, mean_features, member_features
 from lumbar_tf.ensemble.member_variance import measure_member_variance
 from lumbar_tf.ensemble.search import Folds
 from lumbar_tf.ensemble.stacker import (
@@ -49,14 +46,14 @@ class StackerFitter:
     def __init__(
         self, members: Members, labels: Labels, folds: Labels, *, advance: Advance = lambda count: None
     ) -> None:
-        """Takes what to fit.
+        """Stores the data to fit.
 
         Args:
             members: out-of-fold predictions.
-            labels: int [num_studies, 25], -1 where missing. A family without labels keeps the plain mean;
-                one without members answers with its level prior, uniform if it has no label either.
-            folds: fold of each study, int [num_studies]; folds hold patients whole.
-            advance: is told of each fit of a family, of `num_fits` in all.
+            labels: int [num_studies, 25], -1 where missing. A family without labels keeps the plain mean; a
+                family without members predicts its level prior, which is uniform without labels.
+            folds: fold of each study, int [num_studies]; all studies of a patient are in one fold.
+            advance: called after each fit of a family, `num_fits` times in total.
 
         Raises:
             ValueError: shapes disagree, or a family has more than `MAX_SOURCES` sources.
@@ -64,55 +61,55 @@ class StackerFitter:
         num_studies = members.probabilities.shape[1]
         if labels.shape != (num_studies, NUM_FINDINGS) or folds.shape != (num_studies,):
             raise ValueError(
-                f"`labels` must be [{num_studies}, {NUM_FINDINGS}] and `folds` [{num_studies}] long. "
+                f"`labels` must be [{num_studies}, {NUM_FINDINGS}] and `folds` [{num_studies}]. "
                 f"Received: {labels.shape} and {folds.shape}."
             )
         self._members, self._folds, self._advance = members, folds, advance
         self._families = [FamilyFitter(members, labels, folds, family) for family in Family]
-        is_there = answered(members.probabilities)
-        # Of all studies, those held out too: it looks at no label.
-        self._centre = context_centre(mean_features(member_features(members.probabilities), is_there))
+        # Over all studies, held-out ones too: labels are not used.
+        features, available = member_features(members.probabilities), is_available(members.probabilities)
+        self._centre = context_centre(mean_features(features, available))
 
     def _stacker(self, families: list[FamilyStacker]) -> StackerCoefficients:
         return StackerCoefficients(self._members.names, self._members.sources, self._centre, tuple(families))
 
     def fit(self) -> StackerCoefficients:
-        """Fits both heads of all families, every pattern, to all folds, and measures the members' spread."""
+        """Fits both heads of all families and patterns to all folds, and measures the members' variation."""
         families = []
-        for each in self._families:
-            families.append(each.fit(_NOTHING_EXCLUDED, set(range(each.num_patterns))))
+        for fitter in self._families:
+            families.append(fitter.fit(_NOTHING_EXCLUDED, set(range(fitter.num_patterns))))
             self._advance(1)
         return measure_member_variance(self._stacker(families), self._members.probabilities)
 
     def nested(self) -> Stacked:
-        """Predicts each fold with a stacker that was fitted, and chosen, on the other folds.
+        """Predicts each fold with a stacker whose candidates and coefficients come from the other folds.
 
         Returns:
-            Stacked answers for all studies, none of whose own labels had a part in them.
+            Predictions for all studies, independent of their own labels.
 
         Raises:
-            ValueError: there is but one fold.
+            ValueError: there is only one fold.
         """
-        known = np.unique(self._folds).tolist()
-        if len(known) < 2:
-            raise ValueError(f"Nested predictions must have at least two folds. Received: folds {known}.")
-        answers = {head: np.zeros(self._members.probabilities.shape[1:]) for head in Head}
+        folds = np.unique(self._folds).tolist()
+        if len(folds) < 2:
+            raise ValueError(f"Nested predictions must have at least two folds. Received: folds {folds}.")
+        predictions = {head: np.zeros(self._members.probabilities.shape[1:]) for head in Head}
         pattern = np.zeros(self._members.probabilities.shape[1:3], np.int64)
-        for fold in known:
+        for fold in folds:
             held_out = self._folds == fold
             families = []
-            for each in self._families:
-                families.append(each.fit_without(held_out))
+            for fitter in self._families:
+                families.append(fitter.fit_without(held_out))
                 self._advance(1)
             stacked = apply_stacker(self._stacker(families), self._members.probabilities[:, held_out])
-            for head, answer in answers.items():
-                answer[held_out] = stacked.head(head)
+            for head, values in predictions.items():
+                values[held_out] = stacked.head(head)
             pattern[held_out] = stacked.pattern
-        return Stacked(answers[Head.PROBABILITY], answers[Head.COMPETITION], pattern)
+        return Stacked(predictions[Head.PROBABILITY], predictions[Head.COMPETITION], pattern)
 
 
 def num_fits(folds: Labels) -> int:
-    """Returns how many fits of a family `StackerFitter.nested` and `fit` make together."""
+    """Returns the number of fits of a family in `StackerFitter.nested` and `fit` together."""
     return (len(np.unique(folds)) + 1) * len(Family)
 
 
@@ -130,7 +127,7 @@ STACKER_NAME = "stacker.json"
 
 OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
 
-#: What the two out-of-fold tables say in their `model` column.
+#: Values of the `model` column of the two out-of-fold tables.
 MODEL_NAMES: dict[Head, str] = {head: f"stacked_{head.value}" for head in Head}
 
 _NUM_MADE_FOLDS = 5
@@ -138,16 +135,17 @@ _NUM_MADE_FOLDS = 5
 
 @dataclass(frozen=True)
 class StackingRun:
-    """What `stack_tables` made.
+    """Result of `stack_tables`.
 
     Attributes:
-        study_ids: the studies that some member covers, [num_studies].
+        study_ids: the studies that at least one member covers, [num_studies].
         labels: int [num_studies, 25].
         folds: int [num_studies].
-        members: the tables laid over the studies.
-        stacker: fitted on all folds.
-        nested: each fold's answers by a stacker of the other folds: what to score.
-        num_uncovered: labelled studies that no member has a row of; they had no part in anything.
+        members: the members' predictions for these studies.
+        stacker: the stacker fitted to all folds.
+        nested: predictions for each fold by a stacker fitted to the other folds; use these to estimate the
+            score.
+        num_uncovered: number of labelled studies that no member covers; they are not used.
     """
 
     study_ids: tuple[str, ...]
@@ -166,11 +164,11 @@ def _assign_folds(
     given: Mapping[str, int] | None,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Returns each study's fold: as files say it, or newly dealt if none says anything."""
+    """Returns the fold of each study, from the files or, if no file has folds, newly assigned."""
     known = merge_folds(tables, given)
     if not known:
         num_folds = min(_NUM_MADE_FOLDS, len(study_ids))
-        # Nothing tells here which studies are of one patient: give a folds file where some are.
+        # Patients are unknown here: a folds file is needed where a patient has several studies.
         known = make_folds(study_ids, study_ids, labels, num_folds=num_folds, seed=seed)
     without = [study_id for study_id in study_ids if study_id not in known]
     if without:
@@ -190,27 +188,28 @@ def stack_tables(
     seed: int = 0,
     progress: ProgressMaker = silent_progress,
 ) -> StackingRun:
-    """Fits a stacker to out-of-fold tables, and predicts every fold with one that has not seen it.
+    """Fits a stacker to out-of-fold tables, and predicts every fold with a stacker fitted to the others.
 
     Args:
-        tables: one a member.
+        tables: one table for each member.
         study_ids: studies of the label table, [num_labelled]; those that no member covers are left out.
         labels: int [num_labelled, 25], -1 where missing.
-        folds: study id -> fold. None: the tables' own, or newly dealt if they have none.
-        seed: of folds that have to be dealt.
-        progress: shows the fits.
+        folds: study id -> fold. None takes the tables' own folds, or assigns new ones if they have none.
+        seed: seed of newly assigned folds.
+        progress: progress display of the fits.
 
     Raises:
         ValueError: no table, a study without labels or fold, contradicting folds, or only one fold.
     """
     if not tables:
-        raise ValueError("There must be one out-of-fold table at least. Received: none.")
+        raise ValueError("There must be at least one out-of-fold table. Received: none.")
     covered = covered_studies(tables, study_ids)
     index_of = {study_id: index for index, study_id in enumerate(study_ids)}
     chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
     members = merge_sources(align_members(tables, covered), MAX_SOURCES)
     fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
-    # Its matrices are narrow: threads of the linear algebra wait for each other longer than they compute.
+    # The matrices are narrow: threads of the linear algebra would wait for each other longer than they
+    # compute.
     with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
         fitter = StackerFitter(members, chosen, fold_ids, advance=advance)
         nested, stacker = fitter.nested(), fitter.fit()
@@ -225,16 +224,16 @@ def stack_tables(
     )
 
 
-def write_stacking_run(blend: StackingRun, out: Path) -> None:
-    """Writes stacker.json, oof.csv (competition), oof_probability.csv and folds.csv, the stacker last."""
+def write_stacking_run(run: StackingRun, out: Path) -> None:
+    """Writes oof.csv (competition), oof_probability.csv, folds.csv and, last, stacker.json."""
     out.mkdir(parents=True, exist_ok=True)
     for head, name in OOF_NAMES.items():
         write_out_of_fold_table(
             out / name,
-            blend.study_ids,
-            blend.nested.head(head),
-            folds=blend.folds,
+            run.study_ids,
+            run.nested.head(head),
+            folds=run.folds,
             model=MODEL_NAMES[head],
         )
-    write_folds(out / FOLDS_NAME, dict(zip(blend.study_ids, blend.folds.tolist(), strict=True)))
-    write_text_atomically(out / STACKER_NAME, to_json(blend.stacker))
+    write_folds(out / FOLDS_NAME, dict(zip(run.study_ids, run.folds.tolist(), strict=True)))
+    write_text_atomically(out / STACKER_NAME, to_json(run.stacker))

@@ -1,4 +1,7 @@
-"""Intervals by resampling studies: the findings of one study are not independent of each other."""
+"""Bootstrap intervals over studies.
+
+Studies are resampled as a whole, because the findings of one study are not independent.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,33 +9,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-#: A figure, or several at once, of the studies with some indices, repeats included.
-Statistic = Callable[[NDArray[np.intp]], Floats]
+from lumbar_tf.evaluation.metrics import SCORE_FIGURES, StudyTerms
 
-#: The same for several resamples at once: takes how often each holds each study, float64
-#: [num_resamples, num_studies], and returns float64 [num_resamples, num_figures].
+Floats = NDArray[np.float64]
+#: Takes the indices of studies, repeats included, intp [num_studies]; returns statistics, float64
+#: [num_statistics].
+Statistic = Callable[[NDArray[np.intp]], Floats]
+#: The same for several resamples at once: takes the number of times that each contains each study, float64
+#: [num_resamples, num_studies], and returns float64 [num_resamples, num_statistics].
 CountStatistic = Callable[[Floats], Floats]
 
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
-#: Resamples that are worked on at once: memory does not grow with their number, and of 1,975 studies arrays
-#: of twice as many no longer fit the caches.
+#: Number of resamples in a block: bounds the memory, and with 1,975 studies larger blocks no longer fit the
+#: caches.
 _BLOCK = 25
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its percentile interval; NaN where it is not defined."""
+    """A value and its percentile interval; NaN where undefined."""
 
     value: float
     low: float
     high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 def bootstrap(
@@ -43,17 +43,17 @@ def bootstrap(
     num_resamples: int = NUM_RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> list[Interval]:
-    """Returns the percentile interval of each figure that `statistic` gives.
+    """Returns the value and percentile interval of each statistic.
 
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. Resamples in which a
-    figure is NaN (a class that was not drawn) do not count for it.
+    statistic is NaN (a class was not drawn) are left out of its interval.
 
     Args:
-        statistic: takes study indices, int [num_studies], and returns float64 [num_figures].
+        statistic: takes study indices, int [num_studies], and returns float64 [num_statistics].
         num_studies: number of studies to resample.
-        seed: the same seed draws the same resamples, so figures from two calls are paired.
-        num_resamples: how many.
-        confidence: between 0 and 1.
+        seed: the same seed draws the same resamples, so that two calls are paired.
+        num_resamples: number of resamples.
+        confidence: coverage of the interval, between 0 and 1.
 
     >>> data = np.array([1.0, 2.0, 3.0])
     >>> bootstrap(lambda indices: data[indices].mean(keepdims=True), 3)[0].value
@@ -90,9 +90,9 @@ def _interval(value: float, draws: Floats, tails: float) -> Interval:
 def resample_counts(
     num_studies: int, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> Iterator[Floats]:
-    """Yields how often each resample holds each study, some resamples at a time.
+    """Yields the number of times that each resample contains each study, in blocks of resamples.
 
-    They are the resamples that `bootstrap` draws with the same seed, so that figures of both are paired.
+    These are the resamples that `bootstrap` draws with the same seed, so that both are paired.
 
     Yields:
         float64 [at most 25, num_studies], rows sum to `num_studies`.
@@ -114,10 +114,10 @@ def bootstrap_counts(
     num_resamples: int = NUM_RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> list[Interval]:
-    """Returns what `bootstrap` would, for figures that can be had for many resamples at once.
+    """Returns the same as `bootstrap`, for statistics that are computed for many resamples at once.
 
-    A figure that is a ratio of sums over studies is one matrix product for a block of resamples, which is
-    what makes thousands of figures of thousands of studies a matter of seconds.
+    A ratio of sums over studies is one matrix product for a block of resamples, so that thousands of
+    statistics of thousands of studies take seconds.
 
     >>> data = np.array([1.0, 2.0, 3.0])
     >>> bootstrap_counts(lambda counts: counts @ data[:, None] / 3, 3)[0].value
@@ -126,8 +126,8 @@ def bootstrap_counts(
     from threadpoolctl import threadpool_limits
 
     blocks = resample_counts(num_studies, seed=seed, num_resamples=num_resamples)
-    # The products are small: threads that wait for each other cost more than they save, and on a machine
-    # with other work they cost ten times as much.
+    # The products are small: waiting for each other costs threads more time than they save, ten times as much
+    # on a busy machine.
     with threadpool_limits(1, user_api="blas"):
         values = statistic(np.ones((1, num_studies)))[0]
         draws = np.concatenate([statistic(counts) for counts in blocks])
@@ -143,17 +143,41 @@ def paired_difference(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
 ) -> list[Interval]:
-    """Returns intervals of first - second, both taken on the same resamples.
+    """Returns values and intervals of first - second, both computed on the same resamples.
 
     Args:
-        first: as `bootstrap`'s statistic.
-        second: gives the same figures of another model on the same studies.
+        first: statistics of one model, as for `bootstrap`.
+        second: the same statistics of another model on the same studies.
         num_studies: number of studies to resample.
-        seed: of the resamples.
-        num_resamples: how many.
+        seed: seed of the resamples.
+        num_resamples: number of resamples.
     """
 
     def difference(indices: NDArray[np.intp]) -> Floats:
         return first(indices) - second(indices)
 
     return bootstrap(difference, num_studies, seed=seed, num_resamples=num_resamples)
+
+
+def score_intervals(
+    terms: StudyTerms,
+    *,
+    minus: StudyTerms | None = None,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, Interval]:
+    """Returns value and interval of the competition's score and its terms, by name.
+
+    Args:
+        terms: contributions of the studies.
+        minus: contributions of the same studies to another table's score, which is subtracted on the same
+            resamples.
+        seed: seed of the resamples.
+        num_resamples: number of resamples.
+    """
+    options = {"seed": seed, "num_resamples": num_resamples}
+    if minus is None:
+        intervals = bootstrap(terms.values, len(terms.losses), **options)
+    else:
+        intervals = paired_difference(terms.values, minus.values, len(terms.losses), **options)
+    return dict(zip(SCORE_FIGURES, intervals, strict=True))

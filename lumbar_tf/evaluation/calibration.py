@@ -1,4 +1,4 @@
-"""Reliability diagrams, calibration errors, and calibration before and after stacking."""
+"""Reliability diagrams, calibration errors, and the change of calibration by stacking."""
 
 import glob
 import math
@@ -15,7 +15,6 @@ from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Condition
 from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 
 Floats = NDArray[np.float64]
-
 Labels = NDArray[np.integer]
 
 #: Equal-width bins of the expected calibration error, as in Guo et al. 2017, "On Calibration of Modern Neural
@@ -25,12 +24,12 @@ NUM_BINS = 15
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """A reliability diagram of one class: bin by bin, what was said and what happened.
+    """Reliability diagram of one class: predicted and observed frequency in each bin.
 
     Attributes:
         predicted: mean probability in each bin, float64 [num_bins], NaN where it is empty.
         observed: share of rows in the bin that are of the class, [num_bins], NaN where it is empty.
-        counts: rows in each bin, int [num_bins].
+        counts: number of rows in each bin, int [num_bins].
     """
 
     predicted: Floats
@@ -53,8 +52,8 @@ def reliability_bins(
 
     Args:
         is_class: whether each row is of the class, bool [num_rows].
-        probability: what was predicted for the class, float64 [num_rows] in [0, 1].
-        num_bins: number of bins; bin k holds [k/num_bins, (k+1)/num_bins), the last one 1.0 too.
+        probability: predicted probability of the class, float64 [num_rows] in [0, 1].
+        num_bins: number of bins; bin k is [k/num_bins, (k+1)/num_bins), and the last bin includes 1.0.
 
     >>> reliability_bins(np.array([True, False]), np.array([0.5, 0.5]), num_bins=2).observed.tolist()
     [nan, 0.5]
@@ -68,37 +67,35 @@ def reliability_bins(
 
 
 def classwise_calibration_error(labels: Labels, probabilities: Floats, num_bins: int = NUM_BINS) -> float:
-    """Returns the class-wise expected calibration error: the mean over classes of each one's error.
+    """Returns the class-wise expected calibration error: the mean of the errors of the classes.
 
     Source: Kull et al. 2019, "Beyond temperature scaling", section 2 (equal-width bins).
 
     Args:
         labels: int [num_rows]; missing ones are left out.
         probabilities: float64 [num_rows, 3].
-        num_bins: bins a class.
+        num_bins: number of bins for each class.
     """
     usable = labels != MISSING_LABEL
-    return float(
-        np.mean(
-            [
-                reliability_bins(labels[usable] == k, probabilities[usable, k], num_bins).expected_error
-                for k in range(NUM_SEVERITIES)
-            ]
-        )
-    )
+    errors = [
+        reliability_bins(labels[usable] == k, probabilities[usable, k], num_bins).expected_error
+        for k in range(NUM_SEVERITIES)
+    ]
+    return float(np.mean(errors))
 
 
 @dataclass(frozen=True)
 class CalibrationChange:
-    """A condition's calibration before and after the members were combined, on the rows that both answer.
+    """Calibration of a condition before and after stacking, on the rows that both have a prediction for.
 
     Attributes:
-        condition: all its levels pooled.
-        num_rows: labelled rows.
+        condition: the condition, levels pooled.
+        num_rows: number of labelled rows.
         error_before: class-wise expected calibration error of the members' plain mean.
-        error: the same of the table that is judged.
-        brier_before: mean squared distance to the one-hot label, 0 to 2, of the members' plain mean.
-        brier: the same of the table that is judged.
+        error: the same of the evaluated table.
+        brier_before: Brier score of the members' plain mean: mean squared distance to the one-hot label, 0 to
+            2.
+        brier: the same of the evaluated table.
     """
 
     condition: Condition
@@ -110,10 +107,10 @@ class CalibrationChange:
 
 
 def find_tables(pattern: str) -> list[Path]:
-    """Returns the tables that a pattern matches, sorted.
+    """Returns the tables that match a glob pattern, sorted.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no file matches.
     """
     paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
     if not paths:
@@ -121,63 +118,66 @@ def find_tables(pattern: str) -> list[Path]:
     return paths
 
 
-def read_before(paths: Sequence[Path], study_ids: Sequence[str]) -> Floats:
-    """Returns the plain mean of the members in some tables, as they come: uncalibrated.
+def read_uncalibrated(paths: Sequence[Path], study_ids: Sequence[str]) -> Floats:
+    """Returns the plain mean of the members in some tables, which is not calibrated.
 
     Args:
-        paths: tables of one or several models; studies that are not asked for are passed over.
-        study_ids: whose rows are wanted.
+        paths: tables of one or more models; other studies are ignored.
+        study_ids: studies of the result, [num_studies].
 
     Returns:
-        float64 [num_studies, 25, 3], NaN where no member answers.
+        float64 [num_studies, 25, 3], NaN where no member has a prediction.
     """
     return mean_in_logits(
         align_members(restrict_studies(read_out_of_fold_tables(paths), study_ids), study_ids).probabilities
     )
 
 
-def calibration_changes(judged: EvaluatedTable, before: Floats) -> tuple[CalibrationChange, ...]:
-    """Compares calibration, condition by condition; one without a row that both answer is left out.
+def calibration_changes(evaluated: EvaluatedTable, uncalibrated: Floats) -> tuple[CalibrationChange, ...]:
+    """Compares calibration by condition; conditions without common rows are left out.
 
     Args:
-        judged: labels and answers.
-        before: float64 [num_studies, 25, 3], NaN where there is no answer.
+        evaluated: labels and predictions.
+        uncalibrated: plain mean of the members, float64 [num_studies, 25, 3], NaN where there is no
+            prediction.
     """
-    found = (_change(condition, judged, before) for condition in Condition)
-    return tuple(each for each in found if each is not None)
+    changes = (_calibration_change(condition, evaluated, uncalibrated) for condition in Condition)
+    return tuple(change for change in changes if change is not None)
 
 
-def _change(condition: Condition, judged: EvaluatedTable, before: Floats) -> CalibrationChange | None:
-    labels, answers, earlier = rows_before(judged, before, CONDITIONS[condition.value])
+def _calibration_change(
+    condition: Condition, evaluated: EvaluatedTable, uncalibrated: Floats
+) -> CalibrationChange | None:
+    labels, after, before = common_rows(evaluated, uncalibrated, CONDITIONS[condition.value])
     if not labels.size:
         return None
     truth = np.eye(NUM_SEVERITIES)[labels]
     return CalibrationChange(
         condition=condition,
         num_rows=int(labels.size),
-        error_before=classwise_calibration_error(labels, earlier),
-        error=classwise_calibration_error(labels, answers),
-        brier_before=float(((earlier - truth) ** 2).sum(axis=-1).mean()),
-        brier=float(((answers - truth) ** 2).sum(axis=-1).mean()),
+        error_before=classwise_calibration_error(labels, before),
+        error=classwise_calibration_error(labels, after),
+        brier_before=float(((before - truth) ** 2).sum(axis=-1).mean()),
+        brier=float(((after - truth) ** 2).sum(axis=-1).mean()),
     )
 
 
-def rows_before(
-    judged: EvaluatedTable, before: Floats, findings: Sequence[int]
+def common_rows(
+    evaluated: EvaluatedTable, uncalibrated: Floats, findings: Sequence[int]
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Returns the labelled rows of some findings that both answer.
+    """Returns the labelled rows of some findings that both have a prediction for.
 
     Args:
-        judged: labels and answers.
-        before: float64 [num_studies, 25, 3], NaN where there is no answer.
-        findings: rows of the 25.
+        evaluated: labels and predictions.
+        uncalibrated: float64 [num_studies, 25, 3], NaN where there is no prediction.
+        findings: indices of the findings.
 
     Returns:
-        Labels [n], answers [n, 3], answers before calibration [n, 3].
+        Labels [n], evaluated probabilities [n, 3], uncalibrated probabilities [n, 3].
     """
-    labels, answers, _ = judged.rows(findings)
-    # `rows` takes study by study, finding by finding, as a mask does.
-    known = judged.labels[:, findings] != MISSING_LABEL
-    earlier = before[:, findings][known]
-    both = np.isfinite(earlier).all(axis=-1)
-    return labels.astype(np.int64)[both], answers[both], earlier[both]
+    labels, after, _ = evaluated.rows(findings)
+    # In the same order as `rows`: study by study, finding by finding.
+    known = evaluated.labels[:, findings] != MISSING_LABEL
+    before = uncalibrated[:, findings][known]
+    both = np.isfinite(before).all(axis=-1)
+    return labels.astype(np.int64)[both], after[both], before[both]

@@ -1,4 +1,4 @@
-"""Scores of several tables, and of subgroups of studies, side by side."""
+"""Scores of several tables on the same labels, and of subgroups of studies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,26 +6,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.evaluation.bootstrap import Interval, bootstrap, paired_difference
-from lumbar_tf.evaluation.metrics import SCORE_FIGURES, study_terms
+from lumbar_tf.evaluation.bootstrap import Interval, score_intervals
+from lumbar_tf.evaluation.metrics import study_terms
 from lumbar_tf.labels import MISSING_LABEL, Severity
 
 Floats = NDArray[np.float64]
-
 Labels = NDArray[np.integer]
+
+#: With fewer studies a percentile interval is too narrow: textbooks call a sample large from about 30, and
+#: the score's any-severe term depends on the few severe studies most.
+SMALL_GROUP = 30
+_ABSENT = "not in the manifest"
 
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """One of the tables.
+    """Scores of one table in a comparison.
 
     Attributes:
-        name: the model's.
-        num_studies: studies with a label that this table and the first answer.
-        num_labels: those labels.
-        scores: figure -> value and interval, over those labels.
-        difference: figure -> this table less the first, over those labels and on the same resamples of
-            studies; below 0 is better. None for the first itself.
+        name: name of the model.
+        num_studies: number of studies with a label that both this table and the first one have a prediction
+            for.
+        num_labels: number of these labels.
+        scores: value and interval of the score and its terms over these labels, by name.
+        difference: this table minus the first one, over these labels and on the same resamples of studies, by
+            name; below 0 is better. None for the first table.
     """
 
     name: str
@@ -35,19 +40,55 @@ class ComparedTable:
     difference: Mapping[str, Interval] | None
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """A partition of the studies.
+
+    Attributes:
+        attribute: the attribute that distinguishes the groups, such as the vendor.
+        group_of: study id -> name of its group.
+        order: names of the groups in the order of the output.
+    """
+
+    attribute: str
+    group_of: Mapping[str, str]
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Scores of one group of studies.
+
+    Attributes:
+        attribute: the attribute that distinguishes the groups.
+        group: name of the group.
+        num_studies: number of studies with a label and a prediction.
+        num_severe: number of severe labels: losses depend on the mix of grades, however good the predictions.
+        is_small: whether it has fewer than `SMALL_GROUP` studies, so that its interval is unreliable.
+        scores: value and interval of the score and its terms, by name.
+    """
+
+    attribute: str
+    group: str
+    num_studies: int
+    num_severe: int
+    is_small: bool
+    scores: Mapping[str, Interval]
+
+
 def compare_tables(
     labels: Labels, tables: Mapping[str, Floats], *, num_resamples: int = 1000, seed: int = 0
 ) -> tuple[ComparedTable, ...]:
-    """Compares each table with the first, over the labels that both answer.
+    """Compares each table with the first one, over the labels that both have a prediction for.
 
     Args:
         labels: int [num_studies, 25].
-        tables: name -> float64 [num_studies, 25, 3], NaN where there is no answer.
-        num_resamples: of the bootstrap over studies.
-        seed: of the bootstrap.
+        tables: name -> float64 [num_studies, 25, 3], NaN where there is no prediction.
+        num_resamples: number of bootstrap resamples of studies.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: a table answers no label that the first one does.
+        ValueError: a table has no labelled prediction in common with the first one.
     """
     first, *others = tables
     options = {"num_resamples": num_resamples, "seed": seed}
@@ -67,65 +108,21 @@ def _compare(
     has_label = (common != MISSING_LABEL).any(axis=1)
     if not has_label.any():
         raise ValueError(
-            f"A table must answer some label that the first one does. Received: none by {name!r}."
+            "A table must have a prediction for at least one label that the first table has one for. "
+            f"Received: none by {name!r}."
         )
     common = common[has_label]
-    own = study_terms(common, table[has_label]).values
+    terms = study_terms(common, table[has_label])
     difference = None
     if first is not None:
-        of_first = study_terms(common, first[has_label]).values
-        intervals = paired_difference(own, of_first, len(common), **options)
-        difference = dict(zip(SCORE_FIGURES, intervals, strict=True))
+        difference = score_intervals(terms, minus=study_terms(common, first[has_label]), **options)
     return ComparedTable(
         name=name,
         num_studies=len(common),
         num_labels=int((common != MISSING_LABEL).sum()),
-        scores=dict(zip(SCORE_FIGURES, bootstrap(own, len(common), **options), strict=True)),
+        scores=score_intervals(terms, **options),
         difference=difference,
     )
-
-
-#: Under so many studies a percentile interval is too narrow to lean on: textbooks call a sample large from
-#: about 30, and the score's any-severe term weighs the few severe studies most.
-SMALL_GROUP = 30
-
-_ABSENT = "not in the manifest"
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """A way to tell studies apart.
-
-    Attributes:
-        attribute: what by.
-        group_of: study id -> the name of its group.
-        order: the groups' names in the order in which they are listed.
-    """
-
-    attribute: str
-    group_of: Mapping[str, str]
-    order: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Subgroup:
-    """A group of studies.
-
-    Attributes:
-        attribute: what the studies are told apart by.
-        group: its name.
-        num_studies: studies with a label and an answer.
-        num_severe: their labels that are severe: other grades have other losses, however good the answers.
-        is_small: whether it has fewer than `SMALL_GROUP` studies: its interval is not to be leaned on.
-        scores: figure -> value and interval.
-    """
-
-    attribute: str
-    group: str
-    num_studies: int
-    num_severe: int
-    is_small: bool
-    scores: Mapping[str, Interval]
 
 
 def score_subgroups(
@@ -137,36 +134,33 @@ def score_subgroups(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[Subgroup, ...]:
-    """Scores every group of every grouping; a group without a study is left out.
+    """Scores every group of every grouping; groups without studies are left out.
 
     Args:
         study_ids: [num_studies].
         labels: int [num_studies, 25]; studies without any label are left out.
         probabilities: float64 [num_studies, 25, 3].
-        groupings: ways to tell studies apart; a study that one does not know is in a group of its own kind.
-        num_resamples: of the bootstrap over the studies of a group.
-        seed: of the bootstrap.
+        groupings: partitions of the studies; studies that a grouping does not contain form one more group.
+        num_resamples: number of bootstrap resamples of the studies of a group.
+        seed: seed of the bootstrap.
     """
     has_label = (labels != MISSING_LABEL).any(axis=1)
     terms = study_terms(labels, probabilities)
-    found = []
+    subgroups = []
     for grouping in groupings:
         groups = np.array([grouping.group_of.get(study_id, _ABSENT) for study_id in study_ids])
         for group in (*grouping.order, _ABSENT):
             chosen = np.flatnonzero((groups == group) & has_label)
             if not chosen.size:
                 continue
-            scores = bootstrap(
-                terms.chosen(chosen).values, chosen.size, num_resamples=num_resamples, seed=seed
-            )
-            found.append(
+            subgroups.append(
                 Subgroup(
                     attribute=grouping.attribute,
                     group=group,
                     num_studies=chosen.size,
                     num_severe=int((labels[chosen] == Severity.SEVERE).sum()),
                     is_small=chosen.size < SMALL_GROUP,
-                    scores=dict(zip(SCORE_FIGURES, scores, strict=True)),
+                    scores=score_intervals(terms.chosen(chosen), num_resamples=num_resamples, seed=seed),
                 )
             )
-    return tuple(found)
+    return tuple(subgroups)

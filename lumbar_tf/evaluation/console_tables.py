@@ -1,4 +1,4 @@
-"""An evaluation as tables for the console."""
+"""Tables and notes of an evaluation for the console."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,128 +7,49 @@ import numpy as np
 
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
-from lumbar_tf.evaluation.cells import Cell
+from lumbar_tf.evaluation.cells import METRICS, Cell
 from lumbar_tf.evaluation.comparison import SMALL_GROUP, ComparedTable, Subgroup
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, TERMS
-from lumbar_tf.evaluation.scorecard import Scorecard
+from lumbar_tf.evaluation.scorecard import Scorecard, ScoreRow
 from lumbar_tf.labels import Severity
-
-if TYPE_CHECKING:
-    from rich.table import Table
-from typing import TYPE_CHECKING
-
-from lumbar_tf.evaluation.scorecard import (
-    ScoreRow,
-)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def scorecard_table(card: Scorecard, *, title: str) -> "Table":
-    """Returns the score and its terms with intervals, beside the floors."""
+    """Returns the score and its terms with intervals, beside the baselines."""
     from rich.table import Table
 
     caption = "weighted log losses, 95% bootstrap intervals over studies; smaller is better"
     table = Table(title=title, caption=caption, title_justify="left")
     for name in ("", "value", *card.floors, "value - prior by level"):
         table.add_column(name, justify="right" if name else "left", no_wrap=not name)
-    for figure, interval in card.scores.items():
-        floors = [number(getattr(score, figure), 4) for score in card.floors.values()]
-        row = (interval_text(interval), *floors, interval_text(card.difference[figure]))
-        table.add_row(figure.replace("_", " "), *row)
+    for term, interval in card.scores.items():
+        floors = [number(getattr(score, term), 4) for score in card.floors.values()]
+        row = (interval_text(interval), *floors, interval_text(card.difference[term]))
+        table.add_row(term.replace("_", " "), *row)
     return table
 
 
 def cell_table(cells: Sequence[Cell]) -> "Table":
-    """Returns a line of figures for each cell that has labels."""
+    """Returns one row of metrics for each cell that has labels."""
     from rich.table import Table
 
     table = Table()
-    figures = ("log loss", "prior's", "AUC severe", "AUC not normal", "kappa", "Brier", "ECE")
-    for name in ("", *(severity.title for severity in Severity), *figures):
+    headings = (severity.title for severity in Severity), (metric.title for metric in METRICS)
+    for name in ("", *headings[0], *headings[1]):
         table.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for cell in cells:
-        values = (cell.log_loss.value, cell.prior_log_loss, cell.auc_severe.value, cell.auc_not_normal.value)
-        agreement = (cell.kappa.value, cell.brier.value, cell.calibration_error)
         if sum(cell.counts):
-            table.add_row(cell.name, *map(str, cell.counts), *map(number, (*values, *agreement)))
+            values = (number(cell.metrics[metric.name].value) for metric in METRICS)
+            table.add_row(cell.name, *map(str, cell.counts), *values)
     return table
-
-
-def difference_table(compared: Sequence[ComparedTable]) -> "Table":
-    """Returns a line for each table that was compared: its score, and each figure less the first table's."""
-    from rich.table import Table
-
-    title = "each table, and less the first, over the labels that both answer"
-    caption = (
-        "differences on the same resamples of studies, the score's with its 95% interval; below 0 is better"
-    )
-    table = Table(title=title, caption=caption, title_justify="left")
-    table.add_column("", overflow="fold")
-    names = [name.replace("_", " ") for name in SCORE_FIGURES]
-    for name in ("labels", "score", *(f"{name} - first" for name in names)):
-        table.add_column(name, justify="right")
-    for each in compared:
-        score, *terms = (each.difference or {}).values() or (None,)
-        table.add_row(
-            each.name,
-            f"{each.num_labels:,}",
-            interval_text(each.scores["score"]),
-            interval_text(score) if score else "",
-            *(number(term.value, 4) for term in terms),
-        )
-    return table
-
-
-def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
-    """Returns a line for each group of studies."""
-    from rich.table import Table
-
-    caption = f"small: under {SMALL_GROUP} studies, too few to lean on; more severe grades, larger losses"
-    table = Table(title="sub-groups", caption=caption, title_justify="left")
-    for name in ("", "group", "studies", "severe", *(name.replace("_", " ") for name in SCORE_FIGURES)):
-        table.add_column(name, justify="left" if name in ("", "group") else "right")
-    for each in subgroups:
-        size = f"{each.num_studies}{' small' if each.is_small else ''}"
-        values = [each.scores["score"], *(each.scores[name] for name in TERMS)]
-        table.add_row(
-            each.attribute, each.group, size, str(each.num_severe), interval_text(values[0]),
-            *(number(value.value, 4) for value in values[1:]),
-        )  # fmt: skip
-    return table
-
-
-def evaluation_notes(evaluated: EvaluationRun) -> list[str]:
-    """Returns what a reader of the figures must know, a sentence each."""
-    card = evaluated.card
-    notes = missing_terms_note(card.missing_terms)
-    if card.num_unanswered:
-        notes.append(f"{card.num_unanswered} labelled findings have no prediction and are left out.")
-    if evaluated.num_left_out:
-        notes.append(f"{evaluated.num_left_out} labelled studies have no prediction and are left out.")
-    if card.head is Head.COMPETITION:
-        notes.append(
-            "Log losses are of the table as it is; all else is of its numbers divided by the weights 1, 2, 4."
-        )
-    elif Head.COMPETITION.value in evaluated.model:
-        notes.append(
-            f"{evaluated.model} is named after the competition head, whose numbers are weighted: operating "
-            "points, kappa, Brier score, ECE and net benefit mean little without --head=competition."
-        )
-    return notes
-
-
-def interval_text(interval: Interval, digits: int = 4) -> str:
-    """Returns a figure and its interval, or - where it is not defined."""
-    if np.isnan(interval.value):
-        return "-"
-    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":
-    """Returns floors, members and blends, a line each; '-' is a term without labels."""
+    """Returns one row for each baseline, member and stacked head; '-' is a term without labels."""
     from rich.table import Table
 
     table = Table(title=title, caption="weighted log losses; smaller is better", title_justify="left")
@@ -141,22 +62,92 @@ def comparison_table(rows: Sequence[ScoreRow], *, title: str) -> "Table":
     return table
 
 
-def comparison_notes(rows: Sequence[ScoreRow], *, num_uncovered: int) -> list[str]:
-    """Returns what a reader of the comparison must know, a sentence each."""
-    notes = missing_terms_note(rows[0].score.missing_terms)
-    if any(row.num_unanswered for row in rows):
-        notes.append("A line with unanswered labels is scored on its other labels only.")
-    if num_uncovered:
-        notes.append(f"{num_uncovered} labelled studies are in no table and had no part in this.")
+def difference_table(compared: Sequence[ComparedTable]) -> "Table":
+    """Returns one row for each compared table: its score, and its differences from the first table."""
+    from rich.table import Table
+
+    title = "tables compared with the first, over the labels that both have a prediction for"
+    caption = (
+        "differences on the same resamples of studies, the score's with its 95% interval; below 0 is better"
+    )
+    table = Table(title=title, caption=caption, title_justify="left")
+    table.add_column("", overflow="fold")
+    names = [name.replace("_", " ") for name in SCORE_FIGURES]
+    for name in ("labels", "score", *(f"{name} - first" for name in names)):
+        table.add_column(name, justify="right")
+    for row in compared:
+        score, *terms = (row.difference or {}).values() or (None,)
+        table.add_row(
+            row.name,
+            f"{row.num_labels:,}",
+            interval_text(row.scores["score"]),
+            interval_text(score) if score else "",
+            *(number(term.value, 4) for term in terms),
+        )
+    return table
+
+
+def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
+    """Returns one row for each group of studies."""
+    from rich.table import Table
+
+    caption = (
+        f"small: fewer than {SMALL_GROUP} studies, an unreliable interval; "
+        "groups with more severe labels have larger losses"
+    )
+    table = Table(title="subgroups", caption=caption, title_justify="left")
+    for name in ("", "group", "studies", "severe", *(name.replace("_", " ") for name in SCORE_FIGURES)):
+        table.add_column(name, justify="left" if name in ("", "group") else "right")
+    for subgroup in subgroups:
+        size = f"{subgroup.num_studies}{' small' if subgroup.is_small else ''}"
+        terms = (number(subgroup.scores[name].value, 4) for name in TERMS)
+        score = interval_text(subgroup.scores["score"])
+        table.add_row(subgroup.attribute, subgroup.group, size, str(subgroup.num_severe), score, *terms)
+    return table
+
+
+def evaluation_notes(run: EvaluationRun) -> list[str]:
+    """Returns notes that are needed to read the values, one sentence each."""
+    card = run.card
+    notes = _missing_terms_note(card.missing_terms)
+    if card.num_unanswered:
+        notes.append(f"{card.num_unanswered} labelled findings have no prediction and are left out.")
+    if run.num_left_out:
+        notes.append(f"{run.num_left_out} labelled studies have no prediction and are left out.")
+    if card.head is Head.COMPETITION:
+        notes.append(
+            "Log losses use the predictions as given; all other metrics divide them by the weights 1, 2, 4."
+        )
+    elif Head.COMPETITION.value in run.model:
+        notes.append(
+            f"{run.model} is named after the competition head, whose predictions are weighted: operating "
+            "points, kappa, Brier score, ECE and net benefit are misleading without --head=competition."
+        )
     return notes
 
 
-def missing_terms_note(missing: Sequence[str]) -> list[str]:
-    """Returns a sentence on terms without labels, if there are any."""
+def comparison_notes(rows: Sequence[ScoreRow], *, num_uncovered: int) -> list[str]:
+    """Returns notes that are needed to read a comparison, one sentence each."""
+    notes = _missing_terms_note(rows[0].score.missing_terms)
+    if any(row.num_unanswered for row in rows):
+        notes.append("A row with unanswered labels is scored on its other labels only.")
+    if num_uncovered:
+        notes.append(f"{num_uncovered} labelled studies are in no table and were not used.")
+    return notes
+
+
+def _missing_terms_note(missing: Sequence[str]) -> list[str]:
     names = ", ".join(name.replace("_", " ") for name in missing)
     return [f"No labels for {names}: the score is the mean of the other terms."] if missing else []
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Returns a figure, or - where it is not defined."""
+    """Returns a value as text, - where undefined."""
     return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def interval_text(interval: Interval, digits: int = 4) -> str:
+    """Returns a value and its interval as text, - where undefined."""
+    if np.isnan(interval.value):
+        return "-"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -1,4 +1,4 @@
-"""ROC and decision curves with bootstrap bands over studies."""
+"""ROC and decision curves with bootstrap bands over studies. NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
 from lumbar_tf.evaluation.evaluated_table import EvaluatedTable
 from lumbar_tf.evaluation.operating_points import Target
-from lumbar_tf.labels import (
-    MISSING_LABEL,
-)
+from lumbar_tf.labels import MISSING_LABEL
 
 Floats = NDArray[np.float64]
 
-Labels = NDArray[np.integer]
+#: False-positive rates at which the sensitivity of a ROC curve is evaluated.
+FALSE_POSITIVE_RATES: Floats = np.linspace(0.0, 1.0, 101)
+#: Thresholds of a decision curve: nobody requires more than 80% certainty before a second look.
+THRESHOLDS: Floats = np.arange(1, 41) / 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,9 @@ class RankedRows:
     """Rows in falling order of their score, sorted once for all resamples.
 
     Attributes:
-        studies: the study of each row, intp [num_rows].
-        is_positive: whether it is of the class sought, float64 [num_rows], 0 or 1.
-        ends: the last row of each run of equal scores: the cut-offs, intp [num_cut_offs].
+        studies: index of the study of each row, intp [num_rows].
+        is_positive: whether each row is positive, float64 [num_rows], 0 or 1.
+        ends: index of the last row of each run of equal scores: the cut-offs, intp [num_cut_offs].
     """
 
     studies: NDArray[np.intp]
@@ -33,10 +34,11 @@ class RankedRows:
     ends: NDArray[np.intp]
 
     def above(self, counts: Floats) -> tuple[Floats, Floats]:
-        """Returns positives and negatives at each cut-off or above it, two [num_resamples, num_cut_offs].
+        """Returns positives and negatives at or above each cut-off, two arrays [num_resamples, num_cut_offs].
 
         Args:
-            counts: how often each resample holds each study, float64 [num_resamples, num_studies].
+            counts: number of times that each resample contains each study, float64 [num_resamples,
+                num_studies].
         """
         weights = counts[:, self.studies]
         positives = np.cumsum(weights * self.is_positive, axis=1)
@@ -58,7 +60,7 @@ class RankedRows:
             return np.full(len(counts), np.nan)
         positives, negatives = self.above(counts)
         pairs = positives[:, -1] * negatives[:, -1]
-        # The trapezoid rule, the curve's start at (0, 0) apart: its first trapezoid is a triangle.
+        # Trapezoid rule. The curve starts at (0, 0), so its first trapezoid is a triangle.
         area = positives[:, 0] * negatives[:, 0] / 2
         area += ((positives[:, 1:] + positives[:, :-1]) * np.diff(negatives, axis=1)).sum(axis=1) / 2
         return np.divide(area, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
@@ -66,31 +68,31 @@ class RankedRows:
     def sensitivity_at(self, counts: Floats, false_positive_rates: Floats) -> Floats:
         """Returns each resample's ROC curve, NaN where a class is absent.
 
-        Between two cut-offs the curve is a straight line, as where ties are broken by chance.
+        Between two cut-offs the curve is a straight line, as if ties were broken at random.
 
         Args:
             counts: float64 [num_resamples, num_studies].
-            false_positive_rates: where the curve is read off, rising, float64 [num_rates].
+            false_positive_rates: rising, float64 [num_rates].
 
         Returns:
-            sensitivity, float64 [num_resamples, num_rates].
+            Sensitivity, float64 [num_resamples, num_rates].
         """
-        found = np.full((len(counts), len(false_positive_rates)), np.nan)
-        for row, hits, alarms in zip(found, *self.above(counts), strict=True):
+        sensitivity = np.full((len(counts), len(false_positive_rates)), np.nan)
+        for row, hits, alarms in zip(sensitivity, *self.above(counts), strict=True):
             if hits.size and hits[-1] and alarms[-1]:
-                # Where the curve climbs straight up, np.interp takes the last point: the top of the climb.
+                # On a vertical segment np.interp takes the last point, which is its top.
                 rates = np.concatenate([[0.0], alarms / alarms[-1]])
                 row[:] = np.interp(false_positive_rates, rates, np.concatenate([[0.0], hits / hits[-1]]))
-        return found
+        return sensitivity
 
 
 def rank_rows(is_positive: NDArray[np.bool_], scores: Floats, studies: NDArray[np.intp]) -> RankedRows:
-    """Sorts rows.
+    """Sorts rows by their score.
 
     Args:
         is_positive: bool [num_rows].
         scores: larger means more likely positive, [num_rows].
-        studies: the index of each row's study, [num_rows].
+        studies: index of each row's study, [num_rows].
 
     >>> ranked = rank_rows(np.array([False, True, True]), np.array([0.1, 0.1, 0.9]), np.arange(3))
     >>> ranked.auc(np.ones((1, 3))).tolist()
@@ -102,16 +104,15 @@ def rank_rows(is_positive: NDArray[np.bool_], scores: Floats, studies: NDArray[n
     return RankedRows(studies[order], is_positive[order].astype(np.float64), np.flatnonzero(is_last))
 
 
-#: Where a ROC curve's sensitivity is read off.
-FALSE_POSITIVE_RATES: Floats = np.linspace(0.0, 1.0, 101)
-
-#: Cut-offs of a decision curve: past 0.8 nobody waits for that much certainty before looking again.
-THRESHOLDS: Floats = np.arange(1, 41) / 50.0
+def rank_target(evaluated: EvaluatedTable, findings: Sequence[int], target: Target) -> RankedRows:
+    """Returns the labelled rows of some findings, sorted by the probability of a target."""
+    labels, answers, studies = evaluated.rows(findings)
+    return rank_rows(target.is_met(labels), target.probability(answers), studies)
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A curve and its 95% interval at each place, float64 [num_places]; NaN where it is not defined."""
+    """A curve and its 95% interval at each point, float64 [num_points]; NaN where undefined."""
 
     value: Floats
     low: Floats
@@ -123,9 +124,9 @@ class RocCurve:
     """A ROC curve.
 
     Attributes:
-        sensitivity: at `FALSE_POSITIVE_RATES`.
-        num_positive: rows of the class.
-        num_rows: all rows.
+        sensitivity: sensitivity at `FALSE_POSITIVE_RATES`.
+        num_positive: number of positive rows.
+        num_rows: number of rows.
     """
 
     sensitivity: Band
@@ -138,8 +139,9 @@ class DecisionCurve:
     """A decision curve at `THRESHOLDS`.
 
     Attributes:
-        net_benefit: of saying yes at the threshold and above.
-        treat_all: of saying yes to every row, float64 [num_thresholds]; saying no to every row has 0.
+        net_benefit: net benefit of a yes at or above the threshold.
+        treat_all: net benefit of a yes for every row, float64 [num_thresholds]; that of a no for every row is
+            0.
     """
 
     net_benefit: Band
@@ -147,28 +149,28 @@ class DecisionCurve:
 
 
 def _band(intervals: Sequence[Interval]) -> Band:
-    return Band(*np.array([[each.value, each.low, each.high] for each in intervals]).T)
+    return Band(*np.array([[point.value, point.low, point.high] for point in intervals]).T)
 
 
 def roc_curve(
-    judged: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+    evaluated: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
 ) -> RocCurve:
     """Returns the ROC curve of some findings pooled.
 
-    The band is of the sensitivity at each false-positive rate, a place at a time (vertical averaging; Fawcett
-    2006, "An introduction to ROC analysis", section 8.1).
+    The band is the interval of the sensitivity at each false-positive rate (vertical averaging; Fawcett 2006,
+    "An introduction to ROC analysis", section 8.1).
 
     Args:
-        judged: labels and answers.
-        findings: rows that are pooled.
-        target: what is sought.
-        num_resamples: of the bootstrap over studies.
-        seed: of the bootstrap.
+        evaluated: labels and predictions.
+        findings: indices of the findings that are pooled.
+        target: the question.
+        num_resamples: number of bootstrap resamples of studies.
+        seed: seed of the bootstrap.
     """
-    ranked = rank_target(judged, findings, target)
+    ranked = rank_target(evaluated, findings, target)
     intervals = bootstrap_counts(
         lambda counts: ranked.sensitivity_at(counts, FALSE_POSITIVE_RATES),
-        len(judged.labels),
+        len(evaluated.labels),
         num_resamples=num_resamples,
         seed=seed,
     )
@@ -176,15 +178,16 @@ def roc_curve(
 
 
 def net_benefit(hits: Floats, alarms: Floats, num_rows: Floats, thresholds: Floats) -> Floats:
-    """Returns the net benefit, in true positives a row.
+    """Returns the net benefit, in true positives per row: hits / n - alarms / n * p / (1 - p).
 
     Source: Vickers and Elkin 2006, "Decision curve analysis", Medical Decision Making 26: 565. A threshold p
-    says that a missed case is (1 - p) / p times as bad as a false alarm: hits / n - alarms / n * p / (1 - p).
+        implies
+    that a missed case is (1 - p) / p times as bad as a false alarm.
 
     Args:
         hits: true positives at each threshold, [..., num_thresholds].
         alarms: false positives, [..., num_thresholds].
-        num_rows: [..., 1].
+        num_rows: number of rows, [..., 1].
         thresholds: [num_thresholds], below 1.
 
     >>> net_benefit(np.array([2.0]), np.array([4.0]), np.array([10.0]), np.array([0.2])).tolist()
@@ -194,18 +197,18 @@ def net_benefit(hits: Floats, alarms: Floats, num_rows: Floats, thresholds: Floa
 
 
 def decision_curve(
-    judged: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
+    evaluated: EvaluatedTable, findings: Sequence[int], target: Target, *, num_resamples: int, seed: int
 ) -> DecisionCurve:
-    """Returns the decision curve of some findings pooled; arguments as `roc_curve`."""
-    labels = judged.labels[:, findings]
+    """Returns the decision curve of some findings pooled; arguments as for `roc_curve`."""
+    labels = evaluated.labels[:, findings]
     known = labels != MISSING_LABEL
     positive, negative = known & target.is_met(labels), known & ~target.is_met(labels)
-    # A comparison with NaN, where there is no answer, is False; such labels are hidden.
-    says_yes = target.probability(judged.answers[:, findings])[..., None] >= THRESHOLDS
-    # What each study adds: hits and alarms at each threshold, positives, negatives.
+    # Comparisons with NaN, where there is no prediction, are False; these labels are hidden.
+    is_predicted = target.probability(evaluated.answers[:, findings])[..., None] >= THRESHOLDS
+    # Contributions of each study: hits and alarms at each threshold, positives, negatives.
     parts = [
-        positive[..., None] & says_yes,
-        negative[..., None] & says_yes,
+        positive[..., None] & is_predicted,
+        negative[..., None] & is_predicted,
         positive[..., None],
         negative[..., None],
     ]
@@ -222,9 +225,3 @@ def decision_curve(
     num_rows = np.array([known.sum() or np.nan])
     treat_all = net_benefit(sums[:, -2].sum(), sums[:, -1].sum(), num_rows, THRESHOLDS)
     return DecisionCurve(_band(intervals), treat_all)
-
-
-def rank_target(judged: EvaluatedTable, findings: Sequence[int], target: Target) -> RankedRows:
-    """Returns the labelled rows of some findings, sorted by a target's probability."""
-    labels, answers, studies = judged.rows(findings)
-    return rank_rows(target.is_met(labels), target.probability(answers), studies)

@@ -7,33 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.stacker import Head
-from lumbar_tf.evaluation.metrics import (
-    SEVERITY_WEIGHTS,
-    family_rows,
-    log_losses,
-    sample_weights,
-)
-from lumbar_tf.labels import (
-    FINDINGS,
-    MISSING_LABEL,
-    Condition,
-    Family,
-    Finding,
-    Severity,
-)
+from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS, family_rows, log_losses, sample_weights
+from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Condition, Family, Finding, Severity
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
+#: Number of findings in the list of worst cases.
+NUM_WORST = 30
+
+#: Indices of the pooled findings by name: of the three families, the five conditions, and the 25 findings.
+FAMILIES: dict[str, list[int]] = {family.value: family_rows(family) for family in Family}
+CONDITIONS: dict[str, list[int]] = {
+    condition.value: [index for index, finding in enumerate(FINDINGS) if finding.condition is condition]
+    for condition in Condition
+}
+SINGLE_FINDINGS: dict[str, list[int]] = {finding.name: [index] for index, finding in enumerate(FINDINGS)}
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedTable:
-    """What is judged.
+    """Labels and predictions to evaluate.
 
     Attributes:
-        labels: int [num_studies, 25], -1 where missing or not answered.
-        table: the answers as they were given, float64 [num_studies, 25, 3]; the log loss is theirs.
-        answers: the same as probabilities (see `unweighted`); everything else is theirs.
+        labels: int [num_studies, 25], -1 where there is no label or no prediction.
+        table: the predictions as given, float64 [num_studies, 25, 3]; used for log losses.
+        answers: the predictions as probabilities (see `unweighted`), float64 [num_studies, 25, 3]; used for
+            all other metrics.
     """
 
     labels: Labels
@@ -41,7 +41,11 @@ class EvaluatedTable:
     answers: Floats
 
     def rows(self, findings: Sequence[int]) -> tuple[Labels, Floats, NDArray[np.intp]]:
-        """Returns the labelled rows of some findings: labels [n], answers [n, 3], indices of studies [n]."""
+        """Returns the labelled rows of some findings, study by study.
+
+        Returns:
+            Labels [n], probabilities [n, 3], and indices of the studies [n].
+        """
         known = self.labels[:, findings] != MISSING_LABEL
         return (
             self.labels[:, findings][known].astype(np.int64),
@@ -50,34 +54,21 @@ class EvaluatedTable:
         )
 
 
-def condition_rows(condition: Condition) -> list[int]:
-    """Returns the five rows of a condition."""
-    return [index for index, finding in enumerate(FINDINGS) if finding.condition is condition]
-
-
-#: Name -> rows of every cell: three families, five conditions, 25 findings.
-FAMILIES: dict[str, list[int]] = {each.value: family_rows(each) for each in Family}
-
-CONDITIONS: dict[str, list[int]] = {each.value: condition_rows(each) for each in Condition}
-
-SINGLE_FINDINGS: dict[str, list[int]] = {each.name: [index] for index, each in enumerate(FINDINGS)}
-
-
 def answered_labels(labels: Labels, probabilities: Floats) -> tuple[Labels, int]:
     """Hides labels that have no prediction.
 
     Returns:
-        The labels, `MISSING_LABEL` where the prediction is NaN too, and how many were hidden.
+        The labels, `MISSING_LABEL` also where the prediction is NaN, and the number of hidden labels.
     """
     hidden = (labels != MISSING_LABEL) & np.isnan(probabilities).any(axis=-1)
     return np.where(hidden, MISSING_LABEL, labels), int(hidden.sum())
 
 
 def unweighted(probabilities: Floats) -> Floats:
-    """Returns p / weight, divided by its sum: the probabilities behind answers made for the weighted metric.
+    """Returns p / weight, normalised: the probabilities behind predictions made for the weighted metric.
 
-    The expected weighted loss is least where the answer is proportional to weight x probability, so this
-    undoes it, exactly where the answers were made so.
+    The expected weighted loss is smallest where the prediction is proportional to weight x probability. This
+    function inverts that relation.
 
     >>> unweighted(np.array([0.25, 0.5, 0.25])).round(3).tolist()
     [0.444, 0.444, 0.111]
@@ -89,31 +80,28 @@ def unweighted(probabilities: Floats) -> Floats:
 def prepare_table(
     labels: Labels, probabilities: Floats, *, head: Head = Head.PROBABILITY
 ) -> tuple[EvaluatedTable, int]:
-    """Returns what there is to judge, and how many labels have no answer and are hidden.
+    """Returns the table to evaluate, and the number of labels that have no prediction and are hidden.
 
     Args:
         labels: int [num_studies, 25].
-        probabilities: float64 [num_studies, 25, 3], NaN where there is no answer.
-        head: what they are. The weighted log loss takes them as they are; all else, which is about
-            probabilities, divides those of the competition head by the weights first.
+        probabilities: float64 [num_studies, 25, 3], NaN where there is no prediction.
+        head: meaning of the predictions. The weighted log loss uses them as given; all other metrics are
+            about probabilities, so predictions of the competition head are divided by the weights first.
     """
     answered, num_unanswered = answered_labels(labels, probabilities)
     answers = unweighted(probabilities) if head is Head.COMPETITION else probabilities
     return EvaluatedTable(answered, probabilities, answers), num_unanswered
 
 
-NUM_WORST = 30
-
-
 @dataclass(frozen=True)
 class WorstCase:
-    """A label and what was said.
+    """A label with a large loss.
 
     Attributes:
         study_id: the study.
         finding: condition and level.
-        label: the grade given.
-        predicted: the three probabilities as the table has them.
+        label: the annotated grade.
+        predicted: the three probabilities as given in the table.
         cost: weight of the label x log loss.
     """
 
@@ -125,27 +113,23 @@ class WorstCase:
 
 
 def worst_cases(
-    study_ids: Sequence[str],
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.float64],
-    *,
-    num_worst: int = NUM_WORST,
+    study_ids: Sequence[str], labels: Labels, probabilities: Floats, *, num_worst: int = NUM_WORST
 ) -> tuple[WorstCase, ...]:
-    """Returns the labelled findings with the largest weighted losses, the largest first; ties by place.
+    """Returns the labelled findings with the largest weighted losses, in falling order; ties by position.
 
     Args:
         study_ids: [num_studies].
         labels: int [num_studies, 25].
         probabilities: float64 [num_studies, 25, 3].
-        num_worst: how many at most.
+        num_worst: maximum number of cases.
     """
     costs = sample_weights(labels) * log_losses(labels, probabilities)
     order = np.argsort(-costs, axis=None, kind="stable")[:num_worst]
-    found = []
+    cases = []
     for study, row in zip(*np.unravel_index(order, costs.shape), strict=True):
         if costs[study, row] > 0:
             low, middle, high = (float(value) for value in probabilities[study, row])
-            found.append(
+            cases.append(
                 WorstCase(
                     study_ids[study],
                     FINDINGS[row],
@@ -154,4 +138,4 @@ def worst_cases(
                     float(costs[study, row]),
                 )
             )
-    return tuple(found)
+    return tuple(cases)

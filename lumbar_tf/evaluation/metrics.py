@@ -1,8 +1,8 @@
-"""The competition's score and the figures beside it, in NumPy.
+"""Competition score, its terms, and prior baselines, in NumPy.
 
-Arrays: probabilities are float64 [num_studies, 25, 3] in the order of `labels.FINDINGS`, labels are
-int [num_studies, 25] with `MISSING_LABEL` where nobody graded. Findings without a label are left out
-of every figure; a figure that nothing is left for is NaN, never 0.
+Probabilities are float64 [num_studies, 25, 3] in the order of `labels.FINDINGS`; labels are int [num_studies,
+25] with `MISSING_LABEL` where there is no label. Findings without a label are left out of every value; a
+value without any label is NaN, never 0.
 """
 
 import math
@@ -37,14 +37,14 @@ _CANAL_ROWS = [
 
 @dataclass(frozen=True)
 class Score:
-    """The competition's score and its four terms. NaN: no label to score the term with.
+    """Competition score and its four terms; NaN for a term without labels.
 
     Attributes:
-        score: the mean of the terms that have labels; smaller is better.
+        score: mean of the terms that have labels; smaller is better.
         canal: weighted log loss of spinal canal stenosis.
         foraminal: the same of foraminal narrowing, left and right pooled.
         subarticular: the same of subarticular stenosis, left and right pooled.
-        any_severe_spinal: weighted binary log loss of "some canal level is severe", a row a study.
+        any_severe_spinal: weighted binary log loss of "any canal level is severe", one row for each study.
     """
 
     score: float
@@ -55,19 +55,19 @@ class Score:
 
     @property
     def missing_terms(self) -> tuple[str, ...]:
-        """Names of the terms that had no label and so are no part of `score`."""
+        """Names of the terms without labels, which are not part of `score`."""
         return tuple(name for name in TERMS if math.isnan(getattr(self, name)))
 
 
-#: The names of the four terms, in the order of `StudyTerms`' columns.
+#: Names of the four terms, in the order of the columns of `StudyTerms`.
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Score) if field.name != "score")
-#: The score and its terms, in the order of `StudyTerms.values`.
+#: Names of the score and its terms, in the order of `StudyTerms.values`.
 SCORE_FIGURES: tuple[str, ...] = ("score", *TERMS)
 
 
 @dataclass(frozen=True)
 class StudyTerms:
-    """What each study adds to each term: the score of any resample of studies is a ratio of sums.
+    """Contributions of the studies to the terms; each term of any resample of studies is a ratio of sums.
 
     Attributes:
         losses: sum of weight x loss, float64 [num_studies, 4], columns as in `TERMS`.
@@ -78,11 +78,11 @@ class StudyTerms:
     weights: Floats
 
     def chosen(self, indices: NDArray[np.intp]) -> "StudyTerms":
-        """Returns the parts of some studies."""
+        """Returns the contributions of some studies."""
         return StudyTerms(self.losses[indices], self.weights[indices])
 
     def values(self, indices: NDArray[np.intp] | slice = slice(None)) -> Floats:
-        """Returns (score, canal, foraminal, subarticular, any_severe_spinal) of some studies, [5]."""
+        """Returns (score, canal, foraminal, subarticular, any_severe_spinal) over some studies, [5]."""
         weights = self.weights[indices].sum(axis=0)
         losses = self.losses[indices].sum(axis=0)
         terms = np.divide(losses, weights, out=np.full(len(TERMS), np.nan), where=weights > 0)
@@ -91,12 +91,12 @@ class StudyTerms:
 
 
 def family_rows(family: Family) -> list[int]:
-    """Returns the rows of a family, both sides, e.g. 0 to 4 for the canal."""
+    """Returns the indices of a family's findings, both sides, e.g. 0 to 4 for the canal."""
     return [index for index, finding in enumerate(FINDINGS) if finding.condition.family is family]
 
 
 def sample_weights(labels: Labels) -> Floats:
-    """Returns the competition's weight of each label: 1, 2, 4, and 0 where it is missing.
+    """Returns the competition's weight of each label: 1, 2 or 4, and 0 for a missing label.
 
     >>> sample_weights(np.array([0, 1, 2, -1])).tolist()
     [1.0, 2.0, 4.0, 0.0]
@@ -107,7 +107,7 @@ def sample_weights(labels: Labels) -> Floats:
 def log_losses(labels: Labels, probabilities: Floats) -> Floats:
     """Returns -ln p(label) of each finding, and 0 where the label is missing.
 
-    As scikit-learn does: probabilities are clipped to [1e-15, 1 - 1e-15] and each row is divided by its sum.
+    As in scikit-learn, probabilities are clipped to [1e-15, 1 - 1e-15] and each row is divided by its sum.
 
     Args:
         labels: int [...].
@@ -117,7 +117,7 @@ def log_losses(labels: Labels, probabilities: Floats) -> Floats:
         float64 [...].
 
     Raises:
-        ValueError: a finding has a label and no finite, non-negative prediction, or shapes disagree.
+        ValueError: a labelled finding has no finite, non-negative prediction, or shapes disagree.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     if probabilities.shape != (*labels.shape, NUM_SEVERITIES):
@@ -142,7 +142,7 @@ def log_losses(labels: Labels, probabilities: Floats) -> Floats:
 
 
 def weighted_log_loss(labels: Labels, probabilities: Floats) -> float:
-    """Returns the log loss with weights 1/2/4 over all labelled findings given.
+    """Returns the log loss with weights 1, 2 and 4 over all labelled findings.
 
     Args:
         labels: int [...].
@@ -159,8 +159,8 @@ def weighted_log_loss(labels: Labels, probabilities: Floats) -> float:
 def _any_severe_rows(labels: Labels, probabilities: Floats) -> tuple[Floats, Floats]:
     """Returns each study's (weight x loss, weight) of the any-severe term, two arrays [num_studies]."""
     canal = labels[:, _CANAL_ROWS]
-    # The competition drops rows without a label before it groups by study: such a level gives
-    # neither a label, nor a weight, nor a candidate for the largest prediction.
+    # The competition drops rows without a label before grouping by study: such a level contributes no label,
+    # no weight and no prediction.
     is_labelled = canal != MISSING_LABEL
     severe = np.where(is_labelled, probabilities[:, _CANAL_ROWS, Severity.SEVERE], 0.0).max(axis=1)
     weights = sample_weights(canal).max(axis=1)
@@ -172,9 +172,10 @@ def _any_severe_rows(labels: Labels, probabilities: Floats) -> tuple[Floats, Flo
 def any_severe_spinal(labels: Labels, probabilities: Floats) -> float:
     """Returns the any-severe-spinal term.
 
-    One row a study: the label is whether any labelled canal level is severe, the prediction is the largest
-    p(severe) of those levels, the weight is the largest of their sample weights. A study without any
-    canal label is left out.
+    One row for each study: the label is whether any labelled canal level is severe, the prediction is the
+        largest
+    p(severe) of those levels, and the weight is the largest of their sample weights. Studies without any
+    canal label are left out.
 
     Args:
         labels: int [num_studies, 25].
@@ -185,7 +186,7 @@ def any_severe_spinal(labels: Labels, probabilities: Floats) -> float:
 
 
 def study_terms(labels: Labels, probabilities: Floats) -> StudyTerms:
-    """Returns each study's part in the four terms of the score.
+    """Returns the contributions of the studies to the four terms of the score.
 
     Args:
         labels: int [num_studies, 25].
@@ -235,21 +236,21 @@ def _frequencies(labels: Labels, groups: Iterable[list[int]], class_weights: Flo
 
 
 def condition_prior(labels: Labels, class_weights: Floats = SEVERITY_WEIGHTS) -> Floats:
-    """Returns each condition's weighted class frequencies, the best constant for its log loss, [25, 3].
+    """Returns the weighted class frequencies of each condition, the best constant for its log loss, [25, 3].
 
     Args:
         labels: int [num_studies, 25].
         class_weights: weight of a label of each severity, [3].
 
     Returns:
-        float64 [25, 3], rows sum to 1, the same at all levels; uniform where there is no label.
+        float64 [25, 3], rows sum to 1, equal at all levels; uniform where there is no label.
     """
     groups = (
-        [i for i, each in enumerate(FINDINGS) if each.condition is condition] for condition in Condition
+        [i for i, finding in enumerate(FINDINGS) if finding.condition is condition] for condition in Condition
     )
     return _frequencies(labels, groups, class_weights)
 
 
 def condition_level_prior(labels: Labels, class_weights: Floats = SEVERITY_WEIGHTS) -> Floats:
-    """Returns each finding's weighted class frequencies, [25, 3]; as `condition_prior`, by level too."""
+    """Returns the weighted class frequencies of each finding, [25, 3]: `condition_prior` by level."""
     return _frequencies(labels, ([row] for row in range(NUM_FINDINGS)), class_weights)

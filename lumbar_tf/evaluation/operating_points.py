@@ -1,7 +1,8 @@
-"""The two questions that a grade answers, and the cut-offs at which answers are counted.
+"""Yes-or-no questions about a grade, and the operating points at which predictions are counted.
 
-The cut-offs are fixed here, before any data: the one that is best on the data being judged (Youden's index,
-for one) looks better there than it will anywhere else. Each has a meaning for calibrated probabilities only.
+The thresholds are fixed in advance. A threshold that is optimised on the evaluated data (by Youden's index,
+for example) looks better there than on any other data. The thresholds are meaningful for calibrated
+probabilities only.
 """
 
 from dataclasses import dataclass
@@ -25,17 +26,17 @@ class Target(Enum):
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Name for people."""
         return self.value.replace("_", " ")
 
     def is_met(self, grades: Labels) -> Bools:
-        """Returns whether each grade, labelled or predicted, says yes, bool [...]."""
+        """Returns whether each grade, labelled or predicted, means yes, bool [...]."""
         return np.asarray(
             grades != Severity.NORMAL_MILD if self is Target.NOT_NORMAL else grades == Severity.SEVERE
         )
 
     def probability(self, probabilities: Floats) -> Floats:
-        """Returns the probability of yes, float64 [...], of probabilities [..., 3].
+        """Returns the probability of yes, float64 [...], from probabilities [..., 3].
 
         >>> Target.NOT_NORMAL.probability(np.array([0.5, 0.25, 0.25])).item()
         0.5
@@ -47,14 +48,14 @@ class Target(Enum):
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A rule that says yes or no.
+    """A decision rule.
 
     Attributes:
-        name: the key in `metrics.json`.
+        name: key in `metrics.json`.
         target: the question.
-        threshold: yes at this probability and above; None: yes where the most probable grade says so.
-        rule: in words.
-        reason: why this cut-off, in words.
+        threshold: smallest probability of a yes; None: yes if the most probable grade means yes.
+        rule: the rule in words.
+        reason: the reason for the threshold in words.
     """
 
     name: str
@@ -63,10 +64,10 @@ class OperatingPoint:
     rule: str
     reason: str
 
-    def says_yes(self, probabilities: Floats) -> Bools:
-        """Returns the answers, bool [...], to probabilities [..., 3].
+    def is_predicted(self, probabilities: Floats) -> Bools:
+        """Returns whether the prediction is yes, bool [...], from probabilities [..., 3].
 
-        >>> OPERATING_POINTS[3].says_yes(np.array([[0.7, 0.1, 0.2], [0.7, 0.2, 0.1]])).tolist()
+        >>> OPERATING_POINTS[3].is_predicted(np.array([[0.7, 0.1, 0.2], [0.7, 0.2, 0.1]])).tolist()
         [True, False]
         """
         if self.threshold is None:
@@ -99,8 +100,8 @@ OPERATING_POINTS: tuple[OperatingPoint, ...] = (
     OperatingPoint(
         "severe_fifth",
         Target.SEVERE,
-        # The least expected cost where a missed Severe costs 4 and a false alarm 1 is had by saying yes
-        # where 4 p > 1 - p: at 1 / (1 + 4). 4 and 1 are the competition's sample weights.
+        # If a missed Severe costs 4 and a false alarm 1, the expected cost is smallest with yes where 4 p > 1
+        # - p, that is above 1 / (1 + 4). 4 and 1 are the competition's sample weights.
         Severity.NORMAL_MILD.weight / (Severity.NORMAL_MILD.weight + Severity.SEVERE.weight),
         "P(Severe) is at least 0.2",
         "missing a severe finding counts four times a false alarm, as in the competition's weights 4 and 1",

@@ -1,21 +1,12 @@
 """Panels of an evaluation, drawn with matplotlib."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from lumbar_tf.files import replace_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from PIL import Image
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation.bootstrap import Interval
@@ -23,34 +14,36 @@ from lumbar_tf.evaluation.calibration import ReliabilityBins, reliability_bins
 from lumbar_tf.evaluation.cells import PointFigures
 from lumbar_tf.evaluation.curves import FALSE_POSITIVE_RATES, THRESHOLDS, DecisionCurve, RocCurve
 from lumbar_tf.evaluation.operating_points import OperatingPoint
+from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import NUM_SEVERITIES, Severity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
-#: Width and height of a panel, and its margins left, bottom, right, top, and the sheet's title, inches.
+Floats = NDArray[np.float64]
+
+#: Width and height of a panel, its margins left, bottom, right and top, and the height of the sheet's title,
+#: inches.
 _WIDTH, _HEIGHT = 2.9, 2.9
-
 _LEFT, _BOTTOM, _RIGHT, _TOP = 0.6, 0.48, 0.12, 0.46
-
 _TITLE = 0.36
 
-#: Where the middle of a panel lies over its axes, in parts of their width.
+#: Horizontal position of a panel's middle, as a fraction of the width of its axes.
 TITLE_PLACE = (_WIDTH / 2 - _LEFT) / (_WIDTH - _LEFT - _RIGHT)
-
 _DPI = 150
 
-#: Lines, a band and their edges: more colours are not told apart, and a page is a third as large.
+#: Colours of a sheet. More are not distinguishable in lines and bands, and a page becomes a third as large.
 _NUM_COLOURS = 64
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What to draw in one place.
+    """A panel to draw.
 
     Attributes:
-        text: what the picture shows, in words.
-        draw: draws it.
+        text: alternative text of the picture.
+        draw: function that draws the panel into its axes.
     """
 
     text: str
@@ -59,11 +52,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class PanelPicture:
-    """A panel that was drawn.
+    """A drawn panel.
 
     Attributes:
-        text: what it shows, in words.
-        png: the file.
+        text: alternative text of the picture.
+        png: the PNG file.
     """
 
     text: str
@@ -71,12 +64,12 @@ class PanelPicture:
 
 
 def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> list[list[PanelPicture]]:
-    """Draws panels, writes the sheet as a PNG, whole or not at all, and returns the panels one by one.
+    """Draws a sheet of panels, writes it as a PNG, atomically, and returns the pictures of the single panels.
 
     Args:
         path: the PNG.
         rows: rows of equal length.
-        title: over the sheet; panels that are cut from it do not have it.
+        title: heading of the sheet; the single panels do not have it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +86,7 @@ def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], *, title: str) -> l
             size = (_WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP)
             panel.draw(figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height)))
     canvas.draw()
-    # Quantised once: panels that are cut from it share its palette.
+    # Quantised before it is cut, so that all panels share one palette.
     sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(_NUM_COLOURS)
     with replace_atomically(path) as temporary:
         temporary.write_bytes(_encode(sheet))
@@ -113,19 +106,13 @@ def _encode(image: "Image.Image") -> bytes:
     return stream.getvalue()
 
 
-Floats = NDArray[np.float64]
-
-#: Bars of a share of the rows behind a reliability curve are drawn below this height.
+#: Maximum height of the bars behind a reliability curve, which show the share of the rows.
 _HISTOGRAM_HEIGHT = 0.25
-
-#: Bins with fewer rows say more about chance than about calibration; their points are drawn faint.
+#: Bins with fewer rows are dominated by chance: their points are drawn faint.
 FEW_ROWS = 20
-
 _TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 8.5, 7.5, 7
-
 _BLUE, _SOFT, _PALE, _BEFORE = "tab:blue", "0.45", "0.88", "tab:orange"
-
-#: Markers of the operating points of a target, in their order: round with a hole, and a square.
+#: Marker and fill of the operating points of a target, in their order: a hollow circle and a filled square.
 _MARKERS = (("o", "white"), ("s", "black"))
 
 
@@ -137,14 +124,14 @@ def draw_reliability(
     *,
     before: ReliabilityBins | None = None,
 ) -> None:
-    """Draws the observed share against the predicted one, bin by bin.
+    """Draws the observed against the predicted frequency of each bin.
 
     Args:
-        axes: an empty panel.
+        axes: empty axes.
         is_class: bool [num_rows].
-        probability: of the class, float64 [num_rows].
-        title: over the panel.
-        before: what was said and what happened before calibration.
+        probability: predicted probability of the class, float64 [num_rows].
+        title: heading of the panel.
+        before: bins before calibration.
     """
     if not is_class.size:
         _draw_nothing(axes, title)
@@ -154,7 +141,7 @@ def draw_reliability(
     share = bins.counts / bins.counts.max()
     axes.bar(edges[:-1], share * _HISTOGRAM_HEIGHT, width=np.diff(edges), align="edge", color=_PALE, zorder=0)
     axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
-    # Binomial standard error of the observed share, so that a thin bin does not look like a fault.
+    # Binomial standard error of the observed share, so that the deviation of a small bin is not overrated.
     error = np.sqrt(bins.observed * (1 - bins.observed) / np.maximum(bins.counts, 1))
     is_few = bins.counts < FEW_ROWS
     for chosen, alpha in ((~is_few, 1.0), (is_few & (bins.counts > 0), 0.3)):
@@ -177,7 +164,7 @@ def draw_reliability(
 
 
 def _draw_before(axes: "Axes", bins: ReliabilityBins) -> None:
-    """Draws the points that calibration has moved, hollow squares, and names both kinds."""
+    """Draws the points before calibration as hollow squares, and a legend of both kinds."""
     is_few = bins.counts < FEW_ROWS
     for chosen, alpha in ((~is_few, 1.0), (is_few & (bins.counts > 0), 0.4)):
         axes.plot(
@@ -209,7 +196,7 @@ def draw_roc(
     band = curve.sensitivity
     axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
     axes.fill_between(FALSE_POSITIVE_RATES, band.low, band.high, color=_BLUE, alpha=0.2, linewidth=0)
-    # At a rate of 0 the curve stands at the top of its first climb, which starts at 0.
+    # The curve starts at (0, 0); its value at rate 0 is the top of the first vertical segment.
     rates, found = np.r_[0.0, FALSE_POSITIVE_RATES], np.r_[0.0, band.value]
     axes.plot(rates, found, color=_BLUE, linewidth=1.4)
     for (point, figures), (marker, fill) in zip(points.items(), _MARKERS, strict=True):
@@ -225,7 +212,7 @@ def draw_roc(
 
 
 def draw_decision(axes: "Axes", curve: DecisionCurve, title: str) -> None:
-    """Draws net benefit against the threshold probability, beside that of yes and of no to every row."""
+    """Draws net benefit against the threshold, beside that of a yes and of a no for every row."""
     best = curve.treat_all.max()
     if not best > 0:  # no rows, or none of the class
         _draw_nothing(axes, title, "no such label")
@@ -238,14 +225,14 @@ def draw_decision(axes: "Axes", curve: DecisionCurve, title: str) -> None:
     axes.legend(loc="upper right", fontsize=_TEXT_SIZE, frameon=False)
     _finish(axes, title, "threshold probability", "net benefit")
     axes.locator_params(axis="y", nbins=5)
-    # Below zero a curve has lost its case; how far it falls says nothing more.
+    # A negative net benefit is worse than a no for every row; its size is of no interest.
     axes.set(
         xlim=(0, float(THRESHOLDS[-1])), ylim=(-0.25 * best, max(1.15 * best, 1.05 * np.nanmax(band.high)))
     )
 
 
 def draw_confusion(axes: "Axes", counts: NDArray[np.int64], title: str) -> None:
-    """Draws counts [3 true, 3 predicted], shaded by the share of the true class."""
+    """Draws counts [3 labels, 3 predictions], shaded by the share of the label's row."""
     if not counts.sum():
         _draw_nothing(axes, title)
         return

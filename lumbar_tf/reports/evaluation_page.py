@@ -9,12 +9,12 @@ import numpy as np
 
 from lumbar_tf import __version__
 from lumbar_tf.ensemble.stacker import Head
-from lumbar_tf.evaluation.cells import FEW_LABELS, Cell
+from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell
 from lumbar_tf.evaluation.comparison import SMALL_GROUP
 from lumbar_tf.evaluation.console_tables import evaluation_notes, number
 from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
-from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, Target
+from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
 from lumbar_tf.evaluation.scorecard import Scorecard
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Severity
@@ -83,8 +83,7 @@ def write_evaluation_page(
                 for attribute, groups in groupby(evaluated.subgroups, key=lambda each: each.attribute)
             },
             points=OPERATING_POINTS,
-            severe=Target.SEVERE,
-            not_normal=Target.NOT_NORMAL,
+            metrics=METRICS,
             few_labels=FEW_LABELS,
             small_group=SMALL_GROUP,
             number=number,

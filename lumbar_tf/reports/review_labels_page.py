@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lumbar_tf import __version__
-from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import Condition, finding_index
 from lumbar_tf.reports.finding_crops import FindingKey
@@ -14,14 +14,14 @@ from lumbar_tf.reports.page_templates import data_uri, page_templates
 PAGE_NAME = "worklist.html"
 
 
-def finding_key(doubt: DoubtfulLabel) -> FindingKey:
+def finding_key(doubt: SuspectLabel) -> FindingKey:
     """Returns what `finding_crops` calls a doubt's finding."""
     return doubt.study_id, finding_index(doubt.finding.condition, doubt.finding.level)
 
 
 def write_review_page(
     path: Path,
-    doubts: Sequence[DoubtfulLabel],
+    doubts: Sequence[SuspectLabel],
     views: Mapping[FindingKey, Sequence[MontageRow]],
     *,
     num_labels: int,
@@ -51,7 +51,7 @@ def write_review_page(
     write_text_atomically(path, stream)
 
 
-def _counts(doubts: Sequence[DoubtfulLabel]) -> list[tuple[str, int]]:
+def _counts(doubts: Sequence[SuspectLabel]) -> list[tuple[str, int]]:
     """How many of the doubts each condition has."""
     return [
         (condition.title, sum(each.finding.condition is condition for each in doubts))

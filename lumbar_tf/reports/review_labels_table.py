@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.files import write_table_atomically
 
 CSV_NAME = "worklist.csv"
@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 
-def write_review_table(path: Path, doubts: Sequence[DoubtfulLabel], members: Sequence[str]) -> None:
+def write_review_table(path: Path, doubts: Sequence[SuspectLabel], members: Sequence[str]) -> None:
     """Writes a row a label, the one that is disagreed with most first.
 
     `label` and `other` are spelt as in `train.csv`. `mean_given` and `mean_other` are the mean's
@@ -37,7 +37,7 @@ def write_review_table(path: Path, doubts: Sequence[DoubtfulLabel], members: Seq
     write_table_atomically(path, header, (_cells(doubt, members) for doubt in doubts))
 
 
-def _cells(doubt: DoubtfulLabel, members: Sequence[str]) -> list[str]:
+def _cells(doubt: SuspectLabel, members: Sequence[str]) -> list[str]:
     numbers = (doubt.disagreement, doubt.given_mean, doubt.other_mean)
     said = (doubt.by_member.get(name) for name in members)
     return [

@@ -157,10 +157,10 @@ def _result(summary: MemberSummary) -> str:
         return f"median error {summary.error['median_mm']:.1f} mm"
     if summary.out_of_fold is None:
         return ""
-    losses = (
-        f"{each.family.value} {each.cell.log_loss.value:.3f} (prior {each.cell.prior_log_loss:.3f})"
-        for each in summary.out_of_fold.families
-    )
+    losses = []
+    for score in summary.out_of_fold.families:
+        loss, prior = (score.cell.metrics[name].value for name in ("log_loss", "prior_log_loss"))
+        losses.append(f"{score.family.value} {loss:.3f} (prior {prior:.3f})")
     return "weighted log loss " + ", ".join(losses)
 
 

@@ -72,23 +72,23 @@ def score_out_of_fold(tables: Sequence[Path], labels: StudyLabels) -> OutOfFold 
     study_ids = sorted({study for table in found for study in table.rows})
     if not study_ids:
         return None
-    said = align_members(found, study_ids).probabilities[0]
-    known, _ = answered_labels(np.stack([labels[each] for each in study_ids]).astype(np.int64), said)
-    judged = EvaluatedTable(known, said, said)
-    groups = {name: rows for name, rows in FAMILIES.items() if judged.rows(rows)[0].size}
+    answers = align_members(found, study_ids).probabilities[0]
+    known, _ = answered_labels(np.stack([labels[each] for each in study_ids]).astype(np.int64), answers)
+    evaluated = EvaluatedTable(known, answers, answers)
+    groups = {name: rows for name, rows in FAMILIES.items() if evaluated.rows(rows)[0].size}
     if not groups:
         return None
-    prior = np.broadcast_to(condition_level_prior(known), said.shape)
-    cells = make_cells(judged, prior, groups, num_resamples=NUM_RESAMPLES, seed=0)
+    prior = np.broadcast_to(condition_level_prior(known), answers.shape)
+    cells = make_cells(evaluated, prior, groups, num_resamples=NUM_RESAMPLES, seed=0)
     families = tuple(
-        FamilyScore(Family(name), cell, _confusion(judged, rows))
+        FamilyScore(Family(name), cell, _confusion(evaluated, rows))
         for (name, rows), cell in zip(groups.items(), cells, strict=True)
     )
-    return OutOfFold(len(study_ids), families, worst_cases(study_ids, known, said, num_worst=_NUM_WORST))
+    return OutOfFold(len(study_ids), families, worst_cases(study_ids, known, answers, num_worst=_NUM_WORST))
 
 
-def _confusion(judged: EvaluatedTable, rows: Sequence[int]) -> NDArray[np.int64]:
-    labels, answers, _ = judged.rows(rows)
+def _confusion(evaluated: EvaluatedTable, rows: Sequence[int]) -> NDArray[np.int64]:
+    labels, answers, _ = evaluated.rows(rows)
     counts: NDArray[np.int64] = confusion_matrix(
         labels, answers.argmax(axis=-1), labels=range(NUM_SEVERITIES)
     )

@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.unsearched:
         family_fitting.FamilyFitter._choose = lambda *_: default_candidates()
-        family_fitting.FamilyFitter._sharpening = lambda *_: family_fitting.Sharpening()
+        family_fitting.FamilyFitter._shrinkage = lambda *_: family_fitting.Shrinkage()
     print(
         "| members | set | held | by family and grade | by p (edges .01 .1 .5 .9) | median width: all,",
         end="",

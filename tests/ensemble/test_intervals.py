@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from lumbar_tf.ensemble.intervals import deviations, member_intervals, variance_tables
+from lumbar_tf.ensemble.intervals import member_deviations, member_intervals, variance_tables
 from lumbar_tf.ensemble.stacker import (
     Coefficients,
     FamilyStacker,
@@ -81,10 +81,12 @@ def test_without_a_trend_it_is_the_textbooks_t_interval_of_a_mean(num_members: i
 def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() -> None:
     stacker = _mean_stacker(2)
     freedom, usual = 6.0, 0.5
-    spread = MemberVariance.empty(4, 2)
+    fitted_variance = MemberVariance.empty(4, 2)
     trend = np.full((4, 3, 3), [np.log(usual), 0, 0])
-    spread = replace(spread, freedom=np.full((4, 3), freedom), trend=trend)
-    stacker = replace(stacker, families=tuple(replace(each, spread=spread) for each in stacker.families))
+    fitted_variance = replace(fitted_variance, freedom=np.full((4, 3), freedom), log_variance=trend)
+    stacker = replace(
+        stacker, families=tuple(replace(each, member_variance=fitted_variance) for each in stacker.families)
+    )
     rows = np.array([[1.0, np.exp(0.4), 1.0], [1.0, np.exp(-0.4), 1.0]])
     rows = rows / rows.sum(axis=1, keepdims=True)
     found = member_intervals(stacker, np.broadcast_to(rows[:, None, None], (2, 1, 25, 3)))
@@ -98,9 +100,9 @@ def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[StackerCoe
     stacker, members = fitted
     shown = members.probabilities[:, :3]
     tables = variance_tables(stacker)
-    tables.habits[:] = 0.0
+    tables.bias[:] = 0.0
     stacked = apply_stacker(stacker, shown)
-    _, squares, _ = deviations(tables, stacked, shown)
+    _, squares, _ = member_deviations(tables, stacked, shown)
     step, logs = 1e-5, np.log(shown)
     logs -= logs.mean(axis=-1, keepdims=True)
     total = np.zeros_like(squares)
@@ -154,7 +156,7 @@ def test_every_missing_plane_leaves_intervals_where_two_members_answer(
 
 def test_a_family_whose_spread_was_not_measured_has_none(fitted: tuple[StackerCoefficients, Members]) -> None:
     stacker, members = fitted
-    bare = replace(stacker, families=tuple(replace(each, spread=None) for each in stacker.families))
+    bare = replace(stacker, families=tuple(replace(each, member_variance=None) for each in stacker.families))
     assert np.isnan(member_intervals(bare, members.probabilities).low).all()
 
 
@@ -178,9 +180,9 @@ def _looks(truth: Floats, shared: Floats, num_members: int, generator: np.random
 def _without_trend(stacker: StackerCoefficients) -> StackerCoefficients:
     families = []
     for each in stacker.families:
-        assert each.spread is not None
-        bare = replace(each.spread, freedom=np.zeros_like(each.spread.freedom))
-        families.append(replace(each, spread=bare))
+        assert each.member_variance is not None
+        bare = replace(each.member_variance, freedom=np.zeros_like(each.member_variance.freedom))
+        families.append(replace(each, member_variance=bare))
     return replace(stacker, families=tuple(families))
 
 

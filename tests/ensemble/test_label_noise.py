@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar_tf.ensemble.label_noise import noisy_labels, rank_doubtful_labels
+from lumbar_tf.ensemble.label_noise import noisy_labels, rank_suspect_labels
 from lumbar_tf.labels import NUM_FINDINGS, Severity
 from lumbar_tf.tables.out_of_fold import OutOfFoldTable, read_out_of_fold_tables, write_out_of_fold_table
 
@@ -116,7 +116,7 @@ def test_doubts_come_in_order_with_what_each_member_said() -> None:
     first = _table("m", {"a": {0: [0.05, 0.15, 0.8], 1: [0.5, 0.4, 0.1]}, "b": {3: [0.7, 0.2, 0.1]}}, FOLDS)
     second = _table("n", {"a": {0: [0.15, 0.65, 0.2]}, "other cohort": {0: [0.0, 0.0, 1.0]}}, FOLDS)
     labels = np.stack(list(_labels(a={0: 0, 1: 0}, b={3: 2, 4: 1}).values()))
-    doubts = rank_doubtful_labels([first, second], ["a", "b"], labels, most=10)
+    doubts = rank_suspect_labels([first, second], ["a", "b"], labels, most=10)
     # p(given): a, row 0: 0.05 and 0.15; b, row 3: 0.1; a, row 1: 0.5; b, row 4: nobody answers.
     assert [(each.rank, each.row_id) for each in doubts] == [
         (1, "a_spinal_canal_stenosis_l1_l2"),
@@ -129,4 +129,4 @@ def test_doubts_come_in_order_with_what_each_member_said() -> None:
     assert doubts[0].other_mean == pytest.approx(0.5)
     assert doubts[0].by_member == {"m": (0.05, 0.8), "n": (0.15, 0.2)}
     assert doubts[1].by_member == {"m": (0.1, 0.7)}
-    assert [each.rank for each in rank_doubtful_labels([first, second], ["a", "b"], labels, most=2)] == [1, 2]
+    assert [each.rank for each in rank_suspect_labels([first, second], ["a", "b"], labels, most=2)] == [1, 2]

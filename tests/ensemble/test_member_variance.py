@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lumbar_tf.ensemble.member_variance import fit_trend
+from lumbar_tf.ensemble.member_variance import fit_log_variance
 from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
@@ -16,7 +16,7 @@ def test_a_trend_and_its_degrees_of_freedom_are_found_again(freedom: int, worth:
     coefficients = np.array([-1.0, 0.2, 0.05])
     true = np.exp(coefficients[0] + coefficients[1] * odds + coefficients[2] * odds**2)
     true = true * worth / generator.chisquare(worth, odds.size)
-    found, bounds, measured = fit_trend(
+    found, bounds, measured = fit_log_variance(
         odds, true * generator.chisquare(freedom, odds.size) / freedom, freedom
     )
     at = np.linspace(-5.0, 1.0, 7)
@@ -29,8 +29,8 @@ def test_a_trend_and_its_degrees_of_freedom_are_found_again(freedom: int, worth:
 def test_variances_that_are_all_alike_are_worth_much_and_zeros_nothing() -> None:
     generator = np.random.default_rng(0)
     odds = generator.normal(size=20_000)
-    assert fit_trend(odds, generator.chisquare(2, odds.size) / 2, 2)[2] > 50
-    assert fit_trend(odds, np.zeros_like(odds), 2)[2] == 0.0
+    assert fit_log_variance(odds, generator.chisquare(2, odds.size) / 2, 2)[2] > 50
+    assert fit_log_variance(odds, np.zeros_like(odds), 2)[2] == 0.0
 
 
 def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
@@ -40,12 +40,12 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
     habitual[1] = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     stacker = fit_stacker(Members(members.names, members.sources, habitual), labels, folds)
     for each in stacker.families:
-        assert each.spread is not None
+        assert each.member_variance is not None
         # Against the mean of three, a member 1.8 times as sharp is 1.8 / mean(1, 1.8, 1) - 1 = 0.42 sharper.
-        sharper = each.spread.habits[-1, 1, :, 1:]
+        sharper = each.member_variance.bias[-1, 1, :, 1:]
         own = np.diag(sharper) - sharper.sum(axis=1) / 3
         assert (own > 0.1).all()
-        tilt = each.spread.habits[-1, 1, :, 0]
+        tilt = each.member_variance.bias[-1, 1, :, 0]
         assert tilt[0] < tilt[1] < tilt[2]
 
 
@@ -53,9 +53,9 @@ def test_a_pattern_with_few_rows_is_worth_nothing() -> None:
     members, labels, folds = make_members(15, 2, 0)
     stacker = fit_stacker(members, labels, folds)
     for each in stacker.families:
-        assert each.spread is not None
+        assert each.member_variance is not None
         # 15 studies have 75 canal findings, and 150 of each of the two families with sides.
-        is_measured = (each.spread.freedom[-1] > 0).all()
+        is_measured = (each.member_variance.freedom[-1] > 0).all()
         assert is_measured == (each.family.value != "canal")
         # A pattern of one member has no spread to measure.
-        assert (each.spread.freedom[:-1] == 0).all() and (each.spread.habits[:-1] == 0).all()
+        assert (each.member_variance.freedom[:-1] == 0).all() and (each.member_variance.bias[:-1] == 0).all()

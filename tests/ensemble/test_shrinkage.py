@@ -70,16 +70,16 @@ def test_a_share_blends_with_the_plain_mean_of_the_members() -> None:
     generator = np.random.default_rng(2)
     fit = Fit(generator.normal(size=(2, 3, 3)), generator.normal(size=(5, 3)), np.zeros((5, 3, 3)))
     rows, _ = _rows(4, noise=0.0)
-    blended = Shrinkage(0.3, Sharpening(1.2, 0.1, 0.2)).apply(fit).logits(rows)
+    shrunk = Shrinkage(0.3, Sharpening(1.2, 0.1, 0.2)).apply(fit).logits(rows)
     expected = 0.3 * (1.2 * fit.logits(rows) + [0.0, 0.1, 0.2]) + 0.7 * rows.features.mean(axis=1)
-    assert_allclose(blended, expected)
+    assert_allclose(shrunk, expected)
 
 
 def test_words_say_what_was_made_of_the_fit() -> None:
-    assert Shrinkage().words == ""
-    assert Shrinkage(0.75).words == "; 25% plain mean"
-    assert Shrinkage(0.0, Sharpening(1.1)).words == "; no gain is sure: plain mean"
-    assert Shrinkage(0.5, Sharpening(1.1)).words.startswith(", for any severe: scale 1.100")
+    assert Shrinkage().description == ""
+    assert Shrinkage(0.75).description == "; 25% plain mean"
+    assert Shrinkage(0.0, Sharpening(1.1)).description == "; no gain is sure: plain mean"
+    assert Shrinkage(0.5, Sharpening(1.1)).description.startswith(", for any severe: scale 1.100")
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -138,5 +138,8 @@ def test_no_label_of_a_fold_has_a_part_in_how_it_is_sharpened() -> None:
 
 
 def test_words_name_the_numbers_and_nothing_where_nothing_is_done() -> None:
-    assert Sharpening().words == ""
-    assert Sharpening(0.9, 0.0, 0.25).words == ", for any severe: scale 0.900, moderate +0.000, severe +0.250"
+    assert Sharpening().description == ""
+    assert (
+        Sharpening(0.9, 0.0, 0.25).description
+        == ", for any severe: scale 0.900, moderate +0.000, severe +0.250"
+    )

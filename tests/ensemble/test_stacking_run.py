@@ -157,7 +157,7 @@ def test_without_members_a_family_gets_its_level_prior() -> None:
     only_canal[:, :, canal] = members.probabilities[:, :, canal]
     stacker = fit_stacker(Members(members.names, members.sources, only_canal), labels, folds)
     foraminal = stacker.family(Family.FORAMINAL)
-    assert foraminal.is_prior_only and foraminal.num_labels == 40 * 10
+    assert not foraminal.members and foraminal.num_labels == 40 * 10
     rows, levels = family_findings(Family.FORAMINAL)
     stacked = apply_stacker(stacker, only_canal)
     expected = level_prior(labels[:, rows].ravel(), np.tile(levels, 40))[levels]

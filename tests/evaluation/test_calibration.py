@@ -8,10 +8,10 @@ from sklearn.calibration import calibration_curve
 from lumbar_tf.evaluation.calibration import (
     calibration_changes,
     classwise_calibration_error,
+    common_rows,
     find_tables,
-    read_before,
+    read_uncalibrated,
     reliability_bins,
-    rows_before,
 )
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import Condition
@@ -49,7 +49,7 @@ def test_certain_predictions_fall_into_the_last_bin() -> None:
 
 
 @pytest.fixture
-def judged() -> EvaluatedTable:
+def evaluated() -> EvaluatedTable:
     """Six studies of the canal and the left foramen: answers are right by 0.8."""
     labels = draw_labels(6, num_graded=10)
     answers = np.where(np.eye(3)[labels] > 0, 0.8, 0.1)
@@ -63,30 +63,30 @@ def test_the_members_plain_mean_is_taken_of_the_studies_that_are_judged(tmp_path
         write_out_of_fold_table(
             tmp_path / f"{name}.csv", ids[:count], np.tile(np.array(row), (count, 25, 1)), model=name
         )
-    mean = read_before(find_tables(str(tmp_path / "*.csv")), ids[1:])
+    mean = read_uncalibrated(find_tables(str(tmp_path / "*.csv")), ids[1:])
     assert mean[0, 0] == pytest.approx([0.5, 0.25, 0.25])
     assert mean[1, 24] == pytest.approx([0.8, 0.1, 0.1])
 
 
-def test_changes_are_of_the_rows_that_both_answer(judged: EvaluatedTable) -> None:
+def test_changes_are_of_the_rows_that_both_answer(evaluated: EvaluatedTable) -> None:
     before = np.full((6, 25, 3), 1 / 3)
     before[0, :5] = np.nan
-    canal, left = calibration_changes(judged, before)
+    canal, left = calibration_changes(evaluated, before)
     assert (canal.condition, canal.num_rows) == (Condition.SPINAL_CANAL_STENOSIS, 25)
     assert (left.condition, left.num_rows) == (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, 30)
     # By hand: (1 - 1/3)^2 + 2 (1/3)^2 and (1 - 0.8)^2 + 2 (0.1)^2.
     assert canal.brier_before == pytest.approx(2 / 3) and canal.brier == pytest.approx(0.06)
     # One bin holds every row of a class: the error is |1/3 - its share|, meaned over classes.
-    labels = judged.labels[1:, :5]
+    labels = evaluated.labels[1:, :5]
     gaps = [abs(1 / 3 - float((labels == grade).mean())) for grade in range(3)]
     assert canal.error_before == pytest.approx(np.mean(gaps))
     gaps = [0.2 * (labels == grade).mean() + 0.1 * (labels != grade).mean() for grade in range(3)]
     assert canal.error == pytest.approx(np.mean(gaps))
 
 
-def test_rows_belong_together(judged: EvaluatedTable) -> None:
-    before = judged.answers * 0.5
-    labels, answers, earlier = rows_before(judged, before, CONDITIONS["spinal_canal_stenosis"])
+def test_rows_belong_together(evaluated: EvaluatedTable) -> None:
+    before = evaluated.answers * 0.5
+    labels, answers, earlier = common_rows(evaluated, before, CONDITIONS["spinal_canal_stenosis"])
     np.testing.assert_array_equal(earlier, answers * 0.5)
     np.testing.assert_array_equal(answers.argmax(axis=-1), labels)
 

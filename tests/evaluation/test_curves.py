@@ -20,7 +20,7 @@ _ROWS = CONDITIONS["left_subarticular_stenosis"]
 
 
 @pytest.fixture(scope="module")
-def judged() -> EvaluatedTable:
+def evaluated() -> EvaluatedTable:
     generator = np.random.default_rng(1)
     labels = generator.choice(3, size=(90, 25), p=[0.6, 0.25, 0.15])
     logits = np.eye(3)[labels] * 1.5 + generator.normal(size=(90, 25, 3))
@@ -30,14 +30,14 @@ def judged() -> EvaluatedTable:
     return EvaluatedTable(labels, answers, answers)
 
 
-def _rows(judged: EvaluatedTable) -> tuple[np.ndarray, np.ndarray]:
-    known = judged.labels[:, _ROWS] >= 0
-    return judged.labels[:, _ROWS][known], judged.answers[:, _ROWS][known]
+def _rows(evaluated: EvaluatedTable) -> tuple[np.ndarray, np.ndarray]:
+    known = evaluated.labels[:, _ROWS] >= 0
+    return evaluated.labels[:, _ROWS][known], evaluated.answers[:, _ROWS][known]
 
 
-def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: EvaluatedTable) -> None:
-    labels, answers = _rows(judged)
-    curve = roc_curve(judged, _ROWS, Target.SEVERE, num_resamples=200, seed=0)
+def test_the_curve_is_scikit_learns_and_lies_in_its_band(evaluated: EvaluatedTable) -> None:
+    labels, answers = _rows(evaluated)
+    curve = roc_curve(evaluated, _ROWS, Target.SEVERE, num_resamples=200, seed=0)
     alarms, hits, _ = sklearn_roc_curve(labels == 2, answers[:, 2])
     between = ~np.isin(FALSE_POSITIVE_RATES, alarms)
     expected = np.interp(FALSE_POSITIVE_RATES, alarms, hits)
@@ -51,11 +51,11 @@ def test_the_curve_is_scikit_learns_and_lies_in_its_band(judged: EvaluatedTable)
 
 
 @pytest.mark.parametrize("target", list(Target))
-def test_net_benefit_is_vickers_and_elkins(judged: EvaluatedTable, target: Target) -> None:
-    labels, answers = _rows(judged)
+def test_net_benefit_is_vickers_and_elkins(evaluated: EvaluatedTable, target: Target) -> None:
+    labels, answers = _rows(evaluated)
     is_met = labels == 2 if target is Target.SEVERE else labels > 0
     chance = answers[:, 2] if target is Target.SEVERE else 1 - answers[:, 0]
-    curve = decision_curve(judged, _ROWS, target, num_resamples=50, seed=0)
+    curve = decision_curve(evaluated, _ROWS, target, num_resamples=50, seed=0)
     for index, threshold in enumerate(THRESHOLDS):
         _, alarms, _, hits = confusion_matrix(is_met, chance >= threshold, labels=[False, True]).ravel()
         odds = threshold / (1 - threshold)
@@ -72,8 +72,8 @@ def test_the_net_benefit_of_certain_right_answers_is_the_share_of_cases() -> Non
     )
 
 
-def test_a_condition_without_labels_has_no_curves(judged: EvaluatedTable) -> None:
-    nothing = EvaluatedTable(np.full_like(judged.labels, -1), judged.table, judged.answers)
+def test_a_condition_without_labels_has_no_curves(evaluated: EvaluatedTable) -> None:
+    nothing = EvaluatedTable(np.full_like(evaluated.labels, -1), evaluated.table, evaluated.answers)
     curve = decision_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)
     assert np.isnan(curve.net_benefit.value).all() and np.isnan(curve.treat_all).all()
     roc = roc_curve(nothing, _ROWS, Target.SEVERE, num_resamples=3, seed=0)

@@ -20,9 +20,9 @@ _IDS = make_study_ids(40)
 
 @pytest.fixture(scope="module", autouse=True)
 def without_pictures() -> Iterator[None]:
-    """Drawing takes longer than all else here, and nothing here looks at it: test_picture_sheets.py does."""
+    """Drawing takes longer than everything else here; `test_picture_sheets.py` covers it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_run, "draw_sheets", lambda drawing, out, *, title: {})
+        patch.setattr(evaluation_run, "draw_sheets", lambda data, out, *, title: {})
         yield
 
 

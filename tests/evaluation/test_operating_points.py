@@ -37,7 +37,7 @@ def test_each_threshold_costs_least_for_what_it_is_said_to_weigh(
 
 def test_the_most_probable_grade_answers_both_questions() -> None:
     probabilities = np.array([[0.4, 0.35, 0.25], [0.2, 0.45, 0.35], [0.1, 0.4, 0.5]])
-    said = {point.name: point.says_yes(probabilities).tolist() for point in OPERATING_POINTS}
+    said = {point.name: point.is_predicted(probabilities).tolist() for point in OPERATING_POINTS}
     # The first is probably not normal, but no grade is more probable than Normal/Mild.
     assert said["not_normal_most_probable"] == [False, True, True]
     assert said["not_normal_half"] == [True, True, True]

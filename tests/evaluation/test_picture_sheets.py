@@ -8,13 +8,13 @@ from PIL import Image
 from lumbar_tf.evaluation.cells import make_cells
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.evaluation.metrics import condition_level_prior
-from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES, Drawing, draw_sheets
+from lumbar_tf.evaluation.picture_sheets import SHEET_NAMES, SheetData, draw_sheets
 from lumbar_tf.evaluation.plots import PanelPicture
 from lumbar_tf.labels import Condition
 
 
 @pytest.fixture(scope="module")
-def drawing() -> Drawing:
+def data() -> SheetData:
     """Thirty studies without any label of the right subarticular zone, nor a severe one of the left."""
     generator = np.random.default_rng(0)
     labels = generator.choice(3, size=(30, 25), p=[0.7, 0.2, 0.1])
@@ -22,9 +22,11 @@ def drawing() -> Drawing:
     labels[:, 15:20] = np.minimum(labels[:, 15:20], 1)
     answers = generator.dirichlet([1, 1, 1], (30, 25))
     answers[0, 20] = np.nan
-    judged = EvaluatedTable(labels, answers, answers)
+    evaluated = EvaluatedTable(labels, answers, answers)
     prior = np.broadcast_to(condition_level_prior(labels), answers.shape)
-    return Drawing(judged, make_cells(judged, prior, CONDITIONS, num_resamples=5, seed=0), num_resamples=5)
+    return SheetData(
+        evaluated, make_cells(evaluated, prior, CONDITIONS, num_resamples=5, seed=0), num_resamples=5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(drawing: Drawing, folder: Path) -> dict[Condition, list[PanelPicture]]:
-    return draw_sheets(drawing, folder, title="a title")
+def pictures(data: SheetData, folder: Path) -> dict[Condition, list[PanelPicture]]:
+    return draw_sheets(data, folder, title="a title")
 
 
 def _ink(png: bytes) -> float:

@@ -15,7 +15,7 @@ import pytest
 
 from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.evaluation import evaluation_run
 from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.plots import PanelPicture as Diagram
@@ -67,7 +67,7 @@ def _evaluation(folder: Path) -> Path:
             [folder / "one.csv", folder / "two.csv"],
             [folder / "train.csv"],
             folder / "out",
-            before=[folder / "two.csv"],
+            members=[folder / "two.csv"],
             groupings=[Grouping("Vendor", dict.fromkeys(ids, "ge"), ("ge",))],
             num_resamples=5,
         )
@@ -99,7 +99,7 @@ def _row() -> MontageRow:
 
 def _worklist(folder: Path) -> Path:
     said = {"sagittal_t2/net": (0.025, 0.9)}
-    doubt = DoubtfulLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.06, 0.75, said)
+    doubt = SuspectLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.06, 0.75, said)
     write_review_page(folder / "p.html", (doubt,), {finding_key(doubt): [_row()]}, num_labels=1)
     return folder / "p.html"
 

@@ -32,7 +32,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
         [folder / "one.csv", folder / "two.csv"],
         [folder / "train.csv"],
         folder / "out",
-        before=[folder / "two.csv"],
+        members=[folder / "two.csv"],
         groupings=[Grouping("Vendor", group_of, ("ge", _NASTY))],
         num_resamples=20,
     )
@@ -56,11 +56,8 @@ def test_the_page_holds_the_figures(text: str, evaluated: EvaluationRun) -> None
     assert f"{score.value:.4f} score {score.low:.4f} to {score.high:.4f}" in words
     assert "No labels for subarticular: the score is the mean of the other terms." in words
     cell = evaluated.card.findings[3]
-    counts = " ".join(map(str, cell.counts))
-    assert (
-        f"L4/L5 {counts} {cell.log_loss.value:.3f} {cell.log_loss.low:.3f} to {cell.log_loss.high:.3f}"
-        in words
-    )
+    counts, loss = " ".join(map(str, cell.counts)), cell.metrics["log_loss"]
+    assert f"L4/L5 {counts} {loss.value:.3f} {loss.low:.3f} to {loss.high:.3f}" in words
     point = cell.operating_points["severe_fifth"]
     assert f"{point.sensitivity.value:.2f} {point.sensitivity.low:.2f} to" in words
     assert "P(Severe) is at least 0.2: missing a severe finding counts four times a false alarm" in words
@@ -109,7 +106,7 @@ def test_worst_cases_lead_to_findings_in_their_studies_reports(
 
 
 def test_calibration_is_shown_before_and_after(text: str, evaluated: EvaluationRun) -> None:
-    canal, left = evaluated.before
+    canal, left = evaluated.calibration
     for each in (canal, left):
         figures = (each.error_before, each.error, each.brier_before, each.brier)
         line = " ".join(f"{value:.3f}" for value in figures)

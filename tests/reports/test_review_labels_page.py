@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.ensemble.label_noise import DoubtfulLabel
+from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.labels import FINDINGS, Plane, Severity
 from lumbar_tf.reports.montage import Mark, MontageRow, SlicePicture, encode_png
 from lumbar_tf.reports.review_labels_page import finding_key, write_review_page
@@ -15,17 +15,17 @@ NASTY = '<script>alert("1")</script>'
 
 
 @pytest.fixture
-def doubts() -> tuple[DoubtfulLabel, ...]:
+def doubts() -> tuple[SuspectLabel, ...]:
     """One that two members answer, and one of a study with a nasty id."""
     return (
-        DoubtfulLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.0625, 0.75,
+        SuspectLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.0625, 0.75,
               {"sagittal_t2/net": (0.025, 0.9), NASTY: (0.1, 0.6)}),
-        DoubtfulLabel(2, NASTY, FINDINGS[22], Severity.MODERATE, Severity.NORMAL_MILD, 0.125, 0.5,
+        SuspectLabel(2, NASTY, FINDINGS[22], Severity.MODERATE, Severity.NORMAL_MILD, 0.125, 0.5,
               {"sagittal_t2/net": (0.125, 0.5)}),
     )  # fmt: skip
 
 
-def _page(folder: Path, doubts: tuple[DoubtfulLabel, ...]) -> str:
+def _page(folder: Path, doubts: tuple[SuspectLabel, ...]) -> str:
     png = encode_png(np.eye(20, dtype=np.float32), (10.0, 10.0))
     mark = Mark(2.0, 3.0, "", NASTY, "canal", False)
     picture = SlicePicture(png, 10.0, 10.0, "nearest", ("A", "P"), (mark,))
@@ -35,7 +35,7 @@ def _page(folder: Path, doubts: tuple[DoubtfulLabel, ...]) -> str:
 
 
 def test_the_page_loads_nothing_and_escapes_everything(
-    tmp_path: Path, doubts: tuple[DoubtfulLabel, ...]
+    tmp_path: Path, doubts: tuple[SuspectLabel, ...]
 ) -> None:
     text = _page(tmp_path, doubts)
     check_self_contained(text)
@@ -43,7 +43,7 @@ def test_the_page_loads_nothing_and_escapes_everything(
 
 
 def test_every_doubt_says_what_was_given_and_what_was_found(
-    tmp_path: Path, doubts: tuple[DoubtfulLabel, ...]
+    tmp_path: Path, doubts: tuple[SuspectLabel, ...]
 ) -> None:
     page = Page(_page(tmp_path, doubts))
     text = page.words
@@ -63,9 +63,7 @@ def test_an_empty_list_makes_a_page(tmp_path: Path) -> None:
     assert "No label could be judged" in (tmp_path / "worklist.html").read_text()
 
 
-def test_the_table_holds_each_members_probabilities(
-    tmp_path: Path, doubts: tuple[DoubtfulLabel, ...]
-) -> None:
+def test_the_table_holds_each_members_probabilities(tmp_path: Path, doubts: tuple[SuspectLabel, ...]) -> None:
     write_review_table(tmp_path / "worklist.csv", doubts, ["sagittal_t2/net", NASTY])
     with (tmp_path / "worklist.csv").open(newline="") as file:
         first, second = csv.DictReader(file)

@@ -46,12 +46,13 @@ def test_the_score_is_the_metrics_on_the_folds_that_are_done(run: PlaneRun) -> N
     done = [study for study in STUDIES if run.folds[study] != 1]
     labels = draw_labels(len(STUDIES))[[STUDIES.index(each) for each in done]]
     expected = weighted_log_loss(labels[:, :5], answers(done)[:, :5])
-    assert canal.cell.log_loss.value == pytest.approx(expected)
+    assert canal.cell.metrics["log_loss"].value == pytest.approx(expected)
     assert canal.confusion.sum() == sum(canal.cell.counts) == 5 * len(done)
     # Every answer but the nasty study's is right.
     assert canal.confusion.trace() >= 5 * (len(done) - 1)
     words = Page(_read(run, BACKBONE)).words
-    assert f"canal: weighted log loss out of fold, prior {canal.cell.prior_log_loss:.3f}" in words
+    prior = canal.cell.metrics["prior_log_loss"]
+    assert f"canal: weighted log loss out of fold, prior {prior.value:.3f}" in words
     assert f"{NASTY} Spinal canal stenosis" in words
     assert "Canal: label down" in words and "Foraminal: label down" not in words
 
