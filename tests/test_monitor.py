@@ -75,7 +75,7 @@ def test_a_window_that_is_too_small_is_an_error_and_no_verdict(
         capsys, f"--log={site / 'log'}", f"--reference={site / 'models'}", "--since=2026-11-25T08:00"
     )
     assert (status, out) == (1, "")
-    assert "ERROR: A window must hold at least 30 studies" in err
+    assert "ERROR: A window must have at least 30 studies" in err
 
 
 def test_an_accepted_period_becomes_the_reference(

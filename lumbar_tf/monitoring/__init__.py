@@ -1,5 +1,5 @@
-"""Whether a served ensemble still sees, and says, what it was built on.
+"""Monitoring of a served ensemble for changes of its inputs and predictions.
 
-`images` and `quantities` measure one answered study, `log` keeps a row of each, `reference` holds what is
-expected, and `drift` compares.
+`quantities` measures a predicted study, `log` keeps one row for each, `reference` and `bundle_reference`
+describe the expected distributions, and `drift` compares.
 """

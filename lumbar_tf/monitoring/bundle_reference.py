@@ -1,9 +1,8 @@
-"""The reference of an export: what its ensemble said out of fold, and what the records look like.
+"""Reference of an export, from the out-of-fold predictions and the images of its training records.
 
-A served ensemble averages the networks of all folds where an out-of-fold row has one: the numbers are not
-quite of one distribution. And the training cohort is no hospital's: where studies differ from it from the
-first day on, a reference from the log of an accepted period (`monitor --write-reference`) is the one to
-compare with.
+A served ensemble averages the networks of all folds, an out-of-fold prediction uses one, so their
+distributions differ slightly. The training cohort may also differ from a hospital's studies. In that case,
+compare with a reference from the log of an accepted period (`monitor --write-reference`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,23 +18,28 @@ from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_ref
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
-from lumbar_tf.tables.out_of_fold import OutOfFoldTable, align_members, read_out_of_fold_tables
+from lumbar_tf.tables.out_of_fold import (
+    OutOfFoldTable,
+    align_members,
+    read_out_of_fold_tables,
+    restrict_studies,
+)
 
-#: Studies whose images are measured: reading all would take hours at full size.
+#: Number of studies whose images are measured: reading all would take hours with the full data set.
 MAX_IMAGE_STUDIES = 300
 
 
 def reference_writer(stack: Path, members: Sequence[Path], records: Path) -> Callable[[Path, int], None]:
-    """Returns what writes an export's reference, for `export_ensemble`.
+    """Returns a function that writes the reference of an export, for `export_ensemble`.
 
     Args:
         stack: folder of the stacker and its out-of-fold tables.
-        members: the members' out-of-fold tables.
-        records: what they were trained on; images are left out where there is no such folder.
+        members: out-of-fold tables of the members.
+        records: the training records; images are left out where the folder does not exist.
 
     Returns:
-        Takes the version's folder and number. It writes nothing where the tables are absent, or are of fewer
-        studies than `monitor` compares with.
+        A function of the version's folder and number. It writes nothing if tables are absent or have fewer
+        studies than `monitor` requires.
     """
 
     def write(folder: Path, version: int) -> None:
@@ -61,14 +65,14 @@ def write_bundle_reference(
     """Writes the reference of an exported version into its `assets.extra`.
 
     Args:
-        folder: of the version.
-        version: its number, which the rows of the log carry.
-        probability: the stack's out-of-fold table of the head `probability` (`oof_probability.csv`).
-        members: the members' out-of-fold tables.
-        records: what they were trained on, for the images; None leaves images out.
+        folder: folder of the version.
+        version: number of the version, as in the rows of the log.
+        probability: the stacker's out-of-fold table of the head `probability` (`oof_probability.csv`).
+        members: out-of-fold tables of the members.
+        records: the training records, for the images; None leaves images out.
 
     Returns:
-        The reference's path.
+        Path of the reference.
 
     Raises:
         ValueError: fewer than `MIN_STUDIES` studies, or a table that cannot be read.
@@ -85,22 +89,17 @@ def write_bundle_reference(
 
 
 def out_of_fold_rows(table: OutOfFoldTable, members: Sequence[OutOfFoldTable]) -> dict[str, Quantities]:
-    """Returns for each study of the stack's table what `quantities.measure_probabilities` measures."""
+    """Returns the quantities of `quantities.measure_probabilities` for each study of the stacker's table."""
     study_ids = sorted(table.rows)
-    known = set(study_ids)
-    mine = [
-        OutOfFoldTable(each.model, {study: rows for study, rows in each.rows.items() if study in known}, {})
-        for each in members
-    ]
-    answers = align_members(mine, study_ids).probabilities
+    probabilities = align_members(restrict_studies(members, study_ids), study_ids).probabilities
     return {
-        study_id: measure_probabilities(table.rows[study_id], answers[:, place])
+        study_id: measure_probabilities(table.rows[study_id], probabilities[:, place])
         for place, study_id in enumerate(study_ids)
     }
 
 
 def image_rows(records: Path, *, max_studies: int = MAX_IMAGE_STUDIES) -> dict[str, Quantities]:
-    """Returns for studies spread evenly over the records what `quantities.measure_planes` measures."""
+    """Returns the quantities of `quantities.measure_planes` for studies spread evenly over the records."""
     manifest = read_manifest(records)
     wanted = _choose(manifest, max_studies)
     measured: dict[str, Quantities] = {study_id: {} for study_id in wanted}
@@ -111,7 +110,7 @@ def image_rows(records: Path, *, max_studies: int = MAX_IMAGE_STUDIES) -> dict[s
             for record in read_records(records / shard.file):
                 study_id = parse_features(record)["study_id"][0].decode()
                 if study_id in wanted:
-                    # Record by record: those of all planes and studies would not fit into memory.
+                    # One record at a time: the records of all planes and studies do not fit into memory.
                     found = measure_planes({plane: record})
                     measured[study_id].update(_of_plane(found, plane))
         absent = measure_planes({})
@@ -125,6 +124,6 @@ def _of_plane(measured: Mapping[str, float | None], plane: Plane) -> Quantities:
 
 
 def _choose(manifest: Manifest, max_studies: int) -> frozenset[str]:
-    study_ids = sorted(each.study_id for each in manifest.studies)
+    study_ids = sorted(study.study_id for study in manifest.studies)
     places = np.linspace(0, len(study_ids) - 1, min(len(study_ids), max_studies)).round().astype(int)
     return frozenset(study_ids[place] for place in places)

@@ -1,11 +1,14 @@
-"""Compares a window of the log with a reference, quantity by quantity.
+"""Comparison of a window of the prediction log with a reference, by quantity.
 
-Two questions are asked of each, and it has moved where both are answered with yes:
-- Is the difference large? The population stability index, sum over bins of (a - b) ln(a / b) of the shares:
-  below 0.1 is called stable, 0.1 to 0.25 moderate, more is large (Siddiqi, Credit Risk Scorecards, 2006).
-- Is it more than chance? With few studies the index of two samples of one cohort is large already: it is
-  about (bins - 1) (1/n + 1/m). Pearson's chi-square test of homogeneity, at a level shared by all quantities
-  that are compared (Bonferroni), says whether the counts can be of one cohort.
+A quantity has moved if both of these hold:
+- The difference is large. The population stability index is the sum over bins of (a - b) ln(a / b) of the
+  shares a and
+  b; below 0.1 it is called stable, from 0.1 to 0.25 moderate, and above large (Siddiqi, Credit Risk
+  Scorecards, 2006).
+- The difference is significant. With few studies the index of two samples of one cohort is large by chance:
+  about
+  (bins - 1) (1/n + 1/m). Pearson's chi-square test of homogeneity, with a significance level that is divided
+  among all compared quantities (Bonferroni), tests whether both counts come from one cohort.
 """
 
 import json
@@ -24,27 +27,28 @@ MODERATE_PSI = 0.1
 
 LARGE_PSI = 0.25
 
-#: The chance that any of all quantities is called moved where none has.
+#: Probability that any quantity is reported as moved where none has.
 FALSE_ALARM_RATE = 0.01
 
-#: Added to each bin's count, so that an empty one does not make the index infinite.
+#: Added to the count of each bin, so that an empty bin does not make the index infinite.
 _PRIOR_COUNT = 0.5
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far one quantity is from its reference.
+    """Difference of one quantity from its reference.
 
     Attributes:
-        name: the quantity.
-        psi: the population stability index.
-        p_value: of the test of homogeneity.
-        has_moved: whether both say so.
-        reference_median: None where no value is known.
-        window_median: likewise.
-        reference_missing: share of studies without a value.
-        window_missing: likewise.
-        num_studies: of the window.
+        name: name of the quantity.
+        psi: population stability index.
+        p_value: p-value of the test of homogeneity.
+        has_moved: whether the difference is large and significant.
+        reference_median: median of the reference; None without values.
+        window_median: median of the window; None without values.
+        reference_missing: share of the reference's studies without a value.
+        window_missing: share of the window's studies without a value.
+        num_studies: number of studies of the window.
     """
 
     name: str
@@ -59,20 +63,20 @@ class Shift:
 
     @property
     def is_large(self) -> bool:
-        """Whether it moved by more than is called moderate."""
+        """Whether the quantity has moved by a large, not a moderate, amount."""
         return self.has_moved and self.psi >= LARGE_PSI
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A window against a reference.
+    """Comparison of a window with a reference.
 
     Attributes:
-        shifts: of every quantity that both have, the largest index first.
-        num_studies: of the window.
-        num_of_others: rows of other versions, which were left out.
-        uncompared: quantities of the window that the reference does not know.
-        unlogged: quantities of the reference that the window does not have.
+        shifts: differences of the quantities that both have, the largest index first.
+        num_studies: number of studies of the window.
+        num_of_others: number of rows of other versions, which were left out.
+        uncompared: quantities of the window that are not in the reference.
+        unlogged: quantities of the reference that are not in the window.
     """
 
     shifts: tuple[Shift, ...]
@@ -83,35 +87,35 @@ class Comparison:
 
     @property
     def moved(self) -> tuple[Shift, ...]:
-        """Those that moved, the largest index first."""
-        return tuple(each for each in self.shifts if each.has_moved)
+        """The quantities that have moved, the largest index first."""
+        return tuple(shift for shift in self.shifts if shift.has_moved)
 
 
 def compare_window(reference: Reference, rows: Sequence[LogRow]) -> Comparison:
-    """Compares the rows of the reference's version with it.
+    """Compares the rows of the reference's version with the reference.
 
     Args:
-        reference: what is expected.
-        rows: of the window, of any version.
+        reference: the expected distributions.
+        rows: rows of the window, of any version.
 
     Raises:
-        ValueError: fewer rows than `MIN_STUDIES`: nothing could be told.
+        ValueError: the version has fewer rows than `MIN_STUDIES`, too few for a comparison.
     """
-    mine = [row.values for row in rows if row.model == reference.model]
-    if len(mine) < MIN_STUDIES:
+    own = [row.values for row in rows if row.model == reference.model]
+    if len(own) < MIN_STUDIES:
         raise ValueError(
-            f"A window must hold at least {MIN_STUDIES} studies of version {reference.model}. "
-            f"Received: {len(mine)}, and {len(rows) - len(mine)} of other versions."
+            f"A window must have at least {MIN_STUDIES} studies of version {reference.model}. "
+            f"Received: {len(own)}, and {len(rows) - len(own)} of other versions."
         )
-    keys = {name for row in mine for name in row}
-    logged = {name: [row[name] for row in mine if name in row] for name in keys}
+    keys = {name for row in own for name in row}
+    logged = {name: [row[name] for row in own if name in row] for name in keys}
     names = [name for name in reference.distributions if logged.get(name)]
     level = FALSE_ALARM_RATE / max(len(names), 1)
     shifts = [_compare(name, reference.distributions[name], logged[name], level) for name in names]
     return Comparison(
-        shifts=tuple(sorted(shifts, key=lambda each: -each.psi)),
-        num_studies=len(mine),
-        num_of_others=len(rows) - len(mine),
+        shifts=tuple(sorted(shifts, key=lambda shift: -shift.psi)),
+        num_studies=len(own),
+        num_of_others=len(rows) - len(own),
         uncompared=tuple(sorted(set(logged) - set(reference.distributions))),
         unlogged=tuple(sorted(set(reference.distributions) - set(logged))),
     )
@@ -135,19 +139,21 @@ def _compare(name: str, expected: Distribution, values: Sequence[float | None], 
 
 
 def stability_index(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
-    """Returns the population stability index of two counts over the same bins; empty ones do not count.
+    """Returns the population stability index of two counts over the same bins.
+
+    Bins that are empty in both are ignored.
 
     >>> round(stability_index(np.array([50, 50]), np.array([50, 50])), 3)
     0.0
     """
     is_used = (before + now) > 0
-    a, b = (each[is_used] + _PRIOR_COUNT for each in (before, now))
+    a, b = (counts[is_used] + _PRIOR_COUNT for counts in (before, now))
     a, b = a / a.sum(), b / b.sum()
     return float(np.sum((b - a) * np.log(b / a)))
 
 
 def homogeneity(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
-    """Returns the p-value of Pearson's test that two counts are of one distribution; 1 for one bin."""
+    """Returns the p-value of Pearson's test that two counts have one distribution; 1 for a single bin."""
     is_used = (before + now) > 0
     if is_used.sum() < 2 or not before.sum() or not now.sum():
         return 1.0
@@ -157,19 +163,16 @@ def homogeneity(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
     return float(stats.chi2.sf(statistic, counts.shape[1] - 1))
 
 
-_DIGITS = 6
-
-
 def comparison_json(comparison: Comparison, reference: Reference, *, num_bad_lines: int) -> str:
-    """Returns a comparison as a JSON document; `moved` names what moved, `quantities` holds all."""
+    """Returns a comparison as JSON text; `moved` has names, `quantities` all values."""
     content = {
         "model": reference.model,
         "reference": reference.made_from,
         "num_studies": comparison.num_studies,
         "num_of_other_versions": comparison.num_of_others,
         "num_bad_lines": num_bad_lines,
-        "moved": [each.name for each in comparison.moved],
-        "quantities": [_shift_json(each) for each in comparison.shifts],
+        "moved": [shift.name for shift in comparison.moved],
+        "quantities": [_shift_json(shift) for shift in comparison.shifts],
         "uncompared": list(comparison.uncompared),
         "unlogged": list(comparison.unlogged),
     }
@@ -178,32 +181,32 @@ def comparison_json(comparison: Comparison, reference: Reference, *, num_bad_lin
 
 def _shift_json(shift: Shift) -> dict[str, object]:
     return {
-        # A p-value of 1e-9 must not become 0.
+        # Not p-values: 1e-9 would become 0.
         name: round(value, _DIGITS) if isinstance(value, float) and name != "p_value" else value
         for name, value in asdict(shift).items()
     }
 
 
 def comparison_lines(comparison: Comparison, reference: Reference, *, num_bad_lines: int) -> list[str]:
-    """Returns what moved, and what could not be compared, a line each."""
+    """Returns one line for each moved quantity and for each reason why data was not compared."""
     lines = [
         f"{comparison.num_studies} studies of version {reference.model} against {reference.made_from}: "
         f"{len(comparison.moved)} of {len(comparison.shifts)} quantities moved"
     ]
     lines.extend(f"  {_shift_line(shift)}" for shift in comparison.moved)
-    for count, what in (
+    for count, reason in (
         (comparison.num_of_others, "rows of other versions were left out"),
         (num_bad_lines, "lines of the log could not be read"),
         (len(comparison.uncompared), "logged quantities are not in the reference"),
         (len(comparison.unlogged), "quantities of the reference were not logged"),
     ):
         if count:
-            lines.append(f"  ({count} {what})")
+            lines.append(f"  ({count} {reason})")
     return lines
 
 
 def summarise_comparison(comparison: Comparison, reference: Reference, status: int) -> Summary:
-    """Returns the comparison's counts; the JSON object of `--json` names what moved."""
+    """Returns the summary of the command, with the moved quantities for `--json`."""
     return Summary(
         "Compared",
         {
@@ -212,7 +215,7 @@ def summarise_comparison(comparison: Comparison, reference: Reference, status: i
             "quantities": len(comparison.shifts),
             "moved": len(comparison.moved),
         },
-        lists={"moved": [_shift_json(each) for each in comparison.moved]},
+        lists={"moved": [_shift_json(shift) for shift in comparison.moved]},
         status=status,
     )
 

@@ -1,7 +1,8 @@
-"""A log of answers: one JSON line a study, appended whole or not at all, that names no person.
+"""Log of predictions: one JSON line for each study, appended atomically, without patient data.
 
-A row holds the hour (UTC), the export's version, the quantities of `quantities.measure_answer`, and a study
-id only where ids are pseudonyms: a StudyInstanceUID leads to a patient, and a log is kept for long.
+A row has the hour (UTC), the version of the export, the quantities of `quantities.measure_answer`, and a
+study id only
+if ids are pseudonyms: a StudyInstanceUID identifies a patient, and logs are kept for a long time.
 """
 
 import json
@@ -15,21 +16,21 @@ from typing import Any
 from lumbar_tf.files import lock_descriptor
 from lumbar_tf.monitoring.quantities import Quantities
 
-#: Rows of one month, UTC, so that old ones can be removed by the file.
+#: One file for each month (UTC), so that old rows are removed by deleting files.
 _NAME = "answers-%Y-%m.jsonl"
 _GLOB = "answers-*.jsonl"
-#: The minute of grading is next to the minute of the examination.
+#: Without minutes: the time of the prediction is close to the time of the examination.
 _TIME = "%Y-%m-%dT%H:00:00Z"
 
 
 @dataclass(frozen=True)
 class LogRow:
-    """One answered study.
+    """Quantities of one predicted study.
 
     Attributes:
-        time: the hour of the answer, UTC.
-        model: the export's version.
-        values: by name; None where something could not be measured.
+        time: hour of the prediction, UTC.
+        model: version of the export.
+        values: quantities by name; None where a quantity could not be measured.
         study_id: a pseudonym, or None.
     """
 
@@ -41,11 +42,11 @@ class LogRow:
 
 @dataclass(frozen=True)
 class LogWindow:
-    """What a log holds of a time.
+    """Rows of a log in a period.
 
     Attributes:
-        rows: by file and place.
-        num_bad_lines: lines that could not be read, such as one that a power cut left.
+        rows: rows in the order of files and lines.
+        num_bad_lines: number of unreadable lines, for example after a power failure.
     """
 
     rows: tuple[LogRow, ...]
@@ -53,20 +54,25 @@ class LogWindow:
 
 
 class AnswerLog:
-    """Appends to the log of a folder; several processes may do so at once."""
+    """Appends to the log in a folder; safe with several processes."""
 
     def __init__(self, folder: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Makes the folder, so that a wrong one is found before the work starts."""
+        """Creates the folder, so that an unusable path fails before work starts.
+
+        Args:
+            folder: folder of the log.
+            now: returns the current time; for tests.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._now = folder, now
 
     def append(self, values: Quantities, *, model: str, study_id: str | None = None) -> None:
-        """Appends one row and returns when it is on the disk.
+        """Appends one row and returns after it is written to disk.
 
         Args:
             values: the quantities.
-            model: the export's version.
-            study_id: a pseudonym; never an id of the hospital's.
+            model: version of the export.
+            study_id: a pseudonym; never an identifier of the hospital.
         """
         now = self._now().astimezone(UTC)
         row: dict[str, Any] = {"time": now.strftime(_TIME), "model": model}
@@ -77,7 +83,7 @@ class AnswerLog:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Writes a line behind what is there; a line that an earlier kill cut off is ended first."""
+    """Appends a line; an incomplete last line of a killed process is terminated first."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         lock_descriptor(descriptor)
@@ -87,29 +93,29 @@ def _append(path: Path, line: bytes) -> None:
         written = os.write(descriptor, line)
         if written != len(line):
             os.ftruncate(descriptor, size)
-            raise OSError(f"{path} must take a whole row: {written} of {len(line)} bytes were written.")
+            raise OSError(f"A row must be written to {path} completely: {written} of {len(line)} bytes were.")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def read_log(folder: Path, *, since: datetime | None = None, until: datetime | None = None) -> LogWindow:
-    """Reads the rows of a window.
+    """Reads the rows of a period.
 
-    Rows of one version that are the same in every number are one study that was graded again, and count once;
-    without images all studies have the same numbers, and each counts.
+    Rows of one version with identical quantities are repeated predictions of one study and count once.
+    Studies without images all have the same quantities, so each of them counts.
 
     Args:
-        folder: of the log.
-        since: the first hour that counts.
-        until: the first hour that counts no more.
+        folder: folder of the log.
+        since: start of the period, inclusive.
+        until: end of the period, exclusive.
 
     Raises:
-        ValueError: there is no log.
+        ValueError: the folder has no log.
     """
     paths = sorted(folder.glob(_GLOB))
     if not paths:
-        raise ValueError(f"--log must be a folder that predict --log=DIR wrote to. Received: {folder}.")
+        raise ValueError(f"--log must be a folder with a log of predict --log=DIR. Received: {folder}.")
     rows: list[LogRow] = []
     seen: set[tuple[str, str]] = set()
     num_bad = 0
@@ -135,7 +141,7 @@ def _has_images(row: LogRow) -> bool:
 
 
 def _read_file(path: Path) -> Iterator[LogRow | None]:
-    """Yields the rows of a file, None for a line that is none."""
+    """Yields the rows of a file, None for an unreadable line."""
     with path.open("rb") as file:
         for line in file:
             try:

@@ -1,4 +1,9 @@
-"""What the images of a plane are like, measured on the very record that the ensemble reads."""
+"""Quantities of a predicted study that describe the cohort and identify no patient.
+
+The name of a quantity says where to look: `probability/<finding>/severe`, `disagreement/<condition>`,
+`flags/<flag>`, `landmarks/found`, `images/<plane>/sharpness`, and so on. The value is None where the quantity
+could not be measured, for example the sharpness of a missing plane.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +16,16 @@ from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Condition, Flag, Plane, Sever
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.schema import PixelEncoding
 
-#: Slices that are looked at, spread evenly, and every so many of their lines: enough for a mean.
-_MAX_SLICES = 5
+Quantities = dict[str, float | None]
 
+#: The third probability follows from these two.
+_LOGGED_GRADES = (Severity.NORMAL_MILD, Severity.SEVERE)
+_DIGITS = 6
+#: Number of slices, evenly spaced, and step between their lines that are measured: enough for a mean.
+_MAX_SLICES = 5
 _LINE_STEP = 4
 
-#: What is measured, in the order of the log; None where the plane is missing.
+#: Names of the image quantities in the order of the log.
 IMAGE_QUANTITIES = (
     "slices",
     "series",
@@ -32,17 +41,18 @@ IMAGE_QUANTITIES = (
 
 
 def measure_images(serialized: bytes) -> dict[str, float | None]:
-    """Measures one plane of a study.
+    """Measures the images of one plane of a study, on the record that the ensemble reads.
 
     Args:
-        serialized: its Example (`records.schema`); b"" for a missing plane.
+        serialized: the plane's Example (`records.schema`); b"" for a missing plane.
 
     Returns:
-        By name: numbers of `slices` and `series`; of the middle slice `rows`, `columns` and
-        `row_spacing_mm`; `gap_mm`, the median distance of neighbouring slices of a group along their normal;
-        `low` and `high`, the 0.5 and 99.5 percentiles of its first series; `brightness`, the mean pixel where
-        these are 0 and 1; `sharpness`, the mean step between neighbouring pixels of a line in the same unit,
-        which falls with blur and rises with noise.
+        Quantities by name, None for a missing plane: the number of `slices` and `series`; `rows`, `columns`
+            and
+        `row_spacing_mm` of the middle slice; `gap_mm`, the median distance of neighbouring slices of a group
+        along their normal; `low` and `high`, the 0.5 and 99.5 percentiles of the first series; `brightness`,
+        the mean pixel value on a scale where these percentiles are 0 and 1; `sharpness`, the mean absolute
+        difference of neighbouring pixels of a line on that scale, which falls with blur and rises with noise.
     """
     nothing: dict[str, float | None] = dict.fromkeys(IMAGE_QUANTITIES)
     if not serialized:
@@ -68,14 +78,14 @@ def measure_images(serialized: bytes) -> dict[str, float | None]:
 
 
 def _gap_mm(features: dict[str, list[Any]]) -> float | None:
-    """Returns the median distance of neighbouring slices of a group; None for single ones."""
+    """Returns the median distance of neighbouring slices of a group; None for single slices."""
     position, right, down = (
         np.reshape(np.array(features[f"slices/{name}"], np.float64), (-1, 3))
         for name in ("position", "row_direction", "column_direction")
     )
     group = np.array(features["slices/group"])
     depth = np.sum(position * np.cross(right, down), axis=-1)
-    gaps = [np.diff(np.sort(depth[group == each])) for each in np.unique(group)]
+    gaps = [np.diff(np.sort(depth[group == number])) for number in np.unique(group)]
     found = np.concatenate(gaps)
     return float(np.median(found)) if found.size else None
 
@@ -90,7 +100,7 @@ def _measure_pixels(features: dict[str, list[Any]], count: int) -> tuple[float |
             continue
         stored = _decode(features, int(index))[::_LINE_STEP].astype(np.float64)
         pixels = stored * features["slices/scale"][index] + features["slices/offset"][index]
-        # Beyond the percentiles lie artefacts, whose size says nothing.
+        # Values beyond the percentiles are artefacts of arbitrary size.
         pixels = np.clip((pixels - low) / (high - low), 0, 1)
         levels.append(pixels.mean())
         if pixels.shape[1] > 1:
@@ -110,14 +120,6 @@ def _decode(features: dict[str, list[Any]], index: int) -> NDArray[np.uint16]:
     return np.asarray(imagecodecs.png_decode(encoded), np.uint16)
 
 
-Quantities = dict[str, float | None]
-
-#: The third grade's probability follows from these.
-_LOGGED_GRADES = (Severity.NORMAL_MILD, Severity.SEVERE)
-
-_DIGITS = 6
-
-
 def measure_answer(
     probability: ArrayLike,
     members: ArrayLike,
@@ -127,18 +129,18 @@ def measure_answer(
     *,
     extras: Mapping[str, NDArray[Any]] | None = None,
 ) -> Quantities:
-    """Measures one answered study.
+    """Measures one predicted study.
 
     Args:
-        probability: calibrated, [25, 3].
-        members: each member alone, [member, 25, 3], NaN where it has no answer.
-        landmarks: LPS mm, [25, 3], NaN where unknown.
+        probability: calibrated probabilities, [25, 3].
+        members: predictions of the members, [member, 25, 3], NaN where there is none.
+        landmarks: LPS positions in mm, [25, 3], NaN where unknown.
         flags: bool [25, len(Flag)].
         examples: serialized Examples by plane.
-        extras: other outputs of the model by name, [25, ...]: their means and maxima are kept.
+        extras: other outputs of the model by name, [25, ...]; means and maxima are measured.
 
     Returns:
-        The quantities by name; no id, no date, no position of the patient.
+        Quantities by name, without identifiers, dates or positions of the patient.
     """
     measured = measure_probabilities(probability, members)
     flagged = np.asarray(flags, np.float64).mean(axis=0)
@@ -154,15 +156,15 @@ def measure_answer(
 
 
 def measure_probabilities(probability: ArrayLike, members: ArrayLike) -> Quantities:
-    """Measures what was answered, alone.
+    """Measures the predictions of a study.
 
     Args:
-        probability: calibrated, [25, 3], NaN where there is none.
-        members: [member, 25, 3], NaN likewise.
+        probability: calibrated probabilities, [25, 3], NaN where there is none.
+        members: predictions of the members, [member, 25, 3], NaN where there is none.
 
     Returns:
         `probability/<finding>/normal_mild` and `severe`; `disagreement/<condition>`, the standard deviation
-        of the members' expected grades (0 to 2), averaged over the levels that two members answer.
+        of the members' expected grades (0 to 2), averaged over the levels with at least two members.
     """
     values = np.asarray(probability, np.float64)
     measured: Quantities = {}
@@ -172,15 +174,15 @@ def measure_probabilities(probability: ArrayLike, members: ArrayLike) -> Quantit
             measured[f"probability/{finding.name}/{grade.column}"] = value if np.isfinite(value) else None
     grades = np.asarray(members, np.float64) @ np.arange(len(Severity))
     for place, condition in enumerate(Condition):
-        mine = grades[:, place * NUM_LEVELS : (place + 1) * NUM_LEVELS]
-        is_compared = np.isfinite(mine).sum(axis=0) > 1
-        spread = np.nanstd(mine[:, is_compared], axis=0)
-        measured[f"disagreement/{condition.value}"] = float(spread.mean()) if spread.size else None
+        levels = grades[:, place * NUM_LEVELS : (place + 1) * NUM_LEVELS]
+        is_compared = np.isfinite(levels).sum(axis=0) > 1
+        deviations = np.nanstd(levels[:, is_compared], axis=0)
+        measured[f"disagreement/{condition.value}"] = float(deviations.mean()) if deviations.size else None
     return _rounded(measured)
 
 
 def measure_planes(examples: Mapping[Plane, bytes]) -> Quantities:
-    """Measures the images of a study: `images/<plane>/present` and what `images.measure_images` gives."""
+    """Measures the images of a study: `images/<plane>/present` and the quantities of `measure_images`."""
     measured: Quantities = {}
     for plane in Plane:
         found = measure_images(examples.get(plane, b""))
@@ -190,9 +192,9 @@ def measure_planes(examples: Mapping[Plane, bytes]) -> Quantities:
 
 
 def _measure_landmarks(landmarks: NDArray[np.float64]) -> Quantities:
-    """Measures how many points were found, and how far apart the discs are."""
+    """Measures the number of landmarks and the distance between the levels of the canal."""
     is_found = np.isfinite(landmarks).all(axis=-1)
-    canal = landmarks[:NUM_LEVELS]  # the first condition's points: the canal, level by level
+    canal = landmarks[:NUM_LEVELS]  # the landmarks of the first condition, spinal canal stenosis, by level
     spacing = np.linalg.norm(np.diff(canal, axis=0), axis=-1)
     spacing = spacing[np.isfinite(spacing)]
     return {

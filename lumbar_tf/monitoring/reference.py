@@ -1,4 +1,4 @@
-"""How each quantity is distributed where all is well: counts in bins, as JSON."""
+"""Reference distributions of the quantities: counts in bins, as JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,34 +13,35 @@ from numpy.typing import NDArray
 from lumbar_tf.files import write_json_atomically
 from lumbar_tf.monitoring.log import LogRow
 
-#: Of a version's folder; TF Serving leaves it alone.
+#: Path in a version's folder; TF Serving ignores it.
 REFERENCE_PATH = Path("assets.extra") / "reference.json"
-#: Fewer studies say little about any distribution.
+#: Minimum number of studies of a distribution.
 MIN_STUDIES = 30
 #: Deciles, the usual choice for the population stability index.
 _NUM_BINS = 10
-#: A quantity of no more values than this, such as the number of rows, is counted value by value.
+#: A quantity with at most this many distinct values, such as the number of rows, is counted by value.
 _MAX_CATEGORIES = 10
 
 
 class Kind(Enum):
-    """How values are counted."""
+    """Kind of a distribution."""
 
-    #: Between edges: bin k holds what is above edge k - 1 and not above edge k.
+    #: Counts between edges: bin k contains values above edge k - 1 and up to edge k.
     BINS = "bins"
-    #: Value by value; the last but one count is of all other values.
+    #: Counts by value; the second last count is that of all other values.
     CATEGORIES = "categories"
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How one quantity is distributed.
+    """Distribution of one quantity.
 
     Attributes:
-        kind: how it is counted.
-        points: ascending: inner edges, or values.
-        counts: studies in each bin, or of each value and of any other; last, those without a value.
-        median: of the values; None where there is none.
+        kind: kind of the distribution.
+        points: inner edges of the bins, or values, ascending.
+        counts: number of studies in each bin, or with each value and with any other value; last, those
+            without a value.
+        median: median of the values; None without values.
     """
 
     kind: Kind
@@ -49,9 +50,9 @@ class Distribution:
     median: float | None
 
     def count(self, values: Iterable[float | None]) -> NDArray[np.int64]:
-        """Counts other values in this distribution's bins, int64 [len(counts)]."""
-        found = [self._place(value) for value in values]
-        return np.bincount(np.array(found, np.int64), minlength=len(self.counts)).astype(np.int64)
+        """Counts other values in the bins of this distribution, int64 [len(counts)]."""
+        places = [self._place(value) for value in values]
+        return np.bincount(np.array(places, np.int64), minlength=len(self.counts)).astype(np.int64)
 
     def _place(self, value: float | None) -> int:
         missing = len(self.counts) - 1
@@ -66,12 +67,12 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is expected.
+    """Expected distributions of the quantities.
 
     Attributes:
-        model: the export's version whose answers it is of.
-        made_from: in words.
-        distributions: by quantity.
+        model: version of the export whose predictions are described.
+        made_from: description of the data.
+        distributions: distribution by name of the quantity.
     """
 
     model: str
@@ -80,33 +81,35 @@ class Reference:
 
 
 def make_reference(rows: Sequence[Mapping[str, float | None]], *, model: str, made_from: str) -> Reference:
-    """Counts how each quantity is distributed.
+    """Returns the distributions of the quantities of some studies.
 
     Args:
-        rows: one a study. A quantity that a row does not name was not measured there, and the row does not
-            count for it; None is a value that is missing.
-        model: the export's version.
-        made_from: in words, for the report.
+        rows: quantities of each study. A quantity that is absent from a row was not measured, and the row
+            does not count for it; None is a missing value, which is counted.
+        model: version of the export.
+        made_from: description of the data, for the report.
 
     Raises:
         ValueError: fewer rows than `MIN_STUDIES`.
     """
     if len(rows) < MIN_STUDIES:
-        raise ValueError(f"A reference must be of at least {MIN_STUDIES} studies. Received: {len(rows)}.")
+        raise ValueError(f"A reference must have at least {MIN_STUDIES} studies. Received: {len(rows)}.")
     names = dict.fromkeys(name for row in rows for name in row)
     distributions = {name: _distribution([row[name] for row in rows if name in row]) for name in names}
     return Reference(model, made_from, distributions)
 
 
 def reference_of_log(rows: Sequence[LogRow]) -> Reference:
-    """Makes a reference of a period that was found to be well.
+    """Returns a reference from the log of an accepted period.
 
     Raises:
-        ValueError: fewer rows than `MIN_STUDIES`, or answers of several versions.
+        ValueError: fewer rows than `MIN_STUDIES`, or predictions of several versions.
     """
     models = sorted({row.model for row in rows})
     if len(models) > 1:
-        raise ValueError(f"A reference must be of one version's answers. Received: {', '.join(models)}.")
+        raise ValueError(
+            f"A reference must have the predictions of one version. Received: {', '.join(models)}."
+        )
     times = sorted(f"{row.time:%Y-%m-%d}" for row in rows)
     made_from = f"{len(rows)} studies of a log, {times[0]} to {times[-1]}" if rows else "nothing"
     return make_reference([row.values for row in rows], model="".join(models), made_from=made_from)
@@ -133,30 +136,36 @@ def write_reference(path: Path, reference: Reference) -> None:
         "made_from": reference.made_from,
         "quantities": {
             name: {
-                "kind": each.kind.value,
-                "points": each.points,
-                "counts": each.counts,
-                "median": each.median,
+                "kind": distribution.kind.value,
+                "points": distribution.points,
+                "counts": distribution.counts,
+                "median": distribution.median,
             }
-            for name, each in reference.distributions.items()
+            for name, distribution in reference.distributions.items()
         },
     }
     write_json_atomically(path, content, allow_nan=False)
 
 
 def find_reference(path: Path) -> Path:
-    """Returns the reference of a file, of a version's folder, or of the newest in a folder of versions.
+    """Returns the path of a reference.
+
+    Args:
+        path: a reference, the folder of a version, or a folder of versions, of which the newest is used.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no reference.
     """
-    versions = sorted((int(each.name) for each in path.glob("*") if each.name.isdecimal()), reverse=True)
-    candidates = [path, path / REFERENCE_PATH, *(path / str(each) / REFERENCE_PATH for each in versions[:1])]
+    versions = sorted(
+        (int(folder.name) for folder in path.glob("*") if folder.name.isdecimal()), reverse=True
+    )
+    candidates = [path, path / REFERENCE_PATH]
+    candidates += [path / str(version) / REFERENCE_PATH for version in versions[:1]]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise ValueError(
-        f"--reference must be a reference.json, or an exported version that has one ({REFERENCE_PATH}). "
+        f"--reference must be a reference.json, or an exported version with one ({REFERENCE_PATH}). "
         f"Received: {path}."
     )
 
@@ -165,17 +174,17 @@ def read_reference(path: Path) -> Reference:
     """Reads a reference.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is not a reference.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Reference(
             content["model"],
             content["made_from"],
-            {name: _read_distribution(each) for name, each in content["quantities"].items()},
+            {name: _read_distribution(quantity) for name, quantity in content["quantities"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no reference: {error!r}.") from None
+        raise ValueError(f"{path} must be a reference. Received: {error!r}.") from None
 
 
 def _read_distribution(content: Mapping[str, Any]) -> Distribution:

@@ -141,11 +141,11 @@ def test_the_first_must_be_one_model_and_the_others_may_be_many(tmp_path: Path) 
     parts = [_write(tmp_path / f"{model}.csv", model).read_text().splitlines() for model in ("x", "y")]
     many.write_text("\n".join([*parts[0], *parts[1][1:]]) + "\n")
     assert [table.model for table in read_named_tables([one, many])] == ["one", "x", "y"]
-    with pytest.raises(ValueError, match=r"must hold one model's rows. Received: \['x', 'y'\]"):
+    with pytest.raises(ValueError, match=r"must contain the rows of one model. Received: \['x', 'y'\]"):
         read_named_tables([many, one])
 
 
 def test_the_same_table_twice_is_refused(tmp_path: Path) -> None:
     path = _write(tmp_path / "one.csv")
-    with pytest.raises(ValueError, match="names or folders of their own"):
+    with pytest.raises(ValueError, match="different names or folders"):
         read_named_tables([path, Path(str(path))])

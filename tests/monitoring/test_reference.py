@@ -62,7 +62,7 @@ def test_a_reference_is_read_as_it_was_written_and_found_in_a_version(tmp_path: 
 def test_what_is_no_reference_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "reference.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"reference\.json is no reference"):
+    with pytest.raises(ValueError, match=r"reference\.json must be a reference"):
         read_reference(path)
 
 
