@@ -160,24 +160,31 @@ def paired_difference(
 
 
 def score_intervals(
-    terms: StudyTerms,
-    *,
-    minus: StudyTerms | None = None,
-    seed: int = 0,
-    num_resamples: int = NUM_RESAMPLES,
+    terms: StudyTerms, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> dict[str, Interval]:
     """Returns value and interval of the competition's score and its terms, by name.
 
     Args:
         terms: contributions of the studies.
-        minus: contributions of the same studies to another table's score, which is subtracted on the same
-            resamples.
         seed: seed of the resamples.
         num_resamples: number of resamples.
     """
-    options = {"seed": seed, "num_resamples": num_resamples}
-    if minus is None:
-        intervals = bootstrap(terms.values, len(terms.losses), **options)
-    else:
-        intervals = paired_difference(terms.values, minus.values, len(terms.losses), **options)
+    intervals = bootstrap(terms.values, len(terms.losses), seed=seed, num_resamples=num_resamples)
+    return dict(zip(SCORE_FIGURES, intervals, strict=True))
+
+
+def score_differences(
+    first: StudyTerms, second: StudyTerms, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> dict[str, Interval]:
+    """Returns value and interval of first - second of the score and its terms, by name.
+
+    Args:
+        first: contributions of the studies to the score of one table.
+        second: contributions of the same studies to the score of another table.
+        seed: seed of the resamples, which both share.
+        num_resamples: number of resamples.
+    """
+    intervals = paired_difference(
+        first.values, second.values, len(first.losses), seed=seed, num_resamples=num_resamples
+    )
     return dict(zip(SCORE_FIGURES, intervals, strict=True))

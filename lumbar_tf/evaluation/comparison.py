@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.evaluation.bootstrap import Interval, score_intervals
+from lumbar_tf.evaluation.bootstrap import Interval, score_differences, score_intervals
 from lumbar_tf.evaluation.metrics import study_terms
 from lumbar_tf.labels import MISSING_LABEL, Severity
 
@@ -115,7 +115,7 @@ def _compare(
     terms = study_terms(common, table[has_label])
     difference = None
     if first is not None:
-        difference = score_intervals(terms, minus=study_terms(common, first[has_label]), **options)
+        difference = score_differences(terms, study_terms(common, first[has_label]), **options)
     return ComparedTable(
         name=name,
         num_studies=len(common),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.stacker import Head, mean_in_logits
 from lumbar_tf.ensemble.stacking_run import StackingRun
-from lumbar_tf.evaluation.bootstrap import Interval, score_intervals
+from lumbar_tf.evaluation.bootstrap import Interval, score_differences, score_intervals
 from lumbar_tf.evaluation.cells import Cell, cell_json, make_cells
 from lumbar_tf.evaluation.evaluated_table import (
     CONDITIONS,
@@ -153,7 +153,7 @@ def evaluate_table(
         head=head,
         scores=score_intervals(terms, **options),
         prior=score_intervals(prior_terms, **options),
-        difference=score_intervals(terms, minus=prior_terms, **options),
+        difference=score_differences(terms, prior_terms, **options),
         floors={name: competition_score(answered, table) for name, table in floors.items()},
         families=cells[: len(FAMILIES)],
         conditions=cells[len(FAMILIES) : len(FAMILIES) + len(CONDITIONS)],

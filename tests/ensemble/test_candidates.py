@@ -93,7 +93,7 @@ def test_the_prior_is_the_one_that_its_ridges_state() -> None:
     rows = make_rows(60)
     candidate = Candidate(5.0, vector=4.0, mixing=2.0, members=3.0, context=6.0)
     expected, found = _stated(rows, candidate), fit_candidate(rows, candidate).logits(rows)
-    centred = [each - each.mean(axis=1, keepdims=True) for each in (found, expected)]
+    centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (found, expected)]
     assert_allclose(*centred, atol=2e-3)
 
 

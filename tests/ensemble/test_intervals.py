@@ -85,7 +85,7 @@ def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() 
     trend = np.full((4, 3, 3), [np.log(usual), 0, 0])
     fitted_variance = replace(fitted_variance, freedom=np.full((4, 3), freedom), log_variance=trend)
     stacker = replace(
-        stacker, families=tuple(replace(each, member_variance=fitted_variance) for each in stacker.families)
+        stacker, families=tuple(replace(part, member_variance=fitted_variance) for part in stacker.families)
     )
     rows = np.array([[1.0, np.exp(0.4), 1.0], [1.0, np.exp(-0.4), 1.0]])
     rows = rows / rows.sum(axis=1, keepdims=True)
@@ -148,7 +148,7 @@ def test_every_missing_plane_leaves_intervals_where_two_members_answer(
     stacker, members = fitted
     for source in set(stacker.sources):
         shown = members.probabilities.copy()
-        shown[[each == source for each in stacker.sources]] = np.nan
+        shown[[name == source for name in stacker.sources]] = np.nan
         found = member_intervals(stacker, shown)
         assert (found.num_members > 1).all()
         assert (found.low < found.high).all()
@@ -156,7 +156,7 @@ def test_every_missing_plane_leaves_intervals_where_two_members_answer(
 
 def test_a_family_whose_spread_was_not_measured_has_none(fitted: tuple[StackerCoefficients, Members]) -> None:
     stacker, members = fitted
-    bare = replace(stacker, families=tuple(replace(each, member_variance=None) for each in stacker.families))
+    bare = replace(stacker, families=tuple(replace(part, member_variance=None) for part in stacker.families))
     assert np.isnan(member_intervals(bare, members.probabilities).low).all()
 
 
@@ -179,10 +179,10 @@ def _looks(truth: Floats, shared: Floats, num_members: int, generator: np.random
 
 def _without_trend(stacker: StackerCoefficients) -> StackerCoefficients:
     families = []
-    for each in stacker.families:
-        assert each.member_variance is not None
-        bare = replace(each.member_variance, freedom=np.zeros_like(each.member_variance.freedom))
-        families.append(replace(each, member_variance=bare))
+    for part in stacker.families:
+        assert part.member_variance is not None
+        bare = replace(part.member_variance, freedom=np.zeros_like(part.member_variance.freedom))
+        families.append(replace(part, member_variance=bare))
     return replace(stacker, families=tuple(families))
 
 

@@ -107,26 +107,29 @@ def test_noise_is_what_a_loop_over_rows_finds(seed: int, threshold: float) -> No
         for row in range(NUM_FINDINGS):
             grade = labels[study_id][row]
             answers = [table.rows[study_id][row][grade] for table in tables]
-            answers = [each for each in answers if not np.isnan(each)]
+            answers = [answer for answer in answers if not np.isnan(answer)]
             expected = grade >= 0 and bool(answers) and 1 - sum(answers) / len(answers) >= threshold
             assert bool(found.get(study_id, np.zeros(NUM_FINDINGS))[row]) == expected
 
 
-def test_doubts_come_in_order_with_what_each_member_said() -> None:
+def test_suspects_come_in_order_with_what_each_member_said() -> None:
     first = _table("m", {"a": {0: [0.05, 0.15, 0.8], 1: [0.5, 0.4, 0.1]}, "b": {3: [0.7, 0.2, 0.1]}}, FOLDS)
     second = _table("n", {"a": {0: [0.15, 0.65, 0.2]}, "other cohort": {0: [0.0, 0.0, 1.0]}}, FOLDS)
     labels = np.stack(list(_labels(a={0: 0, 1: 0}, b={3: 2, 4: 1}).values()))
-    doubts = rank_suspect_labels([first, second], ["a", "b"], labels, most=10)
+    suspects = rank_suspect_labels([first, second], ["a", "b"], labels, most=10)
     # p(given): a, row 0: 0.05 and 0.15; b, row 3: 0.1; a, row 1: 0.5; b, row 4: nobody answers.
-    assert [(each.rank, each.row_id) for each in doubts] == [
+    assert [(suspect.rank, suspect.row_id) for suspect in suspects] == [
         (1, "a_spinal_canal_stenosis_l1_l2"),
         (2, "b_spinal_canal_stenosis_l4_l5"),
         (3, "a_spinal_canal_stenosis_l2_l3"),
     ]
-    assert [each.disagreement for each in doubts] == pytest.approx([0.9, 0.9, 0.5])
+    assert [suspect.disagreement for suspect in suspects] == pytest.approx([0.9, 0.9, 0.5])
     # Of the others the mean prefers severe: 0.5 against moderate's 0.4.
-    assert (doubts[0].label, doubts[0].other) == (Severity.NORMAL_MILD, Severity.SEVERE)
-    assert doubts[0].other_mean == pytest.approx(0.5)
-    assert doubts[0].by_member == {"m": (0.05, 0.8), "n": (0.15, 0.2)}
-    assert doubts[1].by_member == {"m": (0.1, 0.7)}
-    assert [each.rank for each in rank_suspect_labels([first, second], ["a", "b"], labels, most=2)] == [1, 2]
+    assert (suspects[0].label, suspects[0].other) == (Severity.NORMAL_MILD, Severity.SEVERE)
+    assert suspects[0].other_mean == pytest.approx(0.5)
+    assert suspects[0].by_member == {"m": (0.05, 0.8), "n": (0.15, 0.2)}
+    assert suspects[1].by_member == {"m": (0.1, 0.7)}
+    assert [suspect.rank for suspect in rank_suspect_labels([first, second], ["a", "b"], labels, most=2)] == [
+        1,
+        2,
+    ]

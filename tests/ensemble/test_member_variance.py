@@ -39,23 +39,23 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
     logits = 1.8 * np.log(habitual[1]) + np.array([0.0, 0.4, 0.9])
     habitual[1] = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     stacker = fit_stacker(Members(members.names, members.sources, habitual), labels, folds)
-    for each in stacker.families:
-        assert each.member_variance is not None
+    for part in stacker.families:
+        assert part.member_variance is not None
         # Against the mean of three, a member 1.8 times as sharp is 1.8 / mean(1, 1.8, 1) - 1 = 0.42 sharper.
-        sharper = each.member_variance.bias[-1, 1, :, 1:]
+        sharper = part.member_variance.bias[-1, 1, :, 1:]
         own = np.diag(sharper) - sharper.sum(axis=1) / 3
         assert (own > 0.1).all()
-        tilt = each.member_variance.bias[-1, 1, :, 0]
+        tilt = part.member_variance.bias[-1, 1, :, 0]
         assert tilt[0] < tilt[1] < tilt[2]
 
 
 def test_a_pattern_with_few_rows_is_worth_nothing() -> None:
     members, labels, folds = make_members(15, 2, 0)
     stacker = fit_stacker(members, labels, folds)
-    for each in stacker.families:
-        assert each.member_variance is not None
+    for part in stacker.families:
+        assert part.member_variance is not None
         # 15 studies have 75 canal findings, and 150 of each of the two families with sides.
-        is_measured = (each.member_variance.freedom[-1] > 0).all()
-        assert is_measured == (each.family.value != "canal")
+        is_measured = (part.member_variance.freedom[-1] > 0).all()
+        assert is_measured == (part.family.value != "canal")
         # A pattern of one member has no spread to measure.
-        assert (each.member_variance.freedom[:-1] == 0).all() and (each.member_variance.bias[:-1] == 0).all()
+        assert (part.member_variance.freedom[:-1] == 0).all() and (part.member_variance.bias[:-1] == 0).all()

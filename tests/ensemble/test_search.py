@@ -57,8 +57,8 @@ def test_no_row_has_a_part_in_its_held_out_logits() -> None:
     )
     candidate = CANDIDATES[Head.COMPETITION][-1]
     before, after = (
-        PatternSearch(each).held_out_logits(frozenset({0}), [candidate])[candidate]
-        for each in (rows, changed)
+        PatternSearch(part).held_out_logits(frozenset({0}), [candidate])[candidate]
+        for part in (rows, changed)
     )
     held_out = rows.folds[rows.folds != 0] == 2
     assert_allclose(before[held_out], after[held_out], atol=1e-12)

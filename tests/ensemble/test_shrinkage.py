@@ -132,7 +132,7 @@ def test_what_was_spoilt_is_mended() -> None:
 def test_no_label_of_a_fold_has_a_part_in_how_it_is_sharpened() -> None:
     logits, labels, studies, folds = _sharpening_rows(*_canal(100))
     changed = np.where(folds == 2, 0, labels)
-    (_, one), (_, other) = (fit_sharpening(logits, each, studies, folds) for each in (labels, changed))
+    (_, one), (_, other) = (fit_sharpening(logits, values, studies, folds) for values in (labels, changed))
     assert_allclose(one[folds == 2], other[folds == 2])
     assert np.abs(one - other)[folds != 2].max() > 1e-3
 

@@ -95,23 +95,23 @@ def _by_hand(
 ) -> tuple[np.ndarray, int]:
     """The formula at the top of stacking.py, written out with loops."""
     finding = FINDINGS[row]
-    each = stacker.family(finding.condition.family)
+    part = stacker.family(finding.condition.family)
     pattern = 0
-    for k, source in enumerate(each.sources):
+    for k, source in enumerate(part.sources):
         present = [
             np.isfinite(members[stacker.members.index(name), study, row]).all()
-            for name in each.members
+            for name in part.members
             if stacker.sources[stacker.members.index(name)] == source
         ]
         pattern += 2**k if any(present) else 0
-    fitted = each.heads[head]
+    fitted = part.heads[head]
     logits = fitted.bias[pattern, list(Level).index(finding.level)].copy()
     known = {
         m: np.log(np.maximum(p, 1e-6)) - np.log(np.maximum(p, 1e-6)).mean()
-        for m, name in enumerate(each.members)
+        for m, name in enumerate(part.members)
         if np.isfinite(p := members[stacker.members.index(name), study, row]).all()
     }
-    for m in range(len(each.members)):
+    for m in range(len(part.members)):
         if known:
             logits += fitted.weights[pattern, m] @ known.get(m, sum(known.values()) / len(known))
     for slot, rows in enumerate(_around(finding)):

@@ -90,8 +90,8 @@ def test_nested_stack_is_no_worse_than_the_mean_or_any_member(seed: int) -> None
     nested = nested_predictions(members, labels, folds)
     rivals = [mean_in_logits(members.probabilities), *members.probabilities]
     noise = 0.005  # what fitting on 64 studies may cost
-    assert _loss(labels, nested.probability) <= min(_loss(labels, each) for each in rivals) + noise
-    weighted = [_loss(labels, each, weighted=True) for each in rivals]
+    assert _loss(labels, nested.probability) <= min(_loss(labels, rival) for rival in rivals) + noise
+    weighted = [_loss(labels, rival, weighted=True) for rival in rivals]
     assert _loss(labels, nested.competition, weighted=True) <= min(weighted) + noise
 
 
@@ -108,7 +108,7 @@ def test_a_useless_member_does_not_hurt() -> None:
     probabilities[2] = np.random.default_rng(0).dirichlet([1, 1, 1], probabilities.shape[1:3])
     spoilt = Members(members.names, members.sources, probabilities)
     nested = nested_predictions(spoilt, labels, folds)
-    assert _loss(labels, nested.probability) < min(_loss(labels, each) for each in probabilities[:2])
+    assert _loss(labels, nested.probability) < min(_loss(labels, member) for member in probabilities[:2])
     assert _loss(labels, nested.probability) < _loss(labels, mean_in_logits(probabilities)) - 0.02
 
 

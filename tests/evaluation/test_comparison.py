@@ -26,15 +26,15 @@ def test_differences_are_to_the_first_and_narrower_than_the_scores() -> None:
     labels, tables = _tables()
     found = compare_tables(labels, tables, num_resamples=300)
     first, blurred, flat = found
-    assert [each.name for each in found] == list(tables) and first.difference is None
-    for each in found:
-        expected = competition_score(labels, tables[each.name])
-        assert (each.num_studies, each.num_labels) == (60, 1500)
+    assert [table.name for table in found] == list(tables) and first.difference is None
+    for table in found:
+        expected = competition_score(labels, tables[table.name])
+        assert (table.num_studies, table.num_labels) == (60, 1500)
         for name in SCORE_FIGURES:
-            assert each.scores[name].value == pytest.approx(getattr(expected, name))
-            if each.difference:
+            assert table.scores[name].value == pytest.approx(getattr(expected, name))
+            if table.difference:
                 gap = getattr(expected, name) - first.scores[name].value
-                assert each.difference[name].value == pytest.approx(gap)
+                assert table.difference[name].value == pytest.approx(gap)
     assert flat.difference and blurred.difference
     assert flat.difference["score"].low > 0 and blurred.difference["score"].value > 0
     width = first.scores["score"].high - first.scores["score"].low
@@ -79,7 +79,7 @@ def test_each_group_has_its_own_score_and_small_ones_are_said_to_be() -> None:
     del group_of["101"]
     grouping = Grouping("Vendor", group_of, ("siemens", "ge", "philips"))
     found = score_subgroups(_IDS, labels, probabilities, [grouping], num_resamples=50)
-    assert [(each.group, each.num_studies, each.is_small) for each in found] == [
+    assert [(subgroup.group, subgroup.num_studies, subgroup.is_small) for subgroup in found] == [
         ("siemens", 24, True),
         ("ge", 44, False),
         ("not in the manifest", 1, True),

@@ -15,12 +15,12 @@ def test_the_costliest_come_first_and_weights_count() -> None:
     labels[2, 9], probabilities[2, 9] = -1, np.nan
     labels[2, 1], probabilities[2, 1] = 0, [0.02, 0.08, 0.9]
     found = worst_cases(["a", "b", "c"], labels, probabilities, num_worst=10)[:3]
-    assert [(each.study_id, each.finding, each.label) for each in found] == [
+    assert [(case.study_id, case.finding, case.label) for case in found] == [
         ("a", FINDINGS[4], Severity.SEVERE),
         ("c", FINDINGS[1], Severity.NORMAL_MILD),
         ("b", FINDINGS[7], Severity.MODERATE),
     ]
-    assert [each.cost for each in found] == pytest.approx(
+    assert [case.cost for case in found] == pytest.approx(
         [-4 * math.log(0.3), -math.log(0.02), -2 * math.log(0.15)]
     )
     assert found[0].predicted == (0.5, 0.2, 0.3)

@@ -103,7 +103,7 @@ def _score_of_frames(solution: DataFrame, submission: DataFrame) -> dict[str, fl
         truth = chosen["grade"].map(grades.index)
         terms[name] = log_loss(truth, chosen[grades], sample_weight=chosen["weight"], labels=[0, 1, 2])
     canal = rows[rows["row_id"].str.contains("canal")].assign(
-        is_severe=lambda each: each["grade"] == "severe"
+        is_severe=lambda rows: rows["grade"] == "severe"
     )
     studies = canal.groupby("study").agg({"is_severe": "any", "severe": "max", "weight": "max"})
     terms["any_severe_spinal"] = log_loss(

@@ -37,8 +37,8 @@ def records(tmp_path_factory: pytest.TempPathFactory, write_dicom: Callable[...,
 def tables(tmp_path: Path, records: Path) -> tuple[Path, list[Path], np.ndarray]:
     """A stack's table, two members' (the second without axial findings), and the stack's probabilities."""
     rng = np.random.default_rng(0)
-    known = [each.study_id for each in read_manifest(records).studies]
-    ids = [*known, *(f"x{each}" for each in range(NUM_STUDIES - len(known)))]
+    known = [study.study_id for study in read_manifest(records).studies]
+    ids = [*known, *(f"x{number}" for number in range(NUM_STUDIES - len(known)))]
     stack, one, two = rng.dirichlet((1, 1, 1), (3, NUM_STUDIES, 25))
     two[:, 15:] = np.nan
     paths = [tmp_path / f"{name}.csv" for name in ("stack", "one", "two")]
@@ -75,7 +75,7 @@ def test_images_are_those_of_the_records(
         assert sum(reference.distributions[f"images/{plane.value}/present"].counts) == 4
     assert sum(reference.distributions[f"probability/{FINDINGS[0].name}/severe"].counts) == NUM_STUDIES
     rows = image_rows(records)
-    assert set(rows) == {each.study_id for each in read_manifest(records).studies}
+    assert set(rows) == {study.study_id for study in read_manifest(records).studies}
     assert {name for name in next(iter(rows.values())) if name.endswith("present")} == {
         f"images/{plane.value}/present" for plane in Plane
     }

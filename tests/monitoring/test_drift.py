@@ -18,7 +18,9 @@ Draw = Callable[[np.random.Generator], dict[str, float | None]]
 
 def _study(rng: np.random.Generator) -> dict[str, float | None]:
     """Sixty probabilities, some sizes, and a plane that is missing now and then."""
-    values: dict[str, float | None] = {f"p{each}": float(rng.beta(0.4, 3)) for each in range(NUM_QUANTITIES)}
+    values: dict[str, float | None] = {
+        f"p{number}": float(rng.beta(0.4, 3)) for number in range(NUM_QUANTITIES)
+    }
     values["rows"] = float(rng.choice([320, 384, 512], p=[0.7, 0.2, 0.1]))
     values["constant"] = 1.0
     values["sharpness"] = None if rng.random() < 0.1 else float(rng.normal(0.2, 0.03))
@@ -59,7 +61,7 @@ def test_what_moved_is_named_alone(
     reference: Reference, name: str, change: Callable[[Any, np.random.Generator], float | None]
 ) -> None:
     comparison = compare_window(reference, _rows(200, 1, _changed(name, change)))
-    assert [each.name for each in comparison.moved] == [name]
+    assert [shift.name for shift in comparison.moved] == [name]
 
 
 @pytest.mark.parametrize(("count", "windows"), [(30, 40), (60, 40), (300, 15)])
@@ -71,14 +73,14 @@ def test_a_window_of_the_same_cohort_has_not_moved(reference: Reference, count: 
     if count == 30:
         # The usual rule, the index alone, calls many of them moved.
         shifts = compare_window(reference, _rows(count, 10)).shifts
-        assert sum(each.psi >= MODERATE_PSI for each in shifts) > 20
+        assert sum(shift.psi >= MODERATE_PSI for shift in shifts) > 20
 
 
 def test_a_large_window_with_a_tiny_difference_has_not_moved(reference: Reference) -> None:
     comparison = compare_window(
         reference, _rows(3000, 2, _changed("p0", lambda value, rng: min(1, value * 1.08)))
     )
-    (shift,) = (each for each in comparison.shifts if each.name == "p0")
+    (shift,) = (found for found in comparison.shifts if found.name == "p0")
     assert shift.p_value < 0.05
     assert not comparison.moved
 

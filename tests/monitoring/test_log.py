@@ -79,11 +79,11 @@ def _append_many(folder: Path, worker: int) -> None:
 
 def test_rows_of_processes_that_append_at_once_stay_whole(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_append_many, args=(tmp_path, each)) for each in range(4)]
-    for each in workers:
-        each.start()
-    for each in workers:
-        each.join()
+    workers = [context.Process(target=_append_many, args=(tmp_path, number)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     window = read_log(tmp_path)
     assert window.num_bad_lines == 0
     assert {row.values["probability/x/severe"] for row in window.rows} == {

@@ -124,7 +124,7 @@ def test_both_codecs_measure_the_same(make_slice: Make, noise: list[np.ndarray])
 def test_another_scale_of_pixels_changes_low_and_high_only(make_slice: Make, noise: list[np.ndarray]) -> None:
     plain = measure_images(encode_plane("1", Plane.AXIAL_T2, _stack(make_slice, noise)))
     scaled = measure_images(
-        encode_plane("1", Plane.AXIAL_T2, _stack(make_slice, [each * 2.5 - 40 for each in noise]))
+        encode_plane("1", Plane.AXIAL_T2, _stack(make_slice, [image * 2.5 - 40 for image in noise]))
     )
     for name in ("brightness", "sharpness"):
         assert scaled[name] == pytest.approx(plain[name], abs=1e-3)
@@ -135,7 +135,7 @@ def test_another_scale_of_pixels_changes_low_and_high_only(make_slice: Make, noi
 def test_blur_lowers_sharpness(make_slice: Make, noise: list[np.ndarray]) -> None:
     sharp, blurred = (
         measure_images(encode_plane("1", Plane.AXIAL_T2, _stack(make_slice, images)))
-        for images in (noise, [_smooth(each.astype(np.float32)).round() for each in noise])
+        for images in (noise, [_smooth(image.astype(np.float32)).round() for image in noise])
     )
     assert (blurred["sharpness"] or 0) < 0.6 * (sharp["sharpness"] or 0)
 
@@ -143,11 +143,11 @@ def test_blur_lowers_sharpness(make_slice: Make, noise: list[np.ndarray]) -> Non
 def test_tilted_groups_have_gaps_of_their_own(make_slice: Make, noise: list[np.ndarray]) -> None:
     flat = _stack(make_slice, noise[:3])
     geometry = [
-        replace(each.geometry, position=(9.0, 9.0, 50 + 4.2 * place), row_direction=(1.0, 0.0, 0.0),
+        replace(slice_.geometry, position=(9.0, 9.0, 50 + 4.2 * place), row_direction=(1.0, 0.0, 0.0),
                 column_direction=(0.0, 1.0, 0.0))
-        for place, each in enumerate(flat)
+        for place, slice_ in enumerate(flat)
     ]  # fmt: skip
-    turned = [replace(each, geometry=place) for each, place in zip(flat, geometry, strict=True)]
+    turned = [replace(slice_, geometry=place) for slice_, place in zip(flat, geometry, strict=True)]
     found = measure_images(encode_plane("1", Plane.AXIAL_T2, [*flat, *turned]))
     assert found["gap_mm"] == pytest.approx((3.5 + 4.2) / 2, abs=1e-3)
 

@@ -19,8 +19,8 @@ from lumbar_tf.monitoring.reference import (
 def _rows(count: int = 100) -> list[dict[str, float | None]]:
     rng = np.random.default_rng(0)
     return [
-        {"p": float(rng.random()), "rows": float(rng.choice([320, 512])), "gap": None if each % 4 else 3.5}
-        for each in range(count)
+        {"p": float(rng.random()), "rows": float(rng.choice([320, 512])), "gap": None if number % 4 else 3.5}
+        for number in range(count)
     ]
 
 
@@ -53,7 +53,7 @@ def test_a_reference_is_read_as_it_was_written_and_found_in_a_version(tmp_path: 
         write_reference(tmp_path / version / REFERENCE_PATH, reference)
     newest = tmp_path / "10" / REFERENCE_PATH
     assert read_reference(newest) == reference
-    assert [find_reference(each) for each in (tmp_path, tmp_path / "10", newest)] == [newest] * 3
+    assert [find_reference(path) for path in (tmp_path, tmp_path / "10", newest)] == [newest] * 3
     with pytest.raises(ValueError, match="--reference must be"):
         find_reference(tmp_path / "4" / "assets.extra" / "absent")
 
