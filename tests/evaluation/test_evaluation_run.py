@@ -110,7 +110,7 @@ def test_console_tables_have_a_line_for_each_table_and_group(evaluated: Evaluati
 def test_a_study_without_labels_is_refused(cohort: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.csv"
     write_out_of_fold_table(stranger, ["77"], np.full((1, 25, 3), 1 / 3))
-    with pytest.raises(ValueError, match="must be of a study in the label table"):
+    with pytest.raises(ValueError, match="must belong to a study in the label table"):
         evaluate_files(stranger, [cohort / "train.csv"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
