@@ -1,4 +1,4 @@
-"""Package metadata: ranges that the code is written for. `constraints.txt` pins what CI ran."""
+"""Package metadata. Ranges are what the code supports; `constraints.txt` pins the versions of CI."""
 
 import re
 from pathlib import Path
@@ -19,15 +19,47 @@ setup(
     long_description=README.read_text() if README.is_file() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["lumbar_tf", "lumbar_tf.*"]),
+    keywords=[
+        "DICOM",
+        "Keras",
+        "lumbar spine",
+        "MRI",
+        "RSNA 2024 Lumbar Spine Degenerative Classification",
+        "spinal stenosis",
+        "TensorFlow",
+    ],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+    # The project has no public home yet; these are the task's and the data's.
+    project_urls={
+        "Task": "https://www.kaggle.com/competitions/rsna-2024-lumbar-spine-degenerative-classification",
+        "Data": "https://doi.org/10.1148/ryai.250480",
+    },
+    # `configs/` lies at the top of the repository, and in a wheel inside the package.
+    package_dir={"lumbar_tf": "lumbar_tf", "lumbar_tf.configs": "configs"},
+    packages=[*find_packages(include=["lumbar_tf", "lumbar_tf.*"]), "lumbar_tf.configs"],
     package_data={
+        "lumbar_tf.configs": ["*.yaml", "get_started/*.yaml", "serving/*"],
         "lumbar_tf": [
             "py.typed",
             "bundle/templates/*.md",
             "reports/templates/*.css",
             "reports/templates/*.html",
             "reports/templates/*.js",
-        ]
+        ],
     },
     entry_points={"console_scripts": ["lumbar_tf=lumbar_tf.__main__:main"]},
     python_requires=">=3.11",
@@ -45,8 +77,6 @@ setup(
         "protobuf>=4.25",
         "pydantic>=2.7,<3",
         "pydicom>=3.0.2,<4",
-        "pylibjpeg>=2.0.1,<3",
-        "pylibjpeg-rle>=2.0,<3",
         "PyYAML>=6.0",
         "rich>=13",
         "scikit-learn>=1.5",
@@ -58,9 +88,9 @@ setup(
         # The last TensorFlow that tensorflow-io's ops load with is 2.17. pip searches for minutes without
         # `-c constraints-tfio.txt`.
         "tfio": ["tensorflow-io>=0.37", "tensorflow<2.18"],
-        "ray": ["ray>=2.30"],
+        "ray": ["ray>=2.54"],
         "dicom": ["highdicom>=0.28,<1"],
-        "pacs": ["dicomweb-client>=0.60,<1", "highdicom>=0.28,<1", "pynetdicom>=3.0,<4", "requests>=2.31"],
+        "pacs": ["dicomweb-client>=0.60,<1", "highdicom>=0.28,<1", "pynetdicom>=3.0.4,<4", "requests>=2.31"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         # The pages and the API reference: `make docs`.
         "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"],
@@ -80,11 +110,16 @@ setup(
             "nbclient>=0.10",
             "nbformat>=5.10",
             "pandas-stubs>=2.2",
-            "pynetdicom>=3.0,<4",
+            "pynetdicom>=3.0.4,<4",
             "pytest>=8",
             "pytest-xdist>=3.5",
-            "ray>=2.30",
+            # A second RLE codec, to test and to benchmark ours against.
+            "pylibjpeg>=2.0.1,<3",
+            "pylibjpeg-rle>=2.0,<3",
+            "ray>=2.54",
             "ruff>=0.6",
+            # Builds the sdist of tests/test_wheel.py.
+            "setuptools>=65",
             "SimpleITK>=2.3",
             "tensorflow-serving-api>=2.17,<2.22",
             "types-PyYAML>=6.0",

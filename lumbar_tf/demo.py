@@ -16,7 +16,7 @@ import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
 from lumbar_tf.cli.console import Summary, print_status, print_tables
 from lumbar_tf.cli.progress import progress_bar, show_activity
-from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config, load_demo_config
+from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, PlaneConfig, dump_config, load_demo_config
 from lumbar_tf.runners import run_jobs
 
 #: Held-out ids start here, so that no id is in both cohorts.
@@ -40,7 +40,7 @@ class DemoOptions(CommandOptions):
     Every figure that it prints is of synthetic studies and says nothing about patients.
     """
 
-    config: Path = Path("configs/demo.yaml")
+    config: Path = DEMO_CONFIG_PATH
     set: tuple[str, ...] = ()
     out: Path = Path("demo")
     resume: bool = False

@@ -7,7 +7,13 @@ result, so that a run says what made it.
 
 from lumbar_tf.config.augmentation import AugmentationConfig
 from lumbar_tf.config.demo import CohortConfig, DemoConfig
-from lumbar_tf.config.loading import default_config_path, dump_config, load_demo_config, load_plane_config
+from lumbar_tf.config.loading import (
+    DEMO_CONFIG_PATH,
+    default_config_path,
+    dump_config,
+    load_demo_config,
+    load_plane_config,
+)
 from lumbar_tf.config.plane import (
     Anchor,
     CropConfig,
@@ -19,6 +25,7 @@ from lumbar_tf.config.plane import (
 from lumbar_tf.config.training import EarlyStoppingConfig, TrainingConfig
 
 __all__ = [
+    "DEMO_CONFIG_PATH",
     "Anchor",
     "AugmentationConfig",
     "CohortConfig",

@@ -1,8 +1,10 @@
-"""From YAML files and overrides to typed configurations, and back."""
+"""Configuration files: lookup, overrides, validation and YAML output."""
 
 from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,34 +14,60 @@ from lumbar_tf.config.fields import Config
 from lumbar_tf.config.plane import PlaneConfig
 from lumbar_tf.labels import Plane
 
+Loaded = TypeVar("Loaded", bound=Config)
+
+_FOLDER = "configs"
+DEMO_CONFIG_PATH = Path(_FOLDER) / "demo.yaml"
+
 
 def default_config_path(plane: Plane) -> Path:
-    """Returns `configs/<plane>.yaml` beside the package or in the working folder."""
-    name = f"{plane.value}.yaml"
-    here = Path("configs") / name
-    return here if here.is_file() else Path(__file__).resolve().parents[2] / "configs" / name
+    """Returns `configs/<plane>.yaml`, a path that `load_plane_config` finds from any working folder."""
+    return Path(_FOLDER) / f"{plane.value}.yaml"
 
 
 def load_plane_config(path: Path, *, overrides: Sequence[str] = ()) -> PlaneConfig:
-    """Reads one plane's configuration. See `load_config`."""
-    return PlaneConfig.model_validate(_read(path, overrides, PlaneConfig))
+    """Reads the configuration of one plane.
+
+    Args:
+        path: a YAML file. A relative path under `configs/` that does not exist in the working folder is read
+            from the configurations that are installed with the package.
+        overrides: `key.path=value`, applied in order.
+
+    Raises:
+        ValueError: the file or a field is invalid; the message names the file, the field, the rule and the
+            value.
+    """
+    return _load(path, overrides, PlaneConfig)
 
 
 def load_demo_config(path: Path, *, overrides: Sequence[str] = ()) -> DemoConfig:
-    """Reads the demo's configuration. See `load_config`."""
-    return DemoConfig.model_validate(_read(path, overrides, DemoConfig))
+    """Reads the configuration of the demo. See `load_plane_config`."""
+    return _load(path, overrides, DemoConfig)
 
 
-def _read(path: Path, overrides: Sequence[str], kind: type[Config]) -> dict[str, Any]:
-    """Reads YAML, applies `key.path=value` overrides and checks types.
+def _packaged_configs() -> Traversable:
+    """Returns `configs/` as the wheel installs it, or as a checkout has it beside the package."""
+    package = files("lumbar_tf")
+    installed = package.joinpath(_FOLDER)
+    return installed if installed.is_dir() else package.joinpath("..", _FOLDER)
 
-    Raises:
-        ValueError: names the file, the field, the rule and what came.
-    """
-    if not path.is_file():
-        raise ValueError(f"The configuration must be an existing YAML file. Received: {path}.")
+
+def _find(path: Path) -> Traversable:
+    if path.is_file():
+        return path
+    if path.parts[:1] == (_FOLDER,) and ".." not in path.parts:
+        packaged = _packaged_configs().joinpath(*path.parts[1:])
+        if packaged.is_file():
+            return packaged
+    raise ValueError(
+        f"The configuration must be an existing YAML file, or one of configs/. Received: {path}."
+    )
+
+
+def _load(path: Path, overrides: Sequence[str], kind: type[Loaded]) -> Loaded:
+    text = _find(path).read_text(encoding="utf-8")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} must be YAML. Received: {error}") from error
     if not isinstance(values, dict):
@@ -47,10 +75,9 @@ def _read(path: Path, overrides: Sequence[str], kind: type[Config]) -> dict[str,
     for override in overrides:
         _apply_override(values, override)
     try:
-        kind.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: {_describe(error)}") from error
-    return values
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -75,9 +102,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _describe(error: ValidationError) -> str:
     lines = []
-    for each in error.errors():
-        field = ".".join(str(part) for part in each["loc"]) or "the whole"
-        lines.append(f"field {field}: {each['msg']}. Received: {each['input']!r}")
+    for fault in error.errors():
+        field = ".".join(str(part) for part in fault["loc"]) or "the whole"
+        lines.append(f"field {field}: {fault['msg']}. Received: {fault['input']!r}")
     return "; ".join(lines)
 
 

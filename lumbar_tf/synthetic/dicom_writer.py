@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import EnhancedMRImageStorage, RLELossless
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.synthetic.patch import SyntheticContrast
@@ -54,7 +56,6 @@ def write_slice(path: Path, pixels: NDArray[np.uint16], geometry: SliceGeometry,
     _fill_identity(dataset, tags)
     _fill_geometry(dataset, geometry)
     _fill_pixels(dataset, pixels)
-    dataset.compress(RLELossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
     dataset.save_as(path, enforce_file_format=True)
 
 
@@ -79,7 +80,7 @@ def _file_meta(tags: SliceTags) -> FileMetaDataset:
     # The competition's files call themselves Enhanced MR although each holds one plain frame.
     meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     meta.MediaStorageSOPInstanceUID = _instance_uid(tags)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = RLELossless
     meta.ImplementationClassUID = _IMPLEMENTATION_UID
     return meta
 
@@ -129,4 +130,18 @@ def _fill_pixels(dataset: Dataset, pixels: NDArray[np.uint16]) -> None:
     bright = max(2, int(np.percentile(pixels, 98)))
     dataset.WindowCenter = bright // 2
     dataset.WindowWidth = bright
-    dataset.PixelData = pixels.astype("<u2").tobytes()
+    dataset.PixelData = encapsulate([_encode_rle(pixels)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+
+
+def _encode_rle(pixels: NDArray[np.uint16]) -> bytes:
+    """Returns an RLE Lossless frame: a header of 64 bytes, then high and low bytes (PS3.5 annex G)."""
+    segments = []
+    for plane in (pixels >> 8, pixels & 255):
+        # Each row is encoded by itself, and a segment has an even length (PS3.5 section G.3.1).
+        packed = b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in plane.astype(np.uint8))
+        segments.append(packed + b"\0" * (len(packed) % 2))
+    header = np.zeros(16, "<u4")
+    header[:3] = len(segments), header.nbytes, header.nbytes + len(segments[0])
+    return header.tobytes() + b"".join(segments)
