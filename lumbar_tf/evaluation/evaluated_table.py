@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS, family_rows, log_losses, sample_weights
-from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Condition, Family, Finding, Severity
+from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_SEVERITIES, Condition, Family, Finding, Severity
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
@@ -52,6 +52,16 @@ class EvaluatedTable:
             self.answers[:, findings][known],
             np.nonzero(known)[0],
         )
+
+    def confusion(self, findings: Sequence[int]) -> NDArray[np.int64]:
+        """Returns the confusion matrix of the most probable grade, [3 labels, 3 predictions].
+
+        Not scikit-learn's `confusion_matrix`, which raises on findings without labels.
+        """
+        labels, answers, _ = self.rows(findings)
+        places = labels * NUM_SEVERITIES + answers.argmax(axis=-1)
+        counts = np.bincount(places, minlength=NUM_SEVERITIES**2)
+        return counts.reshape(NUM_SEVERITIES, NUM_SEVERITIES)
 
 
 def answered_labels(labels: Labels, probabilities: Floats) -> tuple[Labels, int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from lumbar_tf.evaluation.calibration import common_rows, reliability_bins
 from lumbar_tf.evaluation.cells import Cell
@@ -23,7 +22,7 @@ from lumbar_tf.evaluation.plots import (
     draw_reliability,
     draw_roc,
 )
-from lumbar_tf.labels import NUM_SEVERITIES, Condition, Severity
+from lumbar_tf.labels import Condition, Severity
 
 RELIABILITY_NAME = "reliability.png"
 ROC_NAME = "roc.png"
@@ -117,9 +116,7 @@ def _roc(data: SheetData, condition: Condition, target: Target) -> Panel:
 
 
 def _confusion(data: SheetData, condition: Condition) -> Panel:
-    labels, answers, _ = data.evaluated.rows(CONDITIONS[condition.value])
-    counts = confusion_matrix(labels, answers.argmax(axis=-1), labels=range(NUM_SEVERITIES))
-    title = condition.title
+    counts, title = data.evaluated.confusion(CONDITIONS[condition.value]), condition.title
     return Panel(f"Confusion matrix, {title}", partial(draw_confusion, counts=counts, title=title))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from lumbar_tf.evaluation.cells import Cell, make_cells
 from lumbar_tf.evaluation.evaluated_table import (
@@ -17,7 +16,7 @@ from lumbar_tf.evaluation.evaluated_table import (
     worst_cases,
 )
 from lumbar_tf.evaluation.metrics import condition_level_prior
-from lumbar_tf.labels import NUM_SEVERITIES, Family
+from lumbar_tf.labels import Family
 from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 
 #: Few, because a page is drawn again after each fold: `evaluate` takes more.
@@ -81,15 +80,7 @@ def score_out_of_fold(tables: Sequence[Path], labels: StudyLabels) -> OutOfFold 
     prior = np.broadcast_to(condition_level_prior(known), answers.shape)
     cells = make_cells(evaluated, prior, groups, num_resamples=NUM_RESAMPLES, seed=0)
     families = tuple(
-        FamilyScore(Family(name), cell, _confusion(evaluated, rows))
+        FamilyScore(Family(name), cell, evaluated.confusion(rows))
         for (name, rows), cell in zip(groups.items(), cells, strict=True)
     )
     return OutOfFold(len(study_ids), families, worst_cases(study_ids, known, answers, num_worst=_NUM_WORST))
-
-
-def _confusion(evaluated: EvaluatedTable, rows: Sequence[int]) -> NDArray[np.int64]:
-    labels, answers, _ = evaluated.rows(rows)
-    counts: NDArray[np.int64] = confusion_matrix(
-        labels, answers.argmax(axis=-1), labels=range(NUM_SEVERITIES)
-    )
-    return counts

@@ -60,7 +60,7 @@ def test_a_missing_label_is_never_noisy() -> None:
 )
 def test_a_table_that_may_have_trained_on_the_study_is_refused(folds: dict[str, int], received: str) -> None:
     table = _table("m", {"a": {0: [0.9, 0.1, 0.0]}}, folds)
-    with pytest.raises(ValueError, match=f"study 'a' of model 'm' with the {received}, the folds file has 0"):
+    with pytest.raises(ValueError, match=f"{received} for study 'a' of model 'm', and 0 in the folds file"):
         noisy_labels([table], _labels(a={0: 0}), 0.8, FOLDS)
 
 

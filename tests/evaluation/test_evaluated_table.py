@@ -2,8 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
-from lumbar_tf.evaluation.evaluated_table import worst_cases
+from lumbar_tf.evaluation.evaluated_table import EvaluatedTable, worst_cases
 from lumbar_tf.labels import FINDINGS, Severity
 
 
@@ -31,3 +32,15 @@ def test_no_more_than_asked_for_and_no_answers_that_cost_nothing() -> None:
     labels, probabilities = np.zeros((4, 25), int), generator.dirichlet([1, 1, 1], (4, 25))
     assert len(worst_cases(list("abcd"), labels, probabilities, num_worst=5)) == 5
     assert worst_cases(list("abcd"), np.full((4, 25), -1), probabilities) == ()
+
+
+def test_the_confusion_matrix_is_scikit_learns_and_zero_without_labels() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(-1, 3, (20, 25))
+    labels[:, 5] = -1
+    answers = generator.dirichlet([1, 1, 1], (20, 25))
+    evaluated = EvaluatedTable(labels, answers, answers)
+    known = labels[:, :5] >= 0
+    expected = confusion_matrix(labels[:, :5][known], answers[:, :5][known].argmax(axis=1), labels=[0, 1, 2])
+    np.testing.assert_array_equal(evaluated.confusion(range(5)), expected)
+    assert not evaluated.confusion([5]).any()
