@@ -55,6 +55,7 @@ setup(
         "lumbar_tf.configs": ["*.yaml", "get_started/*.yaml", "serving/*"],
         "lumbar_tf": [
             "py.typed",
+            "bundle/reference_study.npz",
             "bundle/templates/*.md",
             "reports/templates/*.css",
             "reports/templates/*.html",

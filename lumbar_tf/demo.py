@@ -192,8 +192,9 @@ def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
-    from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
+    from lumbar_tf.bundle.exporting import export_ensemble
     from lumbar_tf.bundle.model_card import ModelFacts
+    from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
     from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.tables.labels import read_labels
@@ -217,7 +218,7 @@ def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
                     add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
                 )
     with watch.stage("prediction of held-out studies"):
-        lumbar_tf.load_ensemble(path, explained=True).predict_studies(
+        lumbar_tf.load_ensemble(path, with_saliency=True).predict_studies(
             options.out / "held_out",
             options.out / "predictions",
             max_sheets=_MAX_SHEETS,

@@ -59,9 +59,10 @@ class ExportOptions(CommandOptions):
 def export(options: ExportOptions) -> Summary:
     """Exports and says where."""
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.bundle.exporting import export_ensemble, load_trained_ensemble
+    from lumbar_tf.bundle.exporting import export_ensemble
+    from lumbar_tf.bundle.loading import CARD_NAME, EXTRA
     from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.served_ensemble import CARD_NAME, EXTRA
+    from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.training.runs import OOF_NAME
 
@@ -92,7 +93,7 @@ def export(options: ExportOptions) -> Summary:
 @contextmanager
 def _stacker(options: ExportOptions) -> Iterator[Path]:
     """Lends the stacker of the members that are wanted: the one there is, or one that is fitted now."""
-    from lumbar_tf.bundle.refit_subset import stack_subset
+    from lumbar_tf.bundle.trained_ensemble import stack_subset
     from lumbar_tf.ensemble.stacker import from_json
     from lumbar_tf.ensemble.stacking_run import STACKER_NAME, write_stacking_run
 

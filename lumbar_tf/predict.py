@@ -161,7 +161,7 @@ def _load_ensemble(options: PredictOptions) -> "lumbar_tf.Ensemble":
     """Loads the bundle, or connects to the server."""
     with show_activity("Loading the model") if options.server is None else nullcontext():
         return lumbar_tf.load_ensemble(
-            explained=options.report, attempts=options.attempts, **options.model_arguments()
+            with_saliency=options.report, attempts=options.attempts, **options.model_arguments()
         )
 
 

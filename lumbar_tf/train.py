@@ -119,9 +119,9 @@ def train(options: TrainOptions) -> Summary:
     config = resolve_config(options)
     share = _job_share(options)
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.models.strategy import StrategyName
     from lumbar_tf.reports.training_page import write_training_index, write_training_pages
     from lumbar_tf.training.cross_validation import grader_jobs, localizer_jobs
+    from lumbar_tf.training.devices import StrategyName
     from lumbar_tf.training.predicted_points import write_level_slices
     from lumbar_tf.training.runs import open_run
 

@@ -109,7 +109,7 @@ def watch(options: WatchOptions) -> Summary:
         stack.enter_context(journal.locked())
         write_options(options, options.out)
         ensemble = stack.enter_context(
-            lumbar_tf.load_ensemble(explained=options.report, **options.model_arguments())
+            lumbar_tf.load_ensemble(with_saliency=options.report, **options.model_arguments())
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop.handle)

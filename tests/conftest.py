@@ -34,21 +34,16 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @pytest.fixture(scope="module", autouse=True)
 def release_graphs() -> Iterator[None]:
-    """Lets a file's graphs go when it is done; without this a worker keeps gigabytes of them.
+    """Frees the graphs of a test file when it is done; otherwise a worker keeps gigabytes of them.
 
-    TensorFlow registers the gradient of a `tf.custom_gradient` under a name of its own whenever it is called
-    in a graph (each SiLU of each network), and never forgets it: through it the graph lives on, whatever
-    `keras.backend.clear_session` does. No graph is needed after its file: no wider fixture has a network.
+    See `forget_custom_gradients`. No graph is needed after its file, because no wider fixture has a network.
     """
     yield
     if "tensorflow" not in sys.modules:
         return
-    from tensorflow.python.framework import ops
+    from lumbar_tf.models.keras_compat import forget_custom_gradients
 
-    # There is no public way to unregister.
-    gradients = ops.gradient_registry._registry
-    for name in [each for each in gradients if each.startswith("CustomGradient-")]:
-        del gradients[name]
+    forget_custom_gradients()
     gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc's: gives the system back what was freed

@@ -69,7 +69,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> lumbar_tf.Ensemble:
     from contextlib import nullcontext
 
     fake = nullcontext((FakeEnsemble(), "models/5"))
-    monkeypatch.setattr(grading, "connect_ensemble", lambda source, *, explained=False: fake)
+    monkeypatch.setattr(grading, "connect_ensemble", lambda source, *, with_saliency=False: fake)
     return lumbar_tf.load_ensemble("models")
 
 

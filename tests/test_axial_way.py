@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumbar_tf.bundle.exporting import ServedEnsemble, export_ensemble
+from lumbar_tf.bundle.exporting import export_ensemble
+from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.cli.command import run_command
 from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
@@ -103,7 +104,7 @@ def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
     # The second study once more without its axial plane.
     examples = [dict(encode_study(each)) for each in (*studies, studies[1])]
     del examples[2][Plane.AXIAL_T2]
-    outputs = {name: value.numpy() for name, value in served.answer(examples).items()}
+    outputs = {name: value.numpy() for name, value in served.predict(examples).items()}
     ensemble = way.load_ensemble()
     assert ensemble.networks[Plane.AXIAL_T2].localizer is not None
     said = way_module.ask_in_python(ensemble, examples)
@@ -152,7 +153,7 @@ def test_a_mirrored_study_has_its_points_on_the_other_sides(
             for plane, slices in study.planes.items()
         }
         mirrored = replace(study, planes=planes)
-        plain, other = (served.answer([encode_study(each)]) for each in (study, mirrored))
+        plain, other = (served.predict([encode_study(each)]) for each in (study, mirrored))
         expected = plain["landmarks"][0].numpy() * np.array([-1.0, 1.0, 1.0])
         np.testing.assert_allclose(other["landmarks"][0].numpy()[swapped], expected, atol=0.05)
         np.testing.assert_allclose(

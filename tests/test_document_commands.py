@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from lumbar_tf.bundle import self_test
-from lumbar_tf.bundle.served_ensemble import ServedEnsemble
+from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.config import load_plane_config
 from tests.documents import DOCUMENTS, REPOSITORY, Block, document_name, shell_blocks
 from tests.interop.hospital import write_hospital_export
@@ -72,11 +72,11 @@ def _one_opening() -> Iterator[None]:
     opened: dict[bytes, ServedEnsemble] = {}
     really = self_test.load_bundle
 
-    def open_once(path: Path, *, explained: bool = False) -> ServedEnsemble:
+    def open_once(path: Path, *, with_saliency: bool = False) -> ServedEnsemble:
         version = self_test.find_version(path)
         content = (version / "saved_model.pb").read_bytes()
         if content not in opened:
-            opened[content] = really(path, explained=explained)
+            opened[content] = really(path, with_saliency=with_saliency)
         return opened[content]
 
     with pytest.MonkeyPatch.context() as patch:

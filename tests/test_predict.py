@@ -58,5 +58,5 @@ def test_a_server_that_is_not_there_is_named_and_nothing_is_written(tmp_path: Pa
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "ERROR: http://127.0.0.1:1 gave no answer (unavailable, asked once)" in done.stderr
+    assert "ERROR: No response from http://127.0.0.1:1 (unavailable, 1 attempt)" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from lumbar_tf.monitoring import drift, quantities, reference
-from lumbar_tf.serving.errors import ServingFailure
+from lumbar_tf.serving.connection import ConnectionOptions
 from lumbar_tf.serving.retry import RetryPolicy
-from lumbar_tf.serving.transport import ConnectionOptions
+from lumbar_tf.serving.transport import ServingFailure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         (policy.first_wait_s, "waiting 0.5 s"),
         (policy.max_wait_s, "up to 10 s between"),
         (sizes["max_request_bytes"].default / 2**30, "sends up to 1 GiB"),
-        (sizes["max_answer_bytes"].default / 2**20, "up to 64 MiB"),
+        (sizes["max_response_bytes"].default / 2**20, "up to 64 MiB"),
         (drift.MODERATE_PSI, "is at least 0.1 (moderate"),
         (drift.LARGE_PSI, "from 0.25 on large"),
         (drift.FALSE_ALARM_RATE, "p below 0.01 divided"),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.bundle.exporting import ServedEnsemble
+from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.config import dump_config
 from lumbar_tf.dicom.geometry import mirror_geometry, pixel_to_patient
 from lumbar_tf.dicom.sources.study_source import read_source
@@ -112,7 +112,7 @@ def test_every_pattern_of_missing_planes_is_answered_and_flagged(
 ) -> None:
     flags = list(Flag)
     for study in _missing_patterns(encode_study(studies[0])):
-        outputs = _outputs(served.answer([study]))
+        outputs = _outputs(served.predict([study]))
         for head in ("probability", "competition"):
             assert np.isfinite(outputs[head]).all()
             np.testing.assert_allclose(outputs[head].sum(axis=-1), 1.0, atol=1e-5)
@@ -129,21 +129,21 @@ def test_who_asks_why_gets_the_same_answer_and_the_maps_behind_it(
     served: ServedEnsemble, studies: list[Study]
 ) -> None:
     examples = [encode_study(each) for each in studies]
-    plain, explained = (_outputs(served.answer(examples, explained=each)) for each in (False, True))
-    assert set(explained) - set(plain) == {"saliency", "weight"}
+    plain, with_maps = (_outputs(served.predict(examples, with_saliency=each)) for each in (False, True))
+    assert set(with_maps) - set(plain) == {"saliency", "weight"}
     for name, values in plain.items():
-        np.testing.assert_allclose(explained[name], values, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(with_maps[name], values, atol=1e-5, err_msg=name)
     is_said = np.isfinite(plain["members"]).all(axis=-1)
-    np.testing.assert_array_equal(np.isfinite(explained["weight"]), is_said)
-    np.testing.assert_array_equal(np.isfinite(explained["saliency"]).any(axis=(3, 4, 5, 6)), is_said)
-    assert np.nanmin(explained["saliency"]) == 0 and np.nanmax(explained["saliency"]) > 0.1
+    np.testing.assert_array_equal(np.isfinite(with_maps["weight"]), is_said)
+    np.testing.assert_array_equal(np.isfinite(with_maps["saliency"]).any(axis=(3, 4, 5, 6)), is_said)
+    assert np.nanmin(with_maps["saliency"]) == 0 and np.nanmax(with_maps["saliency"]) > 0.1
 
 
 def test_a_batch_answers_as_its_studies_do_alone(served: ServedEnsemble, studies: list[Study]) -> None:
     examples = [encode_study(each) for each in studies]
-    together = _outputs(served.answer(examples))
+    together = _outputs(served.predict(examples))
     for place, each in enumerate(examples):
-        alone = _outputs(served.answer([each]))
+        alone = _outputs(served.predict([each]))
         np.testing.assert_allclose(together["probability"][place], alone["probability"][0], atol=1e-5)
 
 
@@ -172,8 +172,8 @@ def test_a_mirrored_study_gives_swapped_sides(
 ) -> None:
     swapped = list(mirror_indices())
     for study in studies:
-        plain = _outputs(served.answer([encode_study(study)]))
-        mirrored = _outputs(served.answer([encode_study(_mirror_study(study, flips_pixels=flips_pixels))]))
+        plain = _outputs(served.predict([encode_study(study)]))
+        mirrored = _outputs(served.predict([encode_study(_mirror_study(study, flips_pixels=flips_pixels))]))
         for head in ("probability", "competition"):
             np.testing.assert_allclose(mirrored[head][0][swapped], plain[head][0], atol=1e-4)
         members, of_mirrored = plain["members"][0], mirrored["members"][0]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.bundle.exporting import LoadedEnsemble, load_trained_ensemble
 from lumbar_tf.bundle.members import MemberPredictions, predict_members
+from lumbar_tf.bundle.trained_ensemble import TrainedEnsemble, load_trained_ensemble
 from lumbar_tf.config import DemoConfig, load_demo_config
 from lumbar_tf.demo import (
     DemoOptions,
@@ -61,7 +61,7 @@ class Way:
         cohort = self.out / "held_out"
         return [read_study_of(cohort, each.name) for each in sorted((cohort / "train_images").iterdir())]
 
-    def load_ensemble(self) -> LoadedEnsemble:
+    def load_ensemble(self) -> TrainedEnsemble:
         """Loads all networks and the stacker, as an export does."""
         runs = self.out / "runs"
         return load_trained_ensemble(runs, runs / "stack" / "stacker.json")
@@ -73,7 +73,7 @@ def read_study_of(cohort: Path, study_id: str) -> Study:
     return read_study_files(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
 
 
-def ask_in_python(ensemble: LoadedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberPredictions:
+def ask_in_python(ensemble: TrainedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberPredictions:
     """Asks the members of studies, given by their planes' examples, without the export: Keras eagerly."""
     inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
     return predict_members(ensemble.networks, ensemble.stacker.members, inputs)

@@ -24,9 +24,9 @@ from lumbar_tf.prediction.pipeline import NothingReadableError, Prediction, grad
 from lumbar_tf.prediction.result_tables import UnansweredStudy
 from lumbar_tf.prediction.results import GradedStudy, findings_frame, result_to_json
 from lumbar_tf.privacy.pseudonyms import read_key
-from lumbar_tf.serving.address import TlsFiles, parse_address
+from lumbar_tf.serving.connection import ConnectionOptions, TlsFiles, parse_address
 from lumbar_tf.serving.retry import RetryPolicy
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
+from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,11 +258,11 @@ class Ensemble:
         model: the loaded bundle, or the server's client (not part of the public API).
     """
 
-    def __init__(self, source: Path | ServerTarget, *, explained: bool = False) -> None:
+    def __init__(self, source: Path | ServerTarget, *, with_saliency: bool = False) -> None:
         """Loads the bundle or connects to the server; use `load_ensemble`."""
         self._stack = ExitStack()
-        self.model, name = self._stack.enter_context(connect_ensemble(source, explained=explained))
-        self._explained = explained
+        self.model, name = self._stack.enter_context(connect_ensemble(source, with_saliency=with_saliency))
+        self._with_saliency = with_saliency
         self.version: str = self.model.version
         self.members: tuple[str, ...] = tuple(self.model.members)
         self.source: str = str(name)
@@ -294,7 +294,7 @@ class Ensemble:
         Raises:
             ServingError: the server returned no prediction.
         """
-        graded = grade_study(self.model, study, configs=self._configs, explained=self._explained)
+        graded = grade_study(self.model, study, configs=self._configs, with_saliency=self._with_saliency)
         return StudyResult(graded)
 
     def predict_studies(
@@ -351,7 +351,7 @@ class Ensemble:
 def load_ensemble(
     source: str | Path = DEFAULT_MODEL,
     *,
-    explained: bool = False,
+    with_saliency: bool = False,
     model_name: str = "lumbar",
     model_version: int | None = None,
     model_label: str | None = None,
@@ -369,7 +369,7 @@ def load_ensemble(
     Args:
         source: a bundle's folder, or the folder of versions, of which the newest is loaded; or a server:
             HOST:PORT or grpc://HOST:PORT, grpcs:// for gRPC over TLS, http:// or https:// for REST.
-        explained: whether results hold saliency maps for their reports.
+        with_saliency: whether results hold saliency maps for their reports.
         model_name: the model's name in the server's configuration.
         model_version: version on the server; the newest by default.
         model_label: a version's label, instead of its number.
@@ -384,7 +384,7 @@ def load_ensemble(
         ValueError: there is no bundle, it fails its self-test, or the server does not answer.
     """
     if isinstance(source, Path) or not _ADDRESS.fullmatch(source) or Path(source).exists():
-        return Ensemble(Path(source), explained=explained)
+        return Ensemble(Path(source), with_saliency=with_saliency)
     tls = TlsFiles(_path(tls_ca), _path(tls_cert), _path(tls_key))
     target = ServerTarget(
         ConnectionOptions(
@@ -396,7 +396,7 @@ def load_ensemble(
         ModelChoice(model_name, model_version, model_label),
         RetryPolicy(attempts=attempts),
     )
-    return Ensemble(target, explained=explained)
+    return Ensemble(target, with_saliency=with_saliency)
 
 
 def predict(
@@ -422,8 +422,8 @@ def predict(
     Raises:
         ValueError: no study is readable, or the model cannot be loaded.
     """
-    explained = out is not None and any(
+    with_saliency = out is not None and any(
         OUTPUT_FORMATS[name].is_explained for name in formats if name in OUTPUT_FORMATS
     )
-    with load_ensemble(model, explained=explained) as ensemble:
+    with load_ensemble(model, with_saliency=with_saliency) as ensemble:
         return ensemble.predict_studies(path, out, formats=formats, series_map=series_map).to_frame()

@@ -1,27 +1,166 @@
-"""An ensemble to ask: loaded here, or behind a server."""
+"""Exported ensembles: versions on disk, and ensembles ready for prediction."""
 
-from collections.abc import Iterator
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lumbar_tf.labels import Plane
+from lumbar_tf.serving.connection import ConnectionOptions
+from lumbar_tf.serving.contract import GRADE, SALIENCY
 from lumbar_tf.serving.retry import RetryPolicy
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
+from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:
-    from lumbar_tf.bundle.served_ensemble import ServedEnsemble
+    import tensorflow as tf
+
     from lumbar_tf.serving.remote import RemoteEnsemble
+
+#: Folder of a version that TensorFlow Serving does not read, except for the warm-up requests.
+EXTRA = "assets.extra"
+DESCRIPTION_NAME = "ensemble.json"
+#: Name that TensorFlow Serving prescribes.
+WARMUP_NAME = "tf_serving_warmup_requests"
+PARITY_NAME = "parity_requests.tfrecord"
+CARD_NAME = "model_card.md"
+STACKER_NAME = "stacker.json"
+MODEL_NAME = "saved_model.pb"
+
+
+def next_version(models: Path) -> int:
+    """Returns one more than the largest numbered version in a folder, at least 1."""
+    versions = [int(path.name) for path in models.glob("*") if path.is_dir() and path.name.isdecimal()]
+    return max(versions, default=0) + 1
+
+
+def find_version(path: Path) -> Path:
+    """Returns the folder of a version: the path itself, or the newest version in it.
+
+    Raises:
+        ValueError: there is no SavedModel.
+    """
+    newest = path if (path / MODEL_NAME).is_file() else path / str(next_version(path) - 1)
+    if not (newest / MODEL_NAME).is_file():
+        raise ValueError(f"The model must be an exported version or a folder of versions. Received: {path}.")
+    return newest
+
+
+def read_ensemble_json(path: Path) -> dict[str, Any]:
+    """Reads the `ensemble.json` of a version.
+
+    Raises:
+        ValueError: the file is absent or not JSON.
+    """
+    file = path / EXTRA / DESCRIPTION_NAME
+    if not file.is_file():
+        raise ValueError(f"A bundle must contain {EXTRA}/{DESCRIPTION_NAME}. Received: {path} without it.")
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def model_inputs(studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, list[bytes]]:
+    """Returns the inputs of the signatures for studies: serialized Examples by plane, b"" where missing."""
+    return {plane.value: [study.get(plane, b"") for study in studies] for plane in Plane}
+
+
+@contextmanager
+def _suppress_gradient_warnings() -> Iterator[None]:
+    """Suppresses TensorFlow's warning that the SavedModel holds no gradients for training."""
+    logger = logging.getLogger("absl")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "unsaved custom gradients" not in record.getMessage()
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
+
+
+class ServedEnsemble:
+    """A SavedModel on disk, called through its signatures.
+
+    Attributes:
+        path: the version's folder.
+        version: its number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Loads a version's folder, or the newest version in a folder of versions, without the self-test.
+
+        Use `self_test.load_bundle` to load a bundle for predictions.
+
+        Raises:
+            ValueError: there is no SavedModel.
+        """
+        # Imported here because clients of a REST server do without TensorFlow.
+        import tensorflow as tf
+
+        self.path = find_version(path)
+        self.version = self.path.name
+        with _suppress_gradient_warnings():
+            self._loaded = tf.saved_model.load(str(self.path))
+        self._grade = self._loaded.signatures[GRADE]
+        self._grade_with_saliency = self._loaded.signatures.get(SALIENCY)
+
+    @cached_property
+    def description(self) -> Mapping[str, Any]:
+        """Its `ensemble.json`."""
+        return read_ensemble_json(self.path)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members, the second axis of the output `members`."""
+        return tuple(self.description["members"])
+
+    @property
+    def has_saliency(self) -> bool:
+        """Whether the export has the signature with saliency."""
+        return self._grade_with_saliency is not None
+
+    def predict(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
+    ) -> "dict[str, tf.Tensor]":
+        """Grades studies.
+
+        Args:
+            studies: serialized Examples of each study by plane; a plane that is left out is missing.
+            with_saliency: return saliency as well, if the export has it.
+
+        Returns:
+            The outputs of the signature; see `ServableEnsemble.serve` and `serve_with_saliency`.
+        """
+        return self.predict_inputs(model_inputs(studies), with_saliency=with_saliency)
+
+    def predict_inputs(
+        self, inputs: Mapping[str, Any], *, with_saliency: bool = False
+    ) -> "dict[str, tf.Tensor]":
+        """Grades studies that have the layout of the signatures' inputs; see `model_inputs`."""
+        import tensorflow as tf
+
+        # Never both: TensorFlow optimizes a signature on its first call, which takes seconds.
+        signature = self._grade
+        if with_saliency and self._grade_with_saliency is not None:
+            signature = self._grade_with_saliency
+        outputs: dict[str, tf.Tensor] = signature(
+            **{name: tf.constant(values, tf.string) for name, values in inputs.items()}
+        )
+        return outputs
 
 
 @dataclass(frozen=True)
 class ServerTarget:
-    """A model behind a server.
+    """A model on a server.
 
     Attributes:
-        connection: the server.
-        choice: which of its models.
-        policy: how often it is asked.
+        connection: address and options of the server.
+        choice: model and version.
+        policy: retries of failed requests.
     """
 
     connection: ConnectionOptions
@@ -31,22 +170,22 @@ class ServerTarget:
 
 @contextmanager
 def connect_ensemble(
-    source: Path | ServerTarget, *, explained: bool = False
-) -> Iterator[tuple["ServedEnsemble | RemoteEnsemble", Any]]:
-    """Loads a model or connects to a server; yields it and what it is called.
+    source: Path | ServerTarget, *, with_saliency: bool = False
+) -> "Iterator[tuple[ServedEnsemble | RemoteEnsemble, Any]]":
+    """Loads a bundle or connects to a server; yields the ensemble and its path or address for messages.
 
     Args:
-        source: an exported version or the folder of versions, or a server of one.
-        explained: whether saliency will be asked for, see `self_test.open_bundle`.
+        source: an exported version, a folder of versions, or a model on a server.
+        with_saliency: whether predictions will request saliency; see `self_test.load_bundle`.
 
     Raises:
-        ValueError: the model fails its self-test, or the server does not answer.
+        ValueError: the bundle fails its self-test, or the server does not respond.
     """
     if isinstance(source, Path):
-        # Loads TensorFlow, which a client of a REST server does without.
+        # Imported here because it imports TensorFlow.
         from lumbar_tf.bundle.self_test import load_bundle
 
-        loaded = load_bundle(source, explained=explained)
+        loaded = load_bundle(source, with_saliency=with_saliency)
         yield loaded, loaded.path
         return
     from lumbar_tf.serving.remote import connect

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, what it was measured on, and what it is not for."""
+"""Model card of a bundle: contents, intended use, scores and limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _TERMS = ("score", "canal", "foraminal", "subarticular", "any_severe_spinal")
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one set of studies, as `metrics.json` of `lumbar_tf.evaluate` holds them.
+    """Metrics of one set of studies, as in `metrics.json` of `lumbar_tf.evaluate`.
 
     Attributes:
-        title: of what, in words.
+        title: heading of the set of studies.
         competition: of the competition head; empty where it was not evaluated.
         probability: of the probability head; empty where it was not evaluated.
     """
@@ -29,12 +29,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model card says besides what the runs say.
+    """Content of a model card that the runs do not contain.
 
     Attributes:
-        data: where the studies came from, in words; empty where nobody said.
-        is_synthetic: whether no patient was among them.
-        measured: figures, out of fold and held out; empty where nothing was evaluated.
+        data: origin of the training studies, as free text; empty if unknown.
+        is_synthetic: whether all training studies are synthetic.
+        measured: metrics, out of fold and held out; empty where nothing was evaluated.
     """
 
     data: str = ""
@@ -43,17 +43,17 @@ class ModelFacts:
 
 
 def render_card(description: Mapping[str, Any], facts: ModelFacts) -> str:
-    """Returns the card, in Markdown.
+    """Returns the card as Markdown.
 
     Args:
-        description: from `bundle.describe_ensemble`.
-        facts: from whoever exports.
+        description: from `exporting.describe_ensemble`.
+        facts: given at export.
     """
     return _template().render(
         description=description,
         facts=facts,
         terms=_TERMS,
-        megabytes=sum(each["weights_bytes"] for each in description["planes"].values()) / 1e6,
+        megabytes=sum(plane["weights_bytes"] for plane in description["planes"].values()) / 1e6,
     )
 
 
@@ -70,7 +70,7 @@ def _number(value: float | None) -> str:
 
 @cache
 def _template() -> "Template":
-    # Here, not above: whoever only asks a bundle does not wait for it. The text is Markdown, no markup.
+    # Imported here because predictions do not need it. The text is Markdown, not HTML.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(  # noqa: S701 - nothing is escaped in Markdown

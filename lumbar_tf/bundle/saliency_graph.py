@@ -1,86 +1,98 @@
-"""What the graders' answers came from, place by place, in the exported graph.
+"""Saliency maps of the graders in the exported graph.
 
-The crops are those that are graded, cut by the same code; `models/saliency.py` says what a map holds. Here
-the folds become a member, crops become findings, and what was mirrored to look left is turned back.
+The maps are of the crops that are graded, cut by the same code; `models.saliency` defines their values. This
+module averages the folds of a member, arranges crops by finding, and undoes the mirroring of right-side
+crops.
 """
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lumbar_tf.bundle.members import Examples, MemberPredictions, PlaneNetworks, cut_inputs, find_landmarks
+from lumbar_tf.bundle.members import (
+    Examples,
+    MemberPredictions,
+    find_landmarks,
+    grader_crops,
+    mean_log_probabilities,
+)
+from lumbar_tf.bundle.trained_ensemble import PlaneNetworks
 from lumbar_tf.ensemble.stacker import Head, StackerCoefficients, family_findings
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Plane, Severity, Side
-from lumbar_tf.models.grader import log_probabilities
 
-#: A member's log-odds of moderate or severe against normal or mild go up by 1, and the mean of its centred
-#: log-probabilities stays 0.
+#: Change of a member's centred log-probabilities that raises its log-odds of moderate or severe against
+#: normal or mild by 1 and keeps their mean at 0.
 _STEP = (-2 / 3, 1 / 3, 1 / 3)
 
 
-def explain_members(
+def predict_members_with_saliency(
     networks: dict[Plane, PlaneNetworks], members: tuple[str, ...], examples: Examples
 ) -> tuple[MemberPredictions, tf.Tensor]:
-    """Runs all members, as `ask_members` does, and maps what spoke for stenosis.
+    """Runs all members like `predict_members`, and maps the regions that speak for stenosis.
 
     Returns:
-        The answers, and the maps float32 [study, member, 25, look, slice, cell, cell]: at least 0, NaN where
-        a member has no answer or no slice. A finding has one look; the canal has two in a plane that is
-        looked at from both sides, the left crop's and the right one's, and the second is NaN elsewhere. The
-        middle slice is the nearest to the point, the one before it lies to the right of it or below. Rows and
-        columns are those of the unmirrored crop, the upper left corner first, from edge to edge.
+        The predictions, and the maps float32 [study, member, 25, view, slice, cell, cell]: at least 0, NaN
+        where a member has no prediction or no slice. A finding has one view; the canal has two (left crop,
+        right crop) in planes that are cropped on both sides, and the second view of other findings is NaN.
+        The middle slice is the nearest to the point; the slice before it lies to the right of it or below.
+        Rows and columns are those of the unmirrored crop, from its upper left corner, and cover it from edge
+        to edge.
     """
-    landmarks, doubt = find_landmarks(networks, examples)
-    answers: dict[str, tf.Tensor] = {}
+    landmarks, uncertainty = find_landmarks(networks, examples)
+    predictions: dict[str, tf.Tensor] = {}
     maps: dict[str, tf.Tensor] = {}
-    for plane, each in networks.items():
-        layout = each.layout
-        inputs = cut_inputs(each, examples[plane], landmarks)
-        for backbone, folds in each.graders.items():
-            said, parts = folds.explain(inputs)
-            mean = tf.reduce_mean(tf.nn.log_softmax(said, axis=-1), axis=0)
+    for plane, plane_networks in networks.items():
+        layout, mirrored = plane_networks.layout, plane_networks.config.grader.crop.mirror_right
+        inputs = grader_crops(plane_networks, examples[plane], landmarks)
+        for backbone, folds in plane_networks.graders.items():
+            logits, contributions = folds.logits_and_saliency(inputs)
             name = f"{plane.value}/{backbone}"
-            answers[name] = log_probabilities(mean, inputs["mask"], layout)
-            is_mirrored = each.config.grader.crop.mirror_right
-            maps[name] = find_maps(parts, inputs["mask"], layout, is_mirrored=is_mirrored)
-    said = tf.stack([answers[member] for member in members])
-    return MemberPredictions(said, landmarks, doubt), _stack_maps([maps[member] for member in members])
+            predictions[name] = mean_log_probabilities(logits, inputs["mask"], layout)
+            maps[name] = arrange_maps(contributions, inputs["mask"], layout, is_mirrored=mirrored)
+    stacked = tf.stack([predictions[member] for member in members])
+    return (
+        MemberPredictions(stacked, landmarks, uncertainty),
+        _stack_maps([maps[member] for member in members]),
+    )
 
 
-def find_maps(parts: tf.Tensor, mask: tf.Tensor, layout: CropLayout, *, is_mirrored: bool) -> tf.Tensor:
-    """Lays one member's parts into the 25 rows, as they lie in the patient.
+def arrange_maps(
+    contributions: tf.Tensor, mask: tf.Tensor, layout: CropLayout, *, is_mirrored: bool
+) -> tf.Tensor:
+    """Arranges the maps of one member by finding, in the orientation of the patient.
 
     Args:
-        parts: float32 [study, family, crop, slice, cell, cell], of `SplitGrader.explain`.
+        contributions: float32 [study, family, crop, slice, cell, cell], from
+            `SplitGrader.logits_and_saliency`.
         mask: bool [study, crop, slice], the grader's input.
-        layout: crops, and rows that the network says something of.
-        is_mirrored: whether crops of the right side were turned to look left: the order of sagittal slices,
-            the columns of axial ones.
+        layout: the grader's crops and rows.
+        is_mirrored: whether crops of the right side were mirrored to look like the left: sagittal crops in
+            the order of their slices, axial ones in their columns.
 
     Returns:
-        float32 [study, 25, look, slice, cell, cell]; see `explain_members`.
+        float32 [study, 25, view, slice, cell, cell]; see `predict_members_with_saliency`.
     """
-    # What speaks against stenosis is left out only now: the parts of the folds add up.
-    maps = tf.nn.relu(parts)
+    # Negative contributions are removed only now, after the folds were averaged.
+    maps = tf.nn.relu(contributions)
     if is_mirrored:
         is_right = tf.constant([side is Side.RIGHT for side in layout.sides])
         slices = layout.plane.is_sagittal
-        turned = tf.reverse(maps, [3] if slices else [5])
-        maps = tf.where(is_right[:, tf.newaxis, tf.newaxis, tf.newaxis], turned, maps)
+        mirrored = tf.reverse(maps, [3] if slices else [5])
+        maps = tf.where(is_right[:, tf.newaxis, tf.newaxis, tf.newaxis], mirrored, maps)
         mask = tf.where(is_right[:, tf.newaxis], tf.reverse(mask, [2]) if slices else mask, mask)
     maps = tf.where(mask[:, tf.newaxis, ..., tf.newaxis, tf.newaxis], maps, float("nan"))
     families, crops = len(layout.targets), len(layout.sides)
     flat = tf.reshape(maps, [-1, families * crops, *maps.shape[3:]])
-    # Behind the maps stands the map of what is not looked at.
-    nothing = tf.fill(tf.shape(flat[:, :1]), float("nan"))
-    return tf.gather(tf.concat([flat, nothing], axis=1), _places(layout), axis=1)
+    # The last map stands for views that do not exist.
+    missing = tf.fill(tf.shape(flat[:, :1]), float("nan"))
+    return tf.gather(tf.concat([flat, missing], axis=1), _view_indices(layout), axis=1)
 
 
-def _places(layout: CropLayout) -> NDArray[np.int32]:
-    """Returns which map of family x crop each finding's looks are, int32 [25, look]."""
+def _view_indices(layout: CropLayout) -> NDArray[np.int32]:
+    """Returns the index of each finding's views among the maps of family x crop, int32 [25, view]."""
     crops = len(layout.sides)
-    looks = {
+    views = {
         layout.rows[place]: [
             layout.targets.index(FINDINGS[layout.rows[place]].condition.family) * crops + crop
             for crop, is_shown in enumerate(layout.row_views[place])
@@ -88,51 +100,53 @@ def _places(layout: CropLayout) -> NDArray[np.int32]:
         ]
         for place in layout.answered
     }
-    places = np.full((NUM_FINDINGS, max(map(len, looks.values()))), len(layout.targets) * crops, np.int32)
-    for row, mine in looks.items():
-        places[row, : len(mine)] = mine
-    return places
+    indices = np.full((NUM_FINDINGS, max(map(len, views.values()))), len(layout.targets) * crops, np.int32)
+    for row, row_views in views.items():
+        indices[row, : len(row_views)] = row_views
+    return indices
 
 
 def _stack_maps(maps: list[tf.Tensor]) -> tf.Tensor:
-    """Stacks the members' maps: the same looks, slices (theirs in the middle) and cells (interpolated)."""
-    looks, slices, cells = (max(each.shape[axis] for each in maps) for axis in (2, 3, 4))
-    laid = []
-    for each in maps:
-        if each.shape[4] != cells:
-            pictures = tf.reshape(each, [-1, each.shape[4], each.shape[4], 1])
-            # Bilinear: a mean of numbers that are not there is not there, and all of a picture are or none.
-            fine = tf.image.resize(pictures, [cells, cells])
-            each = tf.reshape(fine, [-1, *each.shape[1:4], cells, cells])
-        around = (slices - each.shape[3]) // 2
-        edges = [[0, 0], [0, 0], [0, looks - each.shape[2]], [around, around], [0, 0], [0, 0]]
-        laid.append(tf.pad(each, edges, constant_values=float("nan")))
-    return tf.stack(laid, axis=1)
+    """Stacks maps of different shapes: views and slices are padded with NaN, cells are interpolated."""
+    views, slices, cells = (max(member.shape[axis] for member in maps) for axis in (2, 3, 4))
+    padded = []
+    for member in maps:
+        if member.shape[4] != cells:
+            images = tf.reshape(member, [-1, member.shape[4], member.shape[4], 1])
+            # Bilinear interpolation keeps NaN, and the cells of an image are all NaN or none.
+            fine = tf.image.resize(images, [cells, cells])
+            member = tf.reshape(fine, [-1, *member.shape[1:4], cells, cells])
+        margin = (slices - member.shape[3]) // 2
+        edges = [[0, 0], [0, 0], [0, views - member.shape[2]], [margin, margin], [0, 0], [0, 0]]
+        padded.append(tf.pad(member, edges, constant_values=float("nan")))
+    return tf.stack(padded, axis=1)
 
 
 def member_weights(
-    stacker: StackerCoefficients, said: MemberPredictions, probability: tf.Tensor, pattern: tf.Tensor
+    stacker: StackerCoefficients, predictions: MemberPredictions, probability: tf.Tensor, pattern: tf.Tensor
 ) -> tf.Tensor:
-    """Says how much each member weighs in each finding.
+    """Returns the weight of each member in each finding.
 
-    A member's weight is by how much the calibrated log-odds of moderate or severe against normal or mild go
-    up where the member's own go up by 1, and so does its part in what stands for members that are missing.
-    What the stacker takes from neighbouring findings is no part of it.
+    The weight is the derivative of the calibrated log-odds of moderate or severe against normal or mild with
+    respect to the member's own log-odds. It includes the member's share in the mean that replaces missing
+    members, and excludes the stacker's terms for neighbouring findings.
 
     Args:
-        stacker: the stacker.
-        said: its members' answers.
-        probability: float32 [study, 25, 3], what it made of them.
+        stacker: a fitted stacker.
+        predictions: of its members.
+        probability: output of the stacker, float32 [study, 25, 3].
         pattern: of available sources, int32 [study, 25].
 
     Returns:
-        float32 [study, member, 25], NaN where a member has no answer.
+        float32 [study, member, 25], NaN where a member has no prediction.
     """
-    sick = probability[..., Severity.MODERATE :]
-    slope = sick / tf.maximum(tf.reduce_sum(sick, axis=-1, keepdims=True), 1e-20)
+    abnormal = probability[..., Severity.MODERATE :]
+    slope = abnormal / tf.maximum(tf.reduce_sum(abnormal, axis=-1, keepdims=True), 1e-20)
     slope = tf.concat([-tf.ones_like(slope[..., :1]), slope], axis=-1)
     # [study, 25, member]
-    is_there = tf.transpose(tf.reduce_all(tf.math.is_finite(said.log_probabilities), axis=-1), [1, 2, 0])
+    is_there = tf.transpose(
+        tf.reduce_all(tf.math.is_finite(predictions.log_probabilities), axis=-1), [1, 2, 0]
+    )
     columns: dict[tuple[int, int], tf.Tensor] = {}
     for family in stacker.families:
         rows, _ = family_findings(family.family)
@@ -140,22 +154,22 @@ def member_weights(
         if not members:
             continue
         fitted = family.heads[Head.PROBABILITY].weights
-        # By how much each logit goes up, [pattern, member, 3].
+        # Increase of each logit, [pattern, member, 3].
         effect = tf.constant(fitted @ np.array(_STEP), tf.float32)
-        mine = tf.einsum(
+        gains = tf.einsum(
             "srmi,sri->srm",
             tf.gather(effect, tf.gather(pattern, rows, axis=1)),
             tf.gather(slope, rows, axis=1),
         )
         present = tf.cast(tf.gather(tf.gather(is_there, rows, axis=1), members, axis=2), tf.float32)
-        # A missing member's features are the mean of the others'.
+        # The features of a missing member are the mean of the others'.
         count = tf.maximum(tf.reduce_sum(present, axis=-1, keepdims=True), 1.0)
-        mine += tf.reduce_sum(mine * (1 - present), axis=-1, keepdims=True) / count
+        gains += tf.reduce_sum(gains * (1 - present), axis=-1, keepdims=True) / count
         for place, member in enumerate(members):
-            columns.update({(member, row): mine[:, number, place] for number, row in enumerate(rows)})
-    nothing = tf.zeros(tf.shape(probability)[:1])
+            columns.update({(member, row): gains[:, number, place] for number, row in enumerate(rows)})
+    zero = tf.zeros(tf.shape(probability)[:1])
     weights = [
-        tf.stack([columns.get((member, row), nothing) for row in range(NUM_FINDINGS)], axis=1)
+        tf.stack([columns.get((member, row), zero) for row in range(NUM_FINDINGS)], axis=1)
         for member in range(len(stacker.members))
     ]
     return tf.where(tf.transpose(is_there, [0, 2, 1]), tf.stack(weights, axis=1), float("nan"))

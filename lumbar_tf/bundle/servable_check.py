@@ -1,4 +1,4 @@
-"""What a SavedModel must be so that a plain TF Serving binary can serve it, read from its files."""
+"""Check that a plain TensorFlow Serving binary can serve a SavedModel."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-#: Run Python in the exporting process: a server has none.
+#: Run Python in the exporting process; a server has no Python.
 _PYTHON_OPS = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
-#: Read or write files that are no part of the bundle.
+#: Read or write files outside the bundle.
 _FILE_OPS = ("MatchingFiles", "ReadFile", "WholeFileReader", "WholeFileReaderV2", "WriteFile")
-#: Needs the just-in-time compiler, which a server's binary need not have.
+#: Operations of the just-in-time compiler, which a server's binary may lack.
 _COMPILED_PREFIX = "Xla"
-#: A constant of more than this is a weight that is not among the variables, bytes.
+#: Larger constants, in bytes, are weights that should have been variables.
 MAX_CONSTANT_BYTES = 1 << 18
 
 
 def find_faults(path: Path) -> list[str]:
-    """Returns what keeps a SavedModel from being served, a sentence each; nothing where all is well.
+    """Returns the reasons why a SavedModel cannot be served, one sentence each; empty if it can.
 
-    Refused are operations that run Python, that no TensorFlow knows of itself, that touch files or that need
-    XLA; weights that are constants of the graph; and inputs or outputs whose dimension 0 is not the study's,
-    which server-side batching would mix up.
+    Faults are operations that run Python, are not part of TensorFlow itself, access files or need XLA;
+    weights that are constants of the graph; and inputs or outputs whose dimension 0 is not the study's, which
+    server-side batching would mix up.
 
     Args:
         path: the folder of `saved_model.pb`.
@@ -34,7 +34,7 @@ def find_faults(path: Path) -> list[str]:
         faults += _operation_faults(graph.graph_def)
         faults += _constant_faults(graph.graph_def)
         for name, signature in sorted(graph.signature_def.items()):
-            # What initialises the variables is no signature that is asked.
+            # Signatures such as `__saved_model_init_op` are not served.
             if not name.startswith("__"):
                 faults += _signature_faults(name, signature)
     return faults
@@ -52,14 +52,14 @@ def _operation_faults(graph: Any) -> list[str]:
     faults = []
     for name in sorted(counts):
         if name in _PYTHON_OPS:
-            rule = "runs Python, which a server has not"
+            rule = "runs Python, which a server does not have"
         elif not hasattr(tf.raw_ops, name):
-            # Generated when TensorFlow is built: a library that this process loaded adds nothing to it.
-            rule = "is none of TensorFlow's own operations"
+            # Generated when TensorFlow is built, so operations of loaded libraries are not in it.
+            rule = "is not part of TensorFlow"
         elif name in _FILE_OPS:
-            rule = "touches files outside of the bundle"
+            rule = "accesses files outside the bundle"
         elif name.startswith(_COMPILED_PREFIX):
-            rule = "needs XLA, which a server need not have"
+            rule = "needs XLA, which a server may lack"
         else:
             continue
         faults.append(f"operation {name} ({counts[name]} times) {rule}")
@@ -77,7 +77,7 @@ def _constant_faults(graph: Any) -> list[str]:
 def _signature_faults(name: str, signature: Any) -> list[str]:
     tensors = {**signature.inputs, **signature.outputs}
     return [
-        f"{each} of the signature {name} must have the study as dimension 0, of any size"
-        for each, info in sorted(tensors.items())
+        f"{tensor} of the signature {name} must have the study as dimension 0, of any size"
+        for tensor, info in sorted(tensors.items())
         if info.tensor_shape.unknown_rank or not info.tensor_shape.dim or info.tensor_shape.dim[0].size != -1
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
-from lumbar_tf.serving.address import TlsFiles
+from lumbar_tf.serving.connection import TlsFiles
 
 _MAX_CREDENTIALS_BYTES = 64 << 10
 

@@ -13,7 +13,7 @@ from lumbar_tf.interop.dicomweb_connection import (
     DicomwebConnection,
     parse_url,
 )
-from lumbar_tf.serving.address import TlsFiles, parse_address
+from lumbar_tf.serving.connection import TlsFiles, parse_address
 
 #: Packages of the extra `pacs`.
 _PACS_MODULES = ("dicomweb_client", "highdicom", "pynetdicom")

@@ -146,7 +146,7 @@ def predict_to_folder(
         model,
         out,
         key=key,
-        explained=any(output.is_explained for output in chosen.values()),
+        with_saliency=any(output.is_explained for output in chosen.values()),
         keep_header=any(output.needs_header for output in chosen.values()),
         writers=writers,
         **options,

@@ -12,7 +12,7 @@ from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
 from lumbar_tf.interop.watch_journal import ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.pipeline import GradingModel
-from lumbar_tf.serving.errors import ServingError
+from lumbar_tf.serving.transport import ServingError
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from lumbar_tf.interop.interfaces import (
 from lumbar_tf.interop.study_grading import StudyGrader, store_results
 from lumbar_tf.interop.watch_journal import JournalEntry, WatchJournal, WatchState
 from lumbar_tf.prediction.pipeline import NothingReadableError
-from lumbar_tf.serving.errors import ServingError
+from lumbar_tf.serving.transport import ServingError
 
 _LOG = logging.getLogger(__name__)
 #: Upper limit of a wait, seconds.

@@ -1,36 +1,71 @@
-"""Builders of the architectures behind the backbones: keras.applications and keras-cv.
+"""Builders of the backbones' architectures, from keras.applications and keras-cv.
 
-A builder takes `input_shape` [size, size, channels] and `weights` (None or "imagenet") and returns
-a headless functional model. keras-cv is frozen upstream and its named classes reach for the network even
-without weights, so its base classes are built here from `stackwise_*` alone.
+A builder takes `input_shape` [size, size, channels] and `weights` (None or "imagenet") and returns a
+functional model without a classification head. keras-cv is frozen upstream, and its named classes download
+files even without weights; therefore its base classes are built here from their `stackwise_*` parameters.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 Shape = tuple[int, int, int]
 Builder = Callable[..., keras.Model]
 
-#: MiT halves its feature map five times and cannot take an odd one on the way; CSPDarkNet lays every second
-#: pixel beside its neighbour first, and needs whole pairs.
+#: MiT halves its feature map five times and fails on odd sizes; CSPDarkNet first moves every second pixel
+#: into the channels, which needs an even size.
 _MIT_MULTIPLE = 32
 _CSP_MULTIPLE = 2
 
 
+@dataclass(frozen=True)
+class InputScale:
+    """Input normalisation of pretrained weights: (image - mean) / deviation in each colour channel.
+
+    Attributes:
+        mean: mean of the training images in [0, 1], by red, green, blue.
+        deviation: their standard deviation, by red, green, blue.
+    """
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+    def layer(self, channels: int = 3) -> keras.Layer:
+        """Returns the normalisation layer.
+
+        Args:
+            channels: 3, or 1 for grey images, which use the mean over the three colour channels.
+        """
+        mean, deviation = np.array(self.mean), np.array(self.deviation)
+        if channels == 1:
+            mean, deviation = mean.mean(keepdims=True), deviation.mean(keepdims=True)
+        # Lists, because the configuration of a layer must be JSON.
+        return keras.layers.Rescaling((1 / deviation).tolist(), (-mean / deviation).tolist())
+
+
+#: [0, 1] to [-1, 1] (`imagenet_utils.preprocess_input` in `tf` mode); also for backbones without weights.
+SYMMETRIC = InputScale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+#: Zero mean and unit variance on ImageNet (`imagenet_utils.preprocess_input` in `torch` mode).
+TORCH = InputScale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: EfficientNetV2-S, -M and -L: image / 128 - 1, for images in [0, 255].
+OVER_128 = InputScale((128 / 255,) * 3, (128 / 255,) * 3)
+
+
 def applications(name: str, **options: Any) -> Builder:
-    """Returns the builder of a network of keras.applications."""
+    """Returns the builder of a model of keras.applications."""
     return partial(getattr(keras.applications, name), include_top=False, **options)
 
 
 def cut_before(layer: str) -> Callable[[keras.Model], keras.Model]:
-    """Makes the function that drops what a model does before a layer."""
+    """Returns a function that removes the part of a model before a layer."""
 
     def cut(model: keras.Model) -> keras.Model:
         rest = keras.Model(model.get_layer(layer).input, model.output, name=model.name)
-        # A copy: a layer's `output` is its first, in the whole model, to which `rest.input` does not lead.
+        # Copied, because `layer.output` refers to the first call of a layer, which is in the original model.
         copy = keras.models.clone_model(rest)
         copy.set_weights(rest.get_weights())
         return copy
@@ -39,7 +74,7 @@ def cut_before(layer: str) -> Callable[[keras.Model], keras.Model]:
 
 
 def cut_after(layer: str) -> Callable[[keras.Model], keras.Model]:
-    """Makes the function that drops what a model does after a layer."""
+    """Returns a function that removes the part of a model after a layer."""
 
     def cut(model: keras.Model) -> keras.Model:
         return keras.Model(model.input, model.get_layer(layer).output, name=model.name)
@@ -48,7 +83,7 @@ def cut_after(layer: str) -> Callable[[keras.Model], keras.Model]:
 
 
 def resnet_v2(filters: tuple[int, ...], blocks: tuple[int, ...]) -> Builder:
-    """Returns the builder of keras-cv's ResNetV2 of basic blocks."""
+    """Returns the builder of keras-cv's ResNetV2 with basic blocks."""
 
     def build(input_shape: Shape, weights: None) -> keras.Model:
         import keras_cv
@@ -66,7 +101,7 @@ def resnet_v2(filters: tuple[int, ...], blocks: tuple[int, ...]) -> Builder:
 
 
 def csp_darknet(channels: tuple[int, ...], depth: tuple[int, ...]) -> Builder:
-    """Returns the builder of keras-cv's CSPDarkNet; an odd image is padded with zeros."""
+    """Returns the builder of keras-cv's CSPDarkNet; images of odd size are padded with zeros."""
 
     def build(input_shape: Shape, weights: None) -> keras.Model:
         import keras_cv
@@ -99,9 +134,10 @@ def densenet(repeats: tuple[int, ...], growth: int) -> Builder:
 
 
 def mix_transformer(depths: tuple[int, ...], widths: tuple[int, ...]) -> Builder:
-    """Returns the builder of keras-cv's Mix Transformer, the encoder of SegFormer (arXiv:2105.15203).
+    """Returns the builder of keras-cv's Mix Transformer.
 
-    Images are padded with zeros to a multiple of 32 px.
+    It is the encoder of SegFormer (Xie et al. 2021, arXiv:2105.15203). Images are padded
+    with zeros to a multiple of 32 px.
     """
 
     def build(input_shape: Shape, weights: None) -> keras.Model:
@@ -118,7 +154,7 @@ def mix_transformer(depths: tuple[int, ...], widths: tuple[int, ...]) -> Builder
 
 
 def _padded(build: Builder, multiple: int) -> Builder:
-    """Returns a builder that pads images to a multiple of so many pixels where they are none."""
+    """Returns a builder that pads images with zeros to a multiple of a size in pixels."""
 
     def build_padded(input_shape: Shape, weights: None) -> keras.Model:
         size, _, channels = input_shape

@@ -57,15 +57,15 @@ def _crop_by_crop(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[dict[
 
 
 def locate_subarticular(
-    field: dict[str, tf.Tensor], logits: tf.Tensor, level_doubt: tf.Tensor
+    field: dict[str, tf.Tensor], logits: tf.Tensor, level_uncertainty: tf.Tensor
 ) -> LocatedLevels:
     """Reads a point off each crop's heatmap: the centre of mass around its peak, in patient space.
 
     Args:
         field: the localizer's inputs.
         logits: float [study, crop, slice, h, w].
-        level_doubt: float32 [study, crop], of the level points that the crops were cut around: the network
-            does not know levels, so its point is on another level's disc where that one is.
+        level_uncertainty: float32 [study, crop], of the level points that the crops were cut around: the
+            network does not know levels, so its point is on another level's disc where that one is.
 
     Returns:
         The points; NaN, with a spread of NaN and a doubt of 1, where no slice holds the level point.
@@ -83,11 +83,11 @@ def locate_subarticular(
     spread = tf.sqrt(tf.reduce_sum(probability * _squared(position, points), axis=-1))
     is_found = tf.reduce_any(crops["mask"], axis=-1)
     points = tf.where(is_found[:, tf.newaxis], points, float("nan"))
-    shape = tf.shape(level_doubt)
+    shape = tf.shape(level_uncertainty)
     return LocatedLevels(
         points=tf.reshape(points, [-1, len(AXIAL_SIDES), 3]),
         spread_mm=tf.reshape(tf.where(is_found, spread, float("nan")), shape),
-        doubt=tf.where(tf.reshape(is_found, shape), level_doubt, 1.0),
+        uncertainty=tf.where(tf.reshape(is_found, shape), level_uncertainty, 1.0),
     )
 
 

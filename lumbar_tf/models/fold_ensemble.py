@@ -1,4 +1,4 @@
-"""One architecture with the weights of several folds: built once, traced once, asked for all folds."""
+"""Networks of several folds: one architecture, built and traced once, with the weights of each fold."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,23 +15,23 @@ from lumbar_tf.models.saliency import SplitGrader
 
 
 class FoldEnsemble:
-    """One architecture, and the weights of every fold that was trained of it.
+    """One architecture with the weights of all of its trained folds.
 
-    Building and tracing a Keras model takes seconds, and an ensemble holds folds x backbones x planes of
-    them. Here the folds share one function, which takes a fold's weights as its argument.
+    Building and tracing a Keras model takes seconds, and an ensemble has folds x backbones x planes of them.
+    Here the folds share one function, which takes the weights of a fold as an argument.
 
     Attributes:
-        parameters: float32 [weights] a fold: all weights of the architecture, one after the other in Keras's
-            order. TensorFlow's time to load and to plan an export grows with the number of its variables,
-            not with their size.
+        parameters: one float32 [weights] variable per fold: all weights of the architecture, concatenated in
+            Keras' order. The time that TensorFlow needs to load and optimize an export grows with the number
+            of its variables, not with their size.
     """
 
     def __init__(self, model: keras.Model, weights: Sequence[Path]) -> None:
-        """Reads the weights of every fold.
+        """Reads the weights of all folds.
 
         Args:
             model: the architecture; its own weights are overwritten.
-            weights: a `.weights.h5` file a fold, at least one.
+            weights: one `.weights.h5` file per fold, at least one.
 
         Raises:
             ValueError: a weight is not float32.
@@ -40,104 +40,103 @@ class FoldEnsemble:
         self.parameters: list[tf.Variable] = []
         for path in weights:
             model.load_weights(path)
-            self.parameters.append(tf.Variable(_in_a_row(model), trainable=False))
-        self._ask = tf.function(
-            self._ask_fold,
-            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(model)],
+            self.parameters.append(tf.Variable(_concatenate_weights(model), trainable=False))
+        self._predict = self._trace(self._logits_of_fold)
+
+    def _trace(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the TensorFlow function of a fold's weights and the model's inputs."""
+        return tf.function(
+            function,
+            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(self._model)],
             autograph=False,
-            # Stays a call where it is exported, too: TensorFlow then plans a network once, not once a fold,
-            # and not within one large graph, which takes longer than its parts do.
+            # Remains a function call in the export: TensorFlow then optimizes a network once instead of once
+            # per fold, and separately from the rest, which is faster than one large graph.
             experimental_attributes={"_noinline": True},
         )
 
     @property
     def num_folds(self) -> int:
-        """Folds that were trained."""
+        """Number of trained folds."""
         return len(self.parameters)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all folds' weights."""
-        return sum(each.shape.num_elements() * each.dtype.size for each in self.parameters)
+        """Size of the weights of all folds."""
+        return sum(fold.shape.num_elements() * fold.dtype.size for fold in self.parameters)
 
     def __call__(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Returns what each fold says, float32 [fold, study, ...]."""
-        return tf.stack(self._ask_each(self._ask, inputs))
+        """Returns the output of each fold, float32 [fold, study, ...]."""
+        return tf.stack(self._map_folds(self._predict, inputs))
 
-    def _ask_each(self, ask: Callable[..., Any], inputs: dict[str, tf.Tensor]) -> list[Any]:
-        """Returns what a function of a fold's weights and the inputs gives for each fold."""
-        said: list[Any] = []
+    def _map_folds(self, function: Callable[..., Any], inputs: dict[str, tf.Tensor]) -> list[Any]:
+        """Returns the results of a function of a fold's weights and the inputs, for all folds."""
+        results: list[Any] = []
         for fold in self.parameters:
-            # One after the other: in one fold's memory, and the second finds the plan that the first made.
-            with tf.control_dependencies(tf.nest.flatten(said[-1:])):
-                # Read inside the traced function, so that the export keeps it as a variable.
-                said.append(ask(fold.read_value(), inputs))
-        return said
+            # Sequential: needs the memory of one fold, and later folds reuse the plan of the first.
+            with tf.control_dependencies(tf.nest.flatten(results[-1:])):
+                # Read inside the traced function, so that the export stores a variable.
+                results.append(function(fold.read_value(), inputs))
+        return results
 
-    def _ask_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        with self._holding(row):
+    def _logits_of_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        with self._fold_weights(row):
             return self._model(inputs, training=False)
 
-    def _holding(self, row: tf.Tensor) -> keras.StatelessScope:
-        """Returns a scope in which the model, and all that shares its layers, has a fold's weights."""
+    def _fold_weights(self, row: tf.Tensor) -> keras.StatelessScope:
+        """Returns a scope in which the model, and every model with its layers, has a fold's weights."""
         weights = self._model.weights
-        parts = tf.split(row, [each.shape.num_elements() for each in weights])
-        values = [tf.reshape(part, each.shape) for part, each in zip(parts, weights, strict=True)]
+        parts = tf.split(row, [weight.shape.num_elements() for weight in weights])
+        values = [tf.reshape(part, weight.shape) for part, weight in zip(parts, weights, strict=True)]
         return keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True)))
 
 
 class GraderFoldEnsemble(FoldEnsemble):
-    """A grader with the weights of every fold, which can also say what in its crops moved it."""
+    """A grader with the weights of all folds, which can also compute saliency."""
 
     def __init__(self, model: keras.Model, weights: Sequence[Path], layout: CropLayout) -> None:
         """Reads the weights; see `FoldEnsemble`.
 
         Args:
-            model: of `grader.build_grader`.
-            weights: a `.weights.h5` file a fold.
+            model: from `grader.build_grader`.
+            weights: one `.weights.h5` file per fold.
             layout: the model's crops and rows.
         """
         super().__init__(model, weights)
         self._layout = layout
 
     @cached_property
-    def parts(self) -> SplitGrader:
-        """The grader taken apart; only who asks for saliency waits for it."""
+    def split_grader(self) -> SplitGrader:
+        """The grader split for saliency, built on first use."""
         return SplitGrader(self._model, self._layout)
 
     @cached_property
-    def _explain(self) -> Callable[..., Any]:
-        # A function beside the one that only answers: who does not ask why plans no more than before.
-        return tf.function(
-            self._explain_fold,
-            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(self._model)],
-            autograph=False,
-            experimental_attributes={"_noinline": True},
-        )
+    def _predict_with_saliency(self) -> Callable[..., Any]:
+        # A separate function, so that predictions without saliency are not slower.
+        return self._trace(self._saliency_of_fold)
 
-    def explain(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Answers, and says what in the crops spoke for stenosis.
+    def logits_and_saliency(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the logits of each fold, and the mean contributions over the folds.
 
-        Returns:
-            What each fold says, as when it is only asked, and the mean over the folds of the parts of all
-            cells; see `SplitGrader.explain`.
+        See `SplitGrader.logits_and_saliency`.
         """
-        said, parts = zip(*self._ask_each(self._explain, inputs), strict=True)
-        return tf.stack(said), tf.reduce_mean(tf.stack(parts), axis=0)
+        logits, contributions = zip(*self._map_folds(self._predict_with_saliency, inputs), strict=True)
+        return tf.stack(logits), tf.reduce_mean(tf.stack(contributions), axis=0)
 
-    def _explain_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        with self._holding(row):
-            return self.parts.explain(inputs["image"], inputs["mask"], inputs["offset_mm"])
+    def _saliency_of_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        with self._fold_weights(row):
+            return self.split_grader.logits_and_saliency(inputs["image"], inputs["mask"], inputs["offset_mm"])
 
 
-def _in_a_row(model: keras.Model) -> NDArray[np.float32]:
+def _concatenate_weights(model: keras.Model) -> NDArray[np.float32]:
     """Returns all weights of a model, float32 [weights]."""
-    others = sorted({each.dtype for each in model.weights} - {"float32"})
+    others = sorted({weight.dtype for weight in model.weights} - {"float32"})
     if others:
         raise ValueError(f"Weights of {model.name} must be float32. Received: {', '.join(others)}, too.")
-    return np.concatenate([np.ravel(each) for each in model.get_weights()])
+    return np.concatenate([np.ravel(weight) for weight in model.get_weights()])
 
 
 def _input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
-    """Returns the inputs that a model takes, of any number of studies."""
-    return {name: tf.TensorSpec(each.shape, each.dtype, name=name) for name, each in model.input.items()}
+    """Returns the specs of a model's inputs for any number of studies."""
+    return {
+        name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in model.input.items()
+    }

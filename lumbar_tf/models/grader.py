@@ -1,8 +1,8 @@
-"""The grader: a backbone for each slice, pooling over slices, one head a family.
+"""Grader: a backbone for each slice, pooling over slices, one head per family.
 
-A finding has no level and no side: the same weights see every crop, the right side's mirrored to look
-left. The canal has no side either: where a plane is looked at from both, the views that hold a slice are
-averaged. So any plane can answer any families.
+The grader knows neither level nor side: the same weights see every crop, and right-side crops are mirrored to
+look like left-side ones. The canal has no side: in a plane with crops of both sides, the sides that have a
+slice are averaged. Therefore any plane can grade any family.
 """
 
 from typing import Any
@@ -15,8 +15,7 @@ from lumbar_tf.config import GraderConfig
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import NUM_FINDINGS, NUM_LEVELS, NUM_SEVERITIES, Condition, Side
 from lumbar_tf.models.backbones import build_backbone, prepare_batch_norm, scale_layer
-from lumbar_tf.models.level_context import add_level_context
-from lumbar_tf.models.pooling import pool_slices
+from lumbar_tf.models.pooling import add_level_context, pool_slices
 
 _HEAD_PREFIX = "head_"
 
@@ -28,8 +27,8 @@ def build_grader(
 
     Args:
         backbone: a key of `BACKBONES`.
-        config: crop size and head.
-        layout: crops, and rows that the network says something of.
+        config: crop size, pooling and heads.
+        layout: crops and output rows.
         weights: of the backbone; see `build_backbone`.
 
     Returns:
@@ -65,12 +64,12 @@ def build_grader(
 
 
 def _heads(pooled: Any, is_seen: Any, layout: CropLayout) -> Any:
-    """Turns [study, level, side, d] into logits [study, rows, 3]."""
+    """Returns logits [study, rows, 3] of features [study, level, side, d]."""
     heads = {
         family: keras.layers.Dense(NUM_SEVERITIES, name=f"{_HEAD_PREFIX}{family.value}", dtype="float32")
         for family in layout.families
     }
-    answers = []
+    logits = []
     for condition in Condition:
         if condition.family not in heads:
             continue
@@ -78,20 +77,21 @@ def _heads(pooled: Any, is_seen: Any, layout: CropLayout) -> Any:
             view = _mean_view(pooled, is_seen)
         else:
             view = pooled[:, :, 0 if condition.side is Side.LEFT else 1]
-        answers.append(heads[condition.family](view))
-    return answers[0] if len(answers) == 1 else ops.concatenate(answers, axis=1)
+        logits.append(heads[condition.family](view))
+    return logits[0] if len(logits) == 1 else ops.concatenate(logits, axis=1)
 
 
 def _mean_view(pooled: Any, is_seen: Any) -> Any:
-    """Averages the sides that were seen: [study, level, side, d] to [study, level, d]; 0 without any."""
+    """Averages the sides that have a slice, [study, level, side, d] to [study, level, d]; 0 if none has."""
     weight = ops.expand_dims(ops.cast(is_seen, "float32"), -1)
     return ops.sum(pooled * weight, axis=2) / ops.maximum(ops.sum(weight, axis=2), 1.0)
 
 
 def freeze_features(model: keras.Model) -> keras.Model:
-    """Lets nothing of a grader learn but its heads: the second of two steps. Call it before `compile`.
+    """Freezes all layers of a grader except its heads, for the second step of a two-step training.
 
-    Frozen batch normalisation keeps its statistics, too, so that the features stay what the heads saw.
+    Must be called before `compile`. Frozen batch normalisation also keeps its statistics, so that the
+    features of the first step do not change.
 
     Returns:
         The same model.
@@ -102,22 +102,22 @@ def freeze_features(model: keras.Model) -> keras.Model:
 
 
 def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) -> tf.Tensor:
-    """Lays a grader's answers into the 25 rows.
+    """Returns the log-probabilities of all 25 findings.
 
     Args:
         logits: float32 [study, rows, 3].
         mask: bool [study, crops, slices], the grader's input.
-        layout: crops, and rows that the network says something of.
+        layout: crops and output rows.
 
     Returns:
-        Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane is not asked for or
-        whose crops hold no slice at all.
+        Log-probabilities float32 [study, 25, 3]; NaN for findings that the plane does not grade and for those
+        whose crops have no slice.
     """
     values = tf.nn.log_softmax(logits, axis=-1)
     holds_slice = tf.reduce_any(mask, axis=-1)[:, tf.newaxis]
     is_seen = tf.reduce_any(holds_slice & tf.constant(layout.row_views), axis=-1)
     values = tf.where(is_seen[..., tf.newaxis], values, float("nan"))
-    # Behind the answers stands what is said of all other rows.
+    # The last row, of NaN, is that of findings without a prediction.
     values = tf.pad(values, [[0, 0], [0, 1], [0, 0]], constant_values=float("nan"))
     places = [len(layout.rows)] * NUM_FINDINGS
     for place in layout.answered:

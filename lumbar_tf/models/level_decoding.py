@@ -49,12 +49,12 @@ class DecodedLevels(NamedTuple):
     Attributes:
         points: float32 [n, 5, 3], LPS mm: centres of the chosen candidates; NaN where there is no ladder or a
             rung of it stands where no heatmap saw anything.
-        doubt: float32 [n, 5], 0 to 1: the share of all ladders, by their weight, that have the level
+        uncertainty: float32 [n, 5], 0 to 1: the share of all ladders, by their weight, that have the level
             on another disc. 1 where there is no point.
     """
 
     points: tf.Tensor
-    doubt: tf.Tensor
+    uncertainty: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def decode_levels(heatmap: tf.Tensor, position: tf.Tensor) -> DecodedLevels:
     exists = (best > _IMPOSSIBLE / 2) & (tf.reduce_sum(share, axis=-1) >= _LEAST_SUPPORT)
     is_seen = exists[:, tf.newaxis] & (share >= _LEAST_SHARE)
     points = tf.gather(centre, chosen, batch_dims=1)
-    doubt = _doubt(potentials, centre, points)
+    uncertainty = _uncertainty(potentials, centre, points)
     return DecodedLevels(
-        tf.where(is_seen[..., tf.newaxis], points, float("nan")), tf.where(is_seen, doubt, 1.0)
+        tf.where(is_seen[..., tf.newaxis], points, float("nan")), tf.where(is_seen, uncertainty, 1.0)
     )
 
 
@@ -181,7 +181,7 @@ def _log_total(potentials: _Potentials) -> tf.Tensor:
     return tf.reduce_logsumexp(score, axis=[1, 2])
 
 
-def _doubt(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
+def _uncertainty(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     """Returns the weight of the ladders that leave the chosen disc at a level, float32 [n, 5]."""
     is_same = tf.norm(centre[:, tf.newaxis] - points[:, :, tf.newaxis], axis=-1) <= SAME_DISC_MM
     # [n, barred level, level, K]

@@ -17,7 +17,7 @@ from lumbar_tf.config import LocalizerConfig
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.backbones import build_backbone, feature_pyramid, prepare_batch_norm, scale_layer
 from lumbar_tf.models.level_decoding import SAME_DISC_MM, decode_levels
-from lumbar_tf.models.strategy import total_over_replicas
+from lumbar_tf.models.losses import total_over_replicas
 
 #: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
 _LATERAL_UNIT_MM = 20.0
@@ -123,12 +123,13 @@ class LocatedLevels(NamedTuple):
         points: float32 [study, points, 3], LPS mm; NaN where no ladder of five levels was found.
         spread_mm: float32 [study, points], the root mean square distance of the whole heatmap from the
             point. Far above the target's own sigma it says that the localizer saw more than one candidate.
-        doubt: float32 [study, points], 0 to 1, the share of ladders that have the level on another disc.
+        uncertainty: float32 [study, points], 0 to 1, the share of ladders that have the level on another
+            disc.
     """
 
     points: tf.Tensor
     spread_mm: tf.Tensor
-    doubt: tf.Tensor
+    uncertainty: tf.Tensor
 
 
 def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLevels:
@@ -149,7 +150,9 @@ def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLeve
     by_side = tf.reshape(probability, tf.concat([shape[:4], [NUM_LEVELS, sides]], axis=0))
     ladders = [decode_levels(by_side[..., side], position) for side in range(sides)]
     rungs = tf.reshape(tf.stack([each.points for each in ladders], axis=2), [-1, NUM_LEVELS * sides, 3])
-    doubt = tf.reshape(tf.stack([each.doubt for each in ladders], axis=2), [-1, NUM_LEVELS * sides])
+    uncertainty = tf.reshape(
+        tf.stack([each.uncertainty for each in ladders], axis=2), [-1, NUM_LEVELS * sides]
+    )
     flat = tf.reshape(position, [shape[0], -1, 3])
 
     def squared_to(points: tf.Tensor) -> tf.Tensor:
@@ -161,7 +164,7 @@ def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLeve
     refined = tf.einsum("bcp,bcx->bpx", share, flat)
     points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, rungs)
     spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
-    return LocatedLevels(points, spread, doubt)
+    return LocatedLevels(points, spread, uncertainty)
 
 
 def combine_folds(located: LocatedLevels) -> LocatedLevels:
@@ -172,8 +175,8 @@ def combine_folds(located: LocatedLevels) -> LocatedLevels:
 
     Returns:
         The median of the points that were found (one fold that took a wrong level does not drag the
-        others), their mean spread, and the mean doubt, where a fold that points at another disc than the
-        median counts as full doubt. NaN and 1 where no fold found a point.
+        others), their mean spread, and the mean uncertainty, where a fold that points at another disc than
+        the median counts as full uncertainty. NaN and 1 where no fold found a point.
     """
     is_found = tf.reduce_all(tf.math.is_finite(located.points), axis=-1, keepdims=True)
     count = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=0)
@@ -188,8 +191,8 @@ def combine_folds(located: LocatedLevels) -> LocatedLevels:
     median = (pick(last // 2) + pick(tf.minimum(count // 2, last))) / 2
     median = tf.where(count > 0, median, float("nan"))
     is_near = tf.norm(located.points - median, axis=-1) <= SAME_DISC_MM
-    doubt = tf.reduce_mean(tf.where(is_near, located.doubt, 1.0), axis=0)
-    return LocatedLevels(median, tf.reduce_mean(located.spread_mm, axis=0), doubt)
+    uncertainty = tf.reduce_mean(tf.where(is_near, located.uncertainty, 1.0), axis=0)
+    return LocatedLevels(median, tf.reduce_mean(located.spread_mm, axis=0), uncertainty)
 
 
 def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "none") -> Localizer:

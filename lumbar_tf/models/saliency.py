@@ -1,11 +1,11 @@
-"""Which places of its crops speak for stenosis in a grader's answer: gradient times activation.
+"""Saliency of a grader: gradient times activation at a feature map of its backbone.
 
-A cell's part in a finding's log-odds "moderate or severe against normal or mild" is the sum over channels of
-activation times derivative at a feature map of the backbone, through all that follows: its last stages, the
-pooling over slices, the context of other levels and the head. At the last map of a backbone that is averaged
-this is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2), whose weights are the means of
-the derivatives; at an earlier, finer map, where they differ from cell to cell, it is HiResCAM (Draelos and
-Carin 2020, arXiv:2011.08891), which takes each cell's own.
+The contribution of a cell to a finding's log-odds of "moderate or severe" against "normal or mild" is the sum
+over channels of activation times derivative. The derivative passes through the remaining stages of the
+backbone, the pooling over slices, the context of other levels and the head. At the last, averaged map of a
+backbone this is Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2), which averages the
+derivatives over cells. At an earlier, finer map, where the derivatives differ between cells, it is HiResCAM
+(Draelos and Carin 2020, arXiv:2011.08891), which uses the derivative of each cell.
 """
 
 from typing import Any
@@ -16,77 +16,87 @@ import tensorflow as tf
 
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, Severity
-from lumbar_tf.models.feature_cut import MIN_CELLS, cut_backbone
+from lumbar_tf.models.keras_compat import producing_operation, source_tensors
+
+#: Least number of cells along an edge of the map, if the backbone has such a map: a cell is then 5 to 10 mm
+#: of a crop of 45 to 60 mm. The last map of a small crop may have only two cells.
+MIN_CELLS = 6
 
 
 def log_odds(logits: tf.Tensor) -> tf.Tensor:
     """Returns the log-odds of moderate or severe against normal or mild, float32 [...] of logits [..., 3]."""
-    sick = tf.reduce_logsumexp(logits[..., Severity.MODERATE :], axis=-1)
-    return sick - logits[..., Severity.NORMAL_MILD]
+    abnormal = tf.reduce_logsumexp(logits[..., Severity.MODERATE :], axis=-1)
+    return abnormal - logits[..., Severity.NORMAL_MILD]
 
 
 class SplitGrader:
-    """A grader in three parts, which share its layers and so its weights.
+    """A grader split in three models, which share its layers and therefore its weights.
 
     Attributes:
-        cells: of the feature map, along an edge.
+        cells: number of cells along an edge of the feature map.
     """
 
     def __init__(self, model: keras.Model, layout: CropLayout, *, min_cells: int = MIN_CELLS) -> None:
-        """Takes a grader apart.
+        """Splits a grader.
 
         Args:
-            model: of `grader.build_grader`.
+            model: from `grader.build_grader`.
             layout: its crops and rows.
-            min_cells: see `feature_cut.cut_backbone`.
+            min_cells: see `cut_backbone`.
         """
         kinds = (keras.layers.Rescaling, keras.Model, keras.layers.GlobalAveragePooling2D)
-        scale, base, self._average = (_only(model, kind) for kind in kinds)
+        scale, base, self._average = (_only_layer(model, kind) for kind in kinds)
         first, self._rest = cut_backbone(base, min_cells=min_cells)
-        given = model.input
-        self._front = keras.Model(given["image"], first(scale.output))
+        inputs = model.input
+        self._front = keras.Model(inputs["image"], first(scale.output))
         self.cells = int(self._front.output.shape[1])
-        # In a list: a dict's keys must be the names of the tensors, and a tensor in the middle has none.
-        self._heads = keras.Model([self._average.output, given["mask"], given["offset_mm"]], model.output)
-        self._layout, self._crop_shape = layout, given["mask"].shape[1:]
+        # A list, because the keys of a dict must be the names of input tensors, which inner tensors do not
+        # have.
+        self._heads = keras.Model([self._average.output, inputs["mask"], inputs["offset_mm"]], model.output)
+        self._layout, self._crop_shape = layout, inputs["mask"].shape[1:]
         self._own = _own_crops(layout)
 
-    def explain(self, image: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Answers, and says what each cell of the map has to do with it.
+    def logits_and_saliency(
+        self, image: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Computes the logits, and the contribution of each cell to them.
 
         Args:
-            image: float32 [study, crop, slice, px, px], as all inputs are of `grader_dataset.grader_inputs`.
+            image: float32 [study, crop, slice, px, px]; all inputs are those of
+                `grader_dataset.grader_inputs`.
             mask: bool [study, crop, slice].
             offset_mm: float32 [study, crop, slice].
 
         Returns:
-            The grader's logits, float32 [study, rows, 3], and the parts, float32 [study, family, crop, slice,
-            cells, cells], families as in the layout's targets. Their mean over the cells is what the slice of
-            that crop adds to the log-odds of its own finding of that family, to first order; what crops add
-            to findings of other levels is left out.
+            The grader's logits, float32 [study, rows, 3], and the contributions, float32 [study, family,
+            crop, slice, cells, cells], with the families of the layout's targets. Their mean over the cells
+            is, to first order, the contribution of a slice to the log-odds of its crop's own finding of the
+            family; contributions to findings of other levels are left out.
         """
         features = self._front(image)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(features)
             averages = self._average(self._rest(features))
-        parts = [
-            tf.reduce_sum(features * tape.gradient(averages, features, output_gradients=each), axis=-1)
-            for each in tf.unstack(self._pull(averages, mask, offset_mm))
+        contributions = [
+            tf.reduce_sum(features * tape.gradient(averages, features, output_gradients=gradient), axis=-1)
+            for gradient in tf.unstack(self._gradients(averages, mask, offset_mm))
         ]
         shape = [-1, *self._crop_shape, self.cells, self.cells]
-        # In parts of the whole crop: the number of cells does not change the scale.
-        scaled = tf.stack([tf.reshape(each, shape) for each in parts], axis=1) * float(self.cells**2)
+        # Scaled so that the mean over cells, not the sum, is the contribution of the whole slice.
+        scaled = tf.stack([tf.reshape(family, shape) for family in contributions], axis=1) * float(
+            self.cells**2
+        )
         return self._heads([averages, mask, offset_mm]), scaled
 
-    def _pull(self, averages: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor) -> tf.Tensor:
-        """Returns the derivatives of each crop's own answers, float32 [family, study * crop * slice, d]."""
+    def _gradients(self, averages: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor) -> tf.Tensor:
+        """Returns the derivatives of each crop's own findings, float32 [family, study * crop * slice, d]."""
         places = self._layout.answered
         copies, studies = len(places), tf.shape(mask)[0]
 
-        def repeat(each: tf.Tensor) -> tf.Tensor:
-            return tf.tile(each, [copies, *([1] * (each.shape.rank - 1))])
+        def repeat(values: tf.Tensor) -> tf.Tensor:
+            return tf.tile(values, [copies, *([1] * (values.shape.rank - 1))])
 
-        # A copy for each finding: where levels see each other, one sum of all answers would mix them.
+        # One copy per finding: with context between levels, the gradient of a sum would mix the findings.
         repeated = repeat(averages)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(repeated)
@@ -97,19 +107,78 @@ class SplitGrader:
         slope = tf.reshape(
             tape.gradient(total, repeated), [copies, studies, *self._crop_shape, averages.shape[-1]]
         )
-        pull = tf.einsum("frp,rnpsd->fnpsd", tf.constant(self._own), slope)
-        return tf.reshape(pull, [len(self._own), -1, averages.shape[-1]])
+        gradients = tf.einsum("frp,rnpsd->fnpsd", tf.constant(self._own), slope)
+        return tf.reshape(gradients, [len(self._own), -1, averages.shape[-1]])
 
 
 def _own_crops(layout: CropLayout) -> Any:
-    """Tells which crops show which of a family's answered findings, float32 [family, answered, crop]."""
+    """Returns which crops show which findings of a family, 0 or 1, float32 [family, finding, crop]."""
     families = [FINDINGS[layout.rows[place]].condition.family for place in layout.answered]
     views = np.array([layout.row_views[place] for place in layout.answered], np.float32)
-    is_in = np.array([[each is family for each in families] for family in layout.targets], np.float32)
+    is_in = np.array(
+        [[row_family is family for row_family in families] for family in layout.targets], np.float32
+    )
     return is_in[..., np.newaxis] * views
 
 
-def _only(model: keras.Model, kind: type) -> Any:
-    """Returns the one layer of a kind that a model itself holds."""
-    (found,) = (each for each in model.layers if isinstance(each, kind))
+def _only_layer(model: keras.Model, kind: type) -> Any:
+    """Returns the only outermost layer of a kind."""
+    (found,) = (layer for layer in model.layers if isinstance(layer, kind))
     return found
+
+
+def cut_backbone(base: keras.Model, *, min_cells: int = MIN_CELLS) -> tuple[keras.Model, keras.Layer]:
+    """Splits a backbone at its deepest feature map that is fine enough and that no path bypasses.
+
+    Args:
+        base: a functional model from an image to a feature map.
+        min_cells: least number of cells along an edge of the map.
+
+    Returns:
+        The model from the image to the map, and the model from the map to the output. They share the layers
+        of the backbone. If no map is fine enough, the split is at the output.
+    """
+    fine = [
+        tensor for tensor in _bottlenecks(base.output) if _is_map(tensor) and tensor.shape[1] >= min_cells
+    ]
+    # The first one is the image.
+    cut = fine[-1] if len(fine) > 1 else base.output
+    rest = keras.layers.Identity() if cut is base.output else keras.Model(cut, base.output)
+    return keras.Model(base.input, cut), rest
+
+
+def _is_map(tensor: Any) -> bool:
+    """Returns whether the cells of a tensor cover the image evenly, which those of a padded one do not."""
+    is_padded = isinstance(producing_operation(tensor), keras.layers.ZeroPadding2D)
+    return len(tensor.shape) == 4 and not is_padded
+
+
+def _bottlenecks(output: Any) -> list[Any]:
+    """Returns the tensors on every path from the input to the output, in order."""
+    order = _topological_order(output)
+    place = {id(tensor): number for number, tensor in enumerate(order)}
+    last_use = list(range(len(order)))
+    for number, tensor in enumerate(order):
+        for source in source_tensors(tensor):
+            last_use[place[id(source)]] = number
+    found, reach = [], 0
+    for number, tensor in enumerate(order):
+        # No tensor after this one uses one before it.
+        if reach <= number:
+            found.append(tensor)
+        reach = max(reach, last_use[number])
+    return found
+
+
+def _topological_order(output: Any) -> list[Any]:
+    """Returns a tensor and everything that it was computed from, each tensor after its sources."""
+    done: dict[int, Any] = {}
+    waiting = [output]
+    while waiting:
+        tensor = waiting[-1]
+        ahead = [source for source in source_tensors(tensor) if id(source) not in done]
+        if ahead:
+            waiting += ahead
+        else:
+            done[id(waiting.pop())] = tensor
+    return list(done.values())

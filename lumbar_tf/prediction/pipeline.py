@@ -24,8 +24,8 @@ from lumbar_tf.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.records.cohort import CohortStudy, open_cohort
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.records.study_records import refuse_faults
-from lumbar_tf.serving.errors import ServingError, ServingFailure
-from lumbar_tf.serving.in_flight import predict_in_order
+from lumbar_tf.serving.remote import predict_in_order
+from lumbar_tf.serving.transport import ServingError, ServingFailure
 
 #: Consecutive studies without an answer after which a server is taken to be down.
 GIVE_UP_AFTER = 3
@@ -55,10 +55,10 @@ class GradingModel(Protocol):
     def description(self) -> Mapping[str, Any]:
         """See the class."""
 
-    def answer(
-        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    def predict(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
     ) -> Mapping[str, Any]:
-        """Returns outputs by name, study first; with `explained` and if the model has it, saliency too."""
+        """Returns outputs by name, study first; includes saliency if requested and available."""
 
 
 class NothingReadableError(ValueError):
@@ -149,14 +149,14 @@ def encode_study(study: Study) -> dict[Plane, bytes]:
 
 
 def grade_examples(
-    model: GradingModel, study_id: str, examples: Mapping[Plane, bytes], *, explained: bool = False
+    model: GradingModel, study_id: str, examples: Mapping[Plane, bytes], *, with_saliency: bool = False
 ) -> tuple[StudyFindings, StudySaliency | None]:
     """Sends one study's Examples to the model, once.
 
     Outputs without a field in `StudyFindings` become its `extras`. Saliency is returned beside it if it was
     requested and the model has it.
     """
-    given = model.answer([examples], explained=explained)
+    given = model.predict([examples], with_saliency=with_saliency)
     outputs = {name: np.asarray(value)[0] for name, value in given.items()}
     saliency = take_saliency(outputs)
     known = {item.name for item in fields(StudyFindings)} - {"extras"}
@@ -173,7 +173,7 @@ def grade_study(
     *,
     configs: Mapping[Plane, PlaneConfig] | None = None,
     is_synthetic: bool = False,
-    explained: bool = False,
+    with_saliency: bool = False,
 ) -> GradedStudy:
     """Grades one study; safe to call from several threads if the model is.
 
@@ -183,13 +183,13 @@ def grade_study(
             its 25 findings.
         configs: configurations of the planes whose crops are outlined; see `read_plane_configs`.
         is_synthetic: whether the study is known to be synthetic.
-        explained: whether to request saliency.
+        with_saliency: whether to request saliency.
 
     Raises:
         ServingError: the server returned no prediction.
     """
     examples = encode_study(study)
-    findings, saliency = grade_examples(model, study.study_id, examples, explained=explained)
+    findings, saliency = grade_examples(model, study.study_id, examples, with_saliency=with_saliency)
     return GradedStudy(
         study=study,
         findings=findings,
@@ -237,7 +237,7 @@ def predict_source(
     is_strict: bool = False,
     study_ids: frozenset[str] | None = None,
     max_in_flight: int = 1,
-    explained: bool = False,
+    with_saliency: bool = False,
     keep_header: bool = False,
     writers: Sequence[ResultWriter] = (),
     progress: ProgressMaker = silent_progress,
@@ -257,7 +257,7 @@ def predict_source(
         is_strict: whether the first fault in the input, or the first study without a prediction, is fatal.
         study_ids: restricts the studies to these.
         max_in_flight: number of concurrent requests; more than 1 is for a server.
-        explained: whether to request saliency and outline the crops, which reports show.
+        with_saliency: whether to request saliency and outline the crops, which reports show.
         keep_header: whether studies keep their DICOM header, which results for an archive repeat.
         writers: called with each graded study, in the studies' order.
         progress: shows the studies that are done.
@@ -270,7 +270,7 @@ def predict_source(
         ValueError: with `is_strict`, there is a fault.
     """
     tables = _Tables()
-    configs = read_plane_configs(model.description) if explained else {}
+    configs = read_plane_configs(model.description) if with_saliency else {}
     with open_studies(root, series_map=series_map, key=key, study_ids=study_ids, keep_header=keep_header) as (
         found_ids,
         rejects,
@@ -282,7 +282,7 @@ def predict_source(
         def grade(study: Study) -> GradedStudy | ServingError:
             try:
                 return grade_study(
-                    model, study, configs=configs, is_synthetic=is_synthetic, explained=explained
+                    model, study, configs=configs, is_synthetic=is_synthetic, with_saliency=with_saliency
                 )
             except ServingError as error:
                 return error

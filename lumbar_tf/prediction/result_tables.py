@@ -14,7 +14,7 @@ from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.files import write_json_atomically, write_table_atomically
 from lumbar_tf.labels import FINDINGS, Severity, row_id
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
-from lumbar_tf.serving.errors import ServingFailure
+from lumbar_tf.serving.transport import ServingFailure
 
 SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"

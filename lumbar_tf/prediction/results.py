@@ -90,8 +90,8 @@ class GradedStudy:
         source: the model.
         examples: serialized Examples that were graded, by plane.
         crop_outlines: position of the graders' crops by plane; empty unless the study was graded with
-            `explained`, and without planes whose configuration is unknown.
-        saliency: saliency maps; None unless `explained`, or if the model has none.
+            `with_saliency`, and without planes whose configuration is unknown.
+        saliency: saliency maps; None unless `with_saliency`, or if the model has none.
     """
 
     study: Study

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's PredictionService over gRPC."""
+"""Client of TensorFlow Serving's PredictionService over gRPC."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,19 +15,27 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from lumbar_tf.serving.errors import ServingError, ServingFailure
-from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ModelMetadata, Signature
+from lumbar_tf.serving.connection import ConnectionOptions
+from lumbar_tf.serving.transport import (
+    DTYPES,
+    ModelChoice,
+    ModelMetadata,
+    ServingError,
+    ServingFailure,
+    Signature,
+    check_request_size,
+)
 
 _FAILURES = {
     grpc.StatusCode.UNAVAILABLE: ServingFailure.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ServingFailure.DEADLINE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ServingFailure.OVERLOADED,
 }
-#: What gRPC's own code says where a status alone is ambiguous, as grpcio 1.85 was seen to.
-_SAYINGS = (
+#: Message texts of grpcio (observed with 1.85) where the status alone is ambiguous.
+_MESSAGES = (
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", ServingFailure.TOO_LARGE),
     (grpc.StatusCode.INTERNAL, "Exception deserializing response", ServingFailure.MALFORMED),
-    # A connection that broke under a question.
+    # The connection broke during a request.
     (grpc.StatusCode.INTERNAL, "RST_STREAM", ServingFailure.UNAVAILABLE),
     (grpc.StatusCode.UNKNOWN, "Stream removed", ServingFailure.UNAVAILABLE),
 )
@@ -35,18 +43,18 @@ _METADATA_FIELD = "signature_def"
 
 
 class GrpcTransport:
-    """A channel to a server; see `transport.Transport`."""
+    """A channel to a server; implements `transport.Transport`."""
 
     def __init__(self, options: ConnectionOptions) -> None:
-        """Makes the channel; it connects with the first question."""
+        """Creates the channel, which connects on the first request."""
         self._options = options
         arguments = [
-            # Without them answers end at 4 MiB, and what a client may send is a library's choice.
+            # The default limit of responses is 4 MiB.
             ("grpc.max_send_message_length", options.max_request_bytes),
-            ("grpc.max_receive_message_length", options.max_answer_bytes),
-            # `retry` asks again; two that do would multiply.
+            ("grpc.max_receive_message_length", options.max_response_bytes),
+            # Retries are made by `serving.retry`; two layers of them would multiply.
             ("grpc.enable_retries", 0),
-            # A server that comes back should be found before the attempts are used up.
+            # Reconnects quickly, so that a restarted server is found before the attempts are used up.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
@@ -68,12 +76,12 @@ class GrpcTransport:
         response = self._call(self._stub.GetModelMetadata, request)
         found = get_model_metadata_pb2.SignatureDefMap()
         if not response.metadata[_METADATA_FIELD].Unpack(found):
-            raise self._malformed("its metadata holds no signatures")
+            raise self._malformed("The metadata holds no signatures.")
         return ModelMetadata(
             version=response.model_spec.version.value,
             signatures={
-                name: Signature(_types(each.inputs), _types(each.outputs))
-                for name, each in found.signature_def.items()
+                name: Signature(_types(definition.inputs), _types(definition.outputs))
+                for name, definition in found.signature_def.items()
             },
         )
 
@@ -82,7 +90,7 @@ class GrpcTransport:
     ) -> dict[str, NDArray[np.generic]]:
         """See `transport.Transport.predict`."""
         request = predict_pb2.PredictRequest(model_spec=_model_spec(choice, signature=name))
-        self._options.check_size(sum(len(each) for values in inputs.values() for each in values))
+        check_request_size(self._options, sum(len(value) for values in inputs.values() for value in values))
         for key, values in inputs.items():
             tensor = request.inputs[key]
             tensor.dtype = types_pb2.DT_STRING
@@ -96,27 +104,29 @@ class GrpcTransport:
                 if key in signature.outputs
             }
         except (ValueError, TypeError, KeyError) as error:
-            raise self._malformed(f"an output cannot be read: {error}") from error
+            raise self._malformed(f"An output cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the channel."""
         self._channel.close()
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return method(request, timeout=self._options.deadline_s)
         except grpc.RpcError as error:
-            code, details = error.code(), error.details() or ""
-            said = f"{code.name}: {details}"
-            raise ServingError(_judge(code, details), said, address=str(self._options.address)) from error
+            code, message = error.code(), error.details() or ""
+            details = f"{code.name}: {message}"
+            raise ServingError(
+                _classify(code, message), details, address=str(self._options.address)
+            ) from error
 
-    def _malformed(self, said: str) -> ServingError:
-        return ServingError(ServingFailure.MALFORMED, said, address=str(self._options.address))
+    def _malformed(self, details: str) -> ServingError:
+        return ServingError(ServingFailure.MALFORMED, details, address=str(self._options.address))
 
 
-def _judge(code: Any, details: str) -> ServingFailure:
-    for status, words, failure in _SAYINGS:
-        if code is status and words in details:
+def _classify(code: Any, message: str) -> ServingFailure:
+    for status, text, failure in _MESSAGES:
+        if code is status and text in message:
             return failure
     return _FAILURES.get(code, ServingFailure.REFUSED)
 
@@ -137,4 +147,4 @@ def _model_spec(choice: ModelChoice, *, signature: str = "") -> Any:
 
 
 def _types(tensors: Mapping[str, Any]) -> dict[str, str]:
-    return {name: types_pb2.DataType.Name(each.dtype) for name, each in tensors.items()}
+    return {name: types_pb2.DataType.Name(info.dtype) for name, info in tensors.items()}

@@ -1,7 +1,9 @@
-"""An ensemble behind a model server, which answers as one that was loaded here."""
+"""Ensemble behind a model server, with the interface of a locally loaded one."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -9,117 +11,117 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.serving.address import Wire
+from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol
 from lumbar_tf.serving.contract import (
     DESCRIBE,
-    EXPLAIN,
     GRADE,
-    check_answer,
-    find_explaining,
-    find_signature,
+    SALIENCY,
+    check_outputs,
+    find_grading_signature,
+    find_saliency_signature,
     parse_description,
 )
-from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice, Transport
+from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure, Transport
 
-Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Response = TypeVar("Response")
 
 
 class RemoteEnsemble:
-    """A served model; safe to ask from several threads.
+    """A served model. Thread-safe.
 
-    The version that the server answers with at first is asked from then on: a run never mixes two.
+    All requests go to the version that the server offers at construction: no run mixes two versions.
 
     Attributes:
         version: that version.
-        source: server, model and version, for people.
-        members: names of the members, the second axis of the output `members`; empty where an export of old
-            does not tell.
-        description: what the export says of itself; empty likewise.
+        source: server, model and version, for messages.
+        members: names of the members, the second axis of the output `members`; empty for old exports,
+            which have no description.
+        description: the export's `ensemble.json`; empty for old exports.
     """
 
     def __init__(
         self, transport: Transport, options: ConnectionOptions, choice: ModelChoice, policy: RetryPolicy
     ) -> None:
-        """Asks the server what it serves.
+        """Requests the model's version, signatures and description.
 
         Raises:
-            ServingError: there is no answer, or the model is no ensemble of ours.
+            ServingError: there is no valid response, or the model is not an ensemble of this package.
         """
         self._transport, self._options, self._policy = transport, options, policy
         model = self._retry(lambda: transport.read_model(choice))
         self._choice = replace(choice, version=model.version, label=None)
         self.version = str(model.version)
         self.source = f"{options.address} {self._choice}"
-        self._signature = self._understand(lambda: find_signature(model))
-        self._explaining = self._understand(lambda: find_explaining(model))
-        described = model.signatures.get(DESCRIBE)
+        self._grading = self._validate(lambda: find_grading_signature(model))
+        self._saliency = self._validate(lambda: find_saliency_signature(model))
+        describe = model.signatures.get(DESCRIBE)
         self.members: tuple[str, ...] = ()
         self.description: Mapping[str, Any] = {}
-        if described is None:  # exported before there was one
+        if describe is None:  # an old export
             return
-        outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, described, {"study": [b""]}))
-        content: dict[str, Any] = self._understand(
+        outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, describe, {"study": [b""]}))
+        content: dict[str, Any] = self._validate(
             lambda: parse_description(bytes(outputs["description"][0]).decode("utf-8"))
         )
         self.description = content
         self.members = tuple(content["members"])
 
-    def answer(
-        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    def predict(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
     ) -> dict[str, NDArray[np.generic]]:
         """Grades studies.
 
         Args:
-            studies: each study's serialized Examples by plane; a plane left out is missing.
-            explained: with saliency, where the model gives it.
+            studies: the serialized Examples of each study by plane; a plane left out is missing.
+            with_saliency: request saliency as well, if the model provides it.
 
         Returns:
-            The signature's outputs; see `ServableEnsemble.serve` and `explain`.
+            The signature's outputs; see `ServableEnsemble.serve` and `serve_with_saliency`.
 
         Raises:
-            ServingError: there is no answer.
+            ServingError: there is no valid response.
         """
-        name, signature = GRADE, self._signature
-        if explained and self._explaining is not None:
-            name, signature = EXPLAIN, self._explaining
+        name, signature = GRADE, self._grading
+        if with_saliency and self._saliency is not None:
+            name, signature = SALIENCY, self._saliency
         inputs = {plane.value: [study.get(plane, b"") for study in studies] for plane in Plane}
 
-        def ask() -> dict[str, NDArray[np.generic]]:
+        def request() -> dict[str, NDArray[np.generic]]:
             outputs = self._transport.predict(self._choice, name, signature, inputs)
             try:
-                check_answer(outputs, num_studies=len(studies), num_members=len(self.members) or None)
+                check_outputs(outputs, num_studies=len(studies), num_members=len(self.members) or None)
             except ValueError as error:
                 raise self._error(ServingFailure.MALFORMED, str(error)) from error
             return outputs
 
-        return self._retry(ask)
+        return self._retry(request)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._transport.close()
 
-    def _retry(self, call: Callable[[], Answer]) -> Answer:
+    def _retry(self, call: Callable[[], Response]) -> Response:
         return call_with_retries(call, self._policy)
 
-    def _understand(self, read: Callable[[], Answer]) -> Answer:
-        """Reads what the server says of its model; asking again would not change it."""
+    def _validate(self, read: Callable[[], Response]) -> Response:
+        """Returns a part of the model's metadata; errors are permanent, as a retry would read the same."""
         try:
             return read()
         except (ValueError, KeyError, IndexError) as error:
-            said = f"{self._choice} is no ensemble of this kind: {error}"
-            raise self._error(ServingFailure.REFUSED, said) from error
+            details = f"{self._choice} is not an ensemble of lumbar_tf: {error}"
+            raise self._error(ServingFailure.REFUSED, details) from error
 
-    def _error(self, failure: ServingFailure, said: str) -> ServingError:
-        return ServingError(failure, said, address=str(self._options.address))
+    def _error(self, failure: ServingFailure, details: str) -> ServingError:
+        return ServingError(failure, details, address=str(self._options.address))
 
 
 def connect(options: ConnectionOptions, choice: ModelChoice, policy: RetryPolicy) -> RemoteEnsemble:
     """Connects to a served ensemble.
 
     Raises:
-        ServingError: it does not answer.
+        ServingError: there is no valid response.
         ValueError: gRPC is not installed.
         OSError: a TLS file cannot be read.
     """
@@ -127,26 +129,62 @@ def connect(options: ConnectionOptions, choice: ModelChoice, policy: RetryPolicy
 
 
 def _open_transport(options: ConnectionOptions) -> Transport:
-    """Returns the transport that an address asks for. Nothing is sent yet.
+    """Returns the transport for an address, before anything is sent.
 
     Raises:
-        ValueError: gRPC without the extra `serving`.
+        ValueError: the address needs gRPC, and the extra `serving` is not installed.
         OSError: a TLS file cannot be read.
     """
-    if options.address.wire is Wire.REST:
+    if options.address.protocol is ServerProtocol.REST:
         from lumbar_tf.serving.rest_transport import RestTransport
 
         return RestTransport(options)
-    # A lost connection is told as an error; gRPC's own log says it once more. A caller's choice stands.
+    # A lost connection raises an error; gRPC would log it as well. A value set by the user takes precedence.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        # Loads TensorFlow, whose protobufs the service's messages hold.
+        # Imports TensorFlow, because the messages of the service contain its protobufs.
         from lumbar_tf.serving.grpc_transport import GrpcTransport
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith(("tensorflow_serving", "grpc")):
             raise
         raise ValueError(
-            "gRPC needs the extra `serving` (tensorflow-serving-api); http://HOST:PORT does without. "
+            "gRPC needs the extra `serving` (tensorflow-serving-api); http://HOST:PORT does not. "
             f"Received: {options.address}, and {error.name} is not installed."
         ) from None
     return GrpcTransport(options)
+
+
+def predict_in_order(
+    items: Iterable[Item], predict: Callable[[Item], Response], *, max_in_flight: int = 1
+) -> Iterator[tuple[Item, Response]]:
+    """Calls a function for each item, several at a time, and yields items and results in order.
+
+    Items are drawn as calls finish, so at most `max_in_flight` items are in memory, plus the one that is
+    being drawn. With `max_in_flight=1` everything runs in the caller's thread.
+
+    Args:
+        items: drawn in the caller's thread.
+        predict: called once per item, in worker threads. An exception is raised here in the item's turn and
+            ends the iteration.
+        max_in_flight: number of calls at a time, at least 1.
+    """
+    if max_in_flight < 1:
+        raise ValueError(f"`max_in_flight` must be at least 1. Received: {max_in_flight}.")
+    if max_in_flight == 1:
+        for item in items:
+            yield item, predict(item)
+        return
+    waiting: deque[tuple[Item, Future[Response]]] = deque()
+    pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="predict")
+    try:
+        for item in items:
+            if len(waiting) == max_in_flight:
+                first, future = waiting.popleft()
+                yield first, future.result()
+            waiting.append((item, pool.submit(predict, item)))
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        # Reached as well when the caller stops early: pending calls are cancelled.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API: https://www.tensorflow.org/tfx/serving/api_rest."""
+"""Client of TensorFlow Serving's REST API (https://www.tensorflow.org/tfx/serving/api_rest)."""
 
 import base64
 import contextlib
@@ -14,8 +14,16 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.serving.errors import ServingError, ServingFailure
-from lumbar_tf.serving.transport import DTYPES, ConnectionOptions, ModelChoice, ModelMetadata, Signature
+from lumbar_tf.serving.connection import ConnectionOptions
+from lumbar_tf.serving.transport import (
+    DTYPES,
+    ModelChoice,
+    ModelMetadata,
+    ServingError,
+    ServingFailure,
+    Signature,
+    check_request_size,
+)
 
 #: 408, 504: the server's or a proxy's deadline; 429: RESOURCE_EXHAUSTED; 502, 503: UNAVAILABLE
 #: (ToHTTPStatusCode in the server's http_server.cc). 413: a proxy's limit.
@@ -29,18 +37,18 @@ _FAILURES = {
 }
 _OK = 200
 _READ_BYTES = 1 << 16
-#: The server unpacks no more than 100 MB (tensorflow/serving#4136): a larger body is sent as it is.
+#: The server decompresses at most 100 MB (tensorflow/serving#4136); larger bodies are sent uncompressed.
 _MAX_GZIP_BYTES = 100_000_000
-#: Pixels shrink to about the same size with the slower levels.
+#: Slower levels compress pixels hardly better.
 _GZIP_LEVEL = 1
 _SHOWN_CHARACTERS = 500
 
 
 class RestTransport:
-    """A connection for each question, so that threads share nothing; see `transport.Transport`."""
+    """A new connection for every request, so threads share no state; implements `transport.Transport`."""
 
     def __init__(self, options: ConnectionOptions) -> None:
-        """Reads the TLS files; nothing is sent yet."""
+        """Reads the TLS files; sends nothing."""
         self._options = options
         self._tls: ssl.SSLContext | None = None
         if options.address.is_secure:
@@ -50,52 +58,52 @@ class RestTransport:
 
     def read_model(self, choice: ModelChoice) -> ModelMetadata:
         """See `transport.Transport.read_model`."""
-        content = self._ask("GET", f"{_model_path(choice)}/metadata")
+        content = self._request("GET", f"{_model_path(choice)}/metadata")
         try:
-            # Once for the field's name in `metadata`, once for the one of its message.
+            # The first key is the metadata field, the second the field of its message.
             found = content["metadata"]["signature_def"]["signature_def"]
             return ModelMetadata(
                 version=int(content["model_spec"]["version"]),
                 signatures={
-                    name: Signature(_types(each["inputs"]), _types(each["outputs"]))
-                    for name, each in found.items()
+                    name: Signature(_types(definition["inputs"]), _types(definition["outputs"]))
+                    for name, definition in found.items()
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._error(ServingFailure.MALFORMED, f"its metadata cannot be read: {error!r}") from error
+            raise self._error(ServingFailure.MALFORMED, f"The metadata cannot be read: {error!r}") from error
 
     def predict(
         self, choice: ModelChoice, name: str, signature: Signature, inputs: Mapping[str, Sequence[bytes]]
     ) -> dict[str, NDArray[np.generic]]:
         """See `transport.Transport.predict`."""
-        question = {
+        content = {
             "signature_name": name,
             "inputs": {
-                key: [{"b64": base64.b64encode(each).decode("ascii")} for each in values]
+                key: [{"b64": base64.b64encode(value).decode("ascii")} for value in values]
                 for key, values in inputs.items()
             },
         }
-        body = json.dumps(question).encode("ascii")
-        self._options.check_size(len(body))
-        content = self._ask("POST", f"{_model_path(choice)}:predict", body)
+        body = json.dumps(content).encode("ascii")
+        check_request_size(self._options, len(body))
+        response = self._request("POST", f"{_model_path(choice)}:predict", body)
         try:
-            outputs = content["outputs"]
-            if len(signature.outputs) == 1:  # a lone output comes without its name
+            outputs = response["outputs"]
+            if len(signature.outputs) == 1:  # the API omits the name of a single output
                 outputs = {next(iter(signature.outputs)): outputs}
             return {
                 key: _array(outputs[key], dtype) for key, dtype in signature.outputs.items() if key in outputs
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise self._error(ServingFailure.MALFORMED, f"its outputs cannot be read: {error!r}") from error
+            raise self._error(ServingFailure.MALFORMED, f"The outputs cannot be read: {error!r}") from error
 
     def close(self) -> None:
-        """Has nothing to end."""
+        """Does nothing: no connection outlives a request."""
 
-    def _error(self, failure: ServingFailure, said: str) -> ServingError:
-        return ServingError(failure, said, address=str(self._options.address))
+    def _error(self, failure: ServingFailure, details: str) -> ServingError:
+        return ServingError(failure, details, address=str(self._options.address))
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        """Returns the JSON object that one request is answered with."""
+    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """Returns the JSON object of the response to one request."""
         deadline = time.monotonic() + self._options.deadline_s
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -106,15 +114,15 @@ class RestTransport:
         try:
             status, text = self._exchange(connection, deadline, method, path, body, headers)
         except TimeoutError as error:
-            said = f"no answer within {self._options.deadline_s:g} s"
-            raise self._error(ServingFailure.DEADLINE, said) from error
+            details = f"No response within {self._options.deadline_s:g} s."
+            raise self._error(ServingFailure.DEADLINE, details) from error
         except http.client.IncompleteRead as error:
-            raise self._error(ServingFailure.MALFORMED, f"its answer is cut off: {error}") from error
+            raise self._error(ServingFailure.MALFORMED, f"The response is cut off: {error}") from error
         except ssl.SSLCertVerificationError as error:
-            raise self._error(ServingFailure.REFUSED, f"its certificate is not trusted: {error}") from error
+            raise self._error(ServingFailure.REFUSED, f"The certificate is not trusted: {error}") from error
         except (OSError, http.client.HTTPException) as error:
-            said = f"the connection failed: {type(error).__name__}: {error}"
-            raise self._error(ServingFailure.UNAVAILABLE, said) from error
+            details = f"The connection failed: {type(error).__name__}: {error}"
+            raise self._error(ServingFailure.UNAVAILABLE, details) from error
         finally:
             connection.close()
         return self._read(status, text)
@@ -135,28 +143,28 @@ class RestTransport:
         body: bytes | None,
         headers: dict[str, str],
     ) -> tuple[int, bytes]:
-        """Sends a request and reads its whole answer before the deadline."""
+        """Sends a request and reads the whole response before the deadline."""
         connection.connect()
-        # Held here: the connection lets go of it where the answer ends with the connection.
+        # The connection drops its own reference where the end of the connection ends the response.
         socket = connection.sock
-        socket.settimeout(_left(deadline))
-        # A proxy that takes no such body says so and closes before it has read all: what it says is read.
+        socket.settimeout(_remaining_s(deadline))
+        # A proxy that rejects a body may respond and close before it has read all of it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._options.address.path + path, body, headers)
-        socket.settimeout(_left(deadline))
+        socket.settimeout(_remaining_s(deadline))
         response = connection.getresponse()
         text = bytearray()
         while response.length != 0 and not response.isclosed():
-            # Each read has what is left: an answer that drips in must not take for ever.
-            socket.settimeout(_left(deadline))
+            # The timeout of each read is the remaining time, so that slow responses end at the deadline, too.
+            socket.settimeout(_remaining_s(deadline))
             block = response.read1(_READ_BYTES)
             if not block:
                 break
             text += block
-            if len(text) > self._options.max_answer_bytes:
-                rule = f"an answer must have at most {self._options.max_answer_bytes} bytes"
-                raise self._error(ServingFailure.TOO_LARGE, f"{rule}; this one has more")
-        # `read1` takes the connection's end for the answer's.
+            if len(text) > self._options.max_response_bytes:
+                rule = f"A response must have at most {self._options.max_response_bytes} bytes."
+                raise self._error(ServingFailure.TOO_LARGE, f"{rule} Received: more.")
+        # `read1` does not distinguish the end of the connection from the end of the response.
         if response.length:
             raise http.client.IncompleteRead(bytes(text[:_SHOWN_CHARACTERS]), response.length)
         return response.status, bytes(text)
@@ -167,24 +175,26 @@ class RestTransport:
         except ValueError:
             content = None
         if status != _OK:
-            said = content.get("error") if isinstance(content, dict) else None
-            shown = str(said or text.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+            message = content.get("error") if isinstance(content, dict) else None
+            shown = str(message or text.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
             raise self._error(_FAILURES.get(status, ServingFailure.REFUSED), f"HTTP {status}: {shown}")
         if not isinstance(content, dict):
-            raise self._error(ServingFailure.MALFORMED, f"its answer is no JSON object ({len(text)} bytes)")
+            raise self._error(
+                ServingFailure.MALFORMED, f"The response is not a JSON object ({len(text)} bytes)."
+            )
         return content
 
 
-def _left(deadline: float) -> float:
-    """Returns the seconds to a deadline.
+def _remaining_s(deadline: float) -> float:
+    """Returns the seconds until a deadline.
 
     Raises:
         TimeoutError: it has passed.
     """
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    return left
+    return remaining
 
 
 def _model_path(choice: ModelChoice) -> str:
@@ -195,11 +205,11 @@ def _model_path(choice: ModelChoice) -> str:
 
 
 def _types(tensors: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(each["dtype"]) for name, each in tensors.items()}
+    return {name: str(info["dtype"]) for name, info in tensors.items()}
 
 
 def _array(values: Any, dtype: str) -> NDArray[np.generic]:
-    """Returns an output: nine digits, as the server writes a float32, give the same float32 again."""
+    """Converts an output; the nine digits that the server writes of a float32 restore it exactly."""
     if dtype == "DT_STRING":
-        return np.array([each.encode("utf-8") for each in values], np.object_)
+        return np.array([value.encode("utf-8") for value in values], np.object_)
     return np.array(values, DTYPES[dtype])

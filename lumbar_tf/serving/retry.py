@@ -1,4 +1,4 @@
-"""Retries of requests to model servers and DICOMweb archives."""
+"""Retries of failed requests to model servers and DICOMweb archives, with exponential backoff."""
 
 import random
 import time
@@ -6,9 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lumbar_tf.serving.errors import RemoteError
+Response = TypeVar("Response")
 
-Answer = TypeVar("Answer")
+
+class RemoteError(ValueError):
+    """A request to another system failed.
+
+    Attributes:
+        attempts: number of times the request was sent; set by `call_with_retries`.
+    """
+
+    attempts: int = 1
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -16,9 +29,9 @@ class RetryPolicy:
     """Number of attempts and the waits between them.
 
     Attributes:
-        attempts: maximum number of attempts, the first one included.
-        first_wait_s: wait before the second attempt, seconds; doubles with each further attempt.
-        max_wait_s: longest wait, seconds.
+        attempts: including the first.
+        first_wait_s: wait before the second attempt; doubles after each further one.
+        max_wait_s: upper bound of the waits.
     """
 
     attempts: int = 5
@@ -33,13 +46,13 @@ class RetryPolicy:
             )
 
     def wait_s(self, attempt: int, draw: float) -> float:
-        """Returns the wait after a failed attempt, seconds.
+        """Returns the wait after a failed attempt, in seconds.
 
-        Half of it is random, so that clients that failed together do not retry together.
+        Half of the wait is random, so that clients that failed together do not return together.
 
         Args:
-            attempt: number of the failed attempt, from 1.
-            draw: uniform random number in [0, 1).
+            attempt: number of the failed attempt, 1 for the first.
+            draw: random number from [0, 1).
 
         >>> RetryPolicy(first_wait_s=1.0).wait_s(3, 0.5)
         3.0
@@ -48,22 +61,25 @@ class RetryPolicy:
 
 
 def call_with_retries(
-    call: Callable[[], Answer],
+    call: Callable[[], Response],
     policy: RetryPolicy,
     *,
     sleep: Callable[[float], None] = time.sleep,
     draw: Callable[[], float] = random.random,
-) -> Answer:
-    """Calls until a result is returned, the failure is not transient, or the attempts are used up.
+) -> Response:
+    """Calls a function until it succeeds, its failure is not transient, or all attempts are used up.
 
     Args:
         call: sends one request.
         policy: number of attempts and waits.
-        sleep: waits so many seconds; may raise to stop.
-        draw: returns the random number of `RetryPolicy.wait_s`.
+        sleep: waits for a number of seconds; what it raises ends the retries.
+        draw: returns a random number from [0, 1).
+
+    Returns:
+        The first result.
 
     Raises:
-        RemoteError: the last one, with the number of attempts.
+        RemoteError: the error of the last attempt, with the number of attempts.
     """
     attempt = 1
     while True:

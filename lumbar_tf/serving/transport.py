@@ -1,16 +1,17 @@
-"""What carries a question to a model server and its answer back."""
+"""Interface of the gRPC and REST clients, and their errors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.serving.address import Address, TlsFiles
-from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.connection import ConnectionOptions
+from lumbar_tf.serving.retry import RemoteError
 
-#: NumPy's type for each of the server's that an ensemble's signatures use.
+#: NumPy type of each TensorFlow type that the signatures of an ensemble use.
 DTYPES: dict[str, type[np.generic]] = {
     "DT_FLOAT": np.float32,
     "DT_BOOL": np.bool_,
@@ -20,14 +21,74 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which of a server's models is asked.
+class ServingFailure(Enum):
+    """Reason why a request has no valid response. The value appears in tables and messages."""
+
+    #: Nothing listens at the address, the connection broke, or the server reports that it cannot serve now.
+    UNAVAILABLE = "unavailable"
+    #: No response within the deadline.
+    DEADLINE = "deadline"
+    #: The server has run out of a resource, such as space in its request queue.
+    OVERLOADED = "overloaded"
+    #: The response is cut off, unreadable or of the wrong shapes.
+    MALFORMED = "malformed"
+    #: The request or the response exceeds a size limit.
+    TOO_LARGE = "too_large"
+    #: The server rejected the request: no such model, invalid input, no permission, or an error in the model.
+    REFUSED = "refused"
+    #: The request was not sent because too many before it had failed.
+    NOT_ASKED = "not_asked"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether a later attempt may succeed.
+
+        Grading has no side effects, so repeating a request is safe whatever happened to the first attempt.
+        """
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset(
+    {ServingFailure.UNAVAILABLE, ServingFailure.DEADLINE, ServingFailure.OVERLOADED, ServingFailure.MALFORMED}
+)
+
+
+class ServingError(RemoteError):
+    """A request without a valid response.
 
     Attributes:
-        name: as the server's configuration names it.
-        version: a number; the server's newest where neither it nor a label is given.
-        label: a name that the server's configuration gives to a version.
+        failure: the reason.
+        details: message of the server, or of the library that talks to it, on one line.
+        address: the server.
+        attempts: number of attempts that were made.
+    """
+
+    def __init__(self, failure: ServingFailure, details: str, *, address: str, attempts: int = 1) -> None:
+        """Composes the message from the attributes."""
+        self.failure = failure
+        self.details = " ".join(details.split())
+        self.address = address
+        self.attempts = attempts
+        super().__init__(failure, self.details, address)
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.failure.is_transient
+
+    def __str__(self) -> str:
+        times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"No response from {self.address} ({self.failure.value}, {times}): {self.details}"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One of the models of a server.
+
+    Attributes:
+        name: its name in the server's configuration.
+        version: version number; where neither it nor a label is given, the server takes the newest.
+        label: label of a version in the server's configuration.
     """
 
     name: str
@@ -40,43 +101,12 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class ConnectionOptions:
-    """How a server is asked.
-
-    Attributes:
-        address: where it is.
-        deadline_s: seconds for one attempt, from the first byte sent to the last one read.
-        has_gzip: whether questions are compressed.
-        tls: files for `grpcs://` and `https://`.
-        max_request_bytes: a larger question is not sent. A protobuf holds less than 2 GiB.
-        max_answer_bytes: a larger answer is not read; a study's takes some kilobytes.
-    """
-
-    address: Address
-    deadline_s: float = 60.0
-    has_gzip: bool = False
-    tls: TlsFiles = field(default_factory=TlsFiles)
-    max_request_bytes: int = 1 << 30
-    max_answer_bytes: int = 64 << 20
-
-    def check_size(self, size_bytes: int) -> None:
-        """Refuses a question that is too large to send.
-
-        Raises:
-            ServingError: it is.
-        """
-        if size_bytes > self.max_request_bytes:
-            said = f"a question must have at most {self.max_request_bytes} bytes; this one has {size_bytes}"
-            raise ServingError(ServingFailure.TOO_LARGE, said, address=str(self.address))
-
-
-@dataclass(frozen=True)
 class Signature:
     """A signature of a served model.
 
     Attributes:
-        inputs: the server's type (`DT_STRING`) by name.
-        outputs: likewise.
+        inputs: TensorFlow type (`DT_STRING`) by name.
+        outputs: TensorFlow type by name.
     """
 
     inputs: Mapping[str, str]
@@ -85,10 +115,10 @@ class Signature:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a server says of a model.
+    """A server's description of a model.
 
     Attributes:
-        version: the version that it answers with now.
+        version: the version that the server currently resolves the model choice to.
         signatures: by name.
     """
 
@@ -97,32 +127,41 @@ class ModelMetadata:
 
 
 class Transport(Protocol):
-    """One protocol's way; safe to use from several threads. Each call is one attempt."""
+    """Client of one protocol. Thread-safe. Each call is one attempt, without retries."""
 
     def read_model(self, choice: ModelChoice) -> ModelMetadata:
-        """Asks which version is served, and with which signatures.
+        """Requests the version and the signatures of a model.
 
         Raises:
-            ServingError: there is no answer.
+            ServingError: there is no valid response.
         """
 
     def predict(
         self, choice: ModelChoice, name: str, signature: Signature, inputs: Mapping[str, Sequence[bytes]]
     ) -> dict[str, NDArray[np.generic]]:
-        """Asks a signature.
+        """Calls a signature of a model.
 
         Args:
             choice: the model.
-            name: the signature's name.
-            signature: it.
+            name: name of the signature.
+            signature: its inputs and outputs.
             inputs: strings [study] by name.
 
         Returns:
             The outputs by name, of the signature's types; strings as bytes.
 
         Raises:
-            ServingError: there is no answer, or one that cannot be read.
+            ServingError: there is no valid response.
         """
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
+
+
+def check_request_size(options: ConnectionOptions, size_bytes: int) -> None:
+    """Raises `ServingError` if a request exceeds the size limit."""
+    if size_bytes > options.max_request_bytes:
+        details = (
+            f"A request must have at most {options.max_request_bytes} bytes. Received: {size_bytes} bytes."
+        )
+        raise ServingError(ServingFailure.TOO_LARGE, details, address=str(options.address))

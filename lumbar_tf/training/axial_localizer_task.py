@@ -77,7 +77,7 @@ def _write_landmarks(
         study_ids += studies
         points.append(located.points.numpy())
         spreads.append(located.spread_mm.numpy())
-        kept_doubts.append(located.doubt.numpy())
+        kept_doubts.append(located.uncertainty.numpy())
     table = LandmarkTable(
         study_ids=study_ids,
         rows=_ROWS,

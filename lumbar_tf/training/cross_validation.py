@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from lumbar_tf.inputs.study_order import epoch_batches
-from lumbar_tf.models.strategy import StrategyName, choose_precision, choose_strategy
 from lumbar_tf.training.axial_localizer_task import axial_localizer_task
+from lumbar_tf.training.devices import StrategyName, choose_precision, choose_strategy
 from lumbar_tf.training.fitter import WEIGHTS_NAME, Fitter, FoldData
 from lumbar_tf.training.grader_task import grader_task, join_oof
 from lumbar_tf.training.localizer_task import localizer_task, write_localizer_error

@@ -17,9 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import EarlyStoppingConfig, TrainingConfig
-from lumbar_tf.models.pretrained import load_initial
-from lumbar_tf.models.strategy import make_optimizer, synchronise_batch_norm
+from lumbar_tf.models.backbones import load_weights, synchronise_batch_norm
+from lumbar_tf.models.keras_compat import skip_symbolic_build
 from lumbar_tf.training.checkpoints import Progress, save_weights
+from lumbar_tf.training.devices import make_optimizer
 from lumbar_tf.training.fold_metadata import write_fold_metadata
 from lumbar_tf.training.learning_rate import Schedule
 from lumbar_tf.training.tensorboard_logger import TensorBoardLogger, contact_sheet
@@ -91,9 +92,7 @@ class Fitter:
             self.model = build()
             if self._num_replicas > 1:
                 synchronise_batch_norm(self.model)
-                # Keras would average a batch over replicas to learn its shapes, which fails for masks. The
-                # network has its shapes already.
-                self.model._maybe_symbolic_build = lambda **_: None
+                skip_symbolic_build(self.model)
             optimizer = make_optimizer(
                 learning_rate=training.learning_rate,
                 weight_decay=training.weight_decay,
@@ -122,7 +121,7 @@ class Fitter:
             return
         self._start_fresh(seed)
         if data.initial is not None:
-            load_initial(self.model, data.initial)
+            load_weights(self.model, data.initial)
         progress = Progress(self.model, directory)
         progress.restore()
         if progress.epoch < self._training.epochs and not _is_stopped(self._training, progress):

@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 
 from lumbar_tf.files import file_sha256, write_json_atomically
-from lumbar_tf.models.strategy import describe_device
 from lumbar_tf.records.manifest import package_versions
+from lumbar_tf.training.devices import describe_device
 
 FOLD_RECORD_NAME = "fold.json"
 

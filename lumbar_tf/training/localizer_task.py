@@ -77,7 +77,7 @@ def _write_landmarks(run: PlaneRun, model: keras.Model, dataset: tf.data.Dataset
         study_ids += [each.decode() for each in ids.numpy()]
         points.append(located.points.numpy())
         spreads.append(located.spread_mm.numpy())
-        doubts.append(located.doubt.numpy())
+        doubts.append(located.uncertainty.numpy())
     empty = np.zeros((0, len(rows), 3), np.float32)
     table = LandmarkTable(
         study_ids=study_ids,

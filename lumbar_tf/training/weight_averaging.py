@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import keras
 
+from lumbar_tf.models.keras_compat import moving_averages
+
 
 @contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
@@ -16,7 +18,7 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     Args:
         model: a compiled model whose optimizer is built.
     """
-    averages = _averages(model)
+    averages = moving_averages(model)
     own = [variable.numpy() for variable, _ in averages]
     for variable, average in averages:
         variable.assign(average)
@@ -25,13 +27,3 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     finally:
         for (variable, _), value in zip(averages, own, strict=True):
             variable.assign(value)
-
-
-def _averages(model: keras.Model) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Returns pairs of a trainable weight and its average; none where no average is kept."""
-    # Under mixed_float16 the optimizer is wrapped in loss scaling.
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if not optimizer.use_ema:
-        return []
-    pairs = zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True)
-    return [(variable, average) for variable, average in pairs if average is not None]

@@ -28,11 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import tensorflow as tf
 
-from lumbar_tf.bundle.exporting import load_trained_ensemble
-from lumbar_tf.bundle.graph import SIGNATURE
-from lumbar_tf.bundle.members import PlaneNetworks, find_landmarks
+from lumbar_tf.bundle.loading import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
+from lumbar_tf.bundle.members import find_landmarks
 from lumbar_tf.bundle.prediction_log import read_requests
-from lumbar_tf.bundle.served_ensemble import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
+from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, load_trained_ensemble
 from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.inputs.grader_dataset import study_crops
 from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
@@ -41,6 +40,7 @@ from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.records.parsing import parse_example
 from lumbar_tf.records.schema import PixelEncoding, encode_plane
+from lumbar_tf.serving.contract import GRADE
 
 Examples = Mapping[Plane, bytes]
 Work = Callable[[], Any]
@@ -120,7 +120,7 @@ def parts(networks: Mapping[Plane, PlaneNetworks], study: Examples) -> dict[str,
 def show_share(bundle: ServedEnsemble, runs: Path, study: Examples, rounds: int) -> None:
     """Prints the bundle's time beside its parts'."""
     ensemble = load_trained_ensemble(runs, bundle.path / EXTRA / STACKER_NAME)
-    works: dict[str, Work] = {"bundle": lambda: bundle.answer([study])}
+    works: dict[str, Work] = {"bundle": lambda: bundle.predict([study])}
     works |= parts(ensemble.networks, study)
     taken = medians(works, rounds)
     bare, decode = (
@@ -137,14 +137,14 @@ def show_first(path: Path, studies: list[Examples], rounds: int) -> ServedEnsemb
     bundle = ServedEnsemble(path)
     started = time.perf_counter()
     for each in read_requests(path / EXTRA / WARMUP_NAME):
-        if each.signature != SIGNATURE:
+        if each.signature != GRADE:
             continue
-        bundle.answer_inputs(each.inputs)
+        bundle.predict_inputs(each.inputs)
     warming = time.perf_counter() - started
     taken = []
     for place in range(rounds + 1):
         started = time.perf_counter()
-        bundle.answer([studies[place % len(studies)]])["probability"].numpy()
+        bundle.predict([studies[place % len(studies)]])["probability"].numpy()
         taken.append(time.perf_counter() - started)
     median = statistics.median(taken[1:])
     print(
@@ -157,8 +157,8 @@ def show_first(path: Path, studies: list[Examples], rounds: int) -> ServedEnsemb
 def show_batch(bundle: ServedEnsemble, studies: list[Examples], rounds: int) -> None:
     """Prints a study's share of a batch beside a study alone."""
     batch = [studies[place % len(studies)] for place in range(_BATCH)]
-    works = {f"alone {place}": (lambda each=each: bundle.answer([each])) for place, each in enumerate(batch)}
-    taken = medians({**works, "batch": lambda: bundle.answer(batch)}, rounds)
+    works = {f"alone {place}": (lambda each=each: bundle.predict([each])) for place, each in enumerate(batch)}
+    taken = medians({**works, "batch": lambda: bundle.predict(batch)}, rounds)
     alone = sum(value for name, value in taken.items() if name != "batch") / _BATCH
     share = taken["batch"] / _BATCH
     print(
@@ -179,7 +179,7 @@ def show_memory(bundle: ServedEnsemble, studies: list[Examples], requests: int) 
     for number in range(requests + 1):
         if number % (requests // 5) == 0:
             seen.append(_resident_mb())
-        bundle.answer([studies[number % len(studies)]])["probability"].numpy()
+        bundle.predict([studies[number % len(studies)]])["probability"].numpy()
     print(f"memory over {requests} requests, MB: {', '.join(f'{each:.0f}' for each in seen)}")
 
 
@@ -187,7 +187,7 @@ def show_bundles(paths: list[Path], study: Examples, rounds: int) -> None:
     """Prints a line a bundle."""
     bundles = {str(place): ServedEnsemble(path) for place, path in enumerate(paths)}
     taken = medians(
-        {name: (lambda each=each: each.answer([study])) for name, each in bundles.items()}, rounds
+        {name: (lambda each=each: each.predict([study])) for name, each in bundles.items()}, rounds
     )
     print("| members | weights, MB | saved_model.pb, MB | a study, ms |\n|---|---|---|---|")
     for name, each in bundles.items():

@@ -15,9 +15,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from lumbar_tf.bundle import exporting
-from lumbar_tf.bundle.exporting import LoadedEnsemble, export_ensemble
+from lumbar_tf.bundle.exporting import export_ensemble
 from lumbar_tf.bundle.self_test import find_file_faults, load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
+from lumbar_tf.bundle.trained_ensemble import TrainedEnsemble
 from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
@@ -34,7 +35,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> way_module.Way:
 
 
 @pytest.fixture(scope="module")
-def bare(way: way_module.Way) -> LoadedEnsemble:
+def bare(way: way_module.Way) -> TrainedEnsemble:
     """The ensemble without weights, for exports that have no network in them."""
 
     def pass_over(self: FoldEnsemble, model: keras.Model, weights: list[Path]) -> None:
@@ -72,7 +73,7 @@ def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) 
     graders = {path for path in networks if path.name != "localizer"}
     asks, explains = (
         [each for each in library.function if name in each.signature.name]
-        for name in ("_ask_fold", "_explain_fold")
+        for name in ("_logits_of_fold", "_saliency_of_fold")
     )
     assert len(asks) == len(networks) < len(folds) and len(explains) == len(graders) < len(networks)
     assert all(each.attr["_noinline"].b for each in (*asks, *explains))
@@ -102,9 +103,9 @@ def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) 
     assert outputs["probability"] == outputs["competition"] == [-1, 25, 3]
     assert outputs["interval"] == [-1, 25, 3, 2]
     assert all(shape[0] == -1 for shape in outputs.values())
-    explained = model.meta_graphs[0].signature_def["saliency"]
-    shapes = {name: [axis.size for axis in each.tensor_shape.dim] for name, each in explained.outputs.items()}
-    assert set(explained.inputs) == set(inputs)
+    saliency = model.meta_graphs[0].signature_def["saliency"]
+    shapes = {name: [axis.size for axis in each.tensor_shape.dim] for name, each in saliency.outputs.items()}
+    assert set(saliency.inputs) == set(inputs)
     assert {name: shapes[name] for name in outputs} == outputs
     # Three members, the canal's axial one from both sides, three slices; 32 px at stride 4.
     assert shapes["saliency"] == [-1, 3, 25, 2, 3, 8, 8] and shapes["weight"] == [-1, 3, 25]
@@ -165,7 +166,7 @@ def _smuggled(value: tf.Tensor) -> Any:
 
 
 def test_a_py_function_that_is_smuggled_in_is_not_exported(
-    way: way_module.Way, bare: LoadedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: way_module.Way, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Smuggler(tf.Module):
         def __init__(self, networks: object, stacker: object) -> None:
@@ -183,7 +184,7 @@ def test_a_py_function_that_is_smuggled_in_is_not_exported(
 
 
 def test_a_bundle_that_swaps_no_sides_is_not_exported(
-    way: way_module.Way, bare: LoadedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: way_module.Way, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole export, of a graph that says the same of every study."""
 

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.bundle.graph import stack_predictions
 from lumbar_tf.bundle.members import MemberPredictions
-from lumbar_tf.bundle.saliency_graph import _stack_maps, find_maps, member_weights
+from lumbar_tf.bundle.saliency_graph import _stack_maps, arrange_maps, member_weights
+from lumbar_tf.bundle.stacker_graph import stack_predictions
 from lumbar_tf.ensemble.stacker import apply_stacker
 from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.inputs.crop_layout import CropLayout
@@ -34,7 +34,7 @@ def _maps(layout: CropLayout, *, is_mirrored: bool = True) -> np.ndarray:
     parts[0, 0, 0, 0, 1, 1] = -7
     mask = np.ones((1, crops, 3), bool)
     mask[0, RIGHT, 2] = False
-    maps = find_maps(tf.constant(parts), tf.constant(mask), layout, is_mirrored=is_mirrored)
+    maps = arrange_maps(tf.constant(parts), tf.constant(mask), layout, is_mirrored=is_mirrored)
     return maps.numpy()[0]
 
 
@@ -96,7 +96,7 @@ def test_a_weight_is_by_how_much_the_stacked_log_odds_follow_a_members() -> None
     stacker, shown = fit_stacker(members, labels, folds), tables[:, :4]
     logs = tf.constant(np.log(shown), tf.float32)
     said = MemberPredictions(logs, tf.zeros([4, 25, 3]), tf.zeros([4, 25]))
-    probability, _, pattern = stack_predictions(stacker, said)
+    probability, _, pattern = stack_predictions(stacker, logs)
     weights = member_weights(stacker, said, probability, pattern).numpy()
     assert weights.shape == (4, 5, 25)
     assert np.isnan(weights[:, 1, 3]).all() and np.isfinite(np.delete(weights, 3, axis=2)).all()

@@ -218,13 +218,11 @@ def test_plain_mean_leaves_out_the_missing() -> None:
 def test_the_graph_says_the_same(seed: int) -> None:
     import tensorflow as tf
 
-    from lumbar_tf.bundle.graph import stack_predictions
-    from lumbar_tf.bundle.members import MemberPredictions
+    from lumbar_tf.bundle.stacker_graph import stack_predictions
 
     stacker, members = _random_stacker(seed), _random_members(seed)
     logs = tf.constant(np.log(members), tf.float32)
-    said = MemberPredictions(logs, tf.zeros((6, 25, 3)), tf.zeros((6, 25)))
-    probability, competition, pattern = stack_predictions(stacker, said)
+    probability, competition, pattern = stack_predictions(stacker, logs)
     expected = apply_stacker(stacker, members)
     assert_allclose(probability, expected.probability, atol=1e-5)
     assert_allclose(competition, expected.competition, atol=1e-5)

@@ -16,7 +16,7 @@ from lumbar_tf.interop.dicomweb import DicomwebArchive, open_archive
 from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, DicomwebConnection
 from lumbar_tf.interop.interfaces import PacsError, PacsFault, StoppedError
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter, parse_study_filter
-from lumbar_tf.serving.address import TlsFiles
+from lumbar_tf.serving.connection import TlsFiles
 from tests.interop.archive_stand_in import (
     MULTIPART,
     STUDY,

@@ -9,7 +9,7 @@ import pytest
 from lumbar_tf.interop.dicomweb import open_archive
 from lumbar_tf.interop.dicomweb_connection import DicomwebConnection
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
-from lumbar_tf.serving.address import TlsFiles
+from lumbar_tf.serving.connection import TlsFiles
 from tests.interop.archive_stand_in import STUDY, ArchiveStandIn, serve_archive
 from tests.serving import test_tls
 

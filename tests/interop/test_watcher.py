@@ -9,7 +9,7 @@ from lumbar_tf.interop.interfaces import PacsError, PacsFault, StudyOverview
 from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJournal, WatchState
 from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from lumbar_tf.prediction.pipeline import NothingReadableError
-from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.transport import ServingError, ServingFailure
 from tests.interop.stand_ins import Fuse, FusedJournal, Grader, KilledError, Sink, Source
 
 FIRST, SECOND = "1.2.1", "1.2.2"

@@ -102,7 +102,7 @@ def test_a_crop_without_a_slice_has_no_point() -> None:
     assert np.argwhere(~is_found).tolist() == [[1, 3], [1, 4]]
     assert np.isnan(located.points.numpy()[1, 3:5]).all()
     assert np.isnan(located.spread_mm.numpy()[1, 3:5]).all()
-    np.testing.assert_array_equal(located.doubt.numpy() == 1, ~is_found)
+    np.testing.assert_array_equal(located.uncertainty.numpy() == 1, ~is_found)
 
 
 @pytest.fixture(scope="module")

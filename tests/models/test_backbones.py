@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import yaml
 
+from lumbar_tf.models.architectures import InputScale
 from lumbar_tf.models.backbones import (
     BACKBONES,
     build_backbone,
     feature_pyramid,
+    fold_colours,
     prepare_batch_norm,
     scale_layer,
 )
-from lumbar_tf.models.input_scale import InputScale
-from lumbar_tf.models.pretrained import fold_colours
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = ("mobilenet_v2", "csp_darknet_narrow")

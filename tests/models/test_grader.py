@@ -9,10 +9,10 @@ import tensorflow as tf
 from lumbar_tf.config import CropConfig, GraderConfig, TrainingConfig
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Family, Plane, mirror_indices
+from lumbar_tf.models.backbones import load_weights
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
-from lumbar_tf.models.pretrained import load_initial
 
 T1_CANAL = CropLayout(Plane.SAGITTAL_T1, (Family.CANAL, Family.FORAMINAL))
 CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
@@ -239,7 +239,7 @@ def test_with_frozen_features_the_heads_alone_learn(axial: keras.Model, tmp_path
     path = tmp_path / "first.weights.h5"
     axial.save_weights(path)
     model = freeze_features(_fresh(AXIAL))
-    load_initial(model, path)
+    load_weights(model, path)
     model.compile(keras.optimizers.SGD(0.1), loss=build_loss("weighted", AXIAL.rows), jit_compile=False)
     targets = np.eye(3, dtype=np.float32)[np.arange(30).reshape(2, 15) % 3]
     model.fit(_inputs(AXIAL), targets, batch_size=2, epochs=1, verbose=0)
@@ -255,7 +255,7 @@ def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, t
     path = tmp_path / "other.weights.h5"
     axial.save_weights(path)
     with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_csp"):
-        load_initial(_fresh(CANAL, num_slices=1), path)
+        load_weights(_fresh(CANAL, num_slices=1), path)
 
 
 def test_three_channel_weights_serve_a_one_channel_grader(canal: keras.Model, tmp_path: Path) -> None:

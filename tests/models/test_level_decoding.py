@@ -33,7 +33,7 @@ def _discs(found: DecodedLevels, *, gap: int = 9) -> list[float]:
 def test_five_clear_levels_are_read_as_they_are_and_without_doubt() -> None:
     found = _read([{level + 1: 1.0} for level in range(5)])
     assert _discs(found) == pytest.approx([1, 2, 3, 4, 5])
-    assert found.doubt.numpy().max() < 1e-3
+    assert found.uncertainty.numpy().max() < 1e-3
 
 
 @pytest.mark.parametrize("gap", [6, 9, 12])
@@ -50,25 +50,25 @@ def test_the_disc_on_the_sacrum_outvotes_four_that_merely_count() -> None:
     seen = [{level + 2: 0.9, level + 1: 0.1} for level in range(4)] + [{5: 0.9, 6: 0.1}]
     found = _read(seen)
     assert _discs(found) == pytest.approx([1, 2, 3, 4, 5])
-    assert found.doubt.numpy().min() > 0.05
+    assert found.uncertainty.numpy().min() > 0.05
 
 
 def test_two_ladders_as_likely_as_each_other_give_a_doubt_of_a_half() -> None:
     found = _read([{level: 0.5, level + 1: 0.5} for level in range(5)])
-    np.testing.assert_allclose(found.doubt, 0.5, atol=0.12)
+    np.testing.assert_allclose(found.uncertainty, 0.5, atol=0.12)
 
 
 def test_where_four_discs_are_seen_the_fifth_point_is_withheld() -> None:
     found = _read([{max(level - 1, 0): 1.0} for level in range(5)])
     assert np.isnan(found.points[0, 0]).all()
-    assert float(found.doubt[0, 0]) == 1
+    assert float(found.uncertainty[0, 0]) == 1
     assert _discs(found)[1:] == pytest.approx([0, 1, 2, 3])
 
 
 def test_heatmaps_that_are_even_give_no_ladder() -> None:
     found = _read([{}] * 5)
     assert np.isnan(found.points).all()
-    assert (found.doubt.numpy() == 1).all()
+    assert (found.uncertainty.numpy() == 1).all()
 
 
 def test_the_best_ladder_and_the_total_are_those_of_all_ladders_written_out() -> None:
@@ -111,4 +111,4 @@ def test_the_ladder_has_static_shapes_and_compiles() -> None:
     )
     outputs = compiled.get_concrete_function().structured_outputs
     assert outputs.points.shape.as_list() == [None, 5, 3]
-    assert outputs.doubt.shape.as_list() == [None, 5]
+    assert outputs.uncertainty.shape.as_list() == [None, 5]

@@ -148,7 +148,7 @@ def test_folds_are_joined_by_the_median_of_what_was_found() -> None:
     doubt = np.full((4, 1, 3), 0.2, np.float32)
     joined = combine_folds(LocatedLevels(points, np.ones((4, 1, 3), np.float32), doubt))
     np.testing.assert_allclose(joined.points[0, :, 2], [2.5, 6.0, np.nan])
-    np.testing.assert_allclose(joined.doubt[0], [(3 * 0.2 + 1) / 4, (2 * 0.2 + 2) / 4, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(joined.uncertainty[0], [(3 * 0.2 + 1) / 4, (2 * 0.2 + 2) / 4, 1.0], rtol=1e-6)
 
 
 @pytest.fixture(scope="module", params=[Plane.SAGITTAL_T1, Plane.SAGITTAL_T2])

@@ -10,8 +10,9 @@ import tensorflow as tf
 from lumbar_tf.config import CropConfig, GraderConfig, TrainingConfig
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import FINDINGS, Family, Plane
+from lumbar_tf.models.backbones import build_backbone
 from lumbar_tf.models.grader import build_grader
-from lumbar_tf.models.saliency import SplitGrader
+from lumbar_tf.models.saliency import SplitGrader, cut_backbone
 
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
 CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))
@@ -62,7 +63,7 @@ def test_a_grader_that_counts_bright_pixels_is_moved_by_the_bright_pixels() -> N
     image = np.random.default_rng(0).random((2, 5, 1, 8, 8)).astype(np.float32)
     split = SplitGrader(model, CANAL, min_cells=8)
     nothing = tf.zeros((2, 5, 1))
-    logits, parts = split.explain(tf.constant(image), tf.ones((2, 5, 1), tf.bool), nothing)
+    logits, parts = split.logits_and_saliency(tf.constant(image), tf.ones((2, 5, 1), tf.bool), nothing)
     np.testing.assert_allclose(_odds(logits), 3 * image.mean(axis=(2, 3, 4)) + np.log(2), rtol=1e-5)
     np.testing.assert_allclose(parts[:, 0], 3 * image, rtol=1e-4)
 
@@ -87,7 +88,7 @@ def test_the_mean_of_a_map_is_what_the_slice_adds(
             each.assign(np.random.default_rng(2).normal(0, 0.3, each.shape))
     inputs = _inputs(layout, slices)
     split = SplitGrader(model, layout)
-    logits, parts = split.explain(**inputs)
+    logits, parts = split.logits_and_saliency(**inputs)
     np.testing.assert_allclose(logits, model(inputs, training=False), atol=1e-5)
     features = split._front(inputs["image"])
     shape = (2, len(layout.sides), slices)
@@ -110,3 +111,39 @@ def test_the_mean_of_a_map_is_what_the_slice_adds(
                 assert said == pytest.approx(slope[row], abs=2e-3 * max(1.0, np.abs(slope).max()))
     # A slice that is not there adds nothing.
     assert not np.any(np.abs(parts.numpy()[:, 0][~inputs["mask"].numpy()]) > 1e-6)
+
+
+@pytest.mark.parametrize("name", ["csp_darknet_narrow", "densenet_narrow"])
+def test_the_two_halves_are_the_whole(name: str) -> None:
+    base = build_backbone(name, size_px=48)
+    front, rest = cut_backbone(base)
+    # 48 px at stride 8; the last maps have 2 and 3 cells.
+    assert front.output.shape[1:3] == (6, 6)
+    image = np.random.default_rng(0).random((2, 48, 48, 3), np.float32)
+    np.testing.assert_array_equal(rest(front(image)), base(image))
+    assert {id(each) for each in base.weights} == {id(each) for each in (*front.weights, *rest.weights)}
+
+
+def _bypassed() -> keras.Model:
+    """Stride 2, 4 and 8, with a way around the map of stride 4, which is padded at last."""
+    image = keras.Input((32, 32, 1))
+    half = keras.layers.Conv2D(2, 3, strides=2, padding="same", name="half")(image)
+    quarter = keras.layers.Conv2D(2, 3, strides=2, padding="same", name="quarter")(half)
+    around = keras.layers.AveragePooling2D(4)(half)
+    joined = keras.layers.Add(name="joined")([keras.layers.AveragePooling2D(2)(quarter), around])
+    padded = keras.layers.ZeroPadding2D(3, name="padded")(joined)
+    return keras.Model(image, keras.layers.Conv2D(2, 3, strides=4, name="last")(padded))
+
+
+@pytest.mark.parametrize(("cells", "name"), [(9, "half"), (8, "half"), (4, "joined"), (1, "last")])
+def test_all_paths_lead_through_the_cut_and_it_is_not_padded(cells: int, name: str) -> None:
+    front, _ = cut_backbone(_bypassed(), min_cells=cells)
+    assert front.layers[-1].name == name
+
+
+def test_where_no_map_is_so_fine_the_cut_is_at_the_end() -> None:
+    base = _bypassed()
+    front, rest = cut_backbone(base, min_cells=20)
+    assert front.layers[-1].name == "last"
+    image = np.ones((1, 32, 32, 1), np.float32)
+    np.testing.assert_array_equal(rest(front(image)), base(image))

@@ -18,7 +18,7 @@ from lumbar_tf.privacy.identifying_values import collect_from
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.records.example import parse_features
 from lumbar_tf.records.identifying_text import scan_folder
-from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.transport import ServingError, ServingFailure
 from tests.interop import hospital
 from tests.small_cohort import NUM_SLICES, write_small_cohort
 
@@ -39,8 +39,8 @@ class FakeEnsemble:
         self.failures = dict(failures or {})
         self.asked: list[str] = []
 
-    def answer(
-        self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+    def predict(
+        self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
     ) -> dict[str, np.ndarray]:
         (study,) = studies
         name = parse_features(next(iter(study.values())))["study_id"][0].decode() if study else "nobody"
@@ -121,7 +121,7 @@ def test_what_the_model_refuses_says_nothing_of_the_next_study(cohort: Path, tmp
 
 def test_strict_ends_at_the_first_study_without_an_answer(cohort: Path, tmp_path: Path) -> None:
     ensemble = FakeEnsemble({IDS[0]: ServingFailure.REFUSED})
-    with pytest.raises(ValueError, match=f"study {IDS[0]}: grpc://here:1 gave no answer"):
+    with pytest.raises(ValueError, match=f"study {IDS[0]}: No response from grpc://here:1"):
         predict_source(cohort, ensemble, tmp_path, is_strict=True)
     assert ensemble.asked == IDS[:1]
 
@@ -200,12 +200,12 @@ def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_
     assert {"submission.csv", "results.json"} <= tables
 
     class Interrupted(FakeEnsemble):
-        def answer(
-            self, studies: Sequence[Mapping[Plane, bytes]], *, explained: bool = False
+        def predict(
+            self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
         ) -> dict[str, np.ndarray]:
             if len(self.asked) == 2:
                 raise KeyboardInterrupt
-            return super().answer(studies, explained=explained)
+            return super().predict(studies, with_saliency=with_saliency)
 
     with pytest.raises(KeyboardInterrupt):
         predict_to_folder(cohort, Interrupted(), tmp_path, formats=("report",))

@@ -16,7 +16,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from lumbar_tf.predict import PredictOptions
-from lumbar_tf.serving.transport import ConnectionOptions
+from lumbar_tf.serving.connection import ConnectionOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "configs" / "serving"
@@ -150,7 +150,7 @@ def test_sizes_and_times_are_those_of_the_client() -> None:
     fields = ConnectionOptions.__dataclass_fields__
     sizes = dict(each.split("=") for each in FLAGS["grpc_channel_arguments"].split(","))
     assert int(sizes["grpc.max_receive_message_length"]) == fields["max_request_bytes"].default
-    assert int(sizes["grpc.max_send_message_length"]) == fields["max_answer_bytes"].default
+    assert int(sizes["grpc.max_send_message_length"]) == fields["max_response_bytes"].default
     assert int(FLAGS["rest_api_timeout_in_ms"]) == 1000 * PredictOptions.model_fields["deadline_s"].default
 
 

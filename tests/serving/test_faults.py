@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.serving.errors import ServingError, ServingFailure
-from lumbar_tf.serving.in_flight import predict_in_order
+from lumbar_tf.serving.remote import predict_in_order
+from lumbar_tf.serving.transport import ServingError, ServingFailure
 from tests.serving.faults import Fault
 from tests.serving.stand_in_models import FakeModel, Outputs
 
@@ -31,12 +31,12 @@ def test_every_study_ends_once_with_its_own_answer_or_a_named_error(
 ) -> None:
     model = FakeModel()
     stand_in = start(model, plan=_plan, stall_s=0.7)
-    remote = reach(stand_in, deadline_s=0.4, max_answer_bytes=1 << 18)
+    remote = reach(stand_in, deadline_s=0.4, max_response_bytes=1 << 18)
     studies = [{Plane.AXIAL_T2: f"study #{number}# ".encode() * 50} for number in range(NUM_STUDIES)]
 
     def ask(study: dict[Plane, bytes]) -> dict[str, np.ndarray] | ServingError:
         try:
-            return remote.answer([study])
+            return remote.predict([study])
         except ServingError as error:
             return error
 
@@ -48,7 +48,7 @@ def test_every_study_ends_once_with_its_own_answer_or_a_named_error(
             # A study that is asked well may be unlucky with resets of others' making, eight times over.
             expected = NAMED.get(number % 10, ServingFailure.UNAVAILABLE)
             assert answer.failure is expected, f"study {number}: {answer}"
-            assert answer.said and answer.address
+            assert answer.details and answer.address
             kinds[answer.failure.value] += 1
             continue
         assert number % 10 not in NAMED

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lumbar_tf.serving.in_flight import predict_in_order
+from lumbar_tf.serving.remote import predict_in_order
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 2, 8, 50])

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.serving.address import Wire, parse_address
-from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
 from lumbar_tf.serving.retry import RetryPolicy
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
+from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure
 from tests.serving.faults import Fault
 from tests.serving.stand_in_models import FakeModel, Outputs, Signature
 from tests.serving.stand_in_rest import RestStandIn
@@ -38,7 +37,7 @@ def test_a_batch_is_answered_bit_for_bit(start: Start, reach: Reach, has_gzip: b
     model = FakeModel()
     stand_in = start(model)
     remote = reach(stand_in, has_gzip=has_gzip)
-    outputs = remote.answer(STUDIES)
+    outputs = remote.predict(STUDIES)
     for place, study in enumerate(STUDIES):
         for name, expected in _expected(model, study).items():
             assert outputs[name].dtype == expected.dtype
@@ -54,21 +53,21 @@ def test_a_batch_is_answered_bit_for_bit(start: Start, reach: Reach, has_gzip: b
 def test_saliency_comes_bit_for_bit_where_it_is_wanted_and_there(start: Start, reach: Reach) -> None:
     model = FakeModel(has_saliency=True)
     remote = reach(start(model))
-    explained = remote.answer(STUDIES, explained=True)
+    explained = remote.predict(STUDIES, with_saliency=True)
     for place, study in enumerate(STUDIES):
         row = _expected(model, study)
         for name, expected in {**row, **model.explain(row)}.items():
             np.testing.assert_array_equal(explained[name][place], expected)
-    assert "saliency" not in remote.answer(STUDIES)
+    assert "saliency" not in remote.predict(STUDIES)
     # An export of before has none, and answers without.
-    assert "saliency" not in reach(start(FakeModel())).answer(STUDIES, explained=True)
+    assert "saliency" not in reach(start(FakeModel())).predict(STUDIES, with_saliency=True)
 
 
 def test_a_signature_that_explains_in_another_way_is_refused(start: Start, reach: Reach) -> None:
     model = FakeModel(has_saliency=True)
     grade, explain = (model.signatures[name] for name in ("serving_default", "saliency"))
     model.signatures["saliency"] = Signature(explain.inputs, grade.outputs)
-    with pytest.raises(ServingError, match="saliency must give"):
+    with pytest.raises(ServingError, match="saliency must have the outputs"):
         reach(start(model))
 
 
@@ -89,7 +88,7 @@ def test_maps_of_another_shape_or_below_0_are_no_answer(start: Start, reach: Rea
     ):
         model.change = change
         with pytest.raises(ServingError, match=said) as caught:
-            remote.answer(STUDIES, explained=True)
+            remote.predict(STUDIES, with_saliency=True)
         assert caught.value.failure is ServingFailure.MALFORMED
 
 
@@ -99,11 +98,11 @@ def test_the_version_that_answered_first_is_asked_from_then_on(start: Start, rea
     remotes = [reach(stand_in), reach(stand_in, choice=ModelChoice("lumbar", label="stable"))]
     for remote in remotes:
         assert remote.version == "7"
-        remote.answer(STUDIES[:1])
+        remote.predict(STUDIES[:1])
     model.version = 8
     for remote in remotes:
         with pytest.raises(ServingError, match="not found") as caught:
-            remote.answer(STUDIES[:1])
+            remote.predict(STUDIES[:1])
         assert caught.value.failure is ServingFailure.REFUSED
     assert reach(stand_in).version == "8"
 
@@ -111,7 +110,7 @@ def test_the_version_that_answered_first_is_asked_from_then_on(start: Start, rea
 def test_an_unknown_model_version_or_label_is_what_the_server_says_it_is(start: Start, reach: Reach) -> None:
     stand_in = start(FakeModel())
     for choice in (ModelChoice("other"), ModelChoice("lumbar", 3), ModelChoice("lumbar", label="canary")):
-        with pytest.raises(ServingError, match=r"127\.0\.0\.1:\d+ gave no answer \(refused, asked once\)"):
+        with pytest.raises(ServingError, match=r"127\.0\.0\.1:\d+ \(refused, 1 attempt\)"):
             reach(stand_in, choice=choice)
 
 
@@ -140,7 +139,7 @@ def test_another_teams_model_is_refused(start: Start, reach: Reach) -> None:
     with pytest.raises(ServingError, match="must have the signature serving_default"):
         reach(stand_in)
     model.signatures["serving_default"] = Signature(grade.inputs, {"logits": grade.outputs["members"]})
-    with pytest.raises(ServingError, match="must give"):
+    with pytest.raises(ServingError, match="must have the outputs"):
         reach(stand_in)
 
 
@@ -150,7 +149,7 @@ def test_an_export_without_a_description_is_asked_too(start: Start, reach: Reach
     remote = reach(start(model))
     assert remote.members == ()
     assert remote.description == {}
-    assert remote.answer(STUDIES)["members"].shape == (3, 2, 25, 3)
+    assert remote.predict(STUDIES)["members"].shape == (3, 2, 25, 3)
 
 
 def test_an_export_from_before_there_were_intervals_is_asked_too(
@@ -164,13 +163,13 @@ def test_an_export_from_before_there_were_intervals_is_asked_too(
     monkeypatch.setattr(FakeModel, "answer", without)
     model = FakeModel()
     del model.signatures["serving_default"].outputs["interval"]
-    assert "interval" not in reach(start(model)).answer(STUDIES)
+    assert "interval" not in reach(start(model)).predict(STUDIES)
 
 
 def test_an_interval_that_is_no_number_is_refused(start: Start, reach: Reach) -> None:
     model = FakeModel()
     model.signatures["serving_default"].outputs["interval"] = tf.string
-    with pytest.raises(ServingError, match="must give interval as DT_FLOAT"):
+    with pytest.raises(ServingError, match="must return interval as DT_FLOAT"):
         reach(start(model))
 
 
@@ -178,17 +177,17 @@ def test_a_question_that_is_too_large_is_not_sent(start: Start, reach: Reach) ->
     stand_in = start(FakeModel())
     remote = reach(stand_in, max_request_bytes=5000)
     with pytest.raises(ServingError, match="at most 5000 bytes") as caught:
-        remote.answer(STUDIES[:1])
+        remote.predict(STUDIES[:1])
     assert (caught.value.failure, caught.value.attempts) == (ServingFailure.TOO_LARGE, 1)
     assert not stand_in.attempts.counts
-    remote.answer(STUDIES[1:])
+    remote.predict(STUDIES[1:])
 
 
 def test_answers_and_questions_over_grpcs_four_mebibytes_pass(start: Start, reach: Reach) -> None:
     model = FakeModel()
     large = {Plane.SAGITTAL_T1: PIXELS * 800}
     remote = reach(start(model))
-    outputs = remote.answer([large])
+    outputs = remote.predict([large])
     np.testing.assert_array_equal(outputs["probability"][0], _expected(model, large)["probability"])
     assert len(PIXELS) * 800 > 4 << 20
 
@@ -213,20 +212,20 @@ def test_what_may_pass_is_asked_again_and_the_rest_is_not(
         stand_in,
         policy=RetryPolicy(attempts=3, first_wait_s=0.05, max_wait_s=0.1),
         deadline_s=0.5,
-        max_answer_bytes=1 << 18,
+        max_response_bytes=1 << 18,
     )
     with pytest.raises(ServingError) as caught:
-        remote.answer(STUDIES[:1])
+        remote.predict(STUDIES[:1])
     error = caught.value
     assert (error.failure, error.attempts) == (failure, attempts)
-    assert f"127.0.0.1:{stand_in.client_port} gave no answer ({failure.value}" in str(error)
+    assert f"127.0.0.1:{stand_in.client_port} ({failure.value}" in str(error)
     if fault in (Fault.UNAVAILABLE, Fault.EXHAUSTED, Fault.REFUSED):
         said = {
             Fault.UNAVAILABLE: "The batch scheduling queue is full",
             Fault.EXHAUSTED: "OOM when allocating tensor",
             Fault.REFUSED: "Could not parse example input",
         }
-        assert said[fault] in error.said
+        assert said[fault] in error.details
 
 
 @pytest.mark.parametrize(
@@ -247,20 +246,20 @@ def test_what_is_no_answer_becomes_no_finding(
     monkeypatch.setattr(FakeModel, "answer", lambda self, *examples: {**answer(self, *examples), **change})
     remote = reach(start(FakeModel()), policy=RetryPolicy(attempts=2, first_wait_s=0.0))
     with pytest.raises(ServingError, match=said) as caught:
-        remote.answer(STUDIES[:1])
+        remote.predict(STUDIES[:1])
     assert (caught.value.failure, caught.value.attempts) == (ServingFailure.MALFORMED, 2)
 
 
 def test_more_members_than_the_description_names_are_no_answer(start: Start, reach: Reach) -> None:
     remote = reach(start(FakeModel(members=["alone"])), policy=RetryPolicy(attempts=1))
     with pytest.raises(ServingError, match=r"members must be of shape \[1, 1, 25, 3\]"):
-        remote.answer(STUDIES[:1])
+        remote.predict(STUDIES[:1])
 
 
-def test_nobody_listening_is_unavailable_at_once(wire: Wire) -> None:
+def test_nobody_listening_is_unavailable_at_once(wire: ServerProtocol) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    scheme = "http" if wire is Wire.REST else "grpc"
+    scheme = "http" if wire is ServerProtocol.REST else "grpc"
     options = ConnectionOptions(parse_address(f"{scheme}://127.0.0.1:{port}"))
     with pytest.raises(ServingError, match="refused") as caught:
         connect(options, ModelChoice("lumbar"), RetryPolicy(attempts=2, first_wait_s=0.01))
@@ -268,13 +267,13 @@ def test_nobody_listening_is_unavailable_at_once(wire: Wire) -> None:
     assert caught.value.address == f"{scheme}://127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("wire", [Wire.REST], ids=["rest"])
+@pytest.mark.parametrize("wire", [ServerProtocol.REST], ids=["rest"])
 def test_a_proxys_path_and_a_page_of_its_own_are_understood(start: Start, reach: Reach) -> None:
     model = FakeModel()
     stand_in = start(model, prefix="/spine")
     remote = reach(stand_in, path="/spine/")
     np.testing.assert_array_equal(
-        remote.answer(STUDIES[:1])["flags"][0], _expected(model, STUDIES[0])["flags"]
+        remote.predict(STUDIES[:1])["flags"][0], _expected(model, STUDIES[0])["flags"]
     )
     with pytest.raises(ServingError, match="HTTP 404"):
         reach(stand_in)

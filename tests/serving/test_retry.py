@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lumbar_tf.serving.errors import ServingError, ServingFailure
 from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
+from lumbar_tf.serving.transport import ServingError, ServingFailure
 
 POLICY = RetryPolicy(attempts=4, first_wait_s=1.0, max_wait_s=3.0)
 
@@ -13,7 +13,7 @@ def _failing(*failures: ServingFailure) -> Callable[[], str]:
 
     def call() -> str:
         if left:
-            raise ServingError(left.pop(0), "so it said", address="grpc://here:1")
+            raise ServingError(left.pop(0), "details", address="grpc://here:1")
         return "answer"
 
     return call
@@ -43,7 +43,7 @@ def test_an_answer_after_failures_that_pass() -> None:
 def test_the_last_failure_is_raised_with_the_number_of_attempts(
     failures: list[ServingFailure], attempts: int
 ) -> None:
-    with pytest.raises(ServingError, match=r"grpc://here:1 gave no answer .*: so it said") as caught:
+    with pytest.raises(ServingError, match=r"No response from grpc://here:1 .*: details") as caught:
         call_with_retries(_failing(*failures), POLICY, sleep=lambda seconds: None)
     assert (caught.value.failure, caught.value.attempts) == (failures[attempts - 1], attempts)
 

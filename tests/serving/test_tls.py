@@ -12,11 +12,10 @@ import grpc
 import pytest
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.serving.address import TlsFiles, Wire, parse_address
-from lumbar_tf.serving.errors import ServingError, ServingFailure
+from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, TlsFiles, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
 from lumbar_tf.serving.retry import RetryPolicy
-from lumbar_tf.serving.transport import ConnectionOptions, ModelChoice
+from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_models import FakeModel
 from tests.serving.stand_in_rest import RestStandIn, serve_rest
@@ -44,9 +43,9 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _serve(wire: Wire, pem: Path) -> Iterator[Any]:
+def _serve(wire: ServerProtocol, pem: Path) -> Iterator[Any]:
     """Serves over TLS and lets in only clients that `ca` vouches for."""
-    if wire is Wire.REST:
+    if wire is ServerProtocol.REST:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem / "server.pem", pem / "server.key")
         context.load_verify_locations(pem / "ca.pem")
@@ -63,22 +62,22 @@ def _serve(wire: Wire, pem: Path) -> Iterator[Any]:
         yield stand_in
 
 
-def _reach(wire: Wire, port: int, tls: TlsFiles) -> RemoteEnsemble:
-    scheme = "https" if wire is Wire.REST else "grpcs"
+def _reach(wire: ServerProtocol, port: int, tls: TlsFiles) -> RemoteEnsemble:
+    scheme = "https" if wire is ServerProtocol.REST else "grpcs"
     options = ConnectionOptions(parse_address(f"{scheme}://localhost:{port}"), deadline_s=10.0, tls=tls)
     return connect(options, ModelChoice("lumbar"), RetryPolicy(attempts=2, first_wait_s=0.01))
 
 
-def test_both_sides_prove_who_they_are(wire: Wire, pem: Path) -> None:
+def test_both_sides_prove_who_they_are(wire: ServerProtocol, pem: Path) -> None:
     with _serve(wire, pem) as stand_in:
         tls = TlsFiles(pem / "ca.pem", pem / "client.pem", pem / "client.key")
         remote = _reach(wire, stand_in.port, tls)
-        assert remote.answer([{Plane.AXIAL_T2: b"axial"}])["probability"].shape == (1, 25, 3)
+        assert remote.predict([{Plane.AXIAL_T2: b"axial"}])["probability"].shape == (1, 25, 3)
         remote.close()
 
 
 @pytest.mark.parametrize("change", ["no certificate", "a stranger vouches for the server"])
-def test_who_cannot_prove_it_gets_no_answer(wire: Wire, pem: Path, change: str) -> None:
+def test_who_cannot_prove_it_gets_no_answer(wire: ServerProtocol, pem: Path, change: str) -> None:
     with _serve(wire, pem) as stand_in:
         tls = TlsFiles(pem / "ca.pem")
         if change != "no certificate":
@@ -88,9 +87,9 @@ def test_who_cannot_prove_it_gets_no_answer(wire: Wire, pem: Path, change: str) 
         assert caught.value.failure in (ServingFailure.UNAVAILABLE, ServingFailure.REFUSED)
 
 
-def test_a_plain_client_gets_no_answer(wire: Wire, pem: Path) -> None:
+def test_a_plain_client_gets_no_answer(wire: ServerProtocol, pem: Path) -> None:
     with _serve(wire, pem) as stand_in:
-        scheme = "http" if wire is Wire.REST else "grpc"
+        scheme = "http" if wire is ServerProtocol.REST else "grpc"
         options = ConnectionOptions(parse_address(f"{scheme}://localhost:{stand_in.port}"), deadline_s=5.0)
         with pytest.raises(ServingError):
             connect(options, ModelChoice("lumbar"), RetryPolicy(attempts=1))

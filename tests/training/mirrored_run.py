@@ -13,7 +13,7 @@ from lumbar_tf.config import LocalizerConfig, TrainingConfig
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.localizer import build_localizer
 from lumbar_tf.models.losses import MetricLoss
-from lumbar_tf.models.strategy import StrategyName, choose_strategy
+from lumbar_tf.training.devices import StrategyName, choose_strategy
 from lumbar_tf.training.fitter import Fitter, FoldData
 
 NUM_STEPS = 5

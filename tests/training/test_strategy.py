@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lumbar_tf.config import TrainingConfig
-from lumbar_tf.models.strategy import describe_device
 from lumbar_tf.training import fitter
+from lumbar_tf.training.devices import describe_device
 
 ROOT = Path(__file__).resolve().parents[2]
 

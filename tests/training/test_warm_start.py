@@ -202,7 +202,7 @@ def test_nothing_and_the_run_itself_are_refused(start: Start, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"a run's folder or a file of weights.*absent"):
         initial_weights(run, MEMBER, 0)
     run = start("second", FOLDS, _config(tmp_path))
-    with pytest.raises(ValueError, match=r"must hold a run of sagittal_t2"):
+    with pytest.raises(ValueError, match=r"must contain a run of sagittal_t2"):
         initial_weights(run, MEMBER, 0)
     run = start("third", FOLDS, _config(tmp_path / "third" / "runs"))
     with pytest.raises(ValueError, match="another run than the one that trains"):

@@ -1,16 +1,87 @@
-"""The intervals in the graph: the twin of `intervals.py`, whose formula and names these are."""
+"""Stacker in the graph: the TensorFlow equivalents of `ensemble.stacker` and `ensemble.intervals`."""
 
 import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.ensemble.features import MIN_PROBABILITY, NEIGHBOURS
 from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, VarianceTables, variance_tables
-from lumbar_tf.ensemble.stacker import StackerCoefficients
+from lumbar_tf.ensemble.stacker import FamilyStacker, Head, StackerCoefficients, family_findings
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 
 
+def stack_predictions(
+    stacker: StackerCoefficients, log_probabilities: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Applies a stacker to the predictions of its members; `stacker.apply_stacker` is the NumPy equivalent.
+
+    Args:
+        stacker: a fitted stacker.
+        log_probabilities: of the members, float32 [member, study, 25, 3], NaN where missing.
+
+    Returns:
+        probability and competition float32 [study, 25, 3], and the pattern of available sources
+        int32 [study, 25].
+    """
+    features, is_finite = centred_features(log_probabilities)
+    context = _context(stacker, features, is_finite)
+    columns: dict[Head, dict[int, tf.Tensor]] = {head: {} for head in Head}
+    patterns: dict[int, tf.Tensor] = {}
+    for family in stacker.families:
+        rows, levels = family_findings(family.family)
+        members = tf.constant(stacker.member_indices(family.family), tf.int32)
+        mine = tf.gather(tf.gather(features, members, axis=0), rows, axis=2)
+        is_there = tf.gather(tf.gather(is_finite[..., 0], members, axis=0), rows, axis=2)
+        pattern = _pattern(family, is_there)
+        mine = tf.where(is_there[..., tf.newaxis], mine, _mean_of_present(mine, is_there[..., tf.newaxis]))
+        around = tf.gather(context, rows, axis=1)
+        for head, fitted in family.heads.items():
+            weights = tf.gather(tf.constant(fitted.weights, tf.float32), pattern)
+            bias = tf.gather_nd(
+                tf.constant(fitted.bias, tf.float32),
+                tf.stack(
+                    [pattern, tf.broadcast_to(tf.constant(levels, tf.int32), tf.shape(pattern))], axis=-1
+                ),
+            )
+            logits = tf.einsum("srmij,msrj->sri", weights, mine) + bias
+            if fitted.context.any():
+                beside = tf.gather(tf.constant(fitted.context, tf.float32), pattern)
+                logits += tf.einsum("srkij,srkj->sri", beside, around)
+            values = tf.nn.softmax(logits)
+            columns[head].update({row: values[:, place] for place, row in enumerate(rows)})
+        patterns.update({row: pattern[:, place] for place, row in enumerate(rows)})
+    heads = {head: tf.stack([columns[head][row] for row in range(NUM_FINDINGS)], axis=1) for head in Head}
+    return (
+        heads[Head.PROBABILITY],
+        heads[Head.COMPETITION],
+        tf.stack([patterns[row] for row in range(NUM_FINDINGS)], axis=1),
+    )
+
+
+def _mean_of_present(features: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over axis 0 of features [member, ..., 3] that are 0 where missing; 0 where all are."""
+    counts = tf.reduce_sum(tf.cast(is_there, tf.float32), axis=0)
+    return tf.reduce_sum(features, axis=0) / tf.maximum(counts, 1.0)
+
+
+def _context(stacker: StackerCoefficients, features: tf.Tensor, is_finite: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [study, 25, slot, 3]; `features.context_features` is the NumPy equivalent."""
+    is_known = tf.reduce_any(is_finite, axis=0)
+    unusual = _mean_of_present(features, is_finite) - tf.constant(stacker.context_centre, tf.float32)
+    unusual = tf.where(is_known, unusual, 0.0)
+    return tf.einsum("kij,sjc->sikc", tf.constant(NEIGHBOURS, tf.float32), unusual)
+
+
+def _pattern(family: FamilyStacker, is_there: tf.Tensor) -> tf.Tensor:
+    """Returns the pattern of available sources, int32 [study, row], from bool [member, study, row]."""
+    pattern = tf.zeros(tf.shape(is_there)[1:], tf.int32)
+    for source in range(len(family.sources)):
+        mine = [place for place, member_source in enumerate(family.member_sources) if member_source == source]
+        pattern += tf.cast(tf.reduce_any(tf.gather(is_there, mine, axis=0), axis=0), tf.int32) * (1 << source)
+    return pattern
+
+
 def centred_features(log_probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns x of `stacking.py`, 0 where missing, and where it is not.
+    """Returns the features x of `ensemble.stacker`, 0 where missing, and whether they are present.
 
     Args:
         log_probabilities: float32 [member, study, 25, 3], NaN where missing.
@@ -26,16 +97,16 @@ def centred_features(log_probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 def find_intervals(
     stacker: StackerCoefficients, log_probabilities: tf.Tensor, probability: tf.Tensor, pattern: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the bounds of the head `probability`.
+    """Returns the bounds of `probability`; `ensemble.intervals` has the formula and the notation.
 
     Args:
         stacker: a fitted stacker.
         log_probabilities: of the members, float32 [member, study, 25, 3], NaN where missing.
-        probability: the stacker's answers, float32 [study, 25, 3].
+        probability: output of the stacker, float32 [study, 25, 3].
         pattern: of available sources, int32 [study, 25].
 
     Returns:
-        float32 [study, 25, 3, 2], lower and upper; NaN where fewer than two members answer.
+        float32 [study, 25, 3, 2], lower and upper; NaN where fewer than two members have a prediction.
     """
     tables = variance_tables(stacker)
     places = tf.broadcast_to(tf.constant(FAMILY_OF, tf.int32), tf.shape(pattern))

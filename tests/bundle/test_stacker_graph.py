@@ -1,13 +1,9 @@
-"""The graph's intervals are NumPy's."""
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose
 
-from lumbar_tf.bundle.graph import stack_predictions
-from lumbar_tf.bundle.interval_graph import find_intervals
-from lumbar_tf.bundle.members import MemberPredictions
+from lumbar_tf.bundle.stacker_graph import find_intervals, stack_predictions
 from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.intervals import member_intervals
@@ -21,13 +17,11 @@ _FAMILIES = [finding.condition.family for finding in FINDINGS]
 
 def _graph(stacker: StackerCoefficients, probabilities: np.ndarray) -> np.ndarray:
     @tf.function
-    def answer(logs: tf.Tensor) -> tf.Tensor:
-        nowhere = tf.zeros([tf.shape(logs)[1], 25, 3])
-        said = MemberPredictions(logs, nowhere, nowhere[..., 0])
-        probability, _, pattern = stack_predictions(stacker, said)
+    def intervals(logs: tf.Tensor) -> tf.Tensor:
+        probability, _, pattern = stack_predictions(stacker, logs)
         return find_intervals(stacker, logs, probability, pattern)
 
-    interval: np.ndarray = answer(tf.constant(np.log(probabilities), tf.float32)).numpy()
+    interval: np.ndarray = intervals(tf.constant(np.log(probabilities), tf.float32)).numpy()
     return interval
 
 
@@ -35,7 +29,7 @@ def _missing(probabilities: np.ndarray, stacker: StackerCoefficients) -> np.ndar
     """Studies without a plane, with one member alone, with none, and with one missing beside another."""
     shown = probabilities.copy()
     for place, source in enumerate(sorted(set(stacker.sources))):
-        shown[[each == source for each in stacker.sources], place] = np.nan
+        shown[[member_source == source for member_source in stacker.sources], place] = np.nan
     shown[1:, 4] = np.nan
     shown[:, 5] = np.nan
     shown[0, 6, ::2] = np.nan
@@ -51,7 +45,7 @@ def stacker_and_tables(
         monkeypatch.setattr(FamilyFitter, "_choose", lambda *_: freest)
     members, labels, folds = make_members(60, 5, 2)
     # The foramina are covered by some of the members only.
-    foraminal = [row for row, each in enumerate(_FAMILIES) if each is Family.FORAMINAL]
+    foraminal = [row for row, family in enumerate(_FAMILIES) if family is Family.FORAMINAL]
     members.probabilities[np.ix_([1, 4], range(60), foraminal)] = np.nan
     return fit_stacker(members, labels, folds), members.probabilities
 

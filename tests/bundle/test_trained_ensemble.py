@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumbar_tf.bundle import refit_subset
+from lumbar_tf.bundle import trained_ensemble
 from lumbar_tf.tables.out_of_fold import OutOfFoldTable, write_out_of_fold_table
 from tests.graded_cohort import write_labels
 
@@ -38,9 +38,9 @@ def test_the_stacker_is_fitted_to_the_chosen_members_alone(
         given.update(models=[each.model for each in tables], ids=ids, labels=labels, folds=folds)
         return "fitted"
 
-    monkeypatch.setattr(refit_subset, "stack_tables", stack)
+    monkeypatch.setattr(trained_ensemble, "stack_tables", stack)
     wanted = ("sagittal_t2/two", "axial_t2/one")
-    assert refit_subset.stack_subset(runs, wanted, [runs / "train.csv"], runs / "stack") == "fitted"
+    assert trained_ensemble.stack_subset(runs, wanted, [runs / "train.csv"], runs / "stack") == "fitted"
     assert set(given["models"]) == set(wanted)
     assert list(given["ids"]) == list(STUDIES) and np.shape(given["labels"]) == (2, 25)
     assert given["folds"] == {"11": 0, "12": 1}
@@ -49,4 +49,4 @@ def test_the_stacker_is_fitted_to_the_chosen_members_alone(
 @pytest.mark.parametrize("wanted", [("axial_t2/one", "axial_t2/other"), ("axial_t2/one", "axial_t2/one")])
 def test_a_member_that_is_not_there_or_twice_there_is_refused(runs: Path, wanted: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=wanted[-1]):
-        refit_subset.stack_subset(runs, wanted, [runs / "train.csv"], runs / "stack")
+        trained_ensemble.stack_subset(runs, wanted, [runs / "train.csv"], runs / "stack")
