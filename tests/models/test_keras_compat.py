@@ -50,7 +50,8 @@ def test_fit_calls_the_build_that_is_skipped() -> None:
 def test_moving_averages_are_paired_with_their_weights() -> None:
     model = _dense_model()
     model.compile(keras.optimizers.AdamW(0.1, use_ema=True, ema_momentum=0.5), "mse")
-    model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
+    for _ in range(2):  # the average begins with the first step's weights
+        model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
     pairs = keras_compat.moving_averages(model)
     assert [id(weight) for weight, _ in pairs] == [id(weight) for weight in model.trainable_variables]
     assert all(average.shape == weight.shape for weight, average in pairs)
