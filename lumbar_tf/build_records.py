@@ -125,12 +125,12 @@ def _mode(options: BuildRecordsOptions) -> "BuildMode":
 
 
 def _forget(options: BuildRecordsOptions, key: bytes | None) -> Summary:
-    from lumbar_tf.records.patient_removal import forget_patients
+    from lumbar_tf.records.patients import remove_patients
 
     if options.data:
         raise UsageError("--forget works on finished records and takes no --data.")
     with show_activity("Removing patients"):
-        gone = forget_patients(options.out, options.forget, key=key)
+        gone = remove_patients(options.out, options.forget, key=key)
     return Summary("Patients removed", {"studies removed": len(gone), "ids": gone}, {"records": options.out})
 
 

@@ -51,11 +51,10 @@ class EvaluateOptions(CommandOptions):
 
 def main(options: EvaluateOptions) -> Summary:
     """Reads, evaluates, writes."""
-    from lumbar_tf.dicom.sources.study_source import is_synthetic_source
     from lumbar_tf.ensemble.stacker import Head
     from lumbar_tf.evaluation.calibration import find_tables
     from lumbar_tf.evaluation.evaluation_run import evaluate_files
-    from lumbar_tf.records.manifest import read_manifest
+    from lumbar_tf.records.manifest import is_synthetic_folder, read_manifest
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder
     from lumbar_tf.reports.study_groups import study_groupings
@@ -82,7 +81,7 @@ def main(options: EvaluateOptions) -> Summary:
         run,
         reports=options.reports or beside.reports,
         model_version=beside.model_version,
-        is_synthetic=all(is_synthetic_source(path.parent) for path in labels),
+        is_synthetic=all(is_synthetic_folder(path.parent) for path in labels),
     )
     write_options(options, options.out)
     _show(run)

@@ -52,9 +52,8 @@ def main(options: ReviewLabelsOptions) -> Summary:
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {options.oof!r}.")
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.dicom.sources.study_source import is_synthetic_source
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_compared_labels, rank_suspect_labels
-    from lumbar_tf.records.manifest import read_manifest
+    from lumbar_tf.records.manifest import is_synthetic_folder, read_manifest
     from lumbar_tf.reports.finding_crops import cut_views
     from lumbar_tf.reports.review_labels_page import PAGE_NAME, finding_key, write_review_page
     from lumbar_tf.reports.review_labels_table import CSV_NAME, write_review_table
@@ -87,7 +86,7 @@ def main(options: ReviewLabelsOptions) -> Summary:
         suspects,
         views,
         num_labels=num_compared,
-        is_synthetic=all(is_synthetic_source(path.parent) for path in label_tables),
+        is_synthetic=all(is_synthetic_folder(path.parent) for path in label_tables),
     )
     write_options(options, options.out)
     return Summary(

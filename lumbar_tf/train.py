@@ -1,6 +1,7 @@
 """`python -m lumbar_tf.train`: trains one plane and writes its out-of-fold tables."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -137,7 +138,7 @@ def train(options: TrainOptions) -> Summary:
     shared = {
         "strategy": StrategyName(options.strategy),
         "threads": _threads(options),
-        "tell": write_training_pages,
+        "tell": partial(write_training_pages, is_synthetic=run.manifest.is_synthetic),
     }
     if not config.plane.is_sagittal:
         print_status(f"{config.plane.value}, level points: {write_level_slices(run)}")
@@ -150,7 +151,7 @@ def train(options: TrainOptions) -> Summary:
         line for title, jobs in stages.items() for line in _run_side_by_side(options, title, jobs, share)
     ]
     # Again: of two jobs that end together, the page of the slower one may be the older.
-    index = write_training_index(run.runs)
+    index = write_training_index(run.runs, is_synthetic=run.manifest.is_synthetic)
     return Summary(
         f"{config.plane.value} trained",
         {"networks": [job.name for jobs in stages.values() for job in jobs], "folds": list(map(str, folds))},

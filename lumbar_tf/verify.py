@@ -91,8 +91,8 @@ def _verify_source(
 ) -> "Sequence[RecordIssue]":
     from functools import partial
 
+    from lumbar_tf.records.cohort import make_study_records
     from lumbar_tf.records.source_check import verify_source
-    from lumbar_tf.records.study_records import make_study_records
 
     if verification.manifest is None:
         return ()
@@ -116,16 +116,16 @@ def _scan(
     options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool
 ) -> "tuple[Sequence[RecordIssue], int]":
     """Returns what identifies somebody, and how many phrases were searched for."""
-    from lumbar_tf.privacy.identifying_values import collect_from
-    from lumbar_tf.records.identifying_text import scan_folder
+    from lumbar_tf.privacy.identifying_values import collect_identifying_values
+    from lumbar_tf.records.identifying_text import find_identifying_text
 
-    values = collect_from(
+    values = collect_identifying_values(
         [each.files for each in cohort.jobs],
         are_ids_secret=are_ids_secret,
         workers=options.workers,
         progress=lambda total: progress_bar("Reading headers", total),
     )
-    found = scan_folder(
+    found = find_identifying_text(
         options.records,
         values,
         workers=options.workers,
@@ -149,7 +149,7 @@ def _summarise(
         figures["sound records"] = len(verification.records)
         figures["studies"] = len({each.study_id for each in verification.records})
         figures["shards"] = len({each.file for each in verification.records})
-    counts = Counter(each.damage.value for each in found)
+    counts = Counter(each.code.value for each in found)
     figures |= {**searched, "damages": len(found)}
     if found:
         figures["kinds"] = [f"{count} x {code}" for code, count in sorted(counts.items())]

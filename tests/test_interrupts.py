@@ -15,7 +15,7 @@ from lumbar_tf.cli.command import run_command
 from lumbar_tf.cli.console import Summary
 from lumbar_tf.cli.progress import Advance
 from lumbar_tf.demo import DemoOptions
-from lumbar_tf.records.journal import has_journal
+from lumbar_tf.records.build_state import has_unfinished_build
 from lumbar_tf.records.manifest import has_manifest
 from tests.small_cohort import write_small_cohort
 
@@ -75,7 +75,7 @@ def test_records_go_on_after_an_interrupt(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("ERROR: interrupted\n") and "--resume" in said.err
-    assert has_journal(out) and not has_manifest(out)
+    assert has_unfinished_build(out) and not has_manifest(out)
     assert build(f"--out={out}") == 1, "an unfinished build is not taken for a new one"
     assert build(f"--out={out}", "--resume") == 0
     assert _tree(out) == _tree(tmp_path / "whole")

@@ -27,8 +27,8 @@ from lumbar_tf.ensemble.stacker import Stacked, apply_stacker
 from lumbar_tf.labels import FINDINGS, Family, Flag, Plane, mirror_indices
 from lumbar_tf.monitoring.log import read_log
 from lumbar_tf.prediction.pipeline import encode_study, predict_source
-from lumbar_tf.privacy.identifying_values import collect_from
-from lumbar_tf.records.identifying_text import scan_folder
+from lumbar_tf.privacy.identifying_values import collect_identifying_values
+from lumbar_tf.records.identifying_text import find_identifying_text
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
@@ -254,8 +254,8 @@ def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
     assert all(Flag.PRIOR_ONLY.value in each["flags"] for each in results[hospital.CERVICAL_STUDY])
     assert (out / "sheets" / f"{hospital.LUMBAR_STUDY}.png").is_file()
     with read_source(export.root) as source:
-        values = collect_from(source.studies, are_ids_secret=False)
-    assert scan_folder(out, values) == ()
+        values = collect_identifying_values(source.studies, are_ids_secret=False)
+    assert find_identifying_text(out, values) == ()
     written = done.stdout + done.stderr
     assert not [value for value in hospital.IDENTITY.values() if value in written]
 

@@ -10,6 +10,7 @@ from lumbar_tf.config import AugmentationConfig, CropConfig
 from lumbar_tf.inputs.slice_selection import Record, project_to_pixels, select_slices, slice_normals
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.parsing import decode_image
+from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis
 
 #: Standard deviations that a point is jittered by at most, so that what a crop needs can be told
 #: beforehand; of a normal distribution 6 in 100,000 lie beyond.
@@ -19,18 +20,11 @@ _NEIGHBOURS_MM = 60.0
 #: Each slice more on either side is at most this much farther.
 _SLACK_MM = 20.0
 
-_SLICE_KEYS = (
-    "slices/scale",
-    "slices/offset",
-    "slices/rows",
-    "slices/columns",
-    "slices/position",
-    "slices/row_direction",
-    "slices/column_direction",
-    "slices/row_spacing_mm",
-    "slices/column_spacing_mm",
-    "slices/series",
-    "slices/group",
+#: Features of the chosen slices; images are decoded, and InstanceNumber is not used.
+_SLICE_KEYS = tuple(
+    name
+    for name, spec in FEATURES.items()
+    if spec.axis is FeatureAxis.SLICE and name not in (IMAGE_FEATURE, "slices/instance_number")
 )
 
 

@@ -15,7 +15,7 @@ from lumbar_tf.ensemble.stacking_run import OOF_NAMES
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.quantities import Quantities, measure_planes, measure_probabilities
 from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_reference, write_reference
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
 from lumbar_tf.tables.out_of_fold import (
@@ -108,7 +108,7 @@ def image_rows(records: Path, *, max_studies: int = MAX_IMAGE_STUDIES) -> dict[s
             if not wanted & set(shard.study_ids):
                 continue
             for record in read_records(records / shard.file):
-                study_id = parse_features(record)["study_id"][0].decode()
+                study_id = parse_example_features(record)["study_id"][0].decode()
                 if study_id in wanted:
                     # One record at a time: the records of all planes and studies do not fit into memory.
                     found = measure_planes({plane: record})

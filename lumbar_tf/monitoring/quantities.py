@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Condition, Flag, Plane, Severity
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.schema import PixelEncoding
 
 Quantities = dict[str, float | None]
@@ -57,7 +57,7 @@ def measure_images(serialized: bytes) -> dict[str, float | None]:
     nothing: dict[str, float | None] = dict.fromkeys(IMAGE_QUANTITIES)
     if not serialized:
         return nothing
-    features = parse_features(serialized)
+    features = parse_example_features(serialized)
     count = len(features["slices/rows"])
     if not count:
         return nothing

@@ -21,9 +21,8 @@ from lumbar_tf.prediction.result_tables import UnansweredStudy
 from lumbar_tf.prediction.results import GradedStudy, ModelSource, StudyFindings
 from lumbar_tf.prediction.saliency import StudySaliency, take_saliency
 from lumbar_tf.privacy.pseudonyms import pseudonymise_study
-from lumbar_tf.records.cohort import CohortStudy, open_cohort
+from lumbar_tf.records.cohort import CohortStudy, open_cohort, raise_first_fault
 from lumbar_tf.records.schema import encode_plane
-from lumbar_tf.records.study_records import refuse_faults
 from lumbar_tf.serving.remote import predict_in_order
 from lumbar_tf.serving.transport import ServingError, ServingFailure
 
@@ -106,7 +105,7 @@ class _Tables:
         """Adds one study, graded or not."""
         self.rejects.extend(study.rejects)
         if is_strict:
-            refuse_faults(self.rejects)
+            raise_first_fault(self.rejects)
         self.series.extend((study.study_id, series) for series in study.series)
         self.num_readable += bool(study.planes)
         if isinstance(graded, GradedStudy):

@@ -29,7 +29,7 @@ from lumbar_tf.dicom.files.all_elements import read_all_elements
 from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
 from lumbar_tf.dicom.sources.listing import is_plain_name
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
-from lumbar_tf.privacy.phrases import phrases_of, split_words
+from lumbar_tf.privacy.phrases import extract_phrases, split_words
 from lumbar_tf.runners import run_jobs
 
 FOLDER_NAME, FILE_NAME, STUDY_ID = "folder name", "file name", "study id"
@@ -65,7 +65,7 @@ class _Job:
     are_ids_secret: bool
 
 
-def collect_from(
+def collect_identifying_values(
     studies: Sequence[StudyFiles],
     *,
     are_ids_secret: bool = False,
@@ -174,12 +174,12 @@ def _phrases(vr: str, text: str) -> Iterator[str]:
     """Yields what to search for, for one value."""
     if vr == "UI":
         if not text.startswith(_DICOM_ROOT):
-            yield from phrases_of(text)
+            yield from extract_phrases(text)
         return
     if vr == "CS" and text.isalpha():
         return
     for spelling in _spellings(vr, text):
-        yield from phrases_of(spelling)
+        yield from extract_phrases(spelling)
 
 
 def _spellings(vr: str, text: str) -> Iterator[str]:

@@ -49,26 +49,26 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(normalise(text))
 
 
-def phrases_of(value: str) -> Iterator[str]:
+def extract_phrases(value: str) -> Iterator[str]:
     """Yields the phrases by which a value is searched; none where it tells of nobody.
 
-    >>> list(phrases_of("Doe^Jane")), list(phrases_of("00512")), list(phrases_of("Sagittal T2/STIR"))
-    (['doe jane'], [], [])
-    >>> list(phrases_of("Mrs Doe fell from her horse"))
+    >>> [list(extract_phrases(value)) for value in ("Doe^Jane", "00512", "Sagittal T2/STIR")]
+    [['doe jane'], [], []]
+    >>> list(extract_phrases("Mrs Doe fell from her horse"))
     ['mrs doe fell', 'doe fell from', 'fell from her', 'from her horse']
     """
     words = split_words(value)
     for start in range(max(1, len(words) - MAX_WORDS + 1)):
         phrase = words[start : start + MAX_WORDS]
-        if is_telling(phrase):
+        if is_identifying(phrase):
             yield " ".join(phrase)
 
 
-def is_telling(words: Sequence[str]) -> bool:
+def is_identifying(words: Sequence[str]) -> bool:
     """Whether words could tell of a person, and so must not be found in what we write.
 
     One of them must have letters, be long enough and not be one that this program writes by itself
-    (`own_words`); or be a long whole number, a UID or a time of day. Or several numbers must be long
+    (`package_words`); or be a long whole number, a UID or a time of day. Or several numbers must be long
     together. Decimal numbers are measures and say nothing, nor do versions.
     """
     if any(_is_telling_word(each) for each in words):
@@ -81,7 +81,7 @@ def _is_telling_word(word: str) -> bool:
     if _LETTER.search(word):
         least = MIN_LETTERS if word.isascii() else MIN_LETTERS_BEYOND_ASCII
         least = least if word.isalpha() else MIN_MIXED
-        return len(word) >= least and word not in own_words()
+        return len(word) >= least and word not in package_words()
     parts = word.split(".")
     # A UID or a date with points, but no version; of a decimal number the whole part must be long.
     is_long = len(parts) > 2 and sum(map(len, parts)) >= MIN_DIGITS_OF_SEVERAL
@@ -89,7 +89,7 @@ def _is_telling_word(word: str) -> bool:
 
 
 @cache
-def own_words() -> frozenset[str]:
+def package_words() -> frozenset[str]:
     """Returns the words that this package itself can write: those of its string constants and field names.
 
     Found in a manifest or a table they say nothing about anybody, whatever header holds them too:

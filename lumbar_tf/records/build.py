@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
-from lumbar_tf.records.appending import check_base, next_part, studies_to_add
-from lumbar_tf.records.cohort import Cohort, CohortStudy, open_cohort
-from lumbar_tf.records.journal import Plan, lock_records, read_plan, remove_journal, write_plan
+from lumbar_tf.records.build_state import (
+    BuildPlan,
+    check_can_append,
+    lock_records,
+    next_shard_index,
+    read_build_plan,
+    remove_build_state,
+    studies_to_add,
+    write_build_plan,
+)
+from lumbar_tf.records.cohort import Cohort, CohortStudy, open_cohort, raise_first_fault
 from lumbar_tf.records.manifest import (
     MANIFEST_NAME,
     BuildOptions,
@@ -33,9 +41,7 @@ from lumbar_tf.records.manifest import (
 )
 from lumbar_tf.records.patients import group_studies
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.records.shard_builder import ShardJob, ShardResult, build_shards
-from lumbar_tf.records.shards import remove_shards
-from lumbar_tf.records.study_records import refuse_faults
+from lumbar_tf.records.shards import BuiltShardSet, ShardSetJob, build_shards, remove_shards
 from lumbar_tf.runners import Runner, run_jobs
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, read_folds, write_folds
 from lumbar_tf.tables.labels import read_record_labels, write_record_labels
@@ -110,7 +116,7 @@ def run_build_task(
         open_cohort(task.sources, series_map=task.series_map, key=task.key) as cohort,
     ):
         if task.is_strict:
-            refuse_faults(cohort.rejects)
+            raise_first_fault(cohort.rejects)
         base, jobs = _prepare(task, cohort)
         if base is not None and not jobs:
             return base
@@ -127,18 +133,18 @@ def run_build_task(
                 advance(len(jobs[result.part.index - jobs[0].index].studies))
                 results.append(result)
         manifest = _finish(task, cohort, base, results)
-        remove_journal(task.out)
+        remove_build_state(task.out)
     return manifest
 
 
-def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[ShardJob]]:
+def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[ShardSetJob]]:
     """Decides what is left to build, and writes it down before the first shard.
 
     Returns:
         The manifest that is added to, None for a build of its own; and the parts.
     """
     if task.mode is BuildMode.OVERWRITE:
-        remove_journal(task.out)
+        remove_build_state(task.out)
         (task.out / MANIFEST_NAME).unlink(missing_ok=True)
     plan = _read_plan(task.out)
     if task.mode is BuildMode.NEW and (plan is not None or has_manifest(task.out)):
@@ -147,12 +153,12 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
     is_added_to = has_manifest(task.out) if plan is None else bool(plan.base_sha256)
     base = read_manifest(task.out) if is_added_to else None
     if base is not None:
-        check_base(task.out, base, task.options, cohort, has_key=task.key is not None)
+        check_can_append(task.out, base, task.options, cohort, has_key=task.key is not None)
     studies = studies_to_add(cohort.jobs, base, is_resumed=task.mode is BuildMode.RESUME and plan is None)
     if base is not None and plan is None and not studies:
         return base, []
-    first = next_part(base)
-    wanted = Plan(
+    first = next_shard_index(base)
+    wanted = BuildPlan(
         fingerprint=_fingerprint(task.options, studies),
         first_part=first,
         base_sha256=file_sha256(task.out / MANIFEST_NAME) if base is not None else "",
@@ -167,16 +173,16 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
     if plan is None:
         kept = {shard.file for shards in (base.planes.values() if base else ()) for shard in shards}
         remove_shards(task.out, kept.__contains__)
-        write_plan(task.out, wanted)
+        write_build_plan(task.out, wanted)
     return base, _cut_parts(task, studies, first)
 
 
-def _read_plan(out: Path) -> Plan | None:
+def _read_plan(out: Path) -> BuildPlan | None:
     """Returns the plan of an unfinished build; one that was cut off after its last file is finished here."""
-    plan = read_plan(out)
+    plan = read_build_plan(out)
     if plan is not None and plan.base_sha256 and file_sha256(out / MANIFEST_NAME) != plan.base_sha256:
         # The manifest that was to be written is there; only the journal was still to be removed.
-        remove_journal(out)
+        remove_build_state(out)
         return None
     return plan
 
@@ -206,10 +212,10 @@ def _fingerprint(options: BuildOptions, studies: Sequence[CohortStudy]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _cut_parts(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> list[ShardJob]:
+def _cut_parts(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> list[ShardSetJob]:
     step = task.options.studies_per_shard
     return [
-        ShardJob(
+        ShardSetJob(
             index=index,
             studies=tuple(studies[start : start + step]),
             out=task.out,
@@ -222,7 +228,7 @@ def _cut_parts(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> l
 
 
 def _finish(
-    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[ShardResult]
+    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[BuiltShardSet]
 ) -> Manifest:
     """Writes labels and folds and, last, the manifest."""
     manifest = _make_manifest(task, cohort, base, results)
@@ -240,7 +246,7 @@ def _finish(
 
 
 def _make_manifest(
-    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[ShardResult]
+    task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[BuiltShardSet]
 ) -> Manifest:
     parts = sorted((each.part for each in results), key=lambda part: part.index)
     studies = [*(base.studies if base else ()), *(each for part in parts for each in part.studies)]
@@ -265,10 +271,11 @@ def _make_manifest(
         studies=group_studies(studies, cohort.jobs, _known_patients(results), has_key=task.key is not None),
         # A study that was tried again says the same again.
         rejects=tuple(dict.fromkeys(rejects)),
+        is_synthetic=cohort.is_synthetic and (base is None or base.is_synthetic),
     )
 
 
-def _known_patients(results: Sequence[ShardResult]) -> dict[str, str]:
+def _known_patients(results: Sequence[BuiltShardSet]) -> dict[str, str]:
     return {study: patient for each in results for study, patient in each.patient_ids.items()}
 
 

@@ -7,52 +7,11 @@ nothing else travels with it. `tfrecords/README.md` is the schema in words.
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
 from typing import Any
 
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Severity
-from lumbar_tf.records.schema import PixelEncoding
+from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis, PixelEncoding
 
-
-class _Per(Enum):
-    """What a feature has its values for."""
-
-    RECORD = "record"
-    FINDING = "finding"
-    SERIES = "series"
-    SLICE = "slice"
-
-
-#: Type of the values, what they are counted by, and how many for each.
-_FEATURES: dict[str, tuple[type, _Per, int]] = {
-    "schema_version": (bytes, _Per.RECORD, 1),
-    "study_id": (bytes, _Per.RECORD, 1),
-    "plane": (bytes, _Per.RECORD, 1),
-    "codec": (bytes, _Per.RECORD, 1),
-    "labels": (int, _Per.FINDING, 1),
-    "points": (float, _Per.FINDING, 3),
-    "series/id": (bytes, _Per.SERIES, 1),
-    "series/low": (float, _Per.SERIES, 1),
-    "series/high": (float, _Per.SERIES, 1),
-    "slices/image": (bytes, _Per.SLICE, 1),
-    "slices/scale": (float, _Per.SLICE, 1),
-    "slices/offset": (float, _Per.SLICE, 1),
-    "slices/rows": (int, _Per.SLICE, 1),
-    "slices/columns": (int, _Per.SLICE, 1),
-    "slices/position": (float, _Per.SLICE, 3),
-    "slices/row_direction": (float, _Per.SLICE, 3),
-    "slices/column_direction": (float, _Per.SLICE, 3),
-    "slices/row_spacing_mm": (float, _Per.SLICE, 1),
-    "slices/column_spacing_mm": (float, _Per.SLICE, 1),
-    "slices/series": (int, _Per.SLICE, 1),
-    "slices/group": (int, _Per.SLICE, 1),
-    "slices/instance_number": (int, _Per.SLICE, 1),
-}
-FEATURE_NAMES = frozenset(_FEATURES)
-IMAGE_FEATURE = "slices/image"
-
-#: Every float but these is finite; a point that nobody marked is NaN.
-_MAY_BE_NAN = frozenset({"points"})
 _GRADES = frozenset({MISSING_LABEL, *Severity})
 
 #: PNG (ISO/IEC 15948) sections 5.2 and 11.2.1: signature; length, type, data and CRC of each chunk.
@@ -63,16 +22,16 @@ _CRC_BYTES = 4
 _BYTES_PER_PIXEL = 2  # uint16
 
 
-def feature_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def find_feature_errors(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Yields what is wrong with a record's features, a line each.
 
     Args:
         features: as `parse_features` gives them.
 
-    >>> list(feature_faults({"study_id": [b"1"], "notes": [b"x"]}))[:2]
+    >>> list(find_feature_errors({"study_id": [b"1"], "notes": [b"x"]}))[:2]
     ['codec is absent', 'labels is absent']
     """
-    absent, unknown = FEATURE_NAMES - features.keys(), features.keys() - FEATURE_NAMES
+    absent, unknown = FEATURES.keys() - features.keys(), features.keys() - FEATURES.keys()
     yield from (f"{each} is absent" for each in sorted(absent))
     if unknown:
         # How many, not which: their names are not ours.
@@ -86,24 +45,25 @@ def feature_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 def _count_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     counts = {
-        _Per.RECORD: 1,
-        _Per.FINDING: NUM_FINDINGS,
-        _Per.SERIES: len(features.get("series/id", ())),
-        _Per.SLICE: len(features.get(IMAGE_FEATURE, ())),
+        FeatureAxis.RECORD: 1,
+        FeatureAxis.FINDING: NUM_FINDINGS,
+        FeatureAxis.SERIES: len(features.get("series/id", ())),
+        FeatureAxis.SLICE: len(features.get(IMAGE_FEATURE, ())),
     }
-    for name, (kind, per, each) in _FEATURES.items():
+    for name, spec in FEATURES.items():
         values = features.get(name)
         if values is None:
             continue
-        if len(values) != counts[per] * each:
-            yield f"{name} must hold {counts[per] * each} values, it holds {len(values)}"
-        elif not all(isinstance(value, kind) for value in values):
-            yield f"{name} must hold {kind.__name__} values"
+        count = counts[spec.axis] * spec.size
+        if len(values) != count:
+            yield f"{name} must hold {count} values, it holds {len(values)}"
+        elif not all(isinstance(value, spec.kind) for value in values):
+            yield f"{name} must hold {spec.kind.__name__} values"
 
 
 def _value_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    for name, (kind, _, _) in _FEATURES.items():
-        if kind is float and name not in _MAY_BE_NAN and not all(map(math.isfinite, features[name])):
+    for name, spec in FEATURES.items():
+        if spec.kind is float and not spec.may_be_nan and not all(map(math.isfinite, features[name])):
             yield f"{name} must be finite"
     if not set(features["labels"]) <= _GRADES:
         yield f"labels must be in {sorted(_GRADES)}"

@@ -146,7 +146,7 @@ def _join_small(pieces: Iterable[Piece]) -> list[Piece]:
     return [*joined, join_pieces(small)]
 
 
-def parse_features(serialized: bytes) -> dict[str, list[Any]]:
+def parse_example_features(serialized: bytes) -> dict[str, list[Any]]:
     """Parses a tf.train.Example: flat lists of bytes, floats or integers by feature name.
 
     Raises:

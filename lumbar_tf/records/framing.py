@@ -107,13 +107,13 @@ class CorruptRecord:
     Attributes:
         index: its number in the file, from 0.
         offset: where it begins in the file, bytes.
-        damage: what is wrong.
+        code: the kind of damage.
         message: the same for a person.
     """
 
     index: int
     offset: int
-    damage: IssueCode
+    code: IssueCode
     message: str
 
 

@@ -20,11 +20,12 @@ from typing import BinaryIO
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.privacy.identifying_values import IdentifyingValues
 from lumbar_tf.privacy.phrase_search import PhraseSearch
-from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.consistency import find_feature_errors
+from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import CorruptRecord, scan_records
 from lumbar_tf.records.issues import IssueCode, RecordIssue
-from lumbar_tf.records.verification import SHARD_SUFFIX, list_record_files, sort_found
+from lumbar_tf.records.schema import IMAGE_FEATURE
+from lumbar_tf.records.verification import SHARD_SUFFIX, list_record_files, sort_issues
 from lumbar_tf.runners import run_jobs
 
 _BLOCK_BYTES = 4 << 20
@@ -64,7 +65,7 @@ class _Hit:
     record: int | None = None
 
 
-def scan_folder(
+def find_identifying_text(
     folder: Path,
     values: IdentifyingValues,
     *,
@@ -89,7 +90,7 @@ def scan_folder(
         for count, hits in run_jobs(_scan_batch, batches, workers=workers, name=_batch_name):
             found.extend(hits)
             advance(count)
-    return sort_found(found)
+    return sort_issues(found)
 
 
 def _cut(folder: Path, files: Sequence[str], values: IdentifyingValues, workers: int) -> list[_Batch]:
@@ -147,11 +148,11 @@ def _search_records(file: BinaryIO, search: PhraseSearch) -> Iterator[_Hit]:
             is_sound = False
             continue
         try:
-            features = parse_features(framed.data)
+            features = parse_example_features(framed.data)
         except ValueError:
             is_sound = False
             continue
-        are_pixels = not any(feature_faults(features))
+        are_pixels = not any(find_feature_errors(features))
         for number, (name, values) in enumerate(sorted(features.items())):
             # A name that tells of a patient is not repeated either.
             place = f", feature {name}"

@@ -66,14 +66,14 @@ class RecordIssue:
     """One thing that is wrong.
 
     Attributes:
-        damage: the stable code.
+        code: the stable code.
         file: path below the folder, with forward slashes.
         message: one line for a person. It holds nothing that could identify a patient.
         study_id: the study, "" where none is known or many are concerned.
         record: which record of the file, from 0; None for the whole file.
     """
 
-    damage: IssueCode
+    code: IssueCode
     file: str
     message: str
     study_id: str = ""
@@ -82,7 +82,7 @@ class RecordIssue:
     def __str__(self) -> str:
         """One line: file, place, code, message.
 
-        >>> str(RecordIssue(Damage.DATA_DAMAGED, "axial_t2/part.tfrecord", "no fit", "10", 3))
+        >>> str(RecordIssue(IssueCode.DATA_DAMAGED, "axial_t2/part.tfrecord", "no fit", "10", 3))
         'axial_t2/part.tfrecord, record 3, study 10: data_damaged: no fit'
         """
         place = [self.file]
@@ -90,6 +90,6 @@ class RecordIssue:
             place.append(f"record {self.record}")
         if self.study_id:
             place.append(f"study {self.study_id}")
-        line = f"{', '.join(place)}: {self.damage.value}: {self.message}"
+        line = f"{', '.join(place)}: {self.code.value}: {self.message}"
         # Names and ids come from what is damaged: they must not steer a terminal.
         return "".join(each if each.isprintable() else "?" for each in line)

@@ -5,7 +5,6 @@ person share a `patient_group`, which is the smallest of their study ids, or a k
 pseudonyms.
 """
 
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lumbar_tf import __version__
 from lumbar_tf.dicom.reasons import Reject
+from lumbar_tf.dicom.sources.study_source import is_synthetic_source
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import Plane
@@ -44,6 +44,11 @@ class Shard(_Entry):
     size_bytes: int
     num_examples: int
     study_ids: tuple[str, ...]
+
+    @property
+    def index(self) -> int:
+        """The number in the file's name, `axial_t2/part-00003.tfrecord`."""
+        return int(self.file.rpartition("part-")[2].partition(".")[0])
 
 
 class StudyEntry(_Entry):
@@ -106,7 +111,17 @@ class BuildOptions(_Entry):
 
 
 class Manifest(_Entry):
-    """All of it."""
+    """The content of `manifest.json`.
+
+    Attributes:
+        schema_version: version of the record schema.
+        packages: versions of the packages that made the records.
+        options: options of the build.
+        planes: shards by the plane's name.
+        studies: the studies in the records.
+        rejects: input that was left out or noted.
+        is_synthetic: whether all studies are synthetic. Only written if true.
+    """
 
     schema_version: str
     packages: dict[str, str]
@@ -114,6 +129,7 @@ class Manifest(_Entry):
     planes: dict[str, tuple[Shard, ...]]
     studies: tuple[StudyEntry, ...]
     rejects: tuple[RejectEntry, ...]
+    is_synthetic: bool = False
 
     @property
     def patient_groups(self) -> dict[str, str]:
@@ -136,35 +152,23 @@ def package_versions(*more: str) -> dict[str, str]:
     return versions
 
 
-def group_patients(patient_ids: Mapping[str, str]) -> dict[str, str]:
-    """Groups studies by patient without naming the patient.
-
-    Args:
-        patient_ids: PatientID by study id, "" where it is unknown.
-
-    Returns:
-        For each study the smallest study id of the same patient; a study without PatientID stands
-        for itself.
-
-    >>> group_patients({"3": "p", "1": "p", "2": ""})
-    {'3': '1', '1': '1', '2': '2'}
-    """
-    smallest: dict[str, str] = {}
-    for study_id, patient_id in sorted(patient_ids.items()):
-        smallest.setdefault(patient_id, study_id)
-    return {study: smallest[patient] if patient else study for study, patient in patient_ids.items()}
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Writes `manifest.json`, whole or not at all, and returns its path."""
     path = folder / MANIFEST_NAME
-    write_text_atomically(path, manifest.model_dump_json(indent=1) + "\n")
+    # Manifests of patients' studies are the same bytes as before the field existed.
+    omitted = None if manifest.is_synthetic else {"is_synthetic"}
+    write_text_atomically(path, manifest.model_dump_json(indent=1, exclude=omitted) + "\n")
     return path
 
 
 def has_manifest(folder: Path) -> bool:
     """Whether a folder holds finished records."""
     return (folder / MANIFEST_NAME).is_file()
+
+
+def is_synthetic_folder(folder: Path) -> bool:
+    """Whether a folder of records, or of label tables and studies, is synthetic."""
+    return read_manifest(folder).is_synthetic if has_manifest(folder) else is_synthetic_source(folder)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -3,20 +3,20 @@
 Core TensorFlow ops only: the exported graph calls these very functions.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
 
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
-from lumbar_tf.records.schema import PixelEncoding
+from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis, FeatureSpec, PixelEncoding
 
 #: Files that are read side by side: with one, parsing waits for reading; each holds a record in memory.
 _PARALLEL_READS = 2
 #: Read from a file at a time: records are megabytes, and the default of 256 KB took a quarter longer.
 _READ_BYTES = 1 << 20
 
-_IMAGES = "slices/image"
 #: What a record starts with is small; images that begin later than this are copied before they are decoded.
 _HEAD_BYTES = 1 << 16
 _PIXEL_BYTES = 2
@@ -28,39 +28,24 @@ _BYTES = tuple(bytes([each]) for each in range(256))
 #: Bytes of the longest number that is written or read: seven bits in each, and no message has 2**31 bytes.
 _VARINT_BYTES = 5
 #: Key of the map's entry, field 1, and the tag of its value, field 2.
-_KEY = _FIELD_1 + bytes([len(_IMAGES)]) + _IMAGES.encode() + b"\x12"
+_KEY = _FIELD_1 + bytes([len(IMAGE_FEATURE)]) + IMAGE_FEATURE.encode() + b"\x12"
 
-_SLICE_VECTORS = ("slices/position", "slices/row_direction", "slices/column_direction")
-_SLICE_FLOATS = ("slices/scale", "slices/offset", "slices/row_spacing_mm", "slices/column_spacing_mm")
-_SLICE_INTEGERS = (
-    "slices/rows",
-    "slices/columns",
-    "slices/series",
-    "slices/group",
-    "slices/instance_number",
-)
+_DTYPES = {bytes: tf.string, int: tf.int64, float: tf.float32}
+_MISSING: dict[type, object] = {bytes: "", int: MISSING_LABEL, float: float("nan")}
 
 
 def feature_spec() -> dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]:
-    """Returns how each feature is parsed; an absent feature is empty or missing, not an error."""
+    """Returns every feature's parsing specification; an absent feature is empty or missing, not an error."""
+    return {name: _parsing_spec(spec) for name, spec in FEATURES.items()}
 
-    def sequence(shape: Sequence[int], dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
+
+def _parsing_spec(spec: FeatureSpec) -> tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature:
+    dtype, shape = _DTYPES[spec.kind], [] if spec.size == 1 else [spec.size]
+    if spec.axis in (FeatureAxis.SERIES, FeatureAxis.SLICE):
         return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
-
-    spec = {
-        name: tf.io.FixedLenFeature([], tf.string, "")
-        for name in ("schema_version", "study_id", "plane", "codec")
-    }
-    spec["labels"] = tf.io.FixedLenFeature([NUM_FINDINGS], tf.int64, [MISSING_LABEL] * NUM_FINDINGS)
-    spec["points"] = tf.io.FixedLenFeature([NUM_FINDINGS, 3], tf.float32, [float("nan")] * (NUM_FINDINGS * 3))
-    spec["series/id"] = sequence([], tf.string)
-    spec["series/low"] = sequence([], tf.float32)
-    spec["series/high"] = sequence([], tf.float32)
-    spec["slices/image"] = sequence([], tf.string)
-    spec.update({name: sequence([], tf.float32) for name in _SLICE_FLOATS})
-    spec.update({name: sequence([], tf.int64) for name in _SLICE_INTEGERS})
-    spec.update({name: sequence([3], tf.float32) for name in _SLICE_VECTORS})
-    return spec
+    if spec.axis is FeatureAxis.FINDING:
+        shape = [NUM_FINDINGS, *shape]
+    return tf.io.FixedLenFeature(shape, dtype, [_MISSING[spec.kind]] * math.prod(shape))
 
 
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -76,13 +61,13 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         among other things, and where in it, in bytes: `slices/start` and `slices/size`, int64 [N].
     """
     spec = feature_spec()
-    image_spec = {_IMAGES: spec.pop(_IMAGES)}
+    image_spec = {IMAGE_FEATURE: spec.pop(IMAGE_FEATURE)}
     record = tf.io.parse_single_example(serialized, spec)
     size = record["slices/rows"] * record["slices/columns"] * _PIXEL_BYTES
     start, is_found = _raw_starts(serialized, size)
 
     def copied() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images = tf.io.parse_single_example(serialized, image_spec)[_IMAGES]
+        images = tf.io.parse_single_example(serialized, image_spec)[IMAGE_FEATURE]
         sizes = tf.cast(tf.strings.length(images), tf.int64)
         return tf.strings.reduce_join(images), tf.cumsum(sizes, exclusive=True), sizes
 
@@ -131,7 +116,7 @@ def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.T
     is_within = (size >= 0) & (size <= total) & (start + size <= total)
     after = tf.strings.substr(serialized, tf.clip_by_value(first + list_size, 0, total), total)
     # Of entries with the same key the last one counts.
-    is_last = tf.size(tf.strings.split(after, _IMAGES)) < 2
+    is_last = tf.size(tf.strings.split(after, IMAGE_FEATURE)) < 2
     is_found = is_opened & tf.reduce_all(is_framed & is_within) & is_last & _is_entry(serialized, place)
     return start, is_found
 

@@ -4,7 +4,8 @@
 Nothing here needs TensorFlow.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -36,6 +37,62 @@ _MAX_STORED = 65535
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 
 
+class FeatureAxis(Enum):
+    """The first axis of a feature's values."""
+
+    RECORD = "record"
+    FINDING = "finding"
+    SERIES = "series"
+    SLICE = "slice"
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A feature of the record.
+
+    Attributes:
+        kind: type of the values: bytes, int (int64) or float (float32).
+        axis: the first axis.
+        size: number of values per element of that axis; 3 for points and vectors in patient space.
+        may_be_nan: whether a float may be NaN (missing); all others must be finite.
+    """
+
+    kind: type[bytes] | type[int] | type[float]
+    axis: FeatureAxis
+    size: int = 1
+    may_be_nan: bool = False
+
+
+#: Every feature of the record. `tfrecords/README.md` describes them; parser, checks and slice reader use this
+#: table.
+FEATURES: Mapping[str, FeatureSpec] = {
+    "schema_version": FeatureSpec(bytes, FeatureAxis.RECORD),
+    "study_id": FeatureSpec(bytes, FeatureAxis.RECORD),
+    "plane": FeatureSpec(bytes, FeatureAxis.RECORD),
+    "codec": FeatureSpec(bytes, FeatureAxis.RECORD),
+    "labels": FeatureSpec(int, FeatureAxis.FINDING),
+    "points": FeatureSpec(float, FeatureAxis.FINDING, 3, may_be_nan=True),
+    "series/id": FeatureSpec(bytes, FeatureAxis.SERIES),
+    "series/low": FeatureSpec(float, FeatureAxis.SERIES),
+    "series/high": FeatureSpec(float, FeatureAxis.SERIES),
+    "slices/image": FeatureSpec(bytes, FeatureAxis.SLICE),
+    "slices/scale": FeatureSpec(float, FeatureAxis.SLICE),
+    "slices/offset": FeatureSpec(float, FeatureAxis.SLICE),
+    "slices/rows": FeatureSpec(int, FeatureAxis.SLICE),
+    "slices/columns": FeatureSpec(int, FeatureAxis.SLICE),
+    "slices/position": FeatureSpec(float, FeatureAxis.SLICE, 3),
+    "slices/row_direction": FeatureSpec(float, FeatureAxis.SLICE, 3),
+    "slices/column_direction": FeatureSpec(float, FeatureAxis.SLICE, 3),
+    "slices/row_spacing_mm": FeatureSpec(float, FeatureAxis.SLICE),
+    "slices/column_spacing_mm": FeatureSpec(float, FeatureAxis.SLICE),
+    "slices/series": FeatureSpec(int, FeatureAxis.SLICE),
+    "slices/group": FeatureSpec(int, FeatureAxis.SLICE),
+    "slices/instance_number": FeatureSpec(int, FeatureAxis.SLICE),
+}
+#: The feature of encoded images.
+IMAGE_FEATURE = "slices/image"
+
+
 class PixelEncoding(Enum):
     """How a record holds its images. `tests/benchmarks/README.md` has the measurements behind the default."""
 
@@ -54,11 +111,13 @@ def encode_plane(
     points: ArrayLike | None = None,
     codec: PixelEncoding = PixelEncoding.RAW,
 ) -> bytes:
-    """Makes the record of one plane of a study, in one piece; see `plane_pieces`."""
-    return join_pieces(plane_pieces(study_id, plane, slices, labels=labels, points=points, codec=codec))
+    """Makes the record of one plane of a study, in one piece; see `encode_plane_pieces`."""
+    return join_pieces(
+        encode_plane_pieces(study_id, plane, slices, labels=labels, points=points, codec=codec)
+    )
 
 
-def plane_pieces(
+def encode_plane_pieces(
     study_id: str,
     plane: Plane,
     slices: Iterable[Slice],

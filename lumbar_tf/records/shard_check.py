@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.consistency import IMAGE_FEATURE, feature_faults
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.consistency import find_feature_errors
+from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import HEAD_BYTES, CorruptRecord, FramedRecord, scan_records
 from lumbar_tf.records.issues import IssueCode, RecordIssue
-from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.records.schema import IMAGE_FEATURE, SCHEMA_VERSION
 
 #: A damaged record stands where the manifest has a study, so that study is not missed a second time.
 _NAMED_BY_PLACE = frozenset({IssueCode.DATA_DAMAGED, IssueCode.NOT_AN_EXAMPLE})
@@ -48,7 +48,7 @@ class ShardCheckJob:
 
 
 @dataclass(frozen=True)
-class StoredRecord:
+class RecordSummary:
     """One sound record: where it is and what identifies its bytes.
 
     Attributes:
@@ -87,7 +87,7 @@ class ShardReport:
 
     file: str
     sha256: str
-    records: tuple[StoredRecord, ...]
+    records: tuple[RecordSummary, ...]
     found: tuple[RecordIssue, ...]
 
 
@@ -95,7 +95,7 @@ def check_shard(job: ShardCheckJob) -> ShardReport:
     """Reads a shard once, from end to end, and names everything that is wrong with it."""
     path = job.folder / job.file
     digest = hashlib.sha256()
-    records: list[StoredRecord] = []
+    records: list[RecordSummary] = []
     found: list[RecordIssue] = []
     try:
         with path.open("rb") as file:
@@ -115,16 +115,16 @@ def check_shard(job: ShardCheckJob) -> ShardReport:
         if sha256 != job.expected.sha256:
             message = f"SHA-256 is not the manifest's ({size_bytes} of {job.expected.size_bytes} bytes)"
             found.append(RecordIssue(IssueCode.SHARD_CHANGED, job.file, message))
-        hit = {each.record for each in found if each.damage in _NAMED_BY_PLACE}
+        hit = {each.record for each in found if each.code in _NAMED_BY_PLACE}
         found.extend(_compare_studies(job.file, list(job.expected.num_slices), records, hit))
     return ShardReport(job.file, sha256, tuple(records), tuple(found))
 
 
-def _without_records(job: ShardCheckJob, damage: IssueCode, message: str, sha256: str) -> ShardReport:
-    return ShardReport(job.file, sha256, (), (RecordIssue(damage, job.file, message),))
+def _without_records(job: ShardCheckJob, code: IssueCode, message: str, sha256: str) -> ShardReport:
+    return ShardReport(job.file, sha256, (), (RecordIssue(code, job.file, message),))
 
 
-def read_stored(folder: Path, record: StoredRecord) -> bytes:
+def read_record_at(folder: Path, record: RecordSummary) -> bytes:
     """Reads one record's data again."""
     with (folder / record.file).open("rb") as file:
         file.seek(record.offset + HEAD_BYTES)
@@ -134,17 +134,17 @@ def read_stored(folder: Path, record: StoredRecord) -> bytes:
 def _check_framed(
     job: ShardCheckJob,
     framed: FramedRecord | CorruptRecord,
-    records: list[StoredRecord],
+    records: list[RecordSummary],
     found: list[RecordIssue],
 ) -> None:
     """Adds what a record is to `records`, or what is wrong with it to `found`, or both."""
     expected = list(job.expected.num_slices) if job.expected else []
     by_place = expected[framed.index] if framed.index < len(expected) else ""
     if isinstance(framed, CorruptRecord):
-        found.append(RecordIssue(framed.damage, job.file, framed.message, by_place, framed.index))
+        found.append(RecordIssue(framed.code, job.file, framed.message, by_place, framed.index))
         return
     try:
-        features = parse_features(framed.data)
+        features = parse_example_features(framed.data)
         study_id, plane, version = (
             features[name][0].decode("utf-8") for name in ("study_id", "plane", "schema_version")
         )
@@ -155,7 +155,7 @@ def _check_framed(
     faults = list(_record_faults(job.expected, features, study_id, plane, version))
     found.extend(RecordIssue(code, job.file, text, study_id, framed.index) for code, text in faults)
     records.append(
-        StoredRecord(
+        RecordSummary(
             study_id=study_id,
             plane=plane,
             file=job.file,
@@ -180,7 +180,7 @@ def _record_faults(
     if version.partition(".")[0] != major:
         yield IssueCode.RECORD_SCHEMA, f"schema version must be {major}.x"
     else:
-        yield from ((IssueCode.BAD_FEATURE, fault) for fault in feature_faults(features))
+        yield from ((IssueCode.BAD_FEATURE, fault) for fault in find_feature_errors(features))
     if expected is None:
         return
     if plane != expected.plane.value:
@@ -191,7 +191,7 @@ def _record_faults(
 
 
 def _compare_studies(
-    file: str, expected: Sequence[str], records: Sequence[StoredRecord], damaged: set[int | None]
+    file: str, expected: Sequence[str], records: Sequence[RecordSummary], damaged: set[int | None]
 ) -> Iterator[RecordIssue]:
     """Which records are too many, too few or out of order."""
     names, seen = set(expected), set()

@@ -1,16 +1,22 @@
-"""Shards: plain TFRecord files that appear whole or not at all."""
+"""Shards: TFRecord files of a group of studies, one per plane, written atomically."""
 
+import errno
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lumbar_tf.dicom.sources.study_source import list_study_files
 from lumbar_tf.files import release_cache, replace_atomically
 from lumbar_tf.labels import Plane
+from lumbar_tf.records.build_state import BuiltPart, read_built_part, write_built_part
+from lumbar_tf.records.cohort import CohortStudy, make_study_records, raise_first_fault
 from lumbar_tf.records.example import Piece
 from lumbar_tf.records.framing import RecordWriter
-from lumbar_tf.records.manifest import Shard
+from lumbar_tf.records.manifest import BuildOptions, RejectEntry, Shard, StudyEntry
 
 #: Every shard's name matches; nothing else in a plane's folder does.
 SHARD_PATTERN = "part-*.tfrecord"
@@ -23,15 +29,6 @@ def shard_name(index: int) -> str:
     'part-00003.tfrecord'
     """
     return f"part-{index:05d}.tfrecord"
-
-
-def part_index(file: str) -> int:
-    """Returns the part's number of a shard's name or path.
-
-    >>> part_index("axial_t2/part-00003.tfrecord")
-    3
-    """
-    return int(file.rpartition("part-")[2].partition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def open_shards(folder: Path, index: int) -> Iterator[ShardSet]:
         yield ShardSet(folder, index, stack)
 
 
-def rewrite_shard(path: Path, records: Iterable[bytes]) -> tuple[str, int]:
+def replace_shard(path: Path, records: Iterable[bytes]) -> tuple[str, int]:
     """Replaces a shard's records, and returns its SHA-256 and its size in bytes."""
     with replace_atomically(path) as temporary, temporary.open("wb", buffering=0) as file:
         writer = RecordWriter(file)
@@ -126,3 +123,113 @@ def remove_shards(folder: Path, is_wanted: Callable[[str], bool]) -> None:
         for path in (folder / plane.value).glob(SHARD_PATTERN):
             if not is_wanted(f"{plane.value}/{path.name}"):
                 path.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSetJob:
+    """One part to build.
+
+    Attributes:
+        index: its number.
+        studies: in the order in which they are written.
+        out: where the records go.
+        options: of the build.
+        key: for pseudonyms.
+        is_strict: whether the first fault ends the build.
+    """
+
+    index: int
+    studies: tuple[CohortStudy, ...]
+    out: Path
+    options: BuildOptions
+    key: bytes | None = None
+    is_strict: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"part {self.index} (studies {self.studies[0].study_id} to {self.studies[-1].study_id})"
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltShardSet:
+    """A part that is done.
+
+    Attributes:
+        part: its entry in the journal.
+        patient_ids: by study, of the studies that were read now; in memory only.
+    """
+
+    part: BuiltPart
+    patient_ids: Mapping[str, str]
+
+
+def build_shards(job: ShardSetJob) -> BuiltShardSet:
+    """Builds a part, or finds in the journal that it is done already.
+
+    Raises:
+        ValueError: the disk is full, or, where faults are fatal, there is one.
+    """
+    fingerprint = _fingerprint(job)
+    done = read_built_part(job.out, job.index, fingerprint)
+    if done is not None:
+        return BuiltShardSet(done, {})
+    try:
+        result = _build(job, fingerprint)
+        write_built_part(job.out, result.part)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"The disk of {job.out} must have room for the records. Received: {error.strerror}. What is done "
+            "stays; make room and go on with --resume."
+        ) from None
+    return result
+
+
+def _build(job: ShardSetJob, fingerprint: str) -> BuiltShardSet:
+    entries: list[StudyEntry] = []
+    rejects: list[RejectEntry] = []
+    patient_ids: dict[str, str] = {}
+    with open_shards(job.out, job.index) as shards:
+        for each in job.studies:
+            study = make_study_records(each, job.options, job.key)
+            if job.is_strict:
+                raise_first_fault(study.rejects)
+            rejects.extend(map(RejectEntry.of, study.rejects))
+            shards.write(each.study_id, study.records)
+            if study.entry is not None:
+                entries.append(study.entry)
+                patient_ids[each.study_id] = study.patient_id
+    part = BuiltPart(
+        index=job.index,
+        fingerprint=fingerprint,
+        shards=shards.describe(),
+        studies=tuple(entries),
+        rejects=tuple(rejects),
+    )
+    return BuiltShardSet(part, patient_ids)
+
+
+def _fingerprint(job: ShardSetJob) -> str:
+    """SHA-256 over what the part is made from, by names, sizes and times of files instead of their bytes."""
+    return hashlib.sha256(json.dumps([_describe(each) for each in job.studies]).encode()).hexdigest()
+
+
+def _describe(job: CohortStudy) -> Sequence[object]:
+    files, _ = list_study_files(job.files)
+    return [
+        job.study_id,
+        sorted((series, plane.value if plane else "") for series, plane in job.series_planes.items()),
+        None if job.labels is None else job.labels.tolist(),
+        [repr(each) for each in job.coordinates],
+        [_describe_file(path, job.files.root) for path in files],
+    ]
+
+
+def _describe_file(path: Path, root: Path) -> Sequence[object]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return [str(path.relative_to(root))]
+    return [str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
-from lumbar_tf.records.cohort import CohortStudy
-from lumbar_tf.records.example import join_pieces, parse_features
+from lumbar_tf.records.cohort import CohortStudy, StudyRecords
+from lumbar_tf.records.example import join_pieces, parse_example_features
 from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.manifest import (
     MANIFEST_NAME,
@@ -21,9 +21,8 @@ from lumbar_tf.records.manifest import (
     StudyEntry,
     package_versions,
 )
-from lumbar_tf.records.shard_check import StoredRecord, read_stored
-from lumbar_tf.records.study_records import StudyRecords
-from lumbar_tf.records.verification import Verification, sort_found
+from lumbar_tf.records.shard_check import RecordSummary, read_record_at
+from lumbar_tf.records.verification import Verification, sort_issues
 from lumbar_tf.runners import run_jobs
 
 #: Makes a study's records again, as the build did: `make_study_records` with the build's options.
@@ -39,7 +38,7 @@ class _Comparison:
     folder: Path
     entry: StudyEntry | None
     rejects: tuple[RejectEntry, ...]
-    stored: tuple[StoredRecord, ...]
+    stored: tuple[RecordSummary, ...]
     hint: str
 
 
@@ -77,7 +76,7 @@ def verify_source(
         for faults in run_jobs(_compare, comparisons, workers=workers, name=_job_name):
             found.extend(faults)
             advance(1)
-    return sort_found(found)
+    return sort_issues(found)
 
 
 def _absent_studies(entries: Mapping[str, StudyEntry], in_source: Collection[str]) -> Iterator[RecordIssue]:
@@ -89,13 +88,13 @@ def _absent_studies(entries: Mapping[str, StudyEntry], in_source: Collection[str
 
 def _pair(
     folder: Path,
-    records: Sequence[StoredRecord],
+    records: Sequence[RecordSummary],
     manifest: Manifest,
     studies: Sequence[CohortStudy],
     rebuild: Rebuild,
 ) -> list[_Comparison]:
     entries = {each.study_id: each for each in manifest.studies}
-    stored: dict[str, list[StoredRecord]] = defaultdict(list)
+    stored: dict[str, list[RecordSummary]] = defaultdict(list)
     rejects: dict[str, list[RejectEntry]] = defaultdict(list)
     for record in records:
         stored[record.study_id].append(record)
@@ -134,8 +133,8 @@ def _compare(job: _Comparison) -> tuple[RecordIssue, ...]:
 def _differences(job: _Comparison, made: StudyRecords) -> Iterator[RecordIssue]:
     study_id = job.study.study_id
 
-    def of_manifest(damage: IssueCode, message: str) -> RecordIssue:
-        return RecordIssue(damage, MANIFEST_NAME, message, study_id)
+    def of_manifest(code: IssueCode, message: str) -> RecordIssue:
+        return RecordIssue(code, MANIFEST_NAME, message, study_id)
 
     if job.entry is None:
         # A study that gave no records is known to the manifest by its rejects alone.
@@ -169,14 +168,14 @@ def _record_differences(job: _Comparison, made: StudyRecords) -> Iterator[Record
         record = records.get(each.plane)
         if record is None or hashlib.sha256(record).hexdigest() == each.sha256:
             continue
-        names = _differing_features(read_stored(job.folder, each), record)
+        names = _differing_features(read_record_at(job.folder, each), record)
         message = f"the source gives other values of {names}{job.hint}"
         yield RecordIssue(IssueCode.RECORD_DIFFERS, each.file, message, each.study_id, each.index)
 
 
 def _differing_features(stored: bytes, made: bytes) -> str:
     """Names the features that differ; NaN equals NaN here, since points that nobody marked are NaN."""
-    first, second = parse_features(stored), parse_features(made)
+    first, second = parse_example_features(stored), parse_example_features(made)
     # Names in the schema only: those of a foreign record are not ours to show.
     names = [name for name in second if repr(first.get(name)) != repr(second[name])]
     return ", ".join(sorted(names)) or "nothing but order"

@@ -7,7 +7,7 @@ from pathlib import Path
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
 from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.manifest import Manifest
-from lumbar_tf.records.shard_check import StoredRecord
+from lumbar_tf.records.shard_check import RecordSummary
 from lumbar_tf.records.verification import Verification
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table
 from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
@@ -42,8 +42,8 @@ def check_folds(folder: Path, manifest: Manifest | None) -> list[RecordIssue]:
     return list(_compare_folds(folds, manifest)) if manifest else []
 
 
-def _fold_fault(damage: IssueCode, message: str, study_id: str = "") -> RecordIssue:
-    return RecordIssue(damage, FOLDS_NAME, message, study_id)
+def _fold_fault(code: IssueCode, message: str, study_id: str = "") -> RecordIssue:
+    return RecordIssue(code, FOLDS_NAME, message, study_id)
 
 
 def _compare_folds(folds: dict[str, int], manifest: Manifest) -> Iterator[RecordIssue]:
@@ -74,7 +74,7 @@ def _compare_folds(folds: dict[str, int], manifest: Manifest) -> Iterator[Record
 
 
 def check_labels(
-    folder: Path, manifest: Manifest | None, records: Sequence[StoredRecord]
+    folder: Path, manifest: Manifest | None, records: Sequence[RecordSummary]
 ) -> list[RecordIssue]:
     """Checks that the label table gives each study the labels that its records hold.
 
@@ -93,12 +93,12 @@ def check_labels(
     return list(_compare_labels(table, manifest, records)) if manifest else []
 
 
-def _label_fault(damage: IssueCode, message: str, study_id: str = "") -> RecordIssue:
-    return RecordIssue(damage, LABELS_NAME, message, study_id)
+def _label_fault(code: IssueCode, message: str, study_id: str = "") -> RecordIssue:
+    return RecordIssue(code, LABELS_NAME, message, study_id)
 
 
 def _compare_labels(
-    table: Mapping[str, tuple[int, ...]], manifest: Manifest, records: Sequence[StoredRecord]
+    table: Mapping[str, tuple[int, ...]], manifest: Manifest, records: Sequence[RecordSummary]
 ) -> Iterator[RecordIssue]:
     for study_id in sorted(table.keys() - {each.study_id for each in manifest.studies}):
         yield _label_fault(IssueCode.LABELS_FOREIGN, "the manifest does not hold this study", study_id)

@@ -13,8 +13,7 @@ from lumbar_tf.dicom.sources.study_source import is_synthetic_source
 from lumbar_tf.dicom.study import Slice, Study
 from lumbar_tf.labels import Plane
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
-from lumbar_tf.records.cohort import CohortStudy, open_cohort
-from lumbar_tf.records.study_records import read_job
+from lumbar_tf.records.cohort import CohortStudy, open_cohort, read_cohort_study
 from lumbar_tf.reports.census import Census, StudyFacts, Tally
 from lumbar_tf.reports.inspection_page import (
     JSON_NAME,
@@ -111,7 +110,7 @@ def _look_name(look: _Look) -> str:
 
 def _look(look: _Look) -> StudyFacts:
     job = look.job
-    study, positions = read_job(job)
+    study, positions = read_cohort_study(job)
     placed = _find_slices(study, positions, job.coordinates)
     slices = {index: (each.series_id, each.instance_number) for index, (_, each) in placed.items()}
     if look.key is not None:

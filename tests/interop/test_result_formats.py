@@ -10,9 +10,9 @@ import pytest
 from lumbar_tf.dicom.sources.study_source import read_source
 from lumbar_tf.interop import result_formats
 from lumbar_tf.interop.result_formats import find_formats, predict_to_folder
-from lumbar_tf.privacy.identifying_values import collect_from
+from lumbar_tf.privacy.identifying_values import collect_identifying_values
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
-from lumbar_tf.records.identifying_text import scan_folder
+from lumbar_tf.records.identifying_text import find_identifying_text
 from tests.interop import hospital
 from tests.interop.dciodvfy import find_errors
 from tests.prediction.test_pipeline import FakeEnsemble
@@ -62,22 +62,22 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
     disc = hospital.write_hospital_export(tmp_path / "disc").root
     key = b"k" * 32
     with read_source(disc) as source:
-        secret = collect_from(source.studies, are_ids_secret=True)
-        values = collect_from(source.studies, are_ids_secret=False)
+        secret = collect_identifying_values(source.studies, are_ids_secret=True)
+        values = collect_identifying_values(source.studies, are_ids_secret=False)
     out, hidden = tmp_path / "out", tmp_path / "hidden"
     predict_to_folder(disc, FakeEnsemble(), out, formats=BOTH)
     predict_to_folder(disc, FakeEnsemble(), hidden, formats=BOTH, key=key)
-    assert scan_folder(hidden, secret) == ()
+    assert find_identifying_text(hidden, secret) == ()
     name = pseudonym(key, IdKind.STUDY, hospital.LUMBAR_STUDY)
     (fhir,) = [json.loads((hidden / "fhir" / f"{name}.json").read_text())["entry"][0]["resource"]]
     patient = pseudonym(key, IdKind.PATIENT, hospital.IDENTITY["PatientID"])
     assert fhir["subject"]["identifier"]["value"] == patient
     # The search finds what it looks for where it is, and nowhere else.
-    assert scan_folder(out / "dicom", values) != ()
+    assert find_identifying_text(out / "dicom", values) != ()
     for path in [each for each in out.iterdir() if each.is_file()]:
         (tmp_path / "rest").mkdir(exist_ok=True)
         path.rename(tmp_path / "rest" / path.name)
-    assert scan_folder(tmp_path / "rest", values) == ()
+    assert find_identifying_text(tmp_path / "rest", values) == ()
 
 
 def test_without_highdicom_the_call_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

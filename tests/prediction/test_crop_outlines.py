@@ -14,9 +14,8 @@ from lumbar_tf.inputs.grader_dataset import study_crops
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines, find_crop_outlines, read_plane_configs
 from lumbar_tf.prediction.pipeline import encode_study
-from lumbar_tf.records.cohort import open_cohort
+from lumbar_tf.records.cohort import open_cohort, read_cohort_study
 from lumbar_tf.records.parsing import parse_example
-from lumbar_tf.records.study_records import read_job
 
 CONFIGS = {
     plane: load_plane_config(
@@ -32,7 +31,7 @@ def given(phantom_cohort: Path) -> tuple[Study, np.ndarray]:
     """A study that has all planes and points."""
     with open_cohort([phantom_cohort]) as cohort:
         for job in cohort.jobs:
-            study, points = read_job(job)
+            study, points = read_cohort_study(job)
             if len(study.planes) == 3 and np.isfinite(points).all():
                 return study, points
     raise AssertionError("no study of the cohort is whole")

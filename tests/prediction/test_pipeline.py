@@ -14,10 +14,10 @@ from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.log import AnswerLog, read_log
 from lumbar_tf.prediction.pipeline import GIVE_UP_AFTER, predict_source
-from lumbar_tf.privacy.identifying_values import collect_from
+from lumbar_tf.privacy.identifying_values import collect_identifying_values
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
-from lumbar_tf.records.example import parse_features
-from lumbar_tf.records.identifying_text import scan_folder
+from lumbar_tf.records.example import parse_example_features
+from lumbar_tf.records.identifying_text import find_identifying_text
 from lumbar_tf.serving.transport import ServingError, ServingFailure
 from tests.interop import hospital
 from tests.small_cohort import NUM_SLICES, write_small_cohort
@@ -43,7 +43,9 @@ class FakeEnsemble:
         self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
     ) -> dict[str, np.ndarray]:
         (study,) = studies
-        name = parse_features(next(iter(study.values())))["study_id"][0].decode() if study else "nobody"
+        name = (
+            parse_example_features(next(iter(study.values())))["study_id"][0].decode() if study else "nobody"
+        )
         self.asked.append(name)
         if name in self.failures:
             raise ServingError(self.failures[name], "no, it said", address="grpc://here:1", attempts=5)
@@ -156,13 +158,13 @@ def test_a_hospitals_names_and_numbers_are_not_in_the_log(tmp_path: Path) -> Non
     log = AnswerLog(tmp_path / "log")
     predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", log=log)
     with read_source(export.root) as source:
-        values = collect_from(source.studies, are_ids_secret=True)
-    assert scan_folder(tmp_path / "log", values) == ()
+        values = collect_identifying_values(source.studies, are_ids_secret=True)
+    assert find_identifying_text(tmp_path / "log", values) == ()
     (path,) = (tmp_path / "log").iterdir()
     assert len(path.read_text().splitlines()) == 2
     assert all("study_id" not in json.loads(line) for line in path.read_text().splitlines())
     # The search finds what it looks for where it is.
-    assert scan_folder(tmp_path / "out", values) != ()
+    assert find_identifying_text(tmp_path / "out", values) != ()
 
 
 def test_each_study_that_was_answered_has_a_report_where_they_are_wanted(
@@ -182,16 +184,16 @@ def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
     export = hospital.write_hospital_export(tmp_path / "disc")
     predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", formats=("report",))
     with read_source(export.root) as source:
-        values = collect_from(source.studies, are_ids_secret=False)
+        values = collect_identifying_values(source.studies, are_ids_secret=False)
     reports = tmp_path / "out" / "reports"
     assert len(list(reports.iterdir())) == 2
-    assert scan_folder(reports, values) == ()
+    assert find_identifying_text(reports, values) == ()
     # Under a key the ids are no longer there either.
     predict_to_folder(export.root, FakeEnsemble(), tmp_path / "hidden", formats=("report",), key=b"k" * 32)
     with read_source(export.root) as source:
-        values = collect_from(source.studies, are_ids_secret=True)
-    assert scan_folder(tmp_path / "hidden" / "reports", values) == ()
-    assert scan_folder(reports, values) != ()
+        values = collect_identifying_values(source.studies, are_ids_secret=True)
+    assert find_identifying_text(tmp_path / "hidden" / "reports", values) == ()
+    assert find_identifying_text(reports, values) != ()
 
 
 def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_build_that_fails_is_resumed_to_the_same_bytes(
         _build(cohort, tmp_path / "out")
     # Nothing is read again but the headers that say whose studies they are.
     with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.records.shard_builder.make_study_records", _no_space)
+        patch.setattr("lumbar_tf.records.shards.make_study_records", _no_space)
         _build(cohort, tmp_path / "out", mode=BuildMode.RESUME)
     assert read_tree(tmp_path / "out") == read_tree(tmp_path / "whole")
 
@@ -300,7 +300,7 @@ def test_two_builds_at_a_time_are_refused(
             _build(cohort, tmp_path / "out", mode=BuildMode.OVERWRITE)
         raise OSError("seen")
 
-    monkeypatch.setattr("lumbar_tf.records.shard_builder.make_study_records", build_again)
+    monkeypatch.setattr("lumbar_tf.records.shards.make_study_records", build_again)
     with pytest.raises(JobError, match="seen"):
         _build(cohort, tmp_path / "out")
 
@@ -319,7 +319,7 @@ def test_a_source_without_a_usable_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_building_needs_no_tensorflow() -> None:
-    modules = "lumbar_tf.records.build, lumbar_tf.records.patient_removal"
+    modules = "lumbar_tf.records.build, lumbar_tf.records.patients"
     code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 

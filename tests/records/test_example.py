@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.records.example import example_pieces, parse_features, serialize_example
+from lumbar_tf.records.example import example_pieces, parse_example_features, serialize_example
 
 FLOATS = st.lists(st.floats(width=32), max_size=5)
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5)
@@ -53,7 +53,7 @@ def test_large_values_stay_where_they_lie() -> None:
 
 @given(FEATURES)
 def test_what_is_parsed_is_what_was_written(features: dict) -> None:
-    found = parse_features(serialize_example(features))
+    found = parse_example_features(serialize_example(features))
     assert set(found) == set(features)
     for name, values in features.items():
         np.testing.assert_array_equal(found[name], list(values))
@@ -61,4 +61,4 @@ def test_what_is_parsed_is_what_was_written(features: dict) -> None:
 
 def test_bytes_that_are_no_example_are_refused() -> None:
     with pytest.raises(ValueError, match=r"tf\.train\.Example"):
-        parse_features(b"\xff\xff\xff")
+        parse_example_features(b"\xff\xff\xff")

@@ -92,11 +92,11 @@ def test_a_scan_steps_over_damaged_data_and_hashes_every_byte(tmp_path: Path) ->
     with path.open("rb") as file:
         first, second, third, rest = scan_records(file, digest)
     assert isinstance(first, CorruptRecord)
-    assert (first.index, first.offset, first.damage) == (0, 0, IssueCode.DATA_DAMAGED)
+    assert (first.index, first.offset, first.code) == (0, 0, IssueCode.DATA_DAMAGED)
     assert second == FramedRecord(1, 16 + 5, b"")
     assert third == FramedRecord(2, 32 + 5, RECORDS[2])
     assert isinstance(rest, CorruptRecord)
-    assert (rest.index, rest.offset, rest.damage) == (3, len(data), IssueCode.LENGTH_DAMAGED)
+    assert (rest.index, rest.offset, rest.code) == (3, len(data), IssueCode.LENGTH_DAMAGED)
     assert digest.hexdigest() == file_sha256(path)
 
 

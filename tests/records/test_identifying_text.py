@@ -12,11 +12,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 from lumbar_tf.dicom.sources.study_source import StudyFiles
-from lumbar_tf.privacy.identifying_values import IdentifyingValues, collect_from
-from lumbar_tf.privacy.phrases import own_words, split_words
+from lumbar_tf.privacy.identifying_values import IdentifyingValues, collect_identifying_values
+from lumbar_tf.privacy.phrases import package_words, split_words
 from lumbar_tf.records.example import serialize_example
 from lumbar_tf.records.framing import RecordWriter
-from lumbar_tf.records.identifying_text import scan_folder
+from lumbar_tf.records.identifying_text import find_identifying_text
 
 #: A header's values by tag, and how each may turn up in a text that leaks it.
 PLANTED: dict[str, tuple[str, str]] = {
@@ -114,7 +114,7 @@ def study(tmp_path: Path, write_dicom: Callable[..., Path]) -> StudyFiles:
 
 @pytest.fixture
 def values(study: StudyFiles) -> IdentifyingValues:
-    return collect_from([study])
+    return collect_identifying_values([study])
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def _write_shard(path: Path, extra: Mapping[str, list[bytes]]) -> None:
 
 
 def _found(folder: Path, values: IdentifyingValues) -> set[tuple[str, int | None, str]]:
-    return {(each.file, each.record, each.message) for each in scan_folder(folder, values)}
+    return {(each.file, each.record, each.message) for each in find_identifying_text(folder, values)}
 
 
 def test_a_clean_folder_passes(clean: Path, values: IdentifyingValues) -> None:
@@ -210,7 +210,7 @@ def test_a_value_among_bytes_is_found(clean: Path, values: IdentifyingValues, ta
 def test_a_finding_shows_no_value(clean: Path, values: IdentifyingValues) -> None:
     (clean / "Quexley_report.html").write_text("Quexley")
     _write_shard(clean / "part-00000.tfrecord", {"Quexley": [b"x"]})
-    found = scan_folder(clean, values)
+    found = find_identifying_text(clean, values)
     assert len(found) == 3
     assert not any("quexley" in str(each).lower() for each in found)
 
@@ -225,7 +225,7 @@ def test_escaped_and_encoded_texts_are_read(
         SpecificCharacterSet="ISO_IR 192",
         PatientName="Mühlhäuser^Zoé=山田^太郎",
     )
-    values = collect_from([StudyFiles("1", root)])
+    values = collect_identifying_values([StudyFiles("1", root)])
     (clean / "a.json").write_text(json.dumps({"x": "Mühlhäuser"}))
     (clean / "b.html").write_text("M&uuml;hlh&#228;user")
     (clean / "c.txt").write_bytes("Herr Mühlhäuser".encode("latin-1"))
@@ -267,7 +267,7 @@ def test_whole_words_only(clean: Path, values: IdentifyingValues) -> None:
 
 
 def test_ids_count_where_they_are_pseudonyms(clean: Path, study: StudyFiles) -> None:
-    values = collect_from([study], are_ids_secret=True)
+    values = collect_identifying_values([study], are_ids_secret=True)
     messages = {message for _, _, message in _found(clean, values)}
     assert "it holds the source's study id" in messages
     assert "it holds the source's PatientID" in messages
@@ -288,12 +288,12 @@ def test_files_that_cannot_be_read_in_full_still_have_a_patient(
     path.write_bytes(path.read_bytes()[:-100])
     (root / "1" / "2.dcm").write_bytes(b"junk")
     (root / "1" / "3.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x02\x00")
-    values = collect_from([StudyFiles("1", root)])
+    values = collect_identifying_values([StudyFiles("1", root)])
     assert values.tags["quexley"] == {"PatientName"}
 
 
 def test_what_the_program_says_by_itself_is_no_finding() -> None:
-    words = own_words()
+    words = package_words()
     assert {"lumbar", "sagittal", "stir", "siemens", "severe", "manifest", "slices"} <= words
     assert not {"quexley", "doe", "jane", "smith"} & words
 
@@ -302,8 +302,8 @@ def test_what_the_program_says_by_itself_is_no_finding() -> None:
 def test_two_workers_find_the_same(clean: Path, values: IdentifyingValues) -> None:
     (clean / "notes.txt").write_text("Quexley at Klinik Silberbach")
     (clean / "model.pb").write_bytes(b"\0\0of Klinik Silberbach")
-    found = scan_folder(clean, values, workers=2)
-    assert found == scan_folder(clean, values)
+    found = find_identifying_text(clean, values, workers=2)
+    assert found == find_identifying_text(clean, values)
     assert len(found) == 3
 
 
@@ -316,6 +316,6 @@ def test_a_hundred_thousand_values_are_searched_at_reading_speed(clean: Path) ->
     split_words(text)
     cutting_s = time.perf_counter() - started
     started = time.perf_counter()
-    found = scan_folder(clean, IdentifyingValues(tags, 0))
+    found = find_identifying_text(clean, IdentifyingValues(tags, 0))
     assert [each.file for each in found] == ["long.txt"]
     assert time.perf_counter() - started < 20 * cutting_s + 5

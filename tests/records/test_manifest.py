@@ -12,11 +12,12 @@ from lumbar_tf.records.manifest import (
     RejectEntry,
     Shard,
     StudyEntry,
-    group_patients,
+    is_synthetic_folder,
     package_versions,
     read_manifest,
     write_manifest,
 )
+from lumbar_tf.records.patients import group_patients
 
 
 @pytest.fixture
@@ -75,3 +76,11 @@ def test_groups_join_exactly_the_studies_of_a_patient(patient_ids: dict[str, str
     for study, patient in patient_ids.items():
         members = [each for each in patient_ids if patient and patient_ids[each] == patient] or [study]
         assert groups[study] == min(members)
+
+
+def test_only_the_manifest_of_synthetic_records_has_the_field(tmp_path: Path, manifest: Manifest) -> None:
+    path = write_manifest(tmp_path, manifest)
+    assert "is_synthetic" not in path.read_text()
+    assert not is_synthetic_folder(tmp_path)
+    write_manifest(tmp_path, manifest.model_copy(update={"is_synthetic": True}))
+    assert read_manifest(tmp_path).is_synthetic and is_synthetic_folder(tmp_path)

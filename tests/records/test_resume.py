@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lumbar_tf.records.journal import has_journal
+from lumbar_tf.records.build_state import has_unfinished_build
 from lumbar_tf.records.manifest import has_manifest
 from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
 from tests.records.killing import run_and_kill
@@ -52,7 +52,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(
         # Spread over the whole run, the moments around its last writes included.
         moment = duration * (place + rng.random()) / NUM_KILLS
         num_cut += run_and_kill(_command(phantoms, out), moment, tmp_path / "log").was_killed
-        num_hidden += has_journal(out) and not has_manifest(out)
+        num_hidden += has_unfinished_build(out) and not has_manifest(out)
         resumed = _build(phantoms, out, "--resume")
         assert resumed.returncode == 0, resumed.stderr
         assert read_tree(out) == expected

@@ -7,7 +7,7 @@ import tensorflow as tf
 from lumbar_tf.files import file_sha256, replace_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.framing import read_records
-from lumbar_tf.records.shards import open_shards, remove_shards, rewrite_shard, shard_name
+from lumbar_tf.records.shards import open_shards, remove_shards, replace_shard, shard_name
 
 
 def test_shards_of_a_part_read_back_and_are_described(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_only_wanted_shards_stay(tmp_path: Path) -> None:
 
 def test_a_rewritten_shard_holds_the_new_records(tmp_path: Path) -> None:
     path = tmp_path / shard_name(0)
-    sha256, size_bytes = rewrite_shard(path, [b"a", b"bc"])
+    sha256, size_bytes = replace_shard(path, [b"a", b"bc"])
     assert list(read_records(path)) == [b"a", b"bc"]
     assert (sha256, size_bytes) == (file_sha256(path), path.stat().st_size)
 

@@ -10,13 +10,12 @@ import pydicom
 import pytest
 
 from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
-from lumbar_tf.records.cohort import open_cohort
+from lumbar_tf.records.cohort import make_study_records, open_cohort
 from lumbar_tf.records.framing import RecordWriter, read_records
 from lumbar_tf.records.issues import RecordIssue
 from lumbar_tf.records.manifest import BuildOptions
-from lumbar_tf.records.patient_removal import forget_patients
+from lumbar_tf.records.patients import remove_patients
 from lumbar_tf.records.source_check import verify_source
-from lumbar_tf.records.study_records import make_study_records
 from lumbar_tf.records.table_check import check_tables
 from lumbar_tf.records.verification import verify_records
 
@@ -43,7 +42,7 @@ def _check(
 
 
 def _named(found: Sequence[RecordIssue]) -> Named:
-    return {(each.damage.value, each.file, each.study_id) for each in found}
+    return {(each.code.value, each.file, each.study_id) for each in found}
 
 
 def test_records_are_what_their_source_gives(records: Path, cohort: Path) -> None:
@@ -97,7 +96,7 @@ def test_studies_that_are_gone_or_new_are_named(
 
 
 def test_a_forgotten_patient_that_the_source_still_has_is_named(records: Path, cohort: Path) -> None:
-    forget_patients(records, ["10"])
+    remove_patients(records, ["10"])
     assert verify_records(records).found == ()
     assert _named(_check(records, cohort)) == {
         ("source_added", "manifest.json", "10"),
@@ -154,7 +153,7 @@ def test_pixels_that_fit_every_checksum_but_not_the_source_are_named(records: Pa
     _forge(records, T2, row, bytes(reversed(row)))
     assert verify_records(records).found == ()
     (found,) = _check(records, cohort)
-    assert (found.damage.value, found.file, found.record, found.study_id) == ("record_differs", T2, 0, "10")
+    assert (found.code.value, found.file, found.record, found.study_id) == ("record_differs", T2, 0, "10")
     assert found.message == "the source gives other values of slices/image"
 
 

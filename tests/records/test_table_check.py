@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.records.shard_check import StoredRecord
+from lumbar_tf.records.shard_check import RecordSummary
 from lumbar_tf.records.table_check import check_folds, check_labels
 from lumbar_tf.tables.labels import write_record_labels
 from tests.records.made_manifests import make_manifest
@@ -31,21 +31,21 @@ MANIFEST = make_manifest({"1": "1", "2": "2", "3": "1"})
 def test_each_fault_of_the_table_is_named(tmp_path: Path, rows: str, expected: set[tuple[str, str]]) -> None:
     (tmp_path / "folds.csv").write_text(HEAD + rows)
     found = check_folds(tmp_path, MANIFEST)
-    assert {(each.damage.value, each.study_id) for each in found} == expected
+    assert {(each.code.value, each.study_id) for each in found} == expected
     assert {each.file for each in found} <= {"folds.csv"}
 
 
 def test_a_table_that_is_no_table_is_named_without_a_manifest(tmp_path: Path) -> None:
-    assert [each.damage.value for each in check_folds(tmp_path, None)] == ["folds_absent"]
+    assert [each.code.value for each in check_folds(tmp_path, None)] == ["folds_absent"]
     for content in (b"\xff\xfe\x00", b"", b"study_id\n1\n"):
         (tmp_path / "folds.csv").write_bytes(content)
-        assert [each.damage.value for each in check_folds(tmp_path, None)] == ["folds_damaged"]
+        assert [each.code.value for each in check_folds(tmp_path, None)] == ["folds_damaged"]
     (tmp_path / "folds.csv").write_text(HEAD + GOOD)
     assert check_folds(tmp_path, None) == []
 
 
-def _record(study_id: str, label: int) -> StoredRecord:
-    return StoredRecord(study_id, "axial_t2", "a", 0, 0, 0, "", labels=(label,) * 25, points_sha256="")
+def _record(study_id: str, label: int) -> RecordSummary:
+    return RecordSummary(study_id, "axial_t2", "a", 0, 0, 0, "", labels=(label,) * 25, points_sha256="")
 
 
 def test_labels_are_those_of_the_records(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_labels_are_those_of_the_records(tmp_path: Path) -> None:
     changed[[3, 7]] = 1, -1
     write_record_labels(tmp_path, {**sound, "1": changed, "9": changed})
     found = check_labels(tmp_path, MANIFEST, records)
-    assert [(each.damage.value, each.study_id) for each in found] == [
+    assert [(each.code.value, each.study_id) for each in found] == [
         ("labels_foreign", "9"),
         ("labels_differ", "1"),
     ]
@@ -68,7 +68,7 @@ def test_labels_are_those_of_the_records(tmp_path: Path) -> None:
 
 
 def test_a_label_table_that_is_none_is_named(tmp_path: Path) -> None:
-    assert [each.damage.value for each in check_labels(tmp_path, None, [])] == ["labels_absent"]
+    assert [each.code.value for each in check_labels(tmp_path, None, [])] == ["labels_absent"]
     for content in (b"", b"study_id\n1\n", b"study_id,spinal_canal_stenosis_l1_l2\n1,Awful\n", b"\xff\x00"):
         (tmp_path / "labels.csv").write_bytes(content)
-        assert [each.damage.value for each in check_labels(tmp_path, None, [])] == ["labels_damaged"]
+        assert [each.code.value for each in check_labels(tmp_path, None, [])] == ["labels_damaged"]

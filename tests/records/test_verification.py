@@ -11,7 +11,7 @@ import pytest
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.framing import RecordWriter, masked_crc32c, read_records
 from lumbar_tf.records.issues import IssueCode
-from lumbar_tf.records.shard_check import read_stored
+from lumbar_tf.records.shard_check import read_record_at
 from lumbar_tf.records.verification import verify_records
 
 T2 = "sagittal_t2/part-00000.tfrecord"
@@ -263,7 +263,7 @@ PLANTED: dict[str, tuple[Plant, set[tuple[str, str, int | None, str]]]] = {
 def _named(folder: Path, **options: Any) -> set[tuple[str, str, int | None, str]]:
     found = verify_records(folder, **options).found
     assert len(found) == len(set(found)), "nothing is named twice"
-    return {(each.damage.value, each.file, each.record, each.study_id) for each in found}
+    return {(each.code.value, each.file, each.record, each.study_id) for each in found}
 
 
 def test_a_sound_folder_has_no_damage(records_folder: Path) -> None:
@@ -309,7 +309,7 @@ def test_workers_find_the_same(records_folder: Path) -> None:
 
 def test_a_record_says_where_it_is(records_folder: Path) -> None:
     for each in verify_records(records_folder).records:
-        assert read_stored(records_folder, each) == _records(records_folder / each.file)[each.index]
+        assert read_record_at(records_folder, each) == _records(records_folder / each.file)[each.index]
 
 
 def test_an_absent_folder_is_refused(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from PIL import Image
 
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Level, Plane, finding_index
-from lumbar_tf.records.cohort import open_cohort
+from lumbar_tf.records.cohort import open_cohort, read_cohort_study
 from lumbar_tf.records.manifest import read_manifest
-from lumbar_tf.records.study_records import read_job
 from lumbar_tf.reports.finding_crops import cut_views
 from lumbar_tf.reports.montage import MontageRow, encode_png
 from lumbar_tf.reports.slice_resampling import choose_slice, cut_view
@@ -25,7 +24,7 @@ RECESS = finding_index(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
 def studies(phantom_cohort: Path) -> dict[str, tuple[Study, np.ndarray]]:
     """Study and annotated points by id, straight from the files."""
     with open_cohort([phantom_cohort]) as cohort:
-        return {job.study_id: read_job(job) for job in cohort.jobs}
+        return {job.study_id: read_cohort_study(job) for job in cohort.jobs}
 
 
 @pytest.fixture(scope="module")

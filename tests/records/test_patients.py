@@ -5,10 +5,10 @@ import pytest
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.records.build import BuildTask, run_build_task
-from lumbar_tf.records.example import parse_features
+from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
-from lumbar_tf.records.patient_removal import forget_patients
+from lumbar_tf.records.patients import remove_patients
 from lumbar_tf.tables.folds import read_folds
 from lumbar_tf.tables.labels import read_record_labels
 
@@ -25,7 +25,7 @@ def records(cohort: Path, tmp_path: Path) -> Path:
 
 def test_all_of_the_patient_is_gone_and_other_shards_stay(records: Path, read_tree: Tree) -> None:
     before = read_tree(records)
-    assert forget_patients(records, ["10"]) == ("10", "14")
+    assert remove_patients(records, ["10"]) == ("10", "14")
     after = read_tree(records)
     manifest = read_manifest(records)
     assert [each.study_id for each in manifest.studies] == ["11", "12", "13"]
@@ -37,7 +37,7 @@ def test_all_of_the_patient_is_gone_and_other_shards_stay(records: Path, read_tr
         assert emptied not in after
         assert [shard.study_ids for shard in manifest.planes[plane]] == [("11",), tuple(studies)]
         (record,) = read_records(records / plane / "part-00000.tfrecord")
-        assert parse_features(record)["study_id"] == [b"11"]
+        assert parse_example_features(record)["study_id"] == [b"11"]
         assert record in before[f"{plane}/part-00000.tfrecord"]
 
 
@@ -46,26 +46,26 @@ def test_a_call_that_was_cut_off_is_finished_by_the_same_call(
 ) -> None:
     other = tmp_path / "other"
     run_build_task(BuildTask(sources=[cohort], out=other, options=OPTIONS))
-    forget_patients(other, ["14"])
+    remove_patients(other, ["14"])
 
     def cut_off(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lumbar_tf.records.patient_removal.write_manifest", cut_off)
+        patch.setattr("lumbar_tf.records.patients.write_manifest", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            forget_patients(records, ["14"])
+            remove_patients(records, ["14"])
     # A shard that SIGKILL left half-written holds what is to be forgotten.
     killed = replace_atomically(records / "axial_t2" / "part-00000.tfrecord")
     killed.__enter__().write_bytes(b"half")
-    forget_patients(records, ["14"])
+    remove_patients(records, ["14"])
     assert read_tree(records) == read_tree(other)
 
 
 def test_an_unknown_study_is_refused_and_nothing_touched(records: Path, read_tree: Tree) -> None:
     before = read_tree(records)
     with pytest.raises(ValueError, match="'99'"):
-        forget_patients(records, ["10", "99"])
+        remove_patients(records, ["10", "99"])
     assert read_tree(records) == before
 
 
@@ -74,6 +74,6 @@ def test_with_the_key_the_sources_own_id_is_enough(cohort: Path, tmp_path: Path)
     options = OPTIONS.model_copy(update={"is_pseudonymised": True})
     run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=options, key=key))
     with pytest.raises(ValueError, match="not there"):
-        forget_patients(tmp_path / "out", ["14"])
-    assert len(forget_patients(tmp_path / "out", ["14"], key=key)) == 2
+        remove_patients(tmp_path / "out", ["14"])
+    assert len(remove_patients(tmp_path / "out", ["14"], key=key)) == 2
     assert len(read_manifest(tmp_path / "out").studies) == 3
