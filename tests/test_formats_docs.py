@@ -1,4 +1,4 @@
-"""What `docs/formats.md` says of codes is what the package writes."""
+"""Codes in `docs/formats.md` are those that the package writes."""
 
 import re
 from pathlib import Path
@@ -17,12 +17,14 @@ TEXT = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(e
 
 
 def test_every_code_is_in_the_document_and_every_code_of_the_document_is_written() -> None:
-    written = {finding_code(each) for each in Condition} | {site_code(each) for each in Condition}
-    written |= {level_code(each) for each in Level} | {side_code(each) for each in Side}
-    written |= {grade_code(each) for each in Severity}
-    snomed = {each.value for each in written if each.scheme is CodingScheme.SNOMED}
+    written = {finding_code(condition) for condition in Condition} | {
+        site_code(condition) for condition in Condition
+    }
+    written |= {level_code(level) for level in Level} | {side_code(side) for side in Side}
+    written |= {grade_code(severity) for severity in Severity}
+    snomed = {code.value for code in written if code.scheme is CodingScheme.SNOMED}
     assert set(re.findall(r"\b\d{7,}\b", TEXT.replace(OWN_SCHEME_UID, ""))) - {"100206310"} == snomed
-    own = {each.value for each in own_codes()}
+    own = {code.value for code in own_codes()}
     assert (
         set(re.findall(r"\b[A-Z]+(?:_[A-Z0-9]+)+\b|\bGRADE\b|\bLIMITATION\b|\bSUBARTICULAR\b", TEXT)) == own
     )
@@ -31,7 +33,7 @@ def test_every_code_is_in_the_document_and_every_code_of_the_document_is_written
 
 def test_codes_of_one_scheme_differ_and_fit_into_dicom() -> None:
     codes = own_codes()
-    assert len({each.value for each in codes}) == len(codes)
-    for each in codes:
+    assert len({code.value for code in codes}) == len(codes)
+    for code in codes:
         # Code Value is an SH, Code Meaning an LO (PS3.3 section 8.8).
-        assert len(each.value) <= 16 and len(each.meaning) <= 64
+        assert len(code.value) <= 16 and len(code.meaning) <= 64

@@ -1,4 +1,4 @@
-"""The call of `watch`, and of `predict` with an archive."""
+"""Command line of `watch`, and of `predict` with an archive."""
 
 import subprocess
 import sys
@@ -31,12 +31,12 @@ ARCHIVE = "--dicomweb=https://pacs/dicom-web"
         ["--listen=0.0.0.0:104", "--ae-title=AI", "--send-to=PACS@pacs:104", "--calling=MR1,MR2"],
     ],
 )
-def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
+def test_a_valid_call_is_accepted(words: list[str]) -> None:
     parse_options(WatchOptions, words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "one of --dicomweb and --listen"),
         ([ARCHIVE, "--listen=104"], "one of --dicomweb and --listen"),
@@ -53,13 +53,13 @@ def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
         ([ARCHIVE, "--every-s=0"], "every_s"),
     ],
 )
-def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_call_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_options(WatchOptions, words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--study=Doe/Jane", ARCHIVE], "must be a StudyInstanceUID"),
         (["--study=1.2.3", "--store"], "--store must come with --dicomweb"),
@@ -67,8 +67,8 @@ def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
         (["--study=1.2.3", "--dicomweb=http://u:s3cret@pacs/"], "must not contain a user or password"),
     ],
 )
-def test_predict_refuses_what_does_not_go_together(words: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_predict_refuses_options_that_exclude_each_other(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         parse_options(PredictOptions, words)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -129,6 +129,13 @@ class WatchJournal:
                 return _read(path)
         return None
 
+    def entries(self, study_uids: Iterable[str]) -> Iterator[JournalEntry]:
+        """Yields the entries of studies that have one."""
+        for study_uid in study_uids:
+            entry = self.read(study_uid)
+            if entry is not None:
+                yield entry
+
     def write(self, entry: JournalEntry, *, is_closed: bool = False) -> None:
         """Writes an entry; the file is on the disk when this returns."""
         name, other = (_CLOSED, _OPEN) if is_closed else (_OPEN, _CLOSED)
@@ -146,8 +153,11 @@ class WatchJournal:
 
     def count(self) -> Counter[WatchState]:
         """Counts the studies in each state."""
-        entries = (self.read(uid) for uid in (*self.open_uids(), *self.closed_uids()))
-        return Counter(entry.state for entry in entries if entry is not None)
+        return Counter(entry.state for entry in self.entries([*self.open_uids(), *self.closed_uids()]))
+
+    def num_failed(self) -> int:
+        """Counts the studies without attempts left."""
+        return sum(entry.state is WatchState.FAILED for entry in self.entries(self.closed_uids()))
 
     def is_closed(self, study_uid: str) -> bool:
         """Returns whether no step is left for a study."""

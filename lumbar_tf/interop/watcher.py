@@ -85,10 +85,7 @@ class Watch:
 
     def reopen(self, *, with_failed: bool) -> None:
         """Reopens closed studies: graded ones if there is a sink now, and failed ones on request."""
-        for study_uid in self._journal.closed_uids():
-            entry = self._journal.read(study_uid)
-            if entry is None:
-                continue
+        for entry in self._journal.entries(self._journal.closed_uids()):
             if entry.state is WatchState.FAILED and with_failed:
                 self._write(entry.moved(WatchState.GRADED if entry.results else WatchState.SEEN))
             elif entry.state is WatchState.GRADED and entry.results and self._sink is not None:
@@ -101,11 +98,11 @@ class Watch:
             Whether every study that was found reached its final state, and none failed; True if the watch was
             stopped without `is_once`.
         """
-        failed_before = self._num_failed() if is_once else 0
+        failed_before = self._journal.num_failed() if is_once else 0
         while not self.stop.is_set:
             is_available = self.poll()
             if is_once and not self._is_waiting_for_images():
-                has_failed = self._num_failed() > failed_before
+                has_failed = self._journal.num_failed() > failed_before
                 return is_available and not has_failed and not self._journal.open_uids()
             with suppress(StoppedError):
                 wait_unless_stopped(self._policy.wait_s(self._failed_polls), self.stop)
@@ -315,9 +312,5 @@ class Watch:
 
     def _is_waiting_for_images(self) -> bool:
         """Returns whether a study only waits for its images to be complete."""
-        entries = [self._journal.read(uid) for uid in self._journal.open_uids()]
-        return any(entry is not None and not (entry.attempts or entry.waits) for entry in entries)
-
-    def _num_failed(self) -> int:
-        entries = (self._journal.read(uid) for uid in self._journal.closed_uids())
-        return sum(entry is not None and entry.state is WatchState.FAILED for entry in entries)
+        entries = self._journal.entries(self._journal.open_uids())
+        return any(not (entry.attempts or entry.waits) for entry in entries)

@@ -1,4 +1,4 @@
-"""A DICOMweb archive of a few bytes, over HTTP, that fails as it is told."""
+"""Small DICOMweb archive over HTTP with programmable failures."""
 
 import json
 import ssl
@@ -17,7 +17,7 @@ MULTIPART = 'multipart/related; type="application/dicom"; boundary=line'
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered; `stall_s` before it, and `cut` bytes short of what its length says."""
+    """HTTP response, sent after `stall_s` and without its last `cut` bytes."""
 
     status: int = 200
     body: bytes = b"[]"
@@ -36,12 +36,12 @@ class Request:
     body: bytes
 
 
-#: Answers a request, given how many there were before it; None for the archive's own answer.
+#: Returns the response to a request, given the number of earlier ones; None for the archive's own response.
 Plan = Callable[[Request, int], Reply | None]
 
 
 def uid_value(**values: Any) -> dict[str, Any]:
-    """An object of the DICOM JSON model, by tag (`t00080060="MR"`)."""
+    """Returns an object of the DICOM JSON model; tags are keywords (`t00080060="MR"`)."""
     return {tag[1:]: {"vr": "LO", "Value": [value]} for tag, value in values.items()}
 
 
@@ -51,7 +51,7 @@ def part(data: bytes) -> bytes:
 
 @dataclass(eq=False)
 class ArchiveStandIn:
-    """One study of one series of two images; keeps what is stored."""
+    """Archive with a study of one series with two images, and the stored instances."""
 
     plan: Plan = lambda request, place: None
     requests: list[Request] = field(default_factory=list)
@@ -79,7 +79,7 @@ class ArchiveStandIn:
         elif words == ["studies", STUDY, "series"]:
             found = [
                 uid_value(t0020000E=SERIES, t00080060="MR", t00081030="LUMBAR", t00201209=len(self.images)),
-                # As an archive that passes over the key Modality.
+                # Some archives ignore the key Modality.
                 uid_value(t0020000E="1.2.1.9", t00080060="SR", t00201209=1),
             ]
         elif words == ["studies", STUDY, "series", SERIES, "instances"]:
@@ -91,7 +91,7 @@ class ArchiveStandIn:
 
 @contextmanager
 def serve_archive(archive: ArchiveStandIn, *, tls: ssl.SSLContext | None = None) -> Iterator[ArchiveStandIn]:
-    """Listens on a free port for as long as the block runs."""
+    """Serves the archive on a free port for the duration of a block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -119,10 +119,10 @@ def serve_archive(archive: ArchiveStandIn, *, tls: ssl.SSLContext | None = None)
             self.close_connection = True
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    # A client that has left is what some tests are about.
+    # Some tests close the connection early.
     server.handle_error = lambda request, address: None  # type: ignore[method-assign]
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

@@ -1,4 +1,4 @@
-"""Studies as a scanner sends them, and an Orthanc to send them to."""
+"""Fixtures: studies as a scanner sends them, and an Orthanc server."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +11,13 @@ from tests.interop import hospital
 from tests.interop.orthanc import Orthanc, make_orthanc
 from tests.small_cohort import write_small_cohort
 
-#: Two small studies; the UIDs are as legal as the standard wants them.
+#: StudyInstanceUIDs of two small studies.
 STUDIES = ("1234567801", "1234567802")
 
 
 @pytest.fixture
 def small_studies(tmp_path: Path, write_dicom: Callable[..., Path]) -> dict[str, list[Path]]:
-    """Files of twelve images a study, by StudyInstanceUID."""
+    """Returns the files of two studies with twelve images, by StudyInstanceUID."""
     folder = write_small_cohort(tmp_path / "cohort", STUDIES, write_dicom)
     found = {uid: sorted((folder / "train_images" / uid).rglob("*.dcm")) for uid in STUDIES}
     for paths in found.values():
@@ -27,7 +27,7 @@ def small_studies(tmp_path: Path, write_dicom: Callable[..., Path]) -> dict[str,
 
 
 def complete(path: Path) -> None:
-    """Adds what the competition's files lack and every archive has."""
+    """Adds the attributes that the competition's files lack."""
     dataset = pydicom.dcmread(path)
     dataset.Modality, dataset.StudyDescription = "MR", "MRT LWS"
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
@@ -39,16 +39,16 @@ def complete(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def hospital_disc(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The files of a hospital's lumbar and cervical study, an Enhanced series among them."""
+    """Returns the files of a hospital's lumbar and cervical studies, with an Enhanced series."""
     folder = tmp_path_factory.mktemp("hospital") / "disc"
     hospital.write_hospital_export(folder)
-    return [each for each in sorted(folder.rglob("*")) if each.is_file() and pydicom.misc.is_dicom(each)
-            and each.name != "DICOMDIR"]  # fmt: skip
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and pydicom.misc.is_dicom(path)
+            and path.name != "DICOMDIR"]  # fmt: skip
 
 
 @pytest.fixture
 def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    """A started server without a study."""
+    """Yields a running server without studies."""
     server = make_orthanc(tmp_path / "orthanc")
     server.start()
     try:

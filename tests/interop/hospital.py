@@ -1,4 +1,4 @@
-"""A hospital's export, made from a synthetic patient: what a PACS burns on a disc, and no table.
+"""Synthetic export of a hospital: a disc as a PACS writes it, without tables.
 
 Two examinations of one patient. The lumbar one has what a technologist leaves behind: a three-plane scout,
 a sagittal T1 that only its timing tells, a sagittal T2 in one Enhanced file, STIR, T1 with contrast agent,
@@ -37,7 +37,7 @@ from lumbar_tf.synthetic import (
 )
 from lumbar_tf.synthetic.dicom_writer import to_stored_values
 
-#: Every value here identifies the patient, and must be found nowhere behind the reader.
+#: Identifying values, which no output may contain.
 IDENTITY = {
     "PatientName": "Musterfrau^Erika",
     "PatientID": "MRN-0815-4711",
@@ -57,14 +57,14 @@ Image = tuple[SliceGeometry, NDArray[np.uint16]]
 
 @dataclass(frozen=True)
 class HospitalExport:
-    """What was written.
+    """Written files and their expected classification.
 
     Attributes:
-        root: the export's folder.
-        planes: the plane as which each used series should be read, by SeriesInstanceUID.
-        reasons: why each other series of MR images should be left out, by SeriesInstanceUID.
-        num_slices: how many slices each series has.
-        positions: ImagePositionPatient of each used series' slices, in the order of their numbers.
+        root: folder of the export.
+        planes: expected plane of each series that is used, by SeriesInstanceUID.
+        reasons: expected reason code of each MR series that is not used, by SeriesInstanceUID.
+        num_slices: number of slices of each series.
+        positions: ImagePositionPatient of the slices of each series, in the order of their numbers.
     """
 
     root: Path
@@ -76,7 +76,7 @@ class HospitalExport:
 
 @dataclass(frozen=True, eq=False)
 class _Series:
-    """One series to write, and what should become of it."""
+    """Series to write, with its expected plane or reason code."""
 
     images: Sequence[Image]
     outcome: Plane | RejectReason
@@ -111,13 +111,13 @@ def write_hospital_export(folder: Path) -> HospitalExport:
 def _plan() -> list[_Series]:
     rng = np.random.default_rng(11)
     anatomy = make_anatomy(draw_severity(1, shift=0.0, rng=rng).latent[0], rng)
-    plans = {each.plane: each for each in plan_series(anatomy, Resolution.SMALL, rng=rng)}
+    plans = {plan.plane: plan for plan in plan_series(anatomy, Resolution.SMALL, rng=rng)}
 
     def render(geometries: Sequence[SliceGeometry], weighting: SyntheticContrast) -> list[Image]:
         acquisition = Acquisition(weighting)
         return [
-            (each, to_stored_values(render_slice(anatomy, each, acquisition, rng=rng), peak=_PEAK))
-            for each in geometries
+            (geometry, to_stored_values(render_slice(anatomy, geometry, acquisition, rng=rng), peak=_PEAK))
+            for geometry in geometries
         ]
 
     sagittal = [geometry for _, geometry in plans[Plane.SAGITTAL_T2].slices]
@@ -130,7 +130,7 @@ def _plan() -> list[_Series]:
     spin_echo_t2 = _timing(105.0, 3600.0)
     return [
         _Series(scout, RejectReason.LOCALIZER, {"SeriesDescription": "3-pl T2* FGRE", **_timing(1.7, 6.0)}),
-        # Nothing but its timing tells what this is.
+        # Only its timing identifies the contrast.
         _Series(t1, Plane.SAGITTAL_T1, {"SeriesDescription": "SAG", **_timing(9.8, 560.0)}),
         _Series(
             t2, Plane.SAGITTAL_T2, {"SeriesDescription": "T2W_TSE SAG", **spin_echo_t2}, is_enhanced=True
@@ -184,7 +184,7 @@ def _timing(echo_ms: float, repetition_ms: float, **more: Any) -> dict[str, Any]
 
 
 def _coronal(sagittal: SliceGeometry, offset_mm: float) -> SliceGeometry:
-    """A coronal slice through the middle of a sagittal one: columns to the left, rows to the feet."""
+    """Returns a coronal slice through the middle of a sagittal one: columns to the left, rows to the feet."""
     size, spacing = 96, 2.5
     x, y, z = sagittal.centre
     half = (size - 1) / 2 * spacing
@@ -245,7 +245,7 @@ def _classic(series: _Series, uid: str, number: int, index: int) -> Dataset:
 
 
 def _enhanced(series: _Series, uid: str, number: int) -> Dataset:
-    """One multi-frame file: orientation, spacing and timing in shared groups, positions in each frame's."""
+    """Returns a multi-frame dataset with shared orientation, spacing and timing and per-frame positions."""
     geometry = series.images[0][0]
     dataset = _base(series, uid, number, 1, EnhancedMRImageStorage)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "T2", "NONE"]
@@ -276,9 +276,9 @@ def _enhanced(series: _Series, uid: str, number: int) -> Dataset:
             FrameContentSequence=[
                 _item(StackID="1", InStackPositionNumber=place, DimensionIndexValues=[place])
             ],
-            PlanePositionSequence=[_item(ImagePositionPatient=_decimals(each.position))],
+            PlanePositionSequence=[_item(ImagePositionPatient=_decimals(image.position))],
         )
-        for place, (each, _) in enumerate(series.images, start=1)
+        for place, (image, _) in enumerate(series.images, start=1)
     ]
     dataset.PixelData = np.stack([pixels for _, pixels in series.images]).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
@@ -286,7 +286,7 @@ def _enhanced(series: _Series, uid: str, number: int) -> Dataset:
 
 
 def _screen_shot() -> Dataset:
-    """What a technologist stored of the screen, with the patient's name burnt in for all one knows."""
+    """Returns a screen capture of a technologist, possibly with burned-in patient data."""
     dataset = _base(_Series([], RejectReason.SECONDARY_CAPTURE, {}), f"{LUMBAR_STUDY}.90", 90, 1, "")
     dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -305,5 +305,5 @@ def _item(**values: Any) -> Dataset:
 
 
 def _decimals(values: Sequence[float]) -> list[str]:
-    """Decimal strings have at most 16 characters (DICOM PS3.5 section 6.2)."""
+    """Returns Decimal Strings of at most 16 characters (PS3.5 section 6.2)."""
     return [f"{value:.9f}"[:16] for value in values]

@@ -1,4 +1,4 @@
-"""A hospital's lumbar study, read with its header, and an answer that differs in every number."""
+"""Lumbar study of the hospital's export, and findings with distinct numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,18 +23,18 @@ NO_POINT, NO_IMAGE, NO_AXIAL = 7, 12, 20
 def read_lumbar_study(disc: Path, *, keep_header: bool = True) -> Study:
     """Reads the export's lumbar study."""
     with read_source(disc) as source:
-        (files,) = [each for each in source.studies if each.study_id == hospital.LUMBAR_STUDY]
+        (files,) = [study for study in source.studies if study.study_id == hospital.LUMBAR_STUDY]
         return read_study_files(files, keep_header=keep_header)
 
 
 def make_result(study: Study) -> StudyFindings:
-    """Returns an answer whose points lie near axial slices, the left's at larger x."""
+    """Returns findings with points near axial slices; points of the left side have larger x."""
     rng = np.random.default_rng(4)
     axial = study.planes[Plane.AXIAL_T2]
     shift = {None: 0.0, Side.LEFT: 15.0, Side.RIGHT: -15.0}
     points = rng.uniform(-1, 1, (len(FINDINGS), 3))
     for row, finding in enumerate(FINDINGS):
-        # A slice of the middle of each fifth of the stack, which runs from the feet up.
+        # The middle slice of each fifth of the stack, which starts at the feet.
         place = len(axial) - 1 - (2 * (row % 5) + 1) * len(axial) // 10
         along = np.asarray(axial[place].geometry.row_direction)
         points[row] += np.asarray(axial[place].geometry.centre) + shift[finding.condition.side] * along
@@ -61,9 +61,9 @@ def make_result(study: Study) -> StudyFindings:
 
 
 def mirror(study: Study, result: StudyFindings) -> tuple[Study, StudyFindings]:
-    """Returns the mirrored patient: x is -x, and what was said of the left is said of the right."""
+    """Returns the mirrored patient: x is negated, and the sides of the findings are swapped."""
     planes = {
-        plane: tuple(replace(each, geometry=mirror_geometry(each.geometry)) for each in slices)
+        plane: tuple(replace(image, geometry=mirror_geometry(image.geometry)) for image in slices)
         for plane, slices in study.planes.items()
     }
     rows = list(mirror_indices())
@@ -79,7 +79,7 @@ def mirror(study: Study, result: StudyFindings) -> tuple[Study, StudyFindings]:
 
 @dataclass(frozen=True)
 class StoredSlice:
-    """A slice as pydicom alone finds it: its image, and its geometry in DICOM's own numbers, LPS mm."""
+    """Slice as pydicom reads it: its UIDs, and its geometry from DICOM attributes, LPS mm."""
 
     sop_instance_uid: str
     frame_number: int
@@ -89,7 +89,7 @@ class StoredSlice:
     shape: tuple[int, int]
 
     def distance(self, point: np.ndarray) -> float:
-        """How far the point is off the plane, mm; infinite where its foot lies outside the image."""
+        """Returns the distance of a point from the plane, mm; infinite if it projects outside the image."""
         along, down = self.orientation[:3], self.orientation[3:]
         offset = np.asarray(point, float) - self.position
         column, row = offset @ along / self.spacing[1], offset @ down / self.spacing[0]
@@ -99,7 +99,7 @@ class StoredSlice:
 
 
 def stored_slices(disc: Path) -> dict[Plane, list[StoredSlice]]:
-    """Returns the used series' slices straight from the files."""
+    """Returns the slices of the used series, read from the files with pydicom."""
     found: dict[Plane, list[StoredSlice]] = {plane: [] for plane in Plane}
     planes = _planes_of_series()
     for path in sorted(disc.rglob("*")):
@@ -131,6 +131,6 @@ def _slices_of(dataset: pydicom.Dataset) -> Iterator[StoredSlice]:
 
 
 def _planes_of_series() -> Mapping[str, Plane]:
-    """The export's own plan: its second, third and sixth series are used (`hospital._plan`)."""
+    """Returns the used series of the export: the second, third and sixth."""
     numbers = {2: Plane.SAGITTAL_T1, 3: Plane.SAGITTAL_T2, 6: Plane.AXIAL_T2}
     return {f"{hospital.LUMBAR_STUDY}.{number}": plane for number, plane in numbers.items()}

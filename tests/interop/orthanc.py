@@ -1,4 +1,4 @@
-"""A real Orthanc with its DICOMweb plug-in, from Debian's packages, in a folder of its own."""
+"""Orthanc server with the DICOMweb plug-in of Debian's packages, in a temporary folder."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ _LONGEST_S = 30.0
 
 @dataclass(eq=False)
 class Orthanc:
-    """One server; what it stores stays in its folder when it is stopped."""
+    """Orthanc server; its storage folder survives a stop."""
 
     folder: Path
     binary: str
@@ -42,7 +42,7 @@ class Orthanc:
         return self.folder / "user"
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Starts the server and waits until it responds."""
         configuration = {
             "Name": "test",
             "StorageDirectory": str(self.folder / "storage"),
@@ -89,16 +89,16 @@ class Orthanc:
         answer.raise_for_status()
 
     def instances(self, study_uid: str, modality: str) -> list[str]:
-        """The SOPInstanceUIDs of a study's series of one modality, by QIDO-RS."""
+        """Returns the SOPInstanceUIDs of a study's instances of one modality, by QIDO-RS."""
         answer = self.get(f"dicom-web/studies/{study_uid}/instances", Modality=modality)
-        return sorted(each["00080018"]["Value"][0] for each in answer.json())
+        return sorted(entry["00080018"]["Value"][0] for entry in answer.json())
 
 
 def make_orthanc(folder: Path) -> Orthanc:
-    """Returns a server that is not started; skips where Orthanc is not installed."""
+    """Returns a server that is not started; skips the test if Orthanc is not installed."""
     binary = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin")
     binary = shutil.which("Orthanc") or binary
-    plugins = [Path(each) / _PLUGIN for each in _FOLDERS if (Path(each) / _PLUGIN).exists()]
+    plugins = [Path(folder) / _PLUGIN for folder in _FOLDERS if (Path(folder) / _PLUGIN).exists()]
     if binary is None or not plugins:
         pytest.skip("no Orthanc with its DICOMweb plug-in (Debian: orthanc, orthanc-dicomweb)")
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""A source, a grader and a sink in memory, that can be killed in any step."""
+"""In-memory source, grader, sink and journal that can be killed at any step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from lumbar_tf.interop.watch_journal import JournalEntry, ResultFile, WatchJourn
 
 
 class KilledError(BaseException):
-    """Ends everything on its way, as SIGKILL does: nobody catches it."""
+    """Stand-in of SIGKILL; no handler catches it."""
 
 
 @dataclass(eq=False)
 class Fuse:
-    """Kills at the n-th step, before or after it has had its effect."""
+    """Raises `KilledError` at the n-th step, before or after its effect."""
 
     left: int | None = None
 
@@ -35,7 +35,7 @@ class Fuse:
 
 @dataclass(eq=False)
 class Source:
-    """An archive of so many images a study."""
+    """Archive with a number of images per study."""
 
     folder: Path
     images: dict[str, int]
@@ -73,7 +73,7 @@ class Source:
 
 @dataclass(eq=False)
 class Grader:
-    """Writes two files a study, or fails."""
+    """Grader that writes two files per study, or fails."""
 
     out: Path
     fuse: Fuse = field(default_factory=Fuse)
@@ -92,8 +92,8 @@ class Grader:
             raise self.errors[study_uid]
         self.folder(study_uid).mkdir(parents=True, exist_ok=True)
         results = tuple(ResultFile(f"{study_uid}.{kind}", f"{kind}.dcm") for kind in ("1", "2"))
-        for each in results:
-            (self.folder(study_uid) / each.file).write_text(each.sop_instance_uid)
+        for result in results:
+            (self.folder(study_uid) / result.file).write_text(result.sop_instance_uid)
         self.graded.append(study_uid)
         self.fuse.burn()
         return results
@@ -101,7 +101,7 @@ class Grader:
 
 @dataclass(eq=False)
 class Sink:
-    """An archive that keeps every instance once, and counts how often it was really sent."""
+    """Archive that keeps every instance once."""
 
     fuse: Fuse = field(default_factory=Fuse)
     sent: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Sink:
 
 
 class FusedJournal(WatchJournal):
-    """Can be killed before and after each write."""
+    """Journal that can be killed before and after a write."""
 
     fuse: Fuse
 

@@ -1,4 +1,4 @@
-"""What a reader of the structured report finds in it."""
+"""Content of the structured report, read with highdicom and checked with dciodvfy."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.interop.hospital_study import (
     stored_slices,
 )
 
-#: DICOM's own dictionary (pydicom) has these, not our table.
+#: Codes of pydicom's dictionary, independent of the package's table.
 LEFT, RIGHT = codes.SCT.Left, codes.SCT.Right
 LEVELS = ["L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
 ANNOTATED = {
@@ -76,26 +76,26 @@ def _points(group: object) -> list:
 
 
 def _values(group: object) -> dict[str, float]:
-    return {each.name.value: each.value for each in group.get_measurements()}
+    return {measurement.name.value: measurement.value for measurement in group.get_measurements()}
 
 
-def test_dciodvfy_finds_no_error(path: Path) -> None:
+def test_dciodvfy_reports_no_error(path: Path) -> None:
     assert find_errors(path) == []
 
 
-def test_the_numbers_are_those_of_the_other_results(path: Path, result: StudyFindings) -> None:
+def test_the_numbers_equal_those_of_results_json(path: Path, result: StudyFindings) -> None:
     for group, found in zip(_groups(path), result_to_json(result)["findings"], strict=True):
         values = _values(group)
         for severity, name in zip(Severity, ("P_NORMAL_MILD", "P_MODERATE", "P_SEVERE"), strict=True):
             assert values[name] == found["probability"][severity.column]
         low, high = found["interval"]["severe"]
         assert (values["P_SEVERE_LOW"], values["P_SEVERE_HIGH"]) == (low, high)
-        units = {each.unit.value for each in group.get_measurements()}
+        units = {measurement.unit.value for measurement in group.get_measurements()}
         assert units == {"{ratio}"}
         assert len(values) == 9  # and the competition's scores are not among them
 
 
-def test_each_group_is_coded_as_its_finding(path: Path) -> None:
+def test_each_measurement_group_has_the_codes_of_its_finding(path: Path) -> None:
     dictionary = dict(zip(LEVELS, _level_codes(), strict=True))
     for group, finding in zip(_groups(path), FINDINGS, strict=True):
         (site,) = group.finding_sites
@@ -128,14 +128,12 @@ def test_points_are_the_landmarks_in_the_frame_of_reference_of_the_source(
             assert item.ReferencedFrameOfReferenceUID == f"{hospital.LUMBAR_STUDY}.100"
 
 
-def test_each_finding_names_the_slices_that_pass_nearest(
-    path: Path, disc: Path, result: StudyFindings
-) -> None:
+def test_each_finding_refers_to_the_nearest_slices(path: Path, disc: Path, result: StudyFindings) -> None:
     stored = stored_slices(disc)
     for row, (group, finding) in enumerate(zip(_groups(path), FINDINGS, strict=True)):
         images = [
-            (each.referenced_sop_instance_uid, (each.referenced_frame_numbers or [0])[0])
-            for each in group.source_images
+            (image.referenced_sop_instance_uid, (image.referenced_frame_numbers or [0])[0])
+            for image in group.source_images
         ]
         if row == NO_POINT:
             assert images == []
@@ -147,13 +145,13 @@ def test_each_finding_names_the_slices_that_pass_nearest(
         assert images[0] in far[ANNOTATED[finding.condition.family]]
         assert len(images) == len(Plane)
         for distances in far.values():
-            (named,) = [distances[each] for each in images if each in distances]
+            (named,) = [distances[image] for image in images if image in distances]
             assert named == pytest.approx(min(distances.values()), abs=1e-4)
 
 
-def test_the_evidence_is_every_image_that_was_read(path: Path, disc: Path) -> None:
+def test_the_evidence_lists_every_image_that_was_read(path: Path, disc: Path) -> None:
     report = srread(path)
-    expected = {each.sop_instance_uid for slices in stored_slices(disc).values() for each in slices}
+    expected = {image.sop_instance_uid for slices in stored_slices(disc).values() for image in slices}
     evidence = report.get_evidence()
     assert {str(sop) for _, _, sop, _ in evidence} == expected
     assert {str(study) for study, *_ in evidence} == {hospital.LUMBAR_STUDY}
@@ -190,18 +188,21 @@ def test_a_mirrored_study_is_reported_on_the_other_side(
             assert mirrored == pytest.approx([-point[0], *point[1:]], abs=1e-4)
 
 
-def test_grades_and_limits_are_coded_and_a_prior_names_no_grade(path: Path, result: StudyFindings) -> None:
+def test_grades_and_limitations_are_coded_and_a_prior_has_no_grade(path: Path, result: StudyFindings) -> None:
     dictionary = {Severity.MODERATE: codes.SCT.Moderate.value, Severity.SEVERE: codes.SCT.Severe.value}
     for row, group in enumerate(_groups(path)):
-        said = {each.name.value: each.value.value for each in group.get_qualitative_evaluations()}
+        coded = {
+            evaluation.name.value: evaluation.value.value
+            for evaluation in group.get_qualitative_evaluations()
+        }
         best = Severity(int(result.probability[row].argmax()))
         expected = None if row == NO_IMAGE else dictionary.get(best, "NORMAL_MILD")
-        assert said.get("GRADE") == expected
+        assert coded.get("GRADE") == expected
         flags = {NO_POINT: "NO_LANDMARK", NO_IMAGE: "PRIOR_ONLY", NO_AXIAL: "NO_AXIAL_T2"}
-        assert said.get("LIMITATION") == flags.get(row)
+        assert coded.get("LIMITATION") == flags.get(row)
 
 
-def test_it_is_preliminary_unverified_and_says_what_it_is(path: Path) -> None:
+def test_the_report_is_preliminary_unverified_and_names_its_algorithm(path: Path) -> None:
     report = pydicom.dcmread(path)
     assert (report.CompletionFlag, report.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
     assert report.PreliminaryFlag == "PRELIMINARY"
@@ -214,7 +215,7 @@ def test_it_is_preliminary_unverified_and_says_what_it_is(path: Path) -> None:
     assert algorithm["Algorithm Version"].endswith("model 7")
 
 
-def test_it_belongs_to_the_patient_and_the_study_and_to_nothing_else_of_the_header(path: Path) -> None:
+def test_the_report_repeats_patient_and_study_and_no_other_attribute(path: Path) -> None:
     report = pydicom.dcmread(path)
     for keyword in (
         "PatientName",
@@ -232,7 +233,7 @@ def test_it_belongs_to_the_patient_and_the_study_and_to_nothing_else_of_the_head
     assert "Zimmer 12" not in text
 
 
-def test_the_same_answer_has_the_same_uid_and_another_has_another(
+def test_the_same_result_has_the_same_uid_and_another_result_another_uid(
     study: Study, result: StudyFindings, path: Path, tmp_path: Path
 ) -> None:
     source = find_references(study)
@@ -249,7 +250,7 @@ def test_the_same_answer_has_the_same_uid_and_another_has_another(
     assert uids(result, "8")[1] != first.SeriesInstanceUID
 
 
-def test_a_name_that_the_library_finds_odd_is_kept_and_shown_to_nobody(
+def test_an_unusual_patient_name_is_kept_and_not_printed(
     study: Study,
     result: StudyFindings,
     tmp_path: Path,
@@ -262,11 +263,11 @@ def test_a_name_that_the_library_finds_odd_is_kept_and_shown_to_nobody(
     report = pydicom.dcmread(tmp_path / "sr.dcm")
     assert (str(report.PatientName), report.PatientID) == ("Weißmüller", "ü 7")
     assert find_errors(tmp_path / "sr.dcm") == []
-    shown = (*capfd.readouterr(), *(str(each.message) for each in recwarn), caplog.text)
-    assert not [each for each in shown if "müller" in each or "ü 7" in each]
+    shown = (*capfd.readouterr(), *(str(warning.message) for warning in recwarn), caplog.text)
+    assert not [text for text in shown if "müller" in text or "ü 7" in text]
 
 
-def test_a_uid_that_is_missing_or_illegal_gets_one_that_the_source_decides(
+def test_a_missing_or_invalid_uid_is_replaced_by_one_derived_from_the_source(
     study: Study, result: StudyFindings, tmp_path: Path
 ) -> None:
     (first, *others) = study.planes[Plane.AXIAL_T2]
@@ -275,18 +276,18 @@ def test_a_uid_that_is_missing_or_illegal_gets_one_that_the_source_decides(
         header=StudyHeader("", {}),
         planes={
             Plane.AXIAL_T2: tuple(
-                replace(each, origin=replace(first.origin, sop_instance_uid=uid, frame_of_reference_uid=""))
-                for each, uid in zip(
+                replace(image, origin=replace(first.origin, sop_instance_uid=uid, frame_of_reference_uid=""))
+                for image, uid in zip(
                     [first, *others], ["", "no-uid", "1.02", *(f"1.2.3.{n}" for n in range(99))]
                 )
             )
         },
     )
     source = find_references(broken)
-    uids = [each.sop_instance_uid for each in source.images]
+    uids = [image.sop_instance_uid for image in source.images]
     assert len(set(uids)) == len(uids)
-    assert [each.startswith("2.25.") for each in uids[:4]] == [True, True, True, False]
-    assert len({each.frame_of_reference_uid for each in source.images}) == 1
+    assert [uid.startswith("2.25.") for uid in uids[:4]] == [True, True, True, False]
+    assert len({image.frame_of_reference_uid for image in source.images}) == 1
     assert find_references(broken).images == source.images
     assert source.replaced == {
         "StudyInstanceUID": 1,
@@ -298,7 +299,9 @@ def test_a_uid_that_is_missing_or_illegal_gets_one_that_the_source_decides(
     assert b"SOPInstanceUID (3), StudyInstanceUID (1)" in (tmp_path / "sr.dcm").read_bytes()
 
 
-def test_under_a_key_there_are_only_pseudonyms(study: Study, result: StudyFindings, tmp_path: Path) -> None:
+def test_a_report_of_a_pseudonymised_study_contains_only_pseudonyms(
+    study: Study, result: StudyFindings, tmp_path: Path
+) -> None:
     key = bytes(range(32))
     hidden = pseudonymise_study(study, key)
     answer = replace(result, study_id=hidden.study_id)
@@ -316,4 +319,4 @@ def test_under_a_key_there_are_only_pseudonyms(study: Study, result: StudyFindin
 @pytest.mark.parametrize("condition", [Condition.SPINAL_CANAL_STENOSIS])
 def test_levels_run_from_head_to_foot(path: Path, condition: Condition) -> None:
     groups = _groups(path)[: len(Level)]
-    assert [each.finding_sites[0].topographical_modifier.meaning.split()[2] for each in groups] == LEVELS
+    assert [group.finding_sites[0].topographical_modifier.meaning.split()[2] for group in groups] == LEVELS

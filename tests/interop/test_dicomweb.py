@@ -1,4 +1,4 @@
-"""The client against an archive that fails: what is asked again, what is not, and what is never shown."""
+"""DICOMweb client against an archive that fails: retries, limits and secrets."""
 
 import datetime
 import io
@@ -56,7 +56,7 @@ def _fail_images(*replies: Reply) -> Callable[[Request, int], Reply | None]:
     return plan
 
 
-def test_a_study_is_listed_looked_at_and_fetched(stand_in: ArchiveStandIn) -> None:
+def test_a_study_is_listed_inspected_and_fetched(stand_in: ArchiveStandIn) -> None:
     archive = _open(stand_in)
     (found,) = archive.find()
     assert (found.study_uid, found.total) == (STUDY, 2)
@@ -64,9 +64,9 @@ def test_a_study_is_listed_looked_at_and_fetched(stand_in: ArchiveStandIn) -> No
     assert (overview.num_images, overview.is_wanted) == (2, True)
     with archive.fetch(STUDY) as fetched:
         files = sorted(fetched.folder.iterdir())
-        assert [each.read_bytes() for each in files] == list(stand_in.images.values())
-        # Nothing of the sender's stands in a name.
-        assert [each.name for each in files] == ["00000.dcm", "00001.dcm"]
+        assert [path.read_bytes() for path in files] == list(stand_in.images.values())
+        # File names contain no text of the archive.
+        assert [path.name for path in files] == ["00000.dcm", "00001.dcm"]
     assert not fetched.folder.exists()
 
 
@@ -86,7 +86,7 @@ def test_fetched_images_are_removed_also_on_failure(stand_in: ArchiveStandIn) ->
     ],
     ids=["503", "429", "502", "broken off"],
 )
-def test_what_may_pass_is_asked_again(stand_in: ArchiveStandIn, reply: Reply) -> None:
+def test_transient_failures_are_retried(stand_in: ArchiveStandIn, reply: Reply) -> None:
     stand_in.plan = _fail_images(reply, reply)
     with _open(stand_in).fetch(STUDY) as fetched:
         assert fetched.num_images == 2
@@ -108,16 +108,16 @@ def test_what_may_pass_is_asked_again(stand_in: ArchiveStandIn, reply: Reply) ->
     ],
     ids=["400", "401", "403", "404", "409", "500", "302", "html", "multipart"],
 )
-def test_what_stays_is_asked_once(stand_in: ArchiveStandIn, reply: Reply, fault: PacsFault) -> None:
+def test_other_failures_are_not_retried(stand_in: ArchiveStandIn, reply: Reply, fault: PacsFault) -> None:
     stand_in.plan = _fail_images(*[reply] * 9)
     with pytest.raises(PacsError) as caught, _open(stand_in).fetch(STUDY):
         pass
     assert caught.value.fault is fault and "Doe" not in str(caught.value)
-    assert sum("/instances/" in each.path for each in stand_in.requests) == 1
+    assert sum("/instances/" in request.path for request in stand_in.requests) == 1
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"7", b'["a", 3, null]', b'[{"0020000D": 4}]', b"{}", b"[[]]"])
-def test_json_of_another_shape_is_no_study(stand_in: ArchiveStandIn, body: bytes) -> None:
+def test_json_of_another_shape_gives_no_study(stand_in: ArchiveStandIn, body: bytes) -> None:
     stand_in.plan = lambda request, place: Reply(body=body)
     try:
         assert list(_open(stand_in).find()) == []
@@ -126,7 +126,7 @@ def test_json_of_another_shape_is_no_study(stand_in: ArchiveStandIn, body: bytes
 
 
 @pytest.mark.parametrize("uid", ["../../etc/passwd", "1..2", "a" * 65, "1/2"])
-def test_a_uid_that_is_not_fit_for_a_path_is_passed_over(stand_in: ArchiveStandIn, uid: str) -> None:
+def test_a_uid_that_is_unsafe_in_a_path_is_ignored(stand_in: ArchiveStandIn, uid: str) -> None:
     body = json.dumps([uid_value(t0020000D=uid)]).encode()
     stand_in.plan = lambda request, place: Reply(body=body)
     assert list(_open(stand_in).find()) == []
@@ -134,7 +134,7 @@ def test_a_uid_that_is_not_fit_for_a_path_is_passed_over(stand_in: ArchiveStandI
         pass
 
 
-def test_an_archive_that_hangs_or_is_not_there_is_named_so(stand_in: ArchiveStandIn) -> None:
+def test_a_timeout_differs_from_a_refused_connection(stand_in: ArchiveStandIn) -> None:
     stand_in.plan = lambda request, place: Reply(stall_s=0.6)
     with pytest.raises(PacsError) as caught:
         list(_open(stand_in, timeout_s=0.1, attempts=2).find())
@@ -154,7 +154,7 @@ def test_a_wait_for_the_next_attempt_ends_when_the_program_is_stopped(stand_in: 
         list(archive.find())
 
 
-def test_pages_are_read_to_the_end_whatever_bounds_them(stand_in: ArchiveStandIn) -> None:
+def test_all_pages_are_read_whatever_their_size(stand_in: ArchiveStandIn) -> None:
     uids = [f"1.2.{number}" for number in range(1, 12)]
 
     def plan(request: Request, place: int) -> Reply:
@@ -163,13 +163,15 @@ def test_pages_are_read_to_the_end_whatever_bounds_them(stand_in: ArchiveStandIn
         return Reply(body=json.dumps(page).encode())
 
     stand_in.plan = plan
-    assert [each.study_uid for each in _open(stand_in).find()] == uids
-    # An archive that gives its first page for ever.
+    assert [study.study_uid for study in _open(stand_in).find()] == uids
+    # An archive that ignores `offset` and always returns its first page.
     stand_in.plan = lambda request, place: plan(replace(request, query={"offset": "0"}), place)
-    assert [each.study_uid for each in _open(stand_in).find()] == uids[:5]
+    assert [study.study_uid for study in _open(stand_in).find()] == uids[:5]
 
 
-def test_the_limits_hold(stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_above_the_limits_is_refused(
+    stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lumbar_tf.interop.dicomweb.MAX_STUDY_BYTES", 100)
     with pytest.raises(PacsError) as caught, _open(stand_in).fetch(STUDY):
         pass
@@ -179,7 +181,7 @@ def test_the_limits_hold(stand_in: ArchiveStandIn, monkeypatch: pytest.MonkeyPat
         pass
 
 
-def test_a_result_is_sent_unless_the_archive_has_it(stand_in: ArchiveStandIn, result: Path) -> None:
+def test_a_result_is_stored_unless_the_archive_has_it(stand_in: ArchiveStandIn, result: Path) -> None:
     archive = _open(stand_in)
     archive.store(result)
     (sent,) = stand_in.stored
@@ -190,7 +192,7 @@ def test_a_result_is_sent_unless_the_archive_has_it(stand_in: ArchiveStandIn, re
 
 
 @pytest.mark.parametrize("status", [200, 202, 409])
-def test_a_result_that_the_archive_does_not_take_is_told(
+def test_the_reason_of_a_failed_storage_is_raised(
     stand_in: ArchiveStandIn, result: Path, status: int
 ) -> None:
     failed = b'{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[272]}}]}}'
@@ -199,17 +201,19 @@ def test_a_result_that_the_archive_does_not_take_is_told(
     with pytest.raises(PacsError, match="failure reason 0x0110") as caught:
         _open(stand_in).store(result)
     assert caught.value.fault is PacsFault.REFUSED
-    assert sum(each.method == "POST" for each in stand_in.requests) == 1
+    assert sum(request.method == "POST" for request in stand_in.requests) == 1
 
 
-def test_the_secret_is_sent_read_anew_and_never_shown(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
+def test_credentials_are_read_for_each_request_and_never_shown(
+    stand_in: ArchiveStandIn, tmp_path: Path
+) -> None:
     path = tmp_path / "secret"
     path.write_text("first-token\n")
     archive = _open(stand_in, credentials=CredentialsFile(path, AuthenticationScheme.BEARER))
     list(archive.find())
     path.write_text("second-token")
     list(archive.find())
-    sent = [each.headers["Authorization"] for each in stand_in.requests]
+    sent = [request.headers["Authorization"] for request in stand_in.requests]
     assert sent[0] == "Bearer first-token" and sent[-1] == "Bearer second-token"
     path.write_text("user:word")
     _ = list(_open(stand_in, credentials=CredentialsFile(path, AuthenticationScheme.BASIC)).find())
@@ -225,12 +229,12 @@ def test_the_secret_is_sent_read_anew_and_never_shown(stand_in: ArchiveStandIn, 
         assert "s3cret" not in str(caught.value)
 
 
-def test_files_of_the_encrypted_connection_must_be_there(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
+def test_a_missing_tls_file_is_an_error(stand_in: ArchiveStandIn, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"ca\.pem"):
         _open(stand_in, tls=TlsFiles(tmp_path / "ca.pem"))
 
 
-def test_the_window_is_some_days_and_mr() -> None:
+def test_the_query_window_selects_mr_studies_of_some_days() -> None:
     window = QueryWindow(StudyFilter(), 7)
     assert window.filters(datetime.date(2026, 3, 2)) == {
         "ModalitiesInStudy": "MR",
@@ -251,16 +255,18 @@ def test_the_window_is_some_days_and_mr() -> None:
         ("^x", ["MRI LUMBAR"], False),
     ],
 )
-def test_the_rule(pattern: str | None, texts: list[str], is_wanted: bool) -> None:
+def test_the_study_filter_matches_descriptions(
+    pattern: str | None, texts: list[str], is_wanted: bool
+) -> None:
     assert parse_study_filter(pattern).matches(texts) is is_wanted
 
 
-def test_a_rule_that_is_no_expression_is_refused() -> None:
+def test_an_invalid_regular_expression_is_refused() -> None:
     with pytest.raises(ValueError, match="regular expression"):
         parse_study_filter("(")
 
 
-def test_what_pydicom_makes_of_the_result_is_what_was_written(stand_in: ArchiveStandIn, result: Path) -> None:
+def test_the_stored_dataset_equals_the_file(stand_in: ArchiveStandIn, result: Path) -> None:
     _open(stand_in).store(result)
     body = stand_in.stored[0]
     start = body.index(b"\r\n\r\n") + 4

@@ -1,4 +1,4 @@
-"""An archive's URL, and nothing secret in it."""
+"""URL of a DICOMweb archive."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from lumbar_tf.interop.dicomweb_connection import parse_url
         ("http://[::1]:8042/dicom-web", "http://[::1]:8042/dicom-web"),
     ],
 )
-def test_a_url_is_taken(text: str, url: str) -> None:
+def test_a_url_is_accepted_without_its_trailing_slash(text: str, url: str) -> None:
     assert parse_url(text) == url
 
 
@@ -21,7 +21,7 @@ def test_a_url_is_taken(text: str, url: str) -> None:
     "text",
     ["", "pacs:8042", "ftp://pacs", "http://", "http://pacs:port/", "http://pacs/x?key=1", "http://p/#a"],
 )
-def test_what_is_no_url_of_a_service_is_refused(text: str) -> None:
+def test_other_text_than_the_url_of_a_service_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be http://HOST"):
         parse_url(text)
 

@@ -1,4 +1,4 @@
-"""One DICOM file out of a multipart answer, however it is cut into pieces."""
+"""DICOM files of multipart responses, for any division into blocks."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ def _write(path: Path, kind: str, blocks: list[bytes], limit: int = 1000) -> byt
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.binary(min_size=1, max_size=60), st.integers(1, 40), st.sampled_from([b"", b"\r\n--b", b"\r\n"]))
-def test_the_file_comes_out_as_it_went_in(tmp_path: Path, data: bytes, size: int, near: bytes) -> None:
+def test_the_file_is_extracted_unchanged(tmp_path: Path, data: bytes, size: int, near: bytes) -> None:
     data = data + near + data
     message = _message(data)
     blocks = [message[at : at + size] for at in range(0, len(message), size)]
     assert _write(tmp_path / "1", KIND, blocks) == data
 
 
-def test_a_plain_file_is_taken(tmp_path: Path) -> None:
+def test_a_plain_file_is_accepted(tmp_path: Path) -> None:
     assert _write(tmp_path / "1", "application/dicom", [b"DI", b"CM"]) == b"DICM"
 
 
@@ -55,7 +55,7 @@ def test_a_plain_file_is_taken(tmp_path: Path) -> None:
         ("application/dicom", [b"x" * 600, b"x" * 600], PacsFault.TOO_LARGE),
     ],
 )
-def test_what_is_no_single_file_is_refused(
+def test_other_responses_than_a_single_file_are_refused(
     tmp_path: Path, kind: str, blocks: list[bytes], fault: PacsFault
 ) -> None:
     with pytest.raises(PacsError) as caught:

@@ -1,4 +1,4 @@
-"""An encrypted archive: it is checked, and so is the client where it asks for a certificate."""
+"""TLS connections to a DICOMweb archive with server and client certificates."""
 
 import ssl
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from lumbar_tf.serving.connection import TlsFiles
 from tests.interop.archive_stand_in import STUDY, ArchiveStandIn, serve_archive
 from tests.serving import test_tls
 
-#: The certificates that the model server's tests are made with.
+#: Certificates of the model server's tests.
 pem = test_tls.pem
 
 
@@ -29,14 +29,14 @@ def url(pem: Path) -> Iterator[str]:
 
 def _find(url: str, tls: TlsFiles) -> list[str]:
     with open_archive(DicomwebConnection(url, tls=tls, timeout_s=5.0, attempts=1)) as archive:
-        return [each.study_uid for each in archive.find()]
+        return [study.study_uid for study in archive.find()]
 
 
 @pytest.mark.parametrize("bundle", [None, "stranger.pem"])
-def test_who_is_vouched_for_is_let_in(
+def test_certificates_of_the_given_ca_are_accepted(
     url: str, pem: Path, bundle: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # requests would rather have this one than what the session was told.
+    # requests prefers this file to the CA file of the session.
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     if bundle is not None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem / bundle))
@@ -44,13 +44,13 @@ def test_who_is_vouched_for_is_let_in(
 
 
 @pytest.mark.parametrize("ca", ["stranger.pem", None])
-def test_an_archive_that_nobody_vouches_for_is_not_asked(url: str, pem: Path, ca: str | None) -> None:
+def test_an_archive_with_a_certificate_of_another_ca_is_refused(url: str, pem: Path, ca: str | None) -> None:
     tls = TlsFiles(pem / ca if ca else None, pem / "client.pem", pem / "client.key")
     with pytest.raises(PacsError, match="certificate verify failed") as caught:
         _find(url, tls)
     assert caught.value.fault is PacsFault.REFUSED
 
 
-def test_a_client_without_a_certificate_is_told_so(url: str, pem: Path) -> None:
+def test_a_connection_without_a_client_certificate_fails(url: str, pem: Path) -> None:
     with pytest.raises(PacsError):
         _find(url, TlsFiles(pem / "ca.pem"))

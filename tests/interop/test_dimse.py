@@ -1,4 +1,4 @@
-"""C-STORE in, graded, and C-STORE out: with pynetdicom at the other ends."""
+"""Storage SCP and SCU with pynetdicom as the other nodes."""
 
 import time
 from collections.abc import Iterator
@@ -29,17 +29,19 @@ VERIFICATION = "1.2.840.10008.1.1"
 def _send(
     port: int, datasets: list[pydicom.Dataset], *, calling: str = "MR1", called: str = "LUMBAR_TF"
 ) -> list:
-    """Statuses of C-STORE as a scanner sends; None where it is not let in."""
+    """Sends datasets as a scanner does and returns the statuses; None if the SCP refuses."""
     ae = ApplicationEntity(ae_title=calling)
-    contexts = [build_context(each, ExplicitVRLittleEndian) for each in (MRImageStorage, CTImageStorage)]
+    contexts = [
+        build_context(sop_class, ExplicitVRLittleEndian) for sop_class in (MRImageStorage, CTImageStorage)
+    ]
     association = ae.associate("127.0.0.1", port, contexts=contexts, ae_title=called)
     if not association.is_established:
         return [None]
     statuses = []
-    for each in datasets:
+    for dataset in datasets:
         try:
-            statuses.append(association.send_c_store(each).get("Status"))
-        except (ValueError, RuntimeError):  # no context for it, or cut off
+            statuses.append(association.send_c_store(dataset).get("Status"))
+        except (ValueError, RuntimeError):  # no presentation context, or a closed association
             statuses.append(None)
     association.release()
     return statuses
@@ -47,7 +49,7 @@ def _send(
 
 @contextmanager
 def _receiver(status: int = 0x0000) -> Iterator[tuple[Node, list[pydicom.Dataset]]]:
-    """An archive that takes whatever is sent."""
+    """Runs an archive that accepts every dataset and returns `status`."""
     received: list[pydicom.Dataset] = []
 
     def store(event: evt.Event) -> int:
@@ -57,8 +59,8 @@ def _receiver(status: int = 0x0000) -> Iterator[tuple[Node, list[pydicom.Dataset
         return status
 
     ae = ApplicationEntity(ae_title="PACS")
-    for each in ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"):
-        ae.add_supported_context(each)
+    for sop_class in ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"):
+        ae.add_supported_context(sop_class)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     try:
         yield Node("127.0.0.1", server.server_address[1], "PACS"), received
@@ -66,14 +68,14 @@ def _receiver(status: int = 0x0000) -> Iterator[tuple[Node, list[pydicom.Dataset
         server.shutdown()
 
 
-def test_what_is_sent_is_graded_once_and_answered(
+def test_received_studies_are_graded_once_and_the_results_sent_back(
     tmp_path: Path, small_studies: dict[str, list[Path]]
 ) -> None:
     out = tmp_path / "out"
     studies = IncomingStudies(out / ".watch")
     journal = WatchJournal(out / ".watch")
     grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
-    images = {uid: [pydicom.dcmread(each) for each in paths] for uid, paths in small_studies.items()}
+    images = {uid: [pydicom.dcmread(path) for path in paths] for uid, paths in small_studies.items()}
     with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port, _receiver() as (node, received):
         clock = [1000.0]
         sink = StoreScu(node, ae_title="LUMBAR_TF", timeout_s=5.0)
@@ -86,16 +88,16 @@ def test_what_is_sent_is_graded_once_and_answered(
         watch.poll()
         clock[0] += 2.0
         watch.poll()
-        assert [each.StudyInstanceUID for each in received] == [first, first]
+        assert [dataset.StudyInstanceUID for dataset in received] == [first, first]
         clock[0] += 60.0
         watch.poll()
         watch.poll()
-        assert [each.StudyInstanceUID for each in received] == [first, first, second, second]
-        assert [each.Modality for each in received] == ["SR", "OT"] * 2
-        # Nothing of the patient's is kept that is no longer needed.
+        assert [dataset.StudyInstanceUID for dataset in received] == [first, first, second, second]
+        assert [dataset.Modality for dataset in received] == ["SR", "OT"] * 2
+        # Received images are removed after grading.
         assert list((out / ".watch" / "incoming").iterdir()) == []
         assert list((out / ".watch" / "taken").iterdir()) == []
-        # What comes too late is noted, and not graded alone.
+        # Late images are recorded, but not graded.
         assert set(_send(port, images[first][:2])) == {0x0000}
         watch.poll()
         entry = journal.read(first)
@@ -106,7 +108,7 @@ def test_what_is_sent_is_graded_once_and_answered(
     assert received[0].ContentSequence == kept.ContentSequence
 
 
-def test_a_kill_while_grading_keeps_what_was_sent(
+def test_a_kill_while_grading_keeps_the_received_images(
     tmp_path: Path, small_studies: dict[str, list[Path]]
 ) -> None:
     studies = IncomingStudies(tmp_path / ".watch")
@@ -118,14 +120,14 @@ def test_a_kill_while_grading_keeps_what_was_sent(
     again = IncomingStudies(tmp_path / ".watch")  # another process
     for path in paths[5:]:
         again.receive(path.read_bytes(), str(pydicom.dcmread(path).SOPInstanceUID))
-    assert [(each.study_uid, each.total) for each in again.find()] == [(uid, len(paths))]
+    assert [(study.study_uid, study.total) for study in again.find()] == [(uid, len(paths))]
     with again.fetch(uid) as fetched:
         assert fetched.num_images == len(paths)
     again.discard(uid)
     assert list(again.find()) == []
 
 
-def test_verification_is_answered_and_other_titles_are_not_let_in(tmp_path: Path) -> None:
+def test_the_scp_answers_c_echo_and_rejects_other_ae_titles(tmp_path: Path) -> None:
     studies = IncomingStudies(tmp_path)
     with listen(LOCAL, studies, ae_title="LUMBAR_TF", calling=["MR1"]) as port:
         ae = ApplicationEntity(ae_title="MR1")
@@ -138,7 +140,7 @@ def test_verification_is_answered_and_other_titles_are_not_let_in(tmp_path: Path
         assert _send(port, [], called="OTHER") == [None]
 
 
-def test_what_is_no_mr_image_or_not_what_was_announced_is_refused(
+def test_other_sop_classes_and_wrong_uids_are_refused(
     tmp_path: Path, small_studies: dict[str, list[Path]]
 ) -> None:
     image = pydicom.dcmread(next(iter(small_studies.values()))[0])
@@ -190,7 +192,7 @@ def test_the_size_limit_counts_each_instance_of_an_association_separately(
 @pytest.mark.parametrize(
     ("status", "fault"), [(0xA700, PacsFault.OVERLOADED), (0xC001, PacsFault.REFUSED), (0xB000, None)]
 )
-def test_what_the_receiver_says_is_heeded(
+def test_the_status_of_the_receiver_decides_the_failure(
     tmp_path: Path, small_studies: dict[str, list[Path]], status: int, fault: PacsFault | None
 ) -> None:
     path = small_studies[STUDIES[0]][0]
@@ -205,13 +207,13 @@ def test_what_the_receiver_says_is_heeded(
             StoreScu(node, ae_title="A").store(path)
         assert caught.value.fault is fault
     with pytest.raises(PacsError) as caught:
-        StoreScu(node, ae_title="A", timeout_s=2.0).store(path)  # nobody listens any more
+        StoreScu(node, ae_title="A", timeout_s=2.0).store(path)  # the receiver is shut down
     assert caught.value.fault is PacsFault.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
     "text", ["pacs", "pacs:104", "A@pacs", "A@pacs:0", "@pacs:1", "A B@pacs:1", "A\\B@p:1"]
 )
-def test_a_node_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_node_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_node(text, has_title=True)

@@ -1,4 +1,4 @@
-"""The FHIR resources, as an independent library and a reader of JSON see them."""
+"""FHIR bundle, validated with `fhir.resources` and compared with `results.json`."""
 
 import json
 from datetime import UTC, datetime
@@ -36,30 +36,30 @@ def bundle(study: Study, result: StudyFindings) -> dict[str, Any]:
 
 def _of_type(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [
-        each["resource"] for each in bundle["entry"] if each["resource"]["resourceType"] == kind
+        entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind
     ]  # fmt: skip
 
 
 def _parts(observation: dict[str, Any]) -> dict[str, Any]:
-    """Each component's value by its code."""
+    """Returns the value of each component by its code."""
     found = {}
-    for each in observation["component"]:
-        (coding,) = each["code"]["coding"]
-        value = each.get("valueQuantity", {}).get("value")
+    for component in observation["component"]:
+        (coding,) = component["code"]["coding"]
+        value = component.get("valueQuantity", {}).get("value")
         found[coding["code"]] = (
-            value if value is not None else each["valueCodeableConcept"]["coding"][0]["code"]
+            value if value is not None else component["valueCodeableConcept"]["coding"][0]["code"]
         )
     return found
 
 
 def test_fhir_resources_accepts_every_resource(bundle: dict[str, Any]) -> None:
-    # 8.x has R4B, which left these resources of R4 as they were.
+    # Version 8 has R4B, whose resources of these types are those of R4.
     library = pytest.importorskip("fhir.resources.R4B.bundle")
     read = library.Bundle.model_validate(json.loads(json.dumps(bundle)))
     assert len(read.entry) == len(FINDINGS) + 2
 
 
-def test_fhir_resources_would_notice(bundle: dict[str, Any]) -> None:
+def test_fhir_resources_rejects_an_observation_without_a_code(bundle: dict[str, Any]) -> None:
     library = pytest.importorskip("fhir.resources.R4B.bundle")
     broken = json.loads(json.dumps(bundle))
     del broken["entry"][1]["resource"]["code"]
@@ -67,16 +67,16 @@ def test_fhir_resources_would_notice(bundle: dict[str, Any]) -> None:
         library.Bundle.model_validate(broken)
 
 
-def test_every_reference_leads_to_an_entry(bundle: dict[str, Any]) -> None:
-    places = [each["fullUrl"] for each in bundle["entry"]]
+def test_every_reference_resolves_to_an_entry(bundle: dict[str, Any]) -> None:
+    places = [entry["fullUrl"] for entry in bundle["entry"]]
     assert len(set(places)) == len(places)
     (report,) = _of_type(bundle, "DiagnosticReport")
-    assert [each["reference"] for each in report["result"]] == places[1 : 1 + len(FINDINGS)]
+    assert [result["reference"] for result in report["result"]] == places[1 : 1 + len(FINDINGS)]
     for observation in _of_type(bundle, "Observation"):
         assert observation["device"]["reference"] in places
 
 
-def test_the_numbers_are_those_of_the_other_results(bundle: dict[str, Any], result: StudyFindings) -> None:
+def test_the_numbers_equal_those_of_results_json(bundle: dict[str, Any], result: StudyFindings) -> None:
     pairs = zip(_of_type(bundle, "Observation"), result_to_json(result)["findings"], strict=True)
     for row, (observation, found) in enumerate(pairs):
         parts = _parts(observation)
@@ -97,9 +97,9 @@ def test_sides_are_coded_and_a_mirrored_study_has_them_swapped(
 
     def severe(bundle: dict[str, Any]) -> dict[tuple[str, str, str | None], float]:
         found = {}
-        for each in _of_type(bundle, "Observation"):
-            parts = _parts(each)
-            key = (each["code"]["coding"][0]["code"], parts["DISC_LEVEL"], parts.get(LATERALITY))
+        for observation in _of_type(bundle, "Observation"):
+            parts = _parts(observation)
+            key = (observation["code"]["coding"][0]["code"], parts["DISC_LEVEL"], parts.get(LATERALITY))
             found[key] = parts["P_SEVERE"]
         return found
 
@@ -112,7 +112,7 @@ def test_sides_are_coded_and_a_mirrored_study_has_them_swapped(
         assert _parts(observation).get(LATERALITY) == {Side.LEFT: LEFT, Side.RIGHT: RIGHT, None: None}[side]
 
 
-def test_of_the_patient_there_is_a_reference_and_nothing_else(
+def test_the_bundle_contains_no_patient_attribute_but_the_id(
     study: Study, result: StudyFindings, tmp_path: Path
 ) -> None:
     write_fhir(tmp_path / "f.json", find_references(study), result, model="7")

@@ -1,4 +1,4 @@
-"""Against a real Orthanc: each study graded once through kills and outages, and found back as it was told."""
+"""Watch and C-STORE with an Orthanc server: kills, an outage, and a round trip of the results."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def _connection(orthanc: Orthanc) -> DicomwebConnection:
 
 
 def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Dataset:
-    """The study's only instance of a modality: found by QIDO-RS, fetched by WADO-RS."""
+    """Returns the study's only instance of a modality, found by QIDO-RS and fetched by WADO-RS."""
     (found,) = orthanc.get(f"dicom-web/studies/{study_uid}/instances", Modality=modality).json()
     series, instance = (found[tag]["Value"][0] for tag in ("0020000E", "00080018"))
     answer = orthanc.get(f"dicom-web/studies/{study_uid}/series/{series}/instances/{instance}")
@@ -66,20 +66,24 @@ def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Datase
 
 
 def _read_numbers(dataset: pydicom.Dataset) -> list[tuple[str, str | None, list[float]]]:
-    """Finding, side and probabilities of each measurement group, as highdicom reads the SR."""
+    """Returns finding, side and probabilities of each measurement group, as highdicom reads the SR."""
     report = hd.sr.Comprehensive3DSR.from_dataset(dataset)
     names = [probability_code(severity).value for severity in Severity]
     rows = []
     for group in report.content.get_image_measurement_groups():
-        values = {each.name.value: float(each.value) for each in group.get_measurements()}
+        values = {
+            measurement.name.value: float(measurement.value) for measurement in group.get_measurements()
+        }
         side = group.finding_sites[0].laterality
         rows.append((group.tracking_identifier, side and side.meaning, [values[name] for name in names]))
     return rows
 
 
 def _check_round_trip(dataset: pydicom.Dataset, results: Path, study_uid: str) -> None:
-    """The report says what `results.json` says, finding by finding, on the same side."""
-    (study,) = [each for each in json.loads(results.read_text())["studies"] if each["study_id"] == study_uid]
+    """Checks that the report has the numbers and sides of `results.json`."""
+    (study,) = [
+        result for result in json.loads(results.read_text())["studies"] if result["study_id"] == study_uid
+    ]
     rows = _read_numbers(dataset)
     assert len(rows) == len(FINDINGS) == len(study["findings"])
     meaning = {None: None, Side.LEFT: codes.SCT.Left.meaning, Side.RIGHT: codes.SCT.Right.meaning}
@@ -87,12 +91,12 @@ def _check_round_trip(dataset: pydicom.Dataset, results: Path, study_uid: str) -
         expected = [told["probability"][severity.column] for severity in Severity]
         np.testing.assert_allclose(values, expected, atol=1e-6)
         assert side == meaning[finding.condition.side]
-    # Sides whose numbers differ, or a swap would not show.
-    left, right = ([row[2] for row in rows if row[1] == meaning[each]] for each in Side)
+    # The sides have different numbers, so that a swap would be found.
+    left, right = ([row[2] for row in rows if row[1] == meaning[side]] for side in Side)
     assert not np.allclose(left, right)
 
 
-def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
+def test_a_lumbar_study_is_graded_and_stored_and_a_cervical_one_passed_over(
     tmp_path: Path, orthanc: Orthanc, hospital_disc: list[Path]
 ) -> None:
     for path in hospital_disc:
@@ -110,13 +114,13 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
         entry, other = journal.read(uid), journal.read(hospital.CERVICAL_STUDY)
         assert entry is not None and entry.state is WatchState.STORED
         assert other is not None and other.state is WatchState.PASSED_OVER
-        # The screen shot and our own results are no images to grade, and no reason to look again.
+        # The screen shot and the stored results do not count as images.
         assert watch.run(is_once=True) and journal.read(uid).late_images == 0  # type: ignore[union-attr]
-        # All that is on disk was lost: the archive has the results already, under the same UIDs.
+        # With a new journal the results have the same UIDs, which the archive already has.
         watch = Watch(archive, grader, WatchJournal(tmp_path / "new"), PollingPolicy(0.05, 0.1), sink=archive)
         assert watch.run(is_once=True)
-        # More images are noted.
-        late = pydicom.dcmread(next(each for each in hospital_disc if _is_of(each, f"{uid}.6")))
+        # Late images are recorded.
+        late = pydicom.dcmread(next(path for path in hospital_disc if _is_of(path, f"{uid}.6")))
         late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = f"{uid}.6.999"
         late.save_as(tmp_path / "late.dcm")
         orthanc.upload(tmp_path / "late.dcm")
@@ -125,9 +129,9 @@ def test_a_hospitals_study_goes_round_and_the_cervical_one_is_passed_over(
         assert entry is not None and (entry.late_images, entry.state) == (1, WatchState.STORED)
     assert len(orthanc.instances(uid, "SR")) == 1
     _check_round_trip(_retrieve(orthanc, uid, "SR"), out / uid / "results.json", uid)
-    capture = [each for each in orthanc.instances(uid, "OT") if each.startswith("2.25.")]
+    capture = [item for item in orthanc.instances(uid, "OT") if item.startswith("2.25.")]
     assert len(capture) == 1
-    # What was fetched gives what the files themselves give.
+    # The fetched images give the same results as the original files.
     disc = hospital_disc[0].parents[2]
     predict_to_folder(disc, FakeEnsemble(), tmp_path / "disc", study_ids=frozenset({uid}))
     assert (tmp_path / "disc" / "results.json").read_bytes() == (out / uid / "results.json").read_bytes()
@@ -137,7 +141,7 @@ def _is_of(path: Path, series_uid: str) -> bool:
     return str(pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID) == series_uid
 
 
-def test_results_are_sent_to_orthanc_by_c_store_and_kept_once(
+def test_orthanc_keeps_one_instance_of_a_result_sent_twice_by_c_store(
     tmp_path: Path, orthanc: Orthanc, small_studies: dict[str, list[Path]]
 ) -> None:
     uid = STUDIES[0]
@@ -163,7 +167,7 @@ def _words(orthanc: Orthanc) -> list[str]:
 
 @contextmanager
 def _watching(orthanc: Orthanc, way: Any, out: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`watch` as a process of its own; killed by SIGKILL where the block has not ended it."""
+    """Runs `watch` as a process, which is killed at the end of the block if it still runs."""
     words = [*_words(orthanc), f"--model={way.model}", f"--out={out}", "--every-s=0.3", "--settle-s=0.5"]
     command = [sys.executable, "-m", "lumbar_tf.watch", *words, "--days=0", "--nosheets", "--noreport"]
     with log.open("ab") as file:
@@ -176,7 +180,7 @@ def _watching(orthanc: Orthanc, way: Any, out: Path, log: Path) -> Iterator[subp
 
 
 def _state(out: Path, study_uid: str) -> str:
-    """Read by eye, so to speak: not by the code that wrote it."""
+    """Returns the state of a study, read without the package."""
     for folder in ("closed", "open"):
         path = out / ".watch" / folder / f"{study_uid}.json"
         if path.exists():
@@ -186,11 +190,11 @@ def _state(out: Path, study_uid: str) -> str:
 
 
 @pytest.mark.slow
-def test_watch_grades_each_once_through_kills_and_an_outage(
+def test_watch_grades_each_study_once_despite_kills_and_an_outage(
     tmp_path: Path, orthanc: Orthanc, way: Any
 ) -> None:
     folders = sorted((way.out / "held_out" / "train_images").iterdir())[:2]
-    first, second = (each.name for each in folders)
+    first, second = (folder.name for folder in folders)
     for folder in folders:
         for path in sorted(folder.rglob("*.dcm")):
             copy = tmp_path / "images" / path.relative_to(folder.parent)
@@ -202,7 +206,7 @@ def test_watch_grades_each_once_through_kills_and_an_outage(
 
     with _watching(orthanc, way, out, log):
         _wait(lambda: "grading" in (_state(out, first), _state(out, second)), "the first kill")
-    killed_in = {_state(out, each) for each in (first, second)}
+    killed_in = {_state(out, uid) for uid in (first, second)}
     assert "stored" not in killed_in
 
     with _watching(orthanc, way, out, log):
@@ -221,7 +225,7 @@ def test_watch_grades_each_once_through_kills_and_an_outage(
         assert second_watch.returncode == 1 and "one watch at a time" in second_watch.stderr
         orthanc.start()
         _wait(lambda: _state(out, first) == _state(out, second) == "stored", "both to be stored")
-        time.sleep(1.0)  # some rounds more
+        time.sleep(1.0)  # some more polls
         process.send_signal(signal.SIGTERM)
         assert process.wait(_LONGEST_S) == 0
     said = log.read_text()
@@ -232,7 +236,7 @@ def test_watch_grades_each_once_through_kills_and_an_outage(
         _check_round_trip(_retrieve(orthanc, uid, "SR"), out / uid / "results.json", uid)
         assert said.count(f"study {uid}: stored") <= 1
 
-    # `predict` with the same model gives the same answer, and the archive keeps one.
+    # `predict` with the same model gives the same results, of which the archive keeps one.
     words = [*_words(orthanc), f"--study={first}", f"--model={way.model}", f"--out={tmp_path / 'predicted'}"]
     options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
     summary = run_predict(options)

@@ -1,4 +1,4 @@
-"""What `predict` writes for a hospital's systems, when it is asked to and when it is not."""
+"""Result formats for hospital systems, on request only."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ STUDY = "910000001"
 
 
 def _written(out: Path) -> set[str]:
-    return {str(each.relative_to(out)) for folder in ("dicom", "fhir") for each in (out / folder).glob("*")}
+    return {str(path.relative_to(out)) for folder in ("dicom", "fhir") for path in (out / folder).glob("*")}
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
@@ -47,7 +47,7 @@ def test_the_competitions_uids_are_kept_and_are_all_that_dciodvfy_minds(
     sr = tmp_path / "out" / "dicom" / f"{STUDY}.sr.dcm"
     assert pydicom.dcmread(sr).StudyInstanceUID == STUDY
     for path in (sr, sr.with_name(f"{STUDY}.sc.dcm")):
-        assert [each for each in find_errors(path) if "Illegal root for UID" not in each] == []
+        assert [error for error in find_errors(path) if "Illegal root for UID" not in error] == []
 
 
 def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
@@ -55,7 +55,7 @@ def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Call
     for path in (cohort / "train_images" / "910000002").rglob("*.dcm"):
         path.write_bytes(b"nothing")
     predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out", formats=BOTH)
-    assert {each.split("/")[1].split(".")[0] for each in _written(tmp_path / "out")} == {STUDY}
+    assert {name.split("/")[1].split(".")[0] for name in _written(tmp_path / "out")} == {STUDY}
 
 
 def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
     assert fhir["subject"]["identifier"]["value"] == patient
     # The search finds what it looks for where it is, and nowhere else.
     assert find_identifying_text(out / "dicom", values) != ()
-    for path in [each for each in out.iterdir() if each.is_file()]:
+    for path in [path for path in out.iterdir() if path.is_file()]:
         (tmp_path / "rest").mkdir(exist_ok=True)
         path.rename(tmp_path / "rest" / path.name)
     assert find_identifying_text(tmp_path / "rest", values) == ()

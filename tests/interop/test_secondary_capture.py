@@ -1,4 +1,4 @@
-"""The sheet as a DICOM image."""
+"""Secondary Capture image of the summary sheet."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.interop.dciodvfy import find_errors
 from tests.interop.hospital_study import make_result, read_lumbar_study, stored_slices
 
 
-def test_the_image_is_the_sheet_and_refers_to_the_slices(tmp_path: Path) -> None:
+def test_the_image_shows_the_sheet_and_refers_to_the_slices(tmp_path: Path) -> None:
     disc = hospital.write_hospital_export(tmp_path / "disc").root
     study = read_lumbar_study(disc)
     result = make_result(study)
@@ -25,8 +25,8 @@ def test_the_image_is_the_sheet_and_refers_to_the_slices(tmp_path: Path) -> None
     draw_study_sheet(tmp_path / "sheet.png", study, result)
     drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     np.testing.assert_array_equal(image.pixel_array, drawn)
-    expected = {each.sop_instance_uid for slices in stored_slices(disc).values() for each in slices}
-    assert {each.ReferencedSOPInstanceUID for each in image.SourceImageSequence} == expected
+    expected = {image.sop_instance_uid for slices in stored_slices(disc).values() for image in slices}
+    assert {item.ReferencedSOPInstanceUID for item in image.SourceImageSequence} == expected
     assert image.StudyInstanceUID == hospital.LUMBAR_STUDY
     assert str(image.PatientName) == hospital.IDENTITY["PatientName"]
     assert image.PatientBirthDate == hospital.IDENTITY["PatientBirthDate"]

@@ -1,4 +1,4 @@
-"""The states on disk: whole or absent, one program at a time, damage named."""
+"""Journal files: atomic writes, the lock and damaged entries."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ ENTRY = JournalEntry(
 )
 
 
-def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_an_entry_round_trips(tmp_path: Path) -> None:
     journal = WatchJournal(tmp_path / ".watch")
     assert journal.read("1.2.1") is None
     journal.write(ENTRY)
@@ -37,7 +37,7 @@ def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert journal.open_uids() == ["1.2.1"] and journal.closed_uids() == []
 
 
-def test_an_entry_that_a_kill_left_in_both_folders_is_closed(tmp_path: Path) -> None:
+def test_an_entry_in_both_folders_is_closed(tmp_path: Path) -> None:
     journal = WatchJournal(tmp_path / ".watch")
     journal.write(replace(ENTRY, state=WatchState.STORED), is_closed=True)
     (tmp_path / ".watch" / "open").mkdir()
@@ -49,7 +49,7 @@ def test_an_entry_that_a_kill_left_in_both_folders_is_closed(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "lost"}', "null"])
-def test_a_damaged_entry_is_named_and_not_guessed_at(tmp_path: Path, text: str) -> None:
+def test_a_damaged_entry_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     journal = WatchJournal(tmp_path / ".watch")
     journal.write(ENTRY)
     (tmp_path / ".watch" / "open" / "1.2.1.json").write_text(text)
@@ -62,7 +62,7 @@ def test_a_uid_that_is_a_path_is_refused(tmp_path: Path) -> None:
         WatchJournal(tmp_path).read("../1")
 
 
-def test_a_second_program_on_the_folder_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
+def test_the_lock_refuses_a_second_program_and_ends_with_a_kill(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
         "from lumbar_tf.interop.watch_journal import WatchJournal\n"

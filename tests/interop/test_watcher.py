@@ -1,4 +1,4 @@
-"""Rounds of the watch: each study once, whatever fails and wherever it is killed."""
+"""Watch over stand-ins: failures, kills at every step, late images and stop signals."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ POLICY = PollingPolicy(every_s=10.0, settle_s=60.0, attempts=3)
 
 @dataclass(eq=False)
 class Bench:
-    """A watch over stand-ins, on a clock that is moved by hand."""
+    """Watch over stand-ins with a manual clock."""
 
     folder: Path
     images: dict[str, int] = field(default_factory=lambda: {FIRST: 4, SECOND: 6})
@@ -32,7 +32,7 @@ class Bench:
         self.sink = Sink(self.fuse)
 
     def start(self) -> Watch:
-        """What a new process has: the disk, the clock, and nothing in memory."""
+        """Returns a watch as in a new process, with the state on the disk only."""
         journal = FusedJournal(self.folder / "out" / ".watch")
         journal.fuse = self.fuse
         sink = self.sink if self.has_sink else None
@@ -63,11 +63,11 @@ def test_each_study_is_graded_once_and_stored_once(bench: Bench) -> None:
     assert sorted(bench.grader.graded) == [FIRST, SECOND]
     assert sorted(bench.sink.sent) == sorted(f"{uid}.{kind}" for uid in (FIRST, SECOND) for kind in "12")
     assert bench.entry().state is WatchState.STORED
-    bench.rounds(3)  # a new start
+    bench.rounds(3)  # a new process
     assert len(bench.grader.graded) == 2 and len(bench.sink.sent) == 4
 
 
-def test_a_kill_in_any_step_loses_nothing_and_stores_nothing_twice(tmp_path: Path) -> None:
+def test_a_kill_at_any_step_loses_nothing_and_stores_nothing_twice(tmp_path: Path) -> None:
     step, was_killed = 0, True
     while was_killed:
         bench = Bench(tmp_path / str(step), fuse=Fuse(step))
@@ -84,14 +84,14 @@ def test_a_kill_in_any_step_loses_nothing_and_stores_nothing_twice(tmp_path: Pat
                 bench.rounds(6, watch)
         for uid in (FIRST, SECOND):
             assert bench.entry(uid).state is WatchState.STORED, step
-            # Never graded again once it was stored, whatever was killed.
+            # A stored study is never graded again.
             assert bench.grader.graded.count(uid) <= 2
         assert sorted(bench.sink.sent) == [f"{uid}.{kind}" for uid in (FIRST, SECOND) for kind in "12"], step
         step += 1
     assert step > 30
 
 
-def test_a_study_is_graded_when_no_image_has_come_for_long_enough(bench: Bench) -> None:
+def test_a_study_is_graded_when_no_image_has_arrived_for_the_settle_time(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.images[FIRST] = 9
     bench.rounds(1, watch)
@@ -100,19 +100,19 @@ def test_a_study_is_graded_when_no_image_has_come_for_long_enough(bench: Bench) 
     assert bench.grader.graded == [SECOND, FIRST] and bench.entry().num_images == 9
 
 
-def test_images_that_come_while_it_is_fetched_put_it_back(bench: Bench) -> None:
+def test_a_study_waits_again_when_images_arrive_during_the_fetch(bench: Bench) -> None:
     bench.images = bench.source.images = {FIRST: 4}
     watch = bench.rounds(1)
-    looks: list[int] = []
-    look = bench.source.inspect
+    inspections: list[int] = []
+    inspect = bench.source.inspect
 
-    def look_later(study_uid: str) -> StudyOverview:
-        looks.append(1)
-        if len(looks) == 2:  # the one behind the fetch
+    def inspect_later(study_uid: str) -> StudyOverview:
+        inspections.append(1)
+        if len(inspections) == 2:  # the inspection after the fetch
             bench.images[FIRST] = 5
-        return look(study_uid)
+        return inspect(study_uid)
 
-    bench.source.inspect = look_later  # type: ignore[method-assign]
+    bench.source.inspect = inspect_later  # type: ignore[method-assign]
     bench.rounds(1, watch)
     assert (
         bench.grader.graded == [] and bench.entry().state is WatchState.SEEN and bench.entry().attempts == 0
@@ -121,9 +121,9 @@ def test_images_that_come_while_it_is_fetched_put_it_back(bench: Bench) -> None:
     assert bench.grader.graded == [FIRST] and bench.entry().num_images == 5
 
 
-def test_images_that_come_after_grading_are_noted_and_ours_are_not_counted(bench: Bench) -> None:
+def test_late_images_are_recorded_and_own_results_are_not_counted(bench: Bench) -> None:
     watch = bench.rounds(3)
-    bench.source.results = 2  # our own, which change the archive's total
+    bench.source.results = 2  # own results, which change the archive's total
     bench.rounds(1, watch)
     assert bench.entry().late_images == 0
     bench.images[FIRST] += 3
@@ -132,7 +132,7 @@ def test_images_that_come_after_grading_are_noted_and_ours_are_not_counted(bench
     assert bench.grader.graded == [FIRST, SECOND]
 
 
-def test_an_archive_that_goes_away_costs_no_attempt(bench: Bench) -> None:
+def test_an_unavailable_archive_costs_no_attempt(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.source.fault = PacsFault.UNAVAILABLE
     assert [watch.poll() for _ in range(5)] == [False] * 5
@@ -151,7 +151,7 @@ def test_an_archive_that_goes_away_costs_no_attempt(bench: Bench) -> None:
     assert bench.entry("1.2.3").state is WatchState.STORED and bench.grader.graded.count("1.2.3") == 1
 
 
-def test_one_study_that_waits_for_an_archive_keeps_the_others_from_asking(bench: Bench) -> None:
+def test_an_unavailable_archive_ends_the_poll(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.sink.fault = PacsFault.UNAVAILABLE
     assert not bench.rounds(0, watch).poll()
@@ -166,9 +166,7 @@ def test_one_study_that_waits_for_an_archive_keeps_the_others_from_asking(bench:
         ServingError(ServingFailure.REFUSED, "no", address="grpc://here:1"),
     ],
 )
-def test_a_study_that_cannot_be_graded_is_given_up_and_the_next_goes_on(
-    bench: Bench, error: Exception
-) -> None:
+def test_a_study_fails_after_its_attempts_and_the_next_one_is_graded(bench: Bench, error: Exception) -> None:
     bench.grader.errors[FIRST] = error
     bench.rounds(8)
     assert (bench.entry().state, bench.entry().attempts) == (WatchState.FAILED, 3)
@@ -185,7 +183,7 @@ def test_a_study_that_cannot_be_graded_is_given_up_and_the_next_goes_on(
     assert bench.entry().state is WatchState.STORED
 
 
-def test_a_study_that_kills_the_program_is_not_tried_for_ever(bench: Bench) -> None:
+def test_a_study_that_kills_the_program_fails_after_its_attempts(bench: Bench) -> None:
     bench.rounds(1)
     for _ in range(POLICY.attempts):
         bench.grader.deadly = FIRST
@@ -197,14 +195,14 @@ def test_a_study_that_kills_the_program_is_not_tried_for_ever(bench: Bench) -> N
     assert bench.entry(SECOND).state is WatchState.STORED
 
 
-def test_a_study_without_a_usable_series_is_rejected_and_not_asked_for_again(bench: Bench) -> None:
+def test_a_study_without_a_usable_series_is_rejected_and_not_fetched_again(bench: Bench) -> None:
     bench.grader.errors[FIRST] = NothingReadableError(Path("here"), ["not_lumbar", "localizer"])
     bench.rounds(6)
     assert bench.entry().state is WatchState.REJECTED and bench.entry().reason == "not_lumbar, localizer"
     assert bench.source.fetched.count(FIRST) == 1
 
 
-def test_what_is_not_lumbar_is_passed_over_until_more_of_it_comes(bench: Bench) -> None:
+def test_a_study_that_does_not_match_is_passed_over_until_images_are_added(bench: Bench) -> None:
     bench.source.unwanted = frozenset({FIRST})
     watch = bench.rounds(3)
     assert bench.entry().state is WatchState.PASSED_OVER and FIRST not in bench.source.fetched
@@ -214,7 +212,7 @@ def test_what_is_not_lumbar_is_passed_over_until_more_of_it_comes(bench: Bench) 
     assert bench.entry().state is WatchState.STORED
 
 
-def test_studies_graded_without_a_sink_are_stored_when_there_is_one(bench: Bench) -> None:
+def test_studies_graded_without_a_sink_are_stored_by_a_watch_with_one(bench: Bench) -> None:
     bench.has_sink = False
     bench.rounds(3)
     assert bench.entry().state is WatchState.GRADED and bench.sink.sent == []
@@ -225,7 +223,7 @@ def test_studies_graded_without_a_sink_are_stored_when_there_is_one(bench: Bench
     assert bench.entry().state is WatchState.STORED and len(bench.grader.graded) == 2
 
 
-def test_results_that_somebody_removed_are_told(bench: Bench) -> None:
+def test_removed_results_make_a_study_fail(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.sink.fault = PacsFault.UNAVAILABLE
     bench.rounds(1, watch)
@@ -235,21 +233,21 @@ def test_results_that_somebody_removed_are_told(bench: Bench) -> None:
     assert bench.entry().state is WatchState.FAILED and "1.dcm no longer exists" in bench.entry().reason
 
 
-def test_a_study_that_vanishes_from_the_archive_stops_no_other(bench: Bench) -> None:
+def test_a_deleted_study_does_not_stop_the_others(bench: Bench) -> None:
     watch = bench.rounds(1)
-    look = bench.source.inspect
+    inspect = bench.source.inspect
 
-    def look_without(study_uid: str) -> StudyOverview:
+    def inspect_without(study_uid: str) -> StudyOverview:
         if study_uid == FIRST:
             raise PacsError(PacsFault.ABSENT, "gone")
-        return look(study_uid)
+        return inspect(study_uid)
 
-    bench.source.inspect = look_without  # type: ignore[method-assign]
+    bench.source.inspect = inspect_without  # type: ignore[method-assign]
     bench.rounds(3, watch)
     assert bench.entry(SECOND).state is WatchState.STORED and bench.entry().attempts > 0
 
 
-def test_once_ends_and_says_whether_all_came_to_their_end(tmp_path: Path) -> None:
+def test_once_returns_whether_every_study_was_finished(tmp_path: Path) -> None:
     done = Bench(tmp_path / "done")
     done.folder.mkdir()
     watch = Watch(
@@ -264,7 +262,7 @@ def test_once_ends_and_says_whether_all_came_to_their_end(tmp_path: Path) -> Non
     assert not watch.run(is_once=True)
 
 
-def test_asked_to_stop_it_ends_after_the_step_and_keeps_what_is_done(bench: Bench) -> None:
+def test_a_stop_signal_ends_the_watch_after_the_current_step(bench: Bench) -> None:
     watch = bench.rounds(1)
     grade = bench.grader.grade
 
@@ -281,7 +279,7 @@ def test_asked_to_stop_it_ends_after_the_step_and_keeps_what_is_done(bench: Benc
     assert bench.entry().state is WatchState.STORED and bench.grader.graded == [FIRST, SECOND]
 
 
-def test_a_clock_that_is_set_back_holds_nothing_until_it_has_caught_up(bench: Bench) -> None:
+def test_a_clock_set_back_does_not_delay_a_study(bench: Bench) -> None:
     bench.rounds(1)
     bench.time_s = 10.0
     bench.rounds(1)
@@ -290,7 +288,7 @@ def test_a_clock_that_is_set_back_holds_nothing_until_it_has_caught_up(bench: Be
     assert bench.entry().state is WatchState.STORED
 
 
-def test_what_is_stored_stays_noted_when_it_is_asked_to_stop(bench: Bench) -> None:
+def test_stored_results_stay_recorded_after_a_stop_signal(bench: Bench) -> None:
     watch = bench.rounds(1)
     store = bench.sink.store
 
