@@ -94,11 +94,11 @@ def export(options: ExportOptions) -> Summary:
 def _stacker(options: ExportOptions) -> Iterator[Path]:
     """Lends the stacker of the members that are wanted: the one there is, or one that is fitted now."""
     from lumbar_tf.bundle.trained_ensemble import stack_subset
-    from lumbar_tf.ensemble.stacker import from_json
+    from lumbar_tf.ensemble.stacker_json import stacker_from_json
     from lumbar_tf.ensemble.stacking_run import STACKER_NAME, write_stacking_run
 
     path = existing_file(options.stacker or options.runs / "stack" / STACKER_NAME)
-    known = from_json(path.read_text(encoding="utf-8")).members
+    known = stacker_from_json(path.read_text(encoding="utf-8")).members
     if not options.members or set(options.members) == set(known):
         yield path
         return

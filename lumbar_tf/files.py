@@ -1,5 +1,6 @@
 """Atomic file writing, locks and digests."""
 
+import glob
 import hashlib
 import json
 import math
@@ -72,6 +73,15 @@ def write_json_atomically(path: Path, value: Any, *, allow_nan: bool = True, end
         ValueError: `value` contains NaN or infinity, and `allow_nan` is False.
     """
     write_text_atomically(path, json.dumps(value, indent=1, allow_nan=allow_nan) + end)
+
+
+def find_paths(pattern: str) -> list[Path]:
+    """Returns the paths that match a glob pattern, sorted; `**` matches any number of folders.
+
+    Args:
+        pattern: absolute, or relative to the working directory.
+    """
+    return sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
 
 
 def json_safe(value: Any) -> Any:

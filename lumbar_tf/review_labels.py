@@ -1,6 +1,5 @@
 """`python -m lumbar_tf.review_labels`: lists the labels that out-of-fold predictions most disagree with."""
 
-import glob
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -15,6 +14,7 @@ from lumbar_tf.cli.command import (
 )
 from lumbar_tf.cli.console import Summary
 from lumbar_tf.cli.progress import progress_bar
+from lumbar_tf.files import find_paths
 
 
 class ReviewLabelsOptions(CommandOptions):
@@ -48,7 +48,7 @@ class ReviewLabelsOptions(CommandOptions):
 
 def main(options: ReviewLabelsOptions) -> Summary:
     """Reads tables, ranks, cuts pictures, writes."""
-    paths = sorted(Path(name) for name in glob.glob(options.oof, recursive=True))  # noqa: PTH207 - absolute ones too
+    paths = find_paths(options.oof)
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {options.oof!r}.")
     # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.

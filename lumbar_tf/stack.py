@@ -1,6 +1,5 @@
 """`python -m lumbar_tf.stack`: blends out-of-fold tables into calibrated and competition answers."""
 
-import glob
 from pathlib import Path
 
 from lumbar_tf.cli.command import (
@@ -13,6 +12,7 @@ from lumbar_tf.cli.command import (
 )
 from lumbar_tf.cli.console import Summary, print_tables
 from lumbar_tf.cli.progress import progress_bar
+from lumbar_tf.files import find_paths
 
 
 class StackOptions(CommandOptions):
@@ -70,7 +70,7 @@ def main(options: StackOptions) -> Summary:
 
 
 def _matching(pattern: str) -> list[Path]:
-    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
+    paths = find_paths(pattern)
     if not paths:
         raise UsageError(f"--oof must match a file. Received: {pattern!r}.")
     return paths

@@ -49,6 +49,7 @@ WITHOUT_TENSORFLOW = (
     "privacy",
     "evaluation/metrics.py",
     "ensemble/stacker.py",
+    "ensemble/stacker_json.py",
     "ensemble/features.py",
     "evaluation/calibration.py",
     "serving/remote.py",

@@ -28,7 +28,7 @@ from lumbar_tf.bundle.self_test import find_case_faults, raise_faults
 from lumbar_tf.bundle.servable_check import find_faults
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, TrainedEnsemble
 from lumbar_tf.config import dump_config
-from lumbar_tf.ensemble.stacker import to_json
+from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
@@ -80,7 +80,7 @@ def export_ensemble(
         _write_model(ensemble, partial, text, has_saliency=has_saliency)
         extra = partial / EXTRA
         extra.mkdir()
-        (extra / STACKER_NAME).write_text(to_json(ensemble.stacker), encoding="utf-8")
+        (extra / STACKER_NAME).write_text(stacker_to_json(ensemble.stacker), encoding="utf-8")
         (extra / CARD_NAME).write_text(render_card(description, facts or ModelFacts()), encoding="utf-8")
         _write_requests(partial, ensemble.stacker.members, text)
         if add is not None:

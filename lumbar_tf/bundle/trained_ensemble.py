@@ -7,7 +7,8 @@ from pathlib import Path
 import keras
 
 from lumbar_tf.config import PlaneConfig
-from lumbar_tf.ensemble.stacker import StackerCoefficients, from_json
+from lumbar_tf.ensemble.stacker import StackerCoefficients
+from lumbar_tf.ensemble.stacker_json import stacker_from_json
 from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Plane, parse_plane
@@ -65,7 +66,7 @@ def load_trained_ensemble(runs: Path, stacker_path: Path) -> TrainedEnsemble:
     Raises:
         ValueError: the plane or the weights of a member are missing.
     """
-    stacker = from_json(stacker_path.read_text(encoding="utf-8"))
+    stacker = stacker_from_json(stacker_path.read_text(encoding="utf-8"))
     foreign = [member for member in stacker.members if "/" not in member]
     if foreign:
         raise ValueError(

@@ -20,8 +20,8 @@ from lumbar_tf.ensemble.stacker import (
     Stacked,
     StackerCoefficients,
     apply_stacker,
-    to_json,
 )
+from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import NUM_FINDINGS, Family
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
@@ -236,4 +236,4 @@ def write_stacking_run(run: StackingRun, out: Path) -> None:
             model=MODEL_NAMES[head],
         )
     write_folds(out / FOLDS_NAME, dict(zip(run.study_ids, run.folds.tolist(), strict=True)))
-    write_text_atomically(out / STACKER_NAME, to_json(run.stacker))
+    write_text_atomically(out / STACKER_NAME, stacker_to_json(run.stacker))

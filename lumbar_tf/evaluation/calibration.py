@@ -1,6 +1,5 @@
 """Reliability diagrams, calibration errors, and the change of calibration by stacking."""
 
-import glob
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.stacker import mean_in_logits
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
+from lumbar_tf.files import find_paths
 from lumbar_tf.labels import MISSING_LABEL, NUM_SEVERITIES, Condition
 from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 
@@ -112,7 +112,7 @@ def find_tables(pattern: str) -> list[Path]:
     Raises:
         ValueError: no file matches.
     """
-    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
+    paths = find_paths(pattern)
     if not paths:
         raise ValueError(f"A pattern of members' tables must match a file. Received: {pattern!r}.")
     return paths

@@ -1,10 +1,10 @@
 """Which labels a training leaves out, from the out-of-fold tables of a run before it."""
 
-import glob
 from collections.abc import Mapping
 from pathlib import Path
 
 from lumbar_tf.ensemble.label_noise import Flags, noisy_labels
+from lumbar_tf.files import find_paths
 from lumbar_tf.tables.labels import read_record_labels
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 
@@ -34,7 +34,7 @@ def read_noisy_labels(
 
 def find_noise_tables(pattern: str, *, runs: Path) -> list[Path]:
     """Returns the tables that a pattern matches, sorted; errors as `read_noisy_labels` has them."""
-    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute ones too
+    paths = find_paths(pattern)
     if not paths:
         raise ValueError(f"A pattern of out-of-fold tables must match a file. Received: {pattern!r}.")
     own = [path for path in paths if path.resolve().is_relative_to(runs.resolve())]

@@ -29,6 +29,16 @@ def fitted() -> tuple[StackerCoefficients, Members]:
     return fit_stacker(members, labels, folds), members
 
 
+def _unmeasured(num_patterns: int, num_members: int) -> MemberVariance:
+    """No bias, and no prior variance: intervals come from the variance of each finding alone."""
+    return MemberVariance(
+        bias=np.zeros((num_patterns, num_members, 3, 4)),
+        log_variance=np.zeros((num_patterns, 3, 3)),
+        bounds=np.zeros((num_patterns, 3, 2)),
+        freedom=np.zeros((num_patterns, 3)),
+    )
+
+
 def _mean_stacker(num_members: int) -> StackerCoefficients:
     """The plain mean of members that each have a source of their own, in every pattern; nothing measured."""
     names = tuple(f"net_{index}" for index in range(num_members))
@@ -49,7 +59,7 @@ def _mean_stacker(num_members: int) -> StackerCoefficients:
             tuple(range(num_members)),
             7,
             dict.fromkeys(Head, plain),
-            MemberVariance.empty(patterns, num_members),
+            _unmeasured(patterns, num_members),
         )
         for family in Family
     )
@@ -81,7 +91,7 @@ def test_without_a_trend_it_is_the_textbooks_t_interval_of_a_mean(num_members: i
 def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() -> None:
     stacker = _mean_stacker(2)
     freedom, usual = 6.0, 0.5
-    fitted_variance = MemberVariance.empty(4, 2)
+    fitted_variance = _unmeasured(4, 2)
     trend = np.full((4, 3, 3), [np.log(usual), 0, 0])
     fitted_variance = replace(fitted_variance, freedom=np.full((4, 3), freedom), log_variance=trend)
     stacker = replace(

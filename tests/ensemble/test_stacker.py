@@ -13,10 +13,9 @@ from lumbar_tf.ensemble.stacker import (
     Head,
     StackerCoefficients,
     apply_stacker,
-    from_json,
     mean_in_logits,
-    to_json,
 )
+from lumbar_tf.ensemble.stacker_json import stacker_from_json, stacker_to_json
 from lumbar_tf.ensemble.stacking_run import fit_stacker
 from lumbar_tf.labels import FINDINGS, Family, Finding, Level, mirror_indices
 from tests.ensemble.synthetic_members import make_members
@@ -150,8 +149,8 @@ def test_rows_sum_to_one_and_order_of_studies_is_kept(seed: int, missing: float)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_json_round_trip_is_exact(seed: int) -> None:
     stacker, members = _random_stacker(seed), _random_members(seed)
-    again = from_json(to_json(stacker))
-    assert to_json(again) == to_json(stacker)
+    again = stacker_from_json(stacker_to_json(stacker))
+    assert stacker_to_json(again) == stacker_to_json(stacker)
     assert again.families[0].member_sources == stacker.families[0].member_sources
     assert_array_equal(apply_stacker(again, members).competition, apply_stacker(stacker, members).competition)
 
@@ -172,30 +171,30 @@ def test_a_mirrored_patient_swaps_left_and_right(seed: int) -> None:
 def test_a_fitted_stacker_survives_json() -> None:
     members, labels, folds = make_members(30, 2, 0)
     stacker = fit_stacker(members, labels, folds)
-    answers = apply_stacker(from_json(to_json(stacker)), members.probabilities)
+    answers = apply_stacker(stacker_from_json(stacker_to_json(stacker)), members.probabilities)
     assert_array_equal(answers.probability, apply_stacker(stacker, members.probabilities).probability)
 
 
 def test_other_versions_and_broken_parts_are_refused() -> None:
-    content = json.loads(to_json(_random_stacker(0)))
+    content = json.loads(stacker_to_json(_random_stacker(0)))
     with pytest.raises(ValueError, match="version"):
-        from_json(json.dumps({**content, "version": 99}))
+        stacker_from_json(json.dumps({**content, "version": 99}))
     with pytest.raises(ValueError, match="families"):
-        from_json(json.dumps({key: value for key, value in content.items() if key != "families"}))
+        stacker_from_json(json.dumps({key: value for key, value in content.items() if key != "families"}))
     bias = content["families"]["canal"]["heads"]["probability"]["bias"]
     bias[0][0][0] = float("nan")
     with pytest.raises(ValueError, match=r"canal.probability.bias"):
-        from_json(json.dumps(content))
+        stacker_from_json(json.dumps(content))
     bias.pop()
     with pytest.raises(ValueError, match=r"canal.probability.bias"):
-        from_json(json.dumps(content))
+        stacker_from_json(json.dumps(content))
 
 
 def test_unknown_members_of_a_family_are_refused() -> None:
-    content = json.loads(to_json(_random_stacker(0)))
+    content = json.loads(stacker_to_json(_random_stacker(0)))
     content["families"]["subarticular"]["members"] = ["axial_t2/nobody"]
     with pytest.raises(ValueError, match="nobody"):
-        from_json(json.dumps(content))
+        stacker_from_json(json.dumps(content))
 
 
 def test_the_wrong_number_of_members_is_refused() -> None:

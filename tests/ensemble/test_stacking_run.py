@@ -7,7 +7,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
 from lumbar_tf.ensemble.family_fitting import level_prior
-from lumbar_tf.ensemble.stacker import Head, apply_stacker, family_findings, from_json, mean_in_logits
+from lumbar_tf.ensemble.stacker import Head, apply_stacker, family_findings, mean_in_logits
+from lumbar_tf.ensemble.stacker_json import stacker_from_json
 from lumbar_tf.ensemble.stacking_run import (
     FOLDS_NAME,
     OOF_NAMES,
@@ -43,7 +44,7 @@ def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
         (table,) = read_out_of_fold_tables([tmp_path / OOF_NAMES[head]])
         assert table.folds == fold_of
         assert_allclose(align_members([table], ids).probabilities[0], blend.nested.head(head), atol=1e-8)
-    stacker = from_json((tmp_path / STACKER_NAME).read_text())
+    stacker = stacker_from_json((tmp_path / STACKER_NAME).read_text())
     expected = apply_stacker(blend.stacker, blend.members.probabilities).competition
     assert_allclose(apply_stacker(stacker, blend.members.probabilities).competition, expected)
 
