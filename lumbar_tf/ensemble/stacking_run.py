@@ -37,11 +37,17 @@ from lumbar_tf.tables.out_of_fold import (
 
 Labels = NDArray[np.integer]
 
+STACKER_NAME = "stacker.json"
+OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
+#: Values of the `model` column of the two out-of-fold tables.
+MODEL_NAMES: dict[Head, str] = {head: f"stacked_{head.value}" for head in Head}
+
+_NUM_MADE_FOLDS = 5
 _NOTHING_EXCLUDED: Folds = frozenset()
 
 
 class StackerFitter:
-    """Fits the final stacker and the nested ones over the same fits."""
+    """Fits the final stacker and the nested ones, which share fits."""
 
     def __init__(
         self, members: Members, labels: Labels, folds: Labels, *, advance: Advance = lambda count: None
@@ -111,26 +117,6 @@ class StackerFitter:
 def num_fits(folds: Labels) -> int:
     """Returns the number of fits of a family in `StackerFitter.nested` and `fit` together."""
     return (len(np.unique(folds)) + 1) * len(Family)
-
-
-def fit_stacker(members: Members, labels: Labels, folds: Labels) -> StackerCoefficients:
-    """Fits the final stacker: `StackerFitter(...).fit()`."""
-    return StackerFitter(members, labels, folds).fit()
-
-
-def nested_predictions(members: Members, labels: Labels, folds: Labels) -> Stacked:
-    """Predicts each fold without its labels: `StackerFitter(...).nested()`."""
-    return StackerFitter(members, labels, folds).nested()
-
-
-STACKER_NAME = "stacker.json"
-
-OOF_NAMES: dict[Head, str] = {Head.COMPETITION: "oof.csv", Head.PROBABILITY: "oof_probability.csv"}
-
-#: Values of the `model` column of the two out-of-fold tables.
-MODEL_NAMES: dict[Head, str] = {head: f"stacked_{head.value}" for head in Head}
-
-_NUM_MADE_FOLDS = 5
 
 
 @dataclass(frozen=True)

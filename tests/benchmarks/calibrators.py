@@ -24,7 +24,7 @@ from lumbar_tf.ensemble.candidates import Candidate, Rows
 from lumbar_tf.ensemble.features import member_features, softmax
 from lumbar_tf.ensemble.search import PatternSearch
 from lumbar_tf.ensemble.stacker import family_findings, mean_in_logits
-from lumbar_tf.ensemble.stacking_run import nested_predictions
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.evaluation.calibration import classwise_calibration_error
 from lumbar_tf.labels import MISSING_LABEL, Family
 
@@ -78,7 +78,7 @@ def main() -> None:
         num_members, scenario = setting(seed)
         cohort, members = make_tables(seed, num_members, scenario)
         mean = mean_in_logits(members.probabilities)
-        stacked = nested_predictions(members, cohort.labels, cohort.folds).probability
+        stacked = StackerFitter(members, cohort.labels, cohort.folds).nested().probability
         for family in Family:
             print(f"seed {seed}, {scenario.value}, {num_members} members, {family.value}")
             rows = _rows(cohort, mean, family)

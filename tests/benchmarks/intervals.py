@@ -28,7 +28,7 @@ from lumbar_tf.ensemble import family_fitting
 from lumbar_tf.ensemble.candidates import default_candidates
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import StackerCoefficients, apply_stacker
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.tables.out_of_fold import Members
 
@@ -62,7 +62,7 @@ def _fit(members: Members, cohort: Cohort) -> StackerCoefficients:
     fitted = slice(_NUM_FITTED)
     shown = Members(members.names, members.sources, members.probabilities[:, fitted])
     with threadpool_limits(limits=1):
-        return fit_stacker(shown, cohort.labels[fitted], cohort.folds[fitted])
+        return StackerFitter(shown, cohort.labels[fitted], cohort.folds[fitted]).fit()
 
 
 def measure(

@@ -7,7 +7,7 @@ from lumbar_tf.bundle.members import MemberPredictions
 from lumbar_tf.bundle.saliency_graph import _stack_maps, arrange_maps, member_weights
 from lumbar_tf.bundle.stacker_graph import stack_predictions
 from lumbar_tf.ensemble.stacker import apply_stacker
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Condition, Family, Level, Plane, finding_index
 from tests.ensemble.synthetic_members import make_members
@@ -93,7 +93,7 @@ def test_a_weight_is_by_how_much_the_stacked_log_odds_follow_a_members() -> None
     members, labels, folds = make_members(60, 5, 2)
     tables = members.probabilities
     tables[1, :, 3] = np.nan
-    stacker, shown = fit_stacker(members, labels, folds), tables[:, :4]
+    stacker, shown = StackerFitter(members, labels, folds).fit(), tables[:, :4]
     logs = tf.constant(np.log(shown), tf.float32)
     said = MemberPredictions(logs, tf.zeros([4, 25, 3]), tf.zeros([4, 25]))
     probability, _, pattern = stack_predictions(stacker, logs)

@@ -8,7 +8,7 @@ from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
 from lumbar_tf.ensemble.family_fitting import FamilyFitter
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import Head, StackerCoefficients
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.labels import FINDINGS, Family, mirror_indices
 from tests.ensemble.synthetic_members import make_members
 
@@ -47,7 +47,7 @@ def stacker_and_tables(
     # The foramina are covered by some of the members only.
     foraminal = [row for row, family in enumerate(_FAMILIES) if family is Family.FORAMINAL]
     members.probabilities[np.ix_([1, 4], range(60), foraminal)] = np.nan
-    return fit_stacker(members, labels, folds), members.probabilities
+    return StackerFitter(members, labels, folds).fit(), members.probabilities
 
 
 def test_the_graph_gives_numpys_numbers_whatever_is_missing(

@@ -15,7 +15,7 @@ from lumbar_tf.ensemble.stacker import (
     StackerCoefficients,
     apply_stacker,
 )
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.labels import Family, mirror_indices
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 @pytest.fixture(scope="module")
 def fitted() -> tuple[StackerCoefficients, Members]:
     members, labels, folds = make_members(60, 4, 3)
-    return fit_stacker(members, labels, folds), members
+    return StackerFitter(members, labels, folds).fit(), members
 
 
 def _unmeasured(num_patterns: int, num_members: int) -> MemberVariance:
@@ -212,7 +212,8 @@ def test_it_holds_19_of_20_answers_of_the_same_networks_trained_anew(
     tables = [_looks(truth, shared, num_members, generator) for _ in range(2)]
     sources = ("sagittal_t2",) * num_members
     stackers = [
-        fit_stacker(Members(names, sources, table[:, :200]), labels[:200], folds[:200]) for table in tables
+        StackerFitter(Members(names, sources, table[:, :200]), labels[:200], folds[:200]).fit()
+        for table in tables
     ]
     found = member_intervals(stackers[0], tables[0][:, 200:])
     other = apply_stacker(stackers[1], tables[1][:, 200:]).probability

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from lumbar_tf.ensemble.member_variance import fit_log_variance
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
 
@@ -38,7 +38,7 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
     habitual = members.probabilities.copy()
     logits = 1.8 * np.log(habitual[1]) + np.array([0.0, 0.4, 0.9])
     habitual[1] = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    stacker = fit_stacker(Members(members.names, members.sources, habitual), labels, folds)
+    stacker = StackerFitter(Members(members.names, members.sources, habitual), labels, folds).fit()
     for part in stacker.families:
         assert part.member_variance is not None
         # Against the mean of three, a member 1.8 times as sharp is 1.8 / mean(1, 1.8, 1) - 1 = 0.42 sharper.
@@ -51,7 +51,7 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
 
 def test_a_pattern_with_few_rows_is_worth_nothing() -> None:
     members, labels, folds = make_members(15, 2, 0)
-    stacker = fit_stacker(members, labels, folds)
+    stacker = StackerFitter(members, labels, folds).fit()
     for part in stacker.families:
         assert part.member_variance is not None
         # 15 studies have 75 canal findings, and 150 of each of the two families with sides.

@@ -16,7 +16,7 @@ from lumbar_tf.ensemble.stacker import (
     mean_in_logits,
 )
 from lumbar_tf.ensemble.stacker_json import stacker_from_json, stacker_to_json
-from lumbar_tf.ensemble.stacking_run import fit_stacker
+from lumbar_tf.ensemble.stacking_run import StackerFitter
 from lumbar_tf.labels import FINDINGS, Family, Finding, Level, mirror_indices
 from tests.ensemble.synthetic_members import make_members
 
@@ -170,7 +170,7 @@ def test_a_mirrored_patient_swaps_left_and_right(seed: int) -> None:
 
 def test_a_fitted_stacker_survives_json() -> None:
     members, labels, folds = make_members(30, 2, 0)
-    stacker = fit_stacker(members, labels, folds)
+    stacker = StackerFitter(members, labels, folds).fit()
     answers = apply_stacker(stacker_from_json(stacker_to_json(stacker)), members.probabilities)
     assert_array_equal(answers.probability, apply_stacker(stacker, members.probabilities).probability)
 
@@ -230,7 +230,7 @@ def test_the_graph_says_the_same(seed: int) -> None:
 
 def test_a_fitted_stacker_mirrors_too() -> None:
     members, labels, folds = make_members(30, 3, 1, missing=0.2)
-    stacker, mirror = fit_stacker(members, labels, folds), list(mirror_indices())
+    stacker, mirror = StackerFitter(members, labels, folds).fit(), list(mirror_indices())
     stacked = apply_stacker(stacker, members.probabilities)
     mirrored = apply_stacker(stacker, members.probabilities[:, :, mirror])
     assert_allclose(mirrored.probability, stacked.probability[:, mirror], atol=1e-12)

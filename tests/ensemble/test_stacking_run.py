@@ -13,8 +13,7 @@ from lumbar_tf.ensemble.stacking_run import (
     FOLDS_NAME,
     OOF_NAMES,
     STACKER_NAME,
-    fit_stacker,
-    nested_predictions,
+    StackerFitter,
     stack_tables,
     write_stacking_run,
 )
@@ -88,7 +87,7 @@ def _loss(labels: np.ndarray, probabilities: np.ndarray, *, weighted: bool = Fal
 @pytest.mark.parametrize("seed", range(3))
 def test_nested_stack_is_no_worse_than_the_mean_or_any_member(seed: int) -> None:
     members, labels, folds = make_members(80, 3, seed)
-    nested = nested_predictions(members, labels, folds)
+    nested = StackerFitter(members, labels, folds).nested()
     rivals = [mean_in_logits(members.probabilities), *members.probabilities]
     noise = 0.005  # what fitting on 64 studies may cost
     assert _loss(labels, nested.probability) <= min(_loss(labels, rival) for rival in rivals) + noise
@@ -98,7 +97,7 @@ def test_nested_stack_is_no_worse_than_the_mean_or_any_member(seed: int) -> None
 
 def test_overconfident_members_are_calibrated() -> None:
     members, labels, folds = make_members(80, 2, 5, temperature=2.5)
-    nested = nested_predictions(members, labels, folds)
+    nested = StackerFitter(members, labels, folds).nested()
     mean = mean_in_logits(members.probabilities)
     assert _loss(labels, nested.probability) < _loss(labels, mean) - 0.05
 
@@ -108,14 +107,14 @@ def test_a_useless_member_does_not_hurt() -> None:
     probabilities = members.probabilities.copy()
     probabilities[2] = np.random.default_rng(0).dirichlet([1, 1, 1], probabilities.shape[1:3])
     spoilt = Members(members.names, members.sources, probabilities)
-    nested = nested_predictions(spoilt, labels, folds)
+    nested = StackerFitter(spoilt, labels, folds).nested()
     assert _loss(labels, nested.probability) < min(_loss(labels, member) for member in probabilities[:2])
     assert _loss(labels, nested.probability) < _loss(labels, mean_in_logits(probabilities)) - 0.02
 
 
 def test_each_head_is_best_at_its_own_loss() -> None:
     members, labels, folds = make_members(80, 2, 7)
-    nested = nested_predictions(members, labels, folds)
+    nested = StackerFitter(members, labels, folds).nested()
     assert _loss(labels, nested.probability) < _loss(labels, nested.competition)
     competition, probability = (
         _loss(labels, nested.head(head), weighted=True) for head in (Head.COMPETITION, Head.PROBABILITY)
@@ -125,10 +124,10 @@ def test_each_head_is_best_at_its_own_loss() -> None:
 
 def test_own_labels_have_no_part_in_a_nested_answer() -> None:
     members, labels, folds = make_members(40, 2, 8)
-    before = nested_predictions(members, labels, folds)
+    before = StackerFitter(members, labels, folds).nested()
     held_out = folds == 0
     changed = np.where(held_out[:, None], (labels + 1) % 3, labels)
-    after = nested_predictions(members, changed, folds)
+    after = StackerFitter(members, changed, folds).nested()
     assert_allclose(after.probability[held_out], before.probability[held_out])
     assert_allclose(after.competition[held_out], before.competition[held_out])
     assert np.abs(after.probability[~held_out] - before.probability[~held_out]).max() > 1e-3
@@ -136,7 +135,7 @@ def test_own_labels_have_no_part_in_a_nested_answer() -> None:
 
 def test_every_pattern_of_missing_members_is_finite_and_better_than_the_prior() -> None:
     members, labels, folds = make_members(100, 3, 9, missing=0.25)
-    stacker = fit_stacker(members, labels, folds)
+    stacker = StackerFitter(members, labels, folds).fit()
     complete = members.probabilities
     for pattern in range(8):
         shown = complete.copy()
@@ -156,7 +155,7 @@ def test_without_members_a_family_gets_its_level_prior() -> None:
     canal, _ = family_findings(Family.CANAL)
     only_canal = np.full_like(members.probabilities, np.nan)
     only_canal[:, :, canal] = members.probabilities[:, :, canal]
-    stacker = fit_stacker(Members(members.names, members.sources, only_canal), labels, folds)
+    stacker = StackerFitter(Members(members.names, members.sources, only_canal), labels, folds).fit()
     foraminal = stacker.family(Family.FORAMINAL)
     assert not foraminal.members and foraminal.num_labels == 40 * 10
     rows, levels = family_findings(Family.FORAMINAL)
@@ -177,13 +176,13 @@ def test_without_labels_a_family_keeps_the_plain_mean_or_is_uniform() -> None:
     probabilities = members.probabilities.copy()
     probabilities[:, :, foraminal] = np.nan
     partial = Members(members.names, members.sources, probabilities)
-    stacker = fit_stacker(partial, only_canal_labels, folds)
+    stacker = StackerFitter(partial, only_canal_labels, folds).fit()
     stacked = apply_stacker(stacker, probabilities)
     assert stacker.family(Family.FORAMINAL).num_labels == 0
     for head in Head:
         assert_allclose(stacked.head(head)[:, foraminal], 1 / 3)
         assert_allclose(stacked.head(head)[:, subarticular], mean_in_logits(probabilities)[:, subarticular])
-    nested = nested_predictions(partial, only_canal_labels, folds)
+    nested = StackerFitter(partial, only_canal_labels, folds).nested()
     assert np.isfinite(nested.competition).all()
 
 
@@ -198,16 +197,16 @@ def test_level_prior_is_near_the_frequencies_and_uniform_without_labels() -> Non
 def test_one_fold_and_wrong_shapes_are_refused() -> None:
     members, labels, folds = make_members(10, 1, 0)
     with pytest.raises(ValueError, match="two folds"):
-        nested_predictions(members, labels, np.zeros_like(folds))
+        StackerFitter(members, labels, np.zeros_like(folds)).nested()
     with pytest.raises(ValueError, match="`labels`"):
-        fit_stacker(members, labels[:9], folds)
+        StackerFitter(members, labels[:9], folds).fit()
 
 
 def test_too_many_sources_are_refused() -> None:
     names = tuple(f"model_{index}" for index in range(11))
     members = Members(names, names, np.full((11, 4, 25, 3), 1 / 3))
     with pytest.raises(ValueError, match="at most 8 sources"):
-        fit_stacker(members, np.zeros((4, 25), int), np.arange(4))
+        StackerFitter(members, np.zeros((4, 25), int), np.arange(4)).fit()
 
 
 def _best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -222,7 +221,7 @@ def _best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies() -> None:
     members, labels, folds = make_members(300, 3, 12, missing=0.3, temperature=2.0)
-    nested = nested_predictions(members, labels, folds)
+    nested = StackerFitter(members, labels, folds).nested()
     for pattern in range(8):
         mine = (nested.pattern == pattern).all(axis=1)
         said, happened = nested.probability[mine].reshape(-1, 3), labels[mine].ravel()
@@ -238,8 +237,8 @@ def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies() -> 
 def test_two_folds_are_parted_to_choose_by() -> None:
     members, labels, _ = make_members(60, 2, 13, temperature=3.0)
     two = np.arange(60) % 2
-    stacker = fit_stacker(members, labels, two)
-    nested = nested_predictions(members, labels, two)
+    stacker = StackerFitter(members, labels, two).fit()
+    nested = StackerFitter(members, labels, two).nested()
     assert stacker.family(Family.CANAL).heads[Head.COMPETITION].choices[-1] != "plain mean as it comes"
     mean = mean_in_logits(members.probabilities)
     assert _loss(labels, nested.competition, weighted=True) < _loss(labels, mean, weighted=True) - 0.05
@@ -249,19 +248,19 @@ def test_a_member_that_lacks_some_studies_of_its_source_is_replaced_by_its_neigh
     members, labels, folds = make_members(60, 2, 14)
     shared = Members(members.names, ("axial_t2", "axial_t2"), members.probabilities.copy())
     shared.probabilities[1, :6] = np.nan
-    stacked = apply_stacker(fit_stacker(shared, labels, folds), shared.probabilities)
+    stacked = apply_stacker(StackerFitter(shared, labels, folds).fit(), shared.probabilities)
     assert (stacked.pattern == 1).all()
     doubled = shared.probabilities.copy()
     doubled[1, :6] = doubled[0, :6]
-    same = apply_stacker(fit_stacker(shared, labels, folds), doubled)
+    same = apply_stacker(StackerFitter(shared, labels, folds).fit(), doubled)
     assert_allclose(stacked.probability[:6], same.probability[:6], atol=1e-9)
 
 
 def test_many_sources_with_scattered_gaps_stay_finite() -> None:
     members, labels, folds = make_members(30, 6, 15, missing=0.3)
     foreign = Members(members.names, members.names, members.probabilities)
-    nested = nested_predictions(foreign, labels, folds)
-    stacker = fit_stacker(foreign, labels, folds)
+    nested = StackerFitter(foreign, labels, folds).nested()
+    stacker = StackerFitter(foreign, labels, folds).fit()
     choices = stacker.family(Family.CANAL).heads[Head.PROBABILITY].choices
     assert len(choices) == 64 and "not fitted" not in choices
     for head in Head:
