@@ -97,7 +97,7 @@ def test_the_prior_is_the_one_that_its_ridges_state() -> None:
     assert_allclose(*centred, atol=2e-3)
 
 
-def test_a_start_changes_nothing_but_the_time() -> None:
+def test_a_start_changes_only_the_time() -> None:
     rows, candidate = make_rows(), Candidate(5.0, members=10.0)
     starts: dict = {}
     fit_candidate(rows, Candidate(25.0, members=100.0, is_weighted=True), starts)

@@ -10,7 +10,7 @@ def _named(slot: str, row: str) -> set[str]:
     return {FINDINGS[j].name for j in np.flatnonzero(NEIGHBOURS[SLOTS.index(slot), index])}
 
 
-def test_slots_name_what_they_say() -> None:
+def test_slots_select_the_named_neighbours() -> None:
     left = "left_subarticular_stenosis_l3_l4"
     assert _named("other_side", left) == {"right_subarticular_stenosis_l3_l4"}
     assert _named("above", left) == {"left_subarticular_stenosis_l2_l3"}
@@ -40,7 +40,7 @@ def test_a_mirrored_study_has_a_mirrored_context() -> None:
     assert_allclose(context_features(mean[:, mirror], centre), around[:, mirror], atol=1e-12)
 
 
-def test_unknown_neighbours_and_average_ones_say_nothing() -> None:
+def test_unknown_and_average_neighbours_have_zero_context() -> None:
     mean = np.full((4, 25, 3), 0.7)
     mean[0] = np.nan
     centre = context_centre(mean)

@@ -71,7 +71,7 @@ def _odds(probability: float) -> float:
 
 
 @pytest.mark.parametrize("num_members", [2, 3, 5])
-def test_without_a_trend_it_is_the_textbooks_t_interval_of_a_mean(num_members: int) -> None:
+def test_without_log_variance_it_is_the_t_interval_of_a_mean(num_members: int) -> None:
     """Where grades 0 and 2 are equally likely the log-odds of grade 1 are linear in the logits."""
     generator = np.random.default_rng(1)
     logits = 0.01 * generator.normal(size=num_members)
@@ -88,7 +88,7 @@ def test_without_a_trend_it_is_the_textbooks_t_interval_of_a_mean(num_members: i
     assert _odds(found.low[0, 4, 1]) == pytest.approx(middle - reach, abs=1e-9)
 
 
-def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() -> None:
+def test_log_variance_is_pooled_with_the_findings_variance_by_degrees_of_freedom() -> None:
     stacker = _mean_stacker(2)
     freedom, usual = 6.0, 0.5
     fitted_variance = _unmeasured(4, 2)
@@ -105,7 +105,7 @@ def test_a_trend_is_pooled_with_the_findings_own_spread_by_degrees_of_freedom() 
     assert _odds(found.high[0, 7, 1]) - _odds(1 / 3) == pytest.approx(reach, abs=1e-9)
 
 
-def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[StackerCoefficients, Members]) -> None:
+def test_deviations_equal_recomputed_predictions(fitted: tuple[StackerCoefficients, Members]) -> None:
     """v of the formula is the derivative of the log-odds as a member's own part grows."""
     stacker, members = fitted
     shown = members.probabilities[:, :3]
@@ -127,7 +127,7 @@ def test_the_changes_are_those_of_answers_computed_anew(fitted: tuple[StackerCoe
     assert_allclose(squares, total, rtol=2e-3, atol=1e-6)
 
 
-def test_the_answer_lies_within_in_the_middle_of_the_log_odds(
+def test_the_prediction_is_the_middle_of_its_interval_in_log_odds(
     fitted: tuple[StackerCoefficients, Members],
 ) -> None:
     stacker, members = fitted
@@ -164,7 +164,9 @@ def test_every_missing_plane_leaves_intervals_where_two_members_answer(
         assert (found.low < found.high).all()
 
 
-def test_a_family_whose_spread_was_not_measured_has_none(fitted: tuple[StackerCoefficients, Members]) -> None:
+def test_a_family_without_member_variance_has_no_intervals(
+    fitted: tuple[StackerCoefficients, Members],
+) -> None:
     stacker, members = fitted
     bare = replace(stacker, families=tuple(replace(part, member_variance=None) for part in stacker.families))
     assert np.isnan(member_intervals(bare, members.probabilities).low).all()
@@ -198,7 +200,7 @@ def _without_trend(stacker: StackerCoefficients) -> StackerCoefficients:
 
 @pytest.mark.parametrize("shared_sd", [0.0, 0.6])
 @pytest.mark.parametrize("num_members", [2, 4])
-def test_it_holds_19_of_20_answers_of_the_same_networks_trained_anew(
+def test_intervals_cover_19_of_20_predictions_of_retrained_networks(
     num_members: int, shared_sd: float
 ) -> None:
     """Two ensembles that know nothing of each other, each with a stacker of its own."""

@@ -34,7 +34,7 @@ def _labels(**given: dict[int, int]) -> dict[str, np.ndarray]:
 FOLDS = {"a": 0, "b": 1, "c": 2}
 
 
-def test_a_label_is_noisy_where_the_mean_of_those_who_answer_disagrees_enough() -> None:
+def test_a_label_is_noisy_where_the_mean_of_available_members_disagrees() -> None:
     first = _table("m", {"a": {0: [0.1, 0.3, 0.6], 1: [0.1, 0.9, 0.0]}, "b": {0: [0.9, 0.1, 0.0]}}, FOLDS)
     second = _table("n", {"a": {0: [0.3, 0.1, 0.6], _LAST: [0.0, 0.15, 0.85]}}, FOLDS)
     labels = _labels(a={0: 0, 1: 0, _LAST: 1, 5: 2}, b={0: 0}, c={0: 2})
@@ -64,7 +64,7 @@ def test_a_table_that_may_have_trained_on_the_study_is_refused(folds: dict[str, 
         noisy_labels([table], _labels(a={0: 0}), 0.8, FOLDS)
 
 
-def test_one_good_table_does_not_excuse_another(tmp_path: Path) -> None:
+def test_every_table_must_be_out_of_fold(tmp_path: Path) -> None:
     """The way from disk: a foreign submission has no fold column."""
     probabilities = np.full((1, NUM_FINDINGS, 3), [0.9, 0.1, 0.0])
     write_out_of_fold_table(tmp_path / "ours.csv", ["a"], probabilities, folds=[0], model="sagittal_t2/net")
@@ -75,7 +75,7 @@ def test_one_good_table_does_not_excuse_another(tmp_path: Path) -> None:
     assert noisy_labels(tables[1:], _labels(a={0: 2}), 0.8, FOLDS)["a"].sum() == 1
 
 
-def test_studies_that_the_coming_training_does_not_know_are_passed_over() -> None:
+def test_studies_outside_the_coming_training_are_ignored() -> None:
     table = _table("m", {"z": {0: [0.0, 0.0, 1.0]}}, {"z": 4})
     assert noisy_labels([table], _labels(z={0: 0}), 0.5, FOLDS) == {}
 
@@ -112,7 +112,7 @@ def test_noise_is_what_a_loop_over_rows_finds(seed: int, threshold: float) -> No
             assert bool(found.get(study_id, np.zeros(NUM_FINDINGS))[row]) == expected
 
 
-def test_suspects_come_in_order_with_what_each_member_said() -> None:
+def test_suspects_are_ordered_and_have_the_members_probabilities() -> None:
     first = _table("m", {"a": {0: [0.05, 0.15, 0.8], 1: [0.5, 0.4, 0.1]}, "b": {3: [0.7, 0.2, 0.1]}}, FOLDS)
     second = _table("n", {"a": {0: [0.15, 0.65, 0.2]}, "other cohort": {0: [0.0, 0.0, 1.0]}}, FOLDS)
     labels = np.stack(list(_labels(a={0: 0, 1: 0}, b={3: 2, 4: 1}).values()))

@@ -9,7 +9,7 @@ from tests.ensemble.synthetic_members import make_members
 
 
 @pytest.mark.parametrize(("freedom", "worth"), [(1, 12.0), (2, 8.0), (6, 30.0)])
-def test_a_trend_and_its_degrees_of_freedom_are_found_again(freedom: int, worth: float) -> None:
+def test_log_variance_and_degrees_of_freedom_are_recovered(freedom: int, worth: float) -> None:
     """Variances drawn as the model says: an inverse chi-square about exp(trend), a chi-square about that."""
     generator = np.random.default_rng(freedom)
     odds = generator.normal(-2.0, 2.0, 40_000)
@@ -26,14 +26,14 @@ def test_a_trend_and_its_degrees_of_freedom_are_found_again(freedom: int, worth:
     assert_allclose(bounds, np.quantile(odds, (0.01, 0.99)))
 
 
-def test_variances_that_are_all_alike_are_worth_much_and_zeros_nothing() -> None:
+def test_equal_variances_have_many_degrees_of_freedom_and_zeros_none() -> None:
     generator = np.random.default_rng(0)
     odds = generator.normal(size=20_000)
     assert fit_log_variance(odds, generator.chisquare(2, odds.size) / 2, 2)[2] > 50
     assert fit_log_variance(odds, np.zeros_like(odds), 2)[2] == 0.0
 
 
-def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
+def test_a_systematic_difference_is_bias_and_not_variance() -> None:
     members, labels, folds = make_members(80, 3, 5)
     habitual = members.probabilities.copy()
     logits = 1.8 * np.log(habitual[1]) + np.array([0.0, 0.4, 0.9])
@@ -49,7 +49,7 @@ def test_what_a_member_always_says_is_its_habit_and_no_disagreement() -> None:
         assert tilt[0] < tilt[1] < tilt[2]
 
 
-def test_a_pattern_with_few_rows_is_worth_nothing() -> None:
+def test_a_pattern_with_few_rows_is_not_measured() -> None:
     members, labels, folds = make_members(15, 2, 0)
     stacker = StackerFitter(members, labels, folds).fit()
     for part in stacker.families:

@@ -23,7 +23,7 @@ def _rows(num_rows: int = 400, num_folds: int = 5, *, is_noise: bool = False) ->
     )
 
 
-def test_a_later_candidate_must_gain_more_than_noise() -> None:
+def test_a_later_candidate_must_improve_by_more_than_noise() -> None:
     first, second = Candidate(25.0), Candidate(5.0)
     generator = np.random.default_rng(0)
     losses, studies = generator.normal(size=400), np.repeat(np.arange(100), 4)
@@ -45,7 +45,7 @@ def test_losses_are_scikit_learns() -> None:
     assert_allclose(row_losses(logits, labels).mean(), log_loss(labels, p, labels=[0, 1, 2]))
 
 
-def test_no_row_has_a_part_in_its_held_out_logits() -> None:
+def test_held_out_logits_are_independent_of_their_row() -> None:
     rows = _rows(150)
     changed = Rows(
         rows.features,
@@ -65,7 +65,7 @@ def test_no_row_has_a_part_in_its_held_out_logits() -> None:
     assert np.abs(before - after).max() > 1e-3
 
 
-def test_more_folds_than_groups_are_put_together() -> None:
+def test_many_folds_are_merged_into_groups() -> None:
     rows = _rows(200, num_folds=20)
     search, candidate = PatternSearch(rows), Candidate(25.0)
     logits = search.held_out_logits(frozenset({3}), [candidate])[candidate]

@@ -35,13 +35,13 @@ def _rows(num_studies: int, *, noise: float, seed: int = 0) -> tuple[Rows, np.nd
 
 
 @pytest.mark.parametrize("family", [Family.FORAMINAL, Family.CANAL])
-def test_a_fit_that_is_the_mean_and_noise_gets_little(family: Family) -> None:
+def test_a_noisy_fit_gets_a_small_share(family: Family) -> None:
     shares = [find_shrinkage(family, *_rows(200, noise=0.5, seed=seed)).share for seed in range(5)]
     assert np.mean(shares) < 0.2
 
 
 @pytest.mark.parametrize("family", list(Family))
-def test_a_fit_that_is_right_where_the_mean_is_wrong_is_taken(family: Family) -> None:
+def test_a_better_fit_gets_a_large_share(family: Family) -> None:
     rows, logits = _rows(300, noise=0.0)
     wrong = Rows(
         rows.features * 2.5, rows.context, rows.levels, rows.labels, rows.studies, rows.folds
@@ -49,7 +49,7 @@ def test_a_fit_that_is_right_where_the_mean_is_wrong_is_taken(family: Family) ->
     assert find_shrinkage(family, wrong, logits).share > 0.85
 
 
-def test_the_surer_a_gain_the_larger_the_share() -> None:
+def test_a_more_significant_improvement_gets_a_larger_share() -> None:
     generator = np.random.default_rng(1)
     noise = generator.normal(size=(400, 1))
 
@@ -66,7 +66,7 @@ def test_the_surer_a_gain_the_larger_the_share() -> None:
     assert shares[0] == 0.0 and 0.0 < shares[2] < 0.9 and shares[-1] >= 0.95
 
 
-def test_a_share_blends_with_the_plain_mean_of_the_members() -> None:
+def test_a_share_is_combined_with_the_plain_mean() -> None:
     generator = np.random.default_rng(2)
     fit = Fit(generator.normal(size=(2, 3, 3)), generator.normal(size=(5, 3)), np.zeros((5, 3, 3)))
     rows, _ = _rows(4, noise=0.0)
@@ -75,7 +75,7 @@ def test_a_share_blends_with_the_plain_mean_of_the_members() -> None:
     assert_allclose(shrunk, expected)
 
 
-def test_words_say_what_was_made_of_the_fit() -> None:
+def test_descriptions_state_the_shrinkage() -> None:
     assert Shrinkage().description == ""
     assert Shrinkage(0.75).description == "; 25% plain mean"
     assert Shrinkage(0.0, Sharpening(1.1)).description == "; no gain is sure: plain mean"
@@ -115,7 +115,7 @@ def _sharpening_rows(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     return logits[known], labels[known], studies, studies % 5
 
 
-def test_what_was_spoilt_is_mended() -> None:
+def test_sharpening_recovers_distorted_logits() -> None:
     logits, labels = _canal(1500)
     spoilt = _sharpening_rows((logits - np.array([0.0, 0.0, 1.0])) / 0.6, labels)
     found, held_out = fit_sharpening(*spoilt)
@@ -129,7 +129,7 @@ def test_what_was_spoilt_is_mended() -> None:
     assert canal_losses(held_out, *spoilt[1:3]).sum() < before - 0.05
 
 
-def test_no_label_of_a_fold_has_a_part_in_how_it_is_sharpened() -> None:
+def test_a_fold_is_sharpened_independently_of_its_labels() -> None:
     logits, labels, studies, folds = _sharpening_rows(*_canal(100))
     changed = np.where(folds == 2, 0, labels)
     (_, one), (_, other) = (fit_sharpening(logits, values, studies, folds) for values in (labels, changed))
@@ -137,7 +137,7 @@ def test_no_label_of_a_fold_has_a_part_in_how_it_is_sharpened() -> None:
     assert np.abs(one - other)[folds != 2].max() > 1e-3
 
 
-def test_words_name_the_numbers_and_nothing_where_nothing_is_done() -> None:
+def test_descriptions_have_the_numbers_and_are_empty_for_the_identity() -> None:
     assert Sharpening().description == ""
     assert (
         Sharpening(0.9, 0.0, 0.25).description

@@ -34,7 +34,7 @@ def _tables(*, with_folds: bool) -> tuple[list[OutOfFoldTable], list[str], np.nd
     return tables, ids, labels, fold_of
 
 
-def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
+def test_written_files_equal_the_run(tmp_path: Path) -> None:
     tables, ids, labels, fold_of = _tables(with_folds=True)
     blend = stack_tables(tables, ids, labels)
     write_stacking_run(blend, tmp_path)
@@ -48,7 +48,7 @@ def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
     assert_allclose(apply_stacker(stacker, blend.members.probabilities).competition, expected)
 
 
-def test_labelled_studies_in_no_table_have_no_part() -> None:
+def test_labelled_studies_in_no_table_are_not_used() -> None:
     tables, ids, labels, _ = _tables(with_folds=True)
     blend = stack_tables(tables, ids, labels)
     more = np.concatenate([labels, np.full((3, 25), 2)])
@@ -57,7 +57,7 @@ def test_labelled_studies_in_no_table_have_no_part() -> None:
     assert_allclose(wider.nested.competition, blend.nested.competition)
 
 
-def test_without_any_fold_studies_are_dealt() -> None:
+def test_without_folds_studies_are_assigned_new_ones() -> None:
     tables, ids, labels, _ = _tables(with_folds=False)
     blend = stack_tables(tables, ids, labels)
     assert np.bincount(blend.folds).tolist() == [6] * 5
@@ -122,7 +122,7 @@ def test_each_head_is_best_at_its_own_loss() -> None:
     assert competition < probability
 
 
-def test_own_labels_have_no_part_in_a_nested_answer() -> None:
+def test_nested_predictions_are_independent_of_their_own_labels() -> None:
     members, labels, folds = make_members(40, 2, 8)
     before = StackerFitter(members, labels, folds).nested()
     held_out = folds == 0
@@ -234,7 +234,7 @@ def test_every_pattern_of_missing_members_is_calibrated_on_its_own_studies() -> 
             assert _best_temperature(happened, raw) > 1.4  # what the members themselves are
 
 
-def test_two_folds_are_parted_to_choose_by() -> None:
+def test_two_folds_are_split_for_cross_validation() -> None:
     members, labels, _ = make_members(60, 2, 13, temperature=3.0)
     two = np.arange(60) % 2
     stacker = StackerFitter(members, labels, two).fit()

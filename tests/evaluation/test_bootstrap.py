@@ -17,7 +17,7 @@ def test_interval_of_a_mean_is_that_of_the_normal_theory() -> None:
     )
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_intervals_cover_the_truth_at_the_nominal_rate() -> None:
     generator = np.random.default_rng(1)
     hits = 0
     for seed in range(150):
@@ -72,7 +72,7 @@ def test_counts_give_the_intervals_that_indices_give() -> None:
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
 
-def test_paired_differences_cancel_what_is_shared() -> None:
+def test_paired_differences_cancel_common_variation() -> None:
     generator = np.random.default_rng(2)
     shared = generator.normal(0, 5, 100)
     first, second = shared + 1.0, shared + generator.normal(0, 0.1, 100)

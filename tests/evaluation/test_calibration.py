@@ -56,7 +56,7 @@ def evaluated() -> EvaluatedTable:
     return EvaluatedTable(labels, answers, answers)
 
 
-def test_the_members_plain_mean_is_taken_of_the_studies_that_are_judged(tmp_path: Path) -> None:
+def test_the_plain_mean_of_the_members_is_read_for_the_evaluated_studies(tmp_path: Path) -> None:
     """By hand: the geometric means of 0.8, 0.1, 0.1 and 0.2, 0.4, 0.4 are as 0.4 to 0.2 to 0.2."""
     ids = make_study_ids(3)
     for name, row, count in (("a", (0.8, 0.1, 0.1), 3), ("b", (0.2, 0.4, 0.4), 2)):
@@ -68,7 +68,7 @@ def test_the_members_plain_mean_is_taken_of_the_studies_that_are_judged(tmp_path
     assert mean[1, 24] == pytest.approx([0.8, 0.1, 0.1])
 
 
-def test_changes_are_of_the_rows_that_both_answer(evaluated: EvaluatedTable) -> None:
+def test_calibration_is_compared_on_common_rows(evaluated: EvaluatedTable) -> None:
     before = np.full((6, 25, 3), 1 / 3)
     before[0, :5] = np.nan
     canal, left = calibration_changes(evaluated, before)

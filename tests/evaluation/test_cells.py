@@ -32,25 +32,25 @@ def _cells(
 
 
 @pytest.mark.parametrize("groups", [FAMILIES, CONDITIONS, dict(list(SINGLE_FINDINGS.items())[::6])])
-def test_figures_equal_scikit_learns(evaluated: EvaluatedTable, groups: dict[str, list[int]]) -> None:
+def test_metrics_equal_scikit_learns(evaluated: EvaluatedTable, groups: dict[str, list[int]]) -> None:
     for cell, rows in zip(_cells(evaluated, groups), groups.values(), strict=True):
         known = evaluated.labels[:, rows] >= 0
         labels, answers = evaluated.labels[:, rows][known], evaluated.answers[:, rows][known]
-        said = answers.argmax(axis=1)
+        predicted = answers.argmax(axis=1)
         assert cell.counts == tuple(np.bincount(labels, minlength=3))
         expected = {
             "log_loss": log_loss(labels, answers, sample_weight=2.0**labels, labels=[0, 1, 2]),
             "auc_severe": roc_auc_score(labels == 2, answers[:, 2]),
             "auc_not_normal": roc_auc_score(labels > 0, answers[:, 1] + answers[:, 2]),
-            "kappa": cohen_kappa_score(labels, said, weights="quadratic"),
+            "kappa": cohen_kappa_score(labels, predicted, weights="quadratic"),
             "brier": sum(brier_score_loss(labels == k, answers[:, k]) for k in range(3)),
         }
         for name, value in expected.items():
             assert cell.metrics[name].value == pytest.approx(value, abs=1e-12), name
         for name, is_met, says_yes in (
-            ("not_normal_most_probable", labels > 0, said > 0),
+            ("not_normal_most_probable", labels > 0, predicted > 0),
             ("not_normal_half", labels > 0, answers[:, 0] <= 0.5),
-            ("severe_most_probable", labels == 2, said == 2),
+            ("severe_most_probable", labels == 2, predicted == 2),
             ("severe_fifth", labels == 2, answers[:, 2] >= 0.2),
         ):
             found = cell.operating_points[name]
@@ -58,7 +58,7 @@ def test_figures_equal_scikit_learns(evaluated: EvaluatedTable, groups: dict[str
             assert found.specificity.value == pytest.approx(recall_score(~is_met, ~says_yes))
 
 
-def test_intervals_are_those_of_figures_computed_anew_in_every_resample(evaluated: EvaluatedTable) -> None:
+def test_intervals_equal_those_of_metrics_recomputed_in_every_resample(evaluated: EvaluatedTable) -> None:
     (cell,) = _cells(evaluated, {"foraminal": FAMILIES["foraminal"]})
     rows = FAMILIES["foraminal"]
 
@@ -96,7 +96,7 @@ def test_cells_hold_every_label_once(evaluated: EvaluatedTable) -> None:
         assert sum(sum(cell.counts) for cell in cells) == (evaluated.labels >= 0).sum()
 
 
-def test_a_figure_without_its_labels_is_nan_and_said_to_be_of_few(evaluated: EvaluatedTable) -> None:
+def test_a_metric_without_its_labels_is_nan_and_marked_as_of_few(evaluated: EvaluatedTable) -> None:
     labels = np.where(evaluated.labels == 2, 1, evaluated.labels)
     labels[:, 3] = -1
     alone = EvaluatedTable(labels, evaluated.table, evaluated.answers)

@@ -41,7 +41,7 @@ def test_differences_are_to_the_first_and_narrower_than_the_scores() -> None:
     assert blurred.difference["score"].high - blurred.difference["score"].low < width
 
 
-def test_each_is_compared_over_the_labels_that_both_answer() -> None:
+def test_tables_are_compared_over_common_labels() -> None:
     labels, tables = _tables()
     tables["flat"][:10] = np.nan
     tables["blurred"][:, 15:] = np.nan
@@ -70,7 +70,7 @@ def test_nothing_in_common_is_refused() -> None:
 _IDS = [f"{100 + index}" for index in range(70)]
 
 
-def test_each_group_has_its_own_score_and_small_ones_are_said_to_be() -> None:
+def test_each_group_has_its_own_score_and_small_groups_are_marked() -> None:
     generator = np.random.default_rng(0)
     labels = generator.choice(3, size=(70, 25), p=[0.7, 0.2, 0.1])
     probabilities = generator.dirichlet([2, 1, 1], (70, 25))

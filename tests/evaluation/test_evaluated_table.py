@@ -8,7 +8,7 @@ from lumbar_tf.evaluation.evaluated_table import EvaluatedTable, worst_cases
 from lumbar_tf.labels import FINDINGS, Severity
 
 
-def test_the_costliest_come_first_and_weights_count() -> None:
+def test_worst_cases_are_ordered_by_weighted_loss() -> None:
     labels = np.zeros((3, 25), int)
     probabilities = np.full((3, 25, 3), [1.0, 0.0, 0.0])
     labels[0, 4], probabilities[0, 4] = 2, [0.5, 0.2, 0.3]
@@ -27,7 +27,7 @@ def test_the_costliest_come_first_and_weights_count() -> None:
     assert found[0].predicted == (0.5, 0.2, 0.3)
 
 
-def test_no_more_than_asked_for_and_no_answers_that_cost_nothing() -> None:
+def test_worst_cases_are_limited_and_have_positive_losses() -> None:
     generator = np.random.default_rng(0)
     labels, probabilities = np.zeros((4, 25), int), generator.dirichlet([1, 1, 1], (4, 25))
     assert len(worst_cases(list("abcd"), labels, probabilities, num_worst=5)) == 5

@@ -77,7 +77,7 @@ def test_metrics_json_keeps_its_layout(cohort: Path, evaluated: EvaluationRun) -
     assert worst["row_id"].split("_")[0] in _IDS and sum(worst["predicted"]) == pytest.approx(1)
 
 
-def test_the_first_table_is_judged_and_the_other_compared_on_what_both_answer(
+def test_the_first_table_is_evaluated_and_the_other_compared_on_common_labels(
     cohort: Path, evaluated: EvaluationRun
 ) -> None:
     first, better = evaluated.comparison
@@ -90,7 +90,7 @@ def test_the_first_table_is_judged_and_the_other_compared_on_what_both_answer(
     assert content["comparison"] == content["subgroups"] == []
 
 
-def test_the_readers_are_told_what_is_missing_and_what_the_table_seems_to_hold(
+def test_notes_name_missing_labels_and_a_likely_wrong_head(
     evaluated: EvaluationRun,
 ) -> None:
     notes = " ".join(evaluation_notes(evaluated))
@@ -130,7 +130,7 @@ def _write(path: Path, model: str | None = None) -> Path:
     return path
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_of_one_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     paths = [_write(tmp_path / name) for name in ("a/oof.csv", "b/oof.csv", "other.csv")]
     assert [table.model for table in read_named_tables(paths)] == ["a/oof", "b/oof", "other"]
 

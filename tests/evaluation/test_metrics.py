@@ -202,7 +202,7 @@ def test_priors_are_the_best_constants() -> None:
             assert weighted_log_loss(labels[:, rows], np.broadcast_to(other, (200, *other.shape))) >= best
 
 
-def test_impossible_labels_cost_what_the_clip_says() -> None:
+def test_impossible_labels_cost_the_clipped_loss() -> None:
     certain = np.array([[1.0, 0.0, 0.0]])
     assert weighted_log_loss(np.array([2]), certain) == pytest.approx(-math.log(1e-15), abs=1e-9)
     assert weighted_log_loss(np.array([0]), certain) == pytest.approx(0.0, abs=1e-14)
@@ -235,7 +235,7 @@ def test_missing_predictions_matter_only_where_there_is_a_label() -> None:
         competition_score(labels, probabilities)
 
 
-def test_any_severe_looks_at_labelled_levels_only() -> None:
+def test_any_severe_uses_labelled_levels_only() -> None:
     labels = np.full((1, 25), -1)
     labels[0, :2] = [0, 1]
     probabilities = np.full((1, 25, 3), 1 / 3)

@@ -18,9 +18,7 @@ def test_the_points_are_those_that_the_documents_name() -> None:
 @pytest.mark.parametrize(
     ("point", "cost_of_a_miss"), [(OPERATING_POINTS[1], 1.0), (OPERATING_POINTS[3], 4.0)]
 )
-def test_each_threshold_costs_least_for_what_it_is_said_to_weigh(
-    point: OperatingPoint, cost_of_a_miss: float
-) -> None:
+def test_each_threshold_minimises_its_stated_cost(point: OperatingPoint, cost_of_a_miss: float) -> None:
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet([1.2, 0.8, 0.6], 200_000)
     # Labels drawn from the probabilities: they are calibrated.

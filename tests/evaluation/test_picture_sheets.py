@@ -59,7 +59,7 @@ def test_sheets_are_written_and_cut_into_panels_of_one_size(
     assert all(_ink(none.png) < 0.7 * _ink(some.png) for none, some in zip(empty, canal, strict=True))
 
 
-def test_nothing_is_cut_through_at_a_panels_edge(pictures: dict[Condition, list[PanelPicture]]) -> None:
+def test_panels_have_empty_edges(pictures: dict[Condition, list[PanelPicture]]) -> None:
     for panels in pictures.values():
         for panel in panels:
             pixels = np.asarray(Image.open(io.BytesIO(panel.png)).convert("L"))

@@ -77,7 +77,7 @@ def test_json_has_the_terms_at_the_top_and_no_nan() -> None:
     json.dumps(content, allow_nan=False)
 
 
-def test_the_weights_of_the_competition_head_are_taken_out_before_anything_but_a_log_loss() -> None:
+def test_the_weights_of_the_competition_head_are_removed_except_for_log_losses() -> None:
     labels, probabilities = _table()
     weighted = probabilities * np.array([1, 2, 4])
     weighted /= weighted.sum(axis=-1, keepdims=True)

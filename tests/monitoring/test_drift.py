@@ -57,7 +57,7 @@ def _changed(name: str, change: Callable[[Any, np.random.Generator], float | Non
         ("sharpness", lambda value, rng: None if value is None else value * 0.8),
     ],
 )
-def test_what_moved_is_named_alone(
+def test_only_moved_quantities_are_named(
     reference: Reference, name: str, change: Callable[[Any, np.random.Generator], float | None]
 ) -> None:
     comparison = compare_window(reference, _rows(200, 1, _changed(name, change)))
@@ -104,7 +104,7 @@ def test_other_versions_are_left_out_and_counted(reference: Reference) -> None:
         compare_window(reference, others)
 
 
-def test_what_only_one_side_knows_is_named_and_not_compared(reference: Reference) -> None:
+def test_quantities_of_one_side_are_named_and_not_compared(reference: Reference) -> None:
     rows = _rows(40, 5)
     renamed = [
         LogRow(row.time, row.model, {("new" if name == "p0" else name): v for name, v in row.values.items()})

@@ -20,7 +20,7 @@ def _values(number: float, present: float = 1.0) -> dict[str, float | None]:
     return {"probability/x/severe": number, "images/axial_t2/present": present, "images/axial_t2/low": None}
 
 
-def test_a_row_is_read_as_it_was_written_and_holds_the_hour_only(tmp_path: Path) -> None:
+def test_a_row_round_trips_with_the_hour_only(tmp_path: Path) -> None:
     _log(tmp_path / "new" / "log").append(_values(0.25), model="3")
     (row,) = read_log(tmp_path / "new" / "log").rows
     assert (row.values, row.model, row.study_id) == (_values(0.25), "3", None)
@@ -46,7 +46,7 @@ def test_a_window_begins_with_since_and_ends_before_until(tmp_path: Path) -> Non
     assert [row.values["probability/x/severe"] for row in found] == [5, 6, 7, 8, 9]
 
 
-def test_a_study_graded_again_counts_once_but_not_by_another_version_or_without_images(
+def test_repeated_predictions_of_a_study_count_once_except_by_another_version_or_without_images(
     tmp_path: Path,
 ) -> None:
     log = _log(tmp_path)
@@ -57,7 +57,7 @@ def test_a_study_graded_again_counts_once_but_not_by_another_version_or_without_
     assert [row.model for row in read_log(tmp_path).rows] == ["1", "2", "1", "1", "1"]
 
 
-def test_a_line_that_was_cut_off_is_counted_and_hurts_no_other(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_counted_and_affects_no_other(tmp_path: Path) -> None:
     log = _log(tmp_path)
     log.append(_values(0.1), model="1")
     (path,) = tmp_path.iterdir()
@@ -77,7 +77,7 @@ def _append_many(folder: Path, worker: int) -> None:
         log.append(_values(worker * 1000 + number), model="1" * 3000)
 
 
-def test_rows_of_processes_that_append_at_once_stay_whole(tmp_path: Path) -> None:
+def test_concurrent_appends_keep_rows_intact(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_append_many, args=(tmp_path, number)) for number in range(4)]
     for worker in workers:
@@ -91,7 +91,7 @@ def test_rows_of_processes_that_append_at_once_stay_whole(tmp_path: Path) -> Non
     }
 
 
-def test_what_does_not_fit_is_not_written_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_write_leaves_no_partial_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = _log(tmp_path)
     log.append(_values(0.1), model="1")
     (path,) = tmp_path.iterdir()

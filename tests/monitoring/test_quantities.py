@@ -28,7 +28,7 @@ def test_each_finding_has_two_grades_and_the_third_follows() -> None:
     assert sum(name.startswith("probability/") for name in found) == 50
 
 
-def test_disagreement_is_the_spread_of_expected_grades() -> None:
+def test_disagreement_is_the_standard_deviation_of_expected_grades() -> None:
     members = np.full((3, 25, 3), np.nan)
     sure = np.eye(3)
     members[0, :10], members[1, :10] = sure[0], sure[2]  # canal and left foramen: grades 0 and 2
@@ -54,7 +54,7 @@ def test_an_answer_without_images_or_points_is_measured_too() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_points_tell_their_number_and_the_spacing_of_discs_and_no_place() -> None:
+def test_landmarks_give_their_number_and_spacing_but_no_position() -> None:
     landmarks = np.full((25, 3), np.nan)
     landmarks[:5] = np.array([[4.0, -7.0, 1000.0 - 35.0 * level] for level in range(5)])
     flags = np.zeros((25, len(Flag)), np.bool_)

@@ -24,7 +24,7 @@ def _rows(count: int = 100) -> list[dict[str, float | None]]:
     ]
 
 
-def test_deciles_hold_a_tenth_each_and_few_values_are_counted_one_by_one() -> None:
+def test_values_are_counted_in_deciles_or_by_value_where_few() -> None:
     rows = _rows()
     found = make_reference(rows, model="4", made_from="a test").distributions
     assert found["p"].kind is Kind.BINS
@@ -59,14 +59,14 @@ def test_a_reference_is_read_as_it_was_written_and_found_in_a_version(tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "1", "made_from": "", "quantities": {"p": {}}}'])
-def test_what_is_no_reference_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_reference_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "reference.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"reference\.json must be a reference"):
         read_reference(path)
 
 
-def test_a_log_makes_a_reference_of_one_versions_answers() -> None:
+def test_a_reference_from_a_log_has_one_version() -> None:
     time = datetime(2026, 11, 2, tzinfo=UTC)
     rows = [LogRow(time, "4", values) for values in _rows(30)]
     reference = reference_of_log(rows)
