@@ -142,7 +142,7 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
     runs = [opened(plane) for plane in config.planes]
     shared = {
         "threads": max((os.cpu_count() or 1) // options.workers, 1),
-        "tell": partial(write_training_pages, is_synthetic=True),
+        "on_update": partial(write_training_pages, is_synthetic=True),
     }
     sagittal = [run for run in runs if run.config.plane.is_sagittal]
     axial = [run for run in runs if not run.config.plane.is_sagittal]
@@ -162,7 +162,9 @@ def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) ->
         with (
             watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"),
             show_epochs(
-                jobs, progress=lambda total: progress_bar("Training", total, unit="epoch"), tell=print_status
+                jobs,
+                progress=lambda total: progress_bar("Training", total, unit="epoch"),
+                print_line=print_status,
             ),
         ):
             for line in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):

@@ -179,7 +179,7 @@ def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_inter
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr("lumbar_tf.train.tell", interrupt_when_located)
+        patch.setattr("lumbar_tf.train.print_status", interrupt_when_located)
         run_command(TrainOptions, train, arguments=words)
     assert "ERROR: interrupted\nRun the same command again" in capsys.readouterr().err
     landmarks = tmp_path / "runs" / "axial_t2" / "localizer" / "fold1" / "landmarks.csv"

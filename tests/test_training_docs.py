@@ -16,9 +16,9 @@ def test_every_field_in_the_table_of_settings_exists() -> None:
     (table,) = re.findall(r"\| group \| what it decides \|\n(.*?)\n\n", TEXT, re.S)
     fields = {
         name
-        for each in vars(config).values()
-        if isinstance(each, type) and issubclass(each, BaseModel)
-        for name in each.model_fields
+        for kind in vars(config).values()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
     }
     named = {part for text in re.findall(r"`([a-z_.]+)`", table) for part in text.split(".")}
     assert len(named) > 30

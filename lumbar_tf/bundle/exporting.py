@@ -33,8 +33,8 @@ from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import DESCRIBE, GRADE, SALIENCY
-from lumbar_tf.training.fold_metadata import training_versions
-from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, WEIGHTS_NAME
+from lumbar_tf.training.checkpoints import WEIGHTS_NAME
+from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, training_versions
 
 #: Cases of the reference study for warming up a server: they trigger everything that happens only once.
 _WARMUP_CASES = (PLAIN, NOTHING, MIRRORED, PLAIN)

@@ -16,10 +16,10 @@ from lumbar_tf.bundle.trained_ensemble import PlaneNetworks
 from lumbar_tf.config import LocalizerConfig
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.study import Slice
-from lumbar_tf.inputs.axial_localizer_inputs import axial_anchors, axial_field_spec, study_axial_field
+from lumbar_tf.inputs.axial_localizer_dataset import axial_anchors, axial_input_spec, study_axial_inputs
 from lumbar_tf.inputs.crop_layout import CropLayout, complete_points, localizer_rows, refine_points
 from lumbar_tf.inputs.grader_dataset import study_crops
-from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
+from lumbar_tf.inputs.localizer_dataset import field_of_view, study_localizer_inputs
 from lumbar_tf.inputs.slice_selection import Record
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.models.axial_localizer import locate_subarticular
@@ -132,9 +132,9 @@ def _find_subarticular(
 ) -> tf.Tensor:
     """Returns the axial localizer's points, float32 [study, 10, 3]; NaN where no slice shows the level."""
     field = _map_studies(
-        lambda record, landmarks: study_axial_field(record, landmarks, config),
+        lambda record, landmarks: study_axial_inputs(record, landmarks, config),
         serialized,
-        axial_field_spec(config),
+        axial_input_spec(config),
         points,
     )
     certain = tf.zeros(tf.shape(axial_anchors(points))[:-1])
@@ -183,10 +183,10 @@ def _locate_sagittal(
     config: LocalizerConfig, localizer: FoldEnsemble, plane: Plane, serialized: tf.Tensor
 ) -> LocatedLevels:
     """Returns the points of a sagittal localizer, combined over its folds."""
-    spec = field_spec(config)
+    spec = field_of_view(config)
     slices, size = spec.num_slices, spec.side_px
     field = _map_studies(
-        partial(study_field, spec=spec),
+        partial(study_localizer_inputs, field=spec),
         serialized,
         {
             "image": tf.TensorSpec([slices, size, size], tf.float32),
@@ -254,7 +254,7 @@ def grader_crops(
         landmarks: float32 [study, 25, 3], LPS mm.
 
     Returns:
-        The graders' inputs, with a leading study axis; see `grader_dataset.grader_inputs`.
+        The graders' inputs, with a leading study axis; see `inputs.crops.Crops`.
     """
     crop, layout = networks.config.grader.crop, networks.layout
     crops, slices, size = len(layout.sides), crop.num_slices, crop.side_px

@@ -98,7 +98,7 @@ def _view_indices(layout: CropLayout) -> NDArray[np.int32]:
             for crop, is_shown in enumerate(layout.row_views[place])
             if is_shown
         ]
-        for place in layout.answered
+        for place in layout.target_places
     }
     indices = np.full((NUM_FINDINGS, max(map(len, views.values()))), len(layout.targets) * crops, np.int32)
     for row, row_views in views.items():

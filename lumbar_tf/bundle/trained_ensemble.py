@@ -19,7 +19,8 @@ from lumbar_tf.models.localizer import build_localizer
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table
 from lumbar_tf.tables.labels import read_label_tables
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
-from lumbar_tf.training.runs import LOCALIZER, OOF_NAME, WEIGHTS_NAME, find_plane_configs
+from lumbar_tf.training.checkpoints import WEIGHTS_NAME
+from lumbar_tf.training.runs import LOCALIZER, OOF_NAME, find_plane_configs
 
 
 @dataclass(frozen=True, eq=False)

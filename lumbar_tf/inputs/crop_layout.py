@@ -1,4 +1,4 @@
-"""Which landmarks a plane's crops are cut around, and which findings they answer."""
+"""Crop layout of a plane: anchor landmarks, sides and findings."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from lumbar_tf.config import Anchor, PlaneConfig
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Family, Level, Plane, Side, finding_index
 
-#: Points of the level itself: the canal's, or midway between the foramina of both sides.
+#: Findings whose points define a level: the canal, or the midpoint of the foramina of both sides.
 _CANAL = [finding_index(Condition.SPINAL_CANAL_STENOSIS, level) for level in Level]
 _LEFT_FORAMEN = [finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
 _RIGHT_FORAMEN = [finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, level) for level in Level]
@@ -15,13 +15,13 @@ _RIGHT_FORAMEN = [finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, leve
 
 @dataclass(frozen=True)
 class CropLayout:
-    """How one plane's crops are laid out: P = levels x sides, level by level.
+    """Crops of one plane: P = levels x sides, level by level.
 
     Attributes:
         plane: the plane.
-        targets: families that its graders answer.
-        auxiliary: families that they only train on.
-        anchor: what axial crops are cut around.
+        targets: families that its graders predict.
+        auxiliary: families that only contribute to the training loss.
+        anchor: landmarks at the centre of axial crops.
     """
 
     plane: Plane
@@ -36,12 +36,12 @@ class CropLayout:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """What the network says something of: targets, then auxiliary families."""
+        """Families that the network predicts: targets, then auxiliary families."""
         return self.targets + self.auxiliary
 
     @property
     def is_sided(self) -> bool:
-        """Whether each level is looked at from both sides (else once)."""
+        """Whether each level has a left and a right crop (else one crop)."""
         return any(family.is_sided for family in self.families)
 
     @property
@@ -52,33 +52,33 @@ class CropLayout:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """The findings that the network says something of, as rows of the 25, ascending."""
+        """Findings that the network predicts, as rows of the 25, ascending."""
         return tuple(row for row, finding in enumerate(FINDINGS) if finding.condition.family in self.families)
 
     @property
-    def answered(self) -> tuple[int, ...]:
-        """Places in `rows` of the targets' findings: those that are asked for."""
+    def target_places(self) -> tuple[int, ...]:
+        """Positions of the targets' findings in `rows`."""
         return tuple(
             place for place, row in enumerate(self.rows) if FINDINGS[row].condition.family in self.targets
         )
 
     @property
     def row_views(self) -> tuple[tuple[bool, ...], ...]:
-        """For each of `rows` which of the P crops show it: its side's, or the canal's from both sides."""
+        """Whether each of the P crops shows each of `rows`, [rows][P]; both sides show the canal."""
         per_level = len(self.sides) // len(Level)
         findings = [FINDINGS[row] for row in self.rows]
         return tuple(
             tuple(
-                list(Level)[crop // per_level] is each.level
-                and (side is None or each.condition.side in (side, None))
+                list(Level)[crop // per_level] is finding.level
+                and (side is None or finding.condition.side in (side, None))
                 for crop, side in enumerate(self.sides)
             )
-            for each in findings
+            for finding in findings
         )
 
 
 def level_points(points: tf.Tensor) -> tf.Tensor:
-    """Returns one point a level, float32 [..., 5, 3]: the canal's, else midway between the foramina.
+    """Returns one point per level, float32 [..., 5, 3]: the canal's, else the midpoint of the foramina.
 
     Args:
         points: float32 [..., 25, 3], LPS mm, NaN where unknown.
@@ -89,10 +89,10 @@ def level_points(points: tf.Tensor) -> tf.Tensor:
 
 
 def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
-    """Returns the points that crops are cut around, float32 [..., P, 3].
+    """Returns the centres of the crops, float32 [..., P, 3].
 
-    Sagittal T1 is cut around each side's foramina, axial T2 around each side's subarticular points where the
-    layout says so, everything else around the level points.
+    Sagittal T1 crops are centred on each side's foramina, axial T2 crops on each side's subarticular points
+    if `layout.anchor` is `subarticular`, and all others on the level points.
 
     Args:
         points: float32 [..., 25, 3], LPS mm, NaN where unknown.
@@ -100,7 +100,7 @@ def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
     """
     own = localizer_rows(layout.plane)
     if not layout.is_sided:
-        # Of the midline alone there is one crop a level, whichever points are known.
+        # One crop per level, whichever points are known.
         return level_points(points)
     if len(own) == 2 * len(Level) and (layout.plane.is_sagittal or layout.anchor == "subarticular"):
         return tf.gather(points, own, axis=-2)
@@ -110,7 +110,7 @@ def anchor_points(points: tf.Tensor, layout: CropLayout) -> tf.Tensor:
 
 
 def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.Tensor:
-    """Lays localizer outputs into the 25 rows, float32 [study, 25, 3].
+    """Combines localizer outputs to the 25 rows, float32 [study, 25, 3].
 
     Args:
         canal: float32 [study, 5, 3] from sagittal T2, or None; NaN where unknown.
@@ -118,14 +118,14 @@ def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.T
             or None; NaN where unknown.
 
     Returns:
-        LPS mm; the subarticular rows hold the level points.
+        LPS mm; the subarticular rows contain the level points.
 
     Raises:
         ValueError: both are None.
     """
     given = canal if canal is not None else foramina
     if given is None:
-        raise ValueError("Points of at least one sagittal plane are needed. Received: none.")
+        raise ValueError("`canal` or `foramina` must be given. Received: None for both.")
     studies = tf.shape(given)[0]
     unknown = tf.fill([studies, len(Level), 3], float("nan"))
     canal = unknown if canal is None else canal
@@ -145,15 +145,15 @@ def complete_points(canal: tf.Tensor | None, foramina: tf.Tensor | None) -> tf.T
 
 
 def refine_points(points: tf.Tensor, subarticular: tf.Tensor) -> tf.Tensor:
-    """Puts what an axial localizer found into the subarticular rows, float32 [..., 25, 3].
+    """Replaces the subarticular rows by the output of an axial localizer, float32 [..., 25, 3].
 
     Args:
-        points: float32 [..., 25, 3] of `complete_points`, LPS mm.
+        points: float32 [..., 25, 3] from `complete_points`, LPS mm.
         subarticular: float32 [..., 10, 3], level by level and left before right; where it is NaN the row
-            keeps what it has, the level point.
+            keeps the level point.
     """
     rows = localizer_rows(Plane.AXIAL_T2)
-    # One more point, NaN, for the rows that no axial localizer points at.
+    # One more point, NaN, for the rows that the axial localizer does not predict.
     padding = [[0, 0]] * (len(subarticular.shape) - 2) + [[0, 1], [0, 0]]
     padded = tf.pad(subarticular, padding, constant_values=float("nan"))
     found = tf.gather(
@@ -163,7 +163,7 @@ def refine_points(points: tf.Tensor, subarticular: tf.Tensor) -> tf.Tensor:
 
 
 def localizer_rows(plane: Plane) -> tuple[int, ...]:
-    """Returns the rows that a plane's localizer points at, level by level and left before right."""
+    """Returns the rows that a plane's localizer predicts, level by level and left before right."""
     return tuple(
         finding_index(condition, level)
         for level in Level

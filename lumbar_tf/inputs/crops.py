@@ -1,9 +1,10 @@
-"""Cutting crops from a record's slices: one affine and one interpolation, in the graph.
+"""Crops of a record's slices around points in patient space.
 
-These functions run in the training pipeline and, unchanged, inside the exported SavedModel.
-They take a parsed record (`lumbar_tf.records.parsing.parse_example`) and points in patient space
-(LPS mm); a crop is `side_mm` around a point, in each slice's own plane, along the patient's axes
-(see `lumbar_tf.dicom.geometry.canonical_axes`), so the scanner's storage order does not matter.
+The functions run in the training pipeline and, unchanged, inside the exported SavedModel. They take a parsed
+record (`lumbar_tf.records.parsing.parse_example`) and points in LPS mm. A crop covers `side_mm` around a
+point, in the plane of each slice and along the patient's axes (`lumbar_tf.dicom.geometry.canonical_axes`), so
+it does not depend on the scanner's storage order. All geometric changes are composed into one affine
+transform per slice and one interpolation.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from lumbar_tf.labels import Plane, Side
 
 
 class Warp(NamedTuple):
-    """A change of the crop grid: offset' = matrix @ offset + shift_mm.
+    """Affine change of the crop grid: offset' = matrix @ offset + shift_mm.
 
     Attributes:
         matrix: float32 [2, 2]; rotation and zoom.
@@ -28,12 +29,12 @@ class Warp(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """What a grader sees of one study.
+    """Inputs of a grader for one study: P crops of S slices.
 
     Attributes:
         image: float32 [P, S, side_px, side_px]; 0 and 1 are the series' 0.5 and 99.5 percentile.
-        mask: bool [P, S].
-        offset_mm: float32 [P, S].
+        mask: bool [P, S], False where there is no slice.
+        offset_mm: float32 [P, S], slice minus point along the normal; see `Selection`.
     """
 
     image: tf.Tensor
@@ -42,13 +43,13 @@ class Crops(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where the crops of one study lie, before any warp: P crops of S slices.
+    """Positions of the crops of one study before any warp: P crops of S slices.
 
     Attributes:
-        selection: the slices.
+        selection: selected slices.
         origin: float32 [P, S, 3], LPS mm: the foot of the crop's point in each slice.
-        right, down: float32 [P, S, 3], the patient's unit vectors along a crop's rows and columns; `right` is
-            turned where the crop is mirrored.
+        right, down: float32 [P, S, 3], unit vectors in patient space along a crop's rows and columns; `right`
+            is reversed where the crop is mirrored.
     """
 
     selection: Selection
@@ -58,8 +59,13 @@ class Placement(NamedTuple):
 
 
 def identity_warp() -> Warp:
-    """Returns the warp that changes nothing."""
+    """Returns the identity."""
     return Warp(matrix=tf.eye(2), shift_mm=tf.zeros(2))
+
+
+def mask_slices(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Sets absent slices to 0: image float [..., H, W], mask bool [...]."""
+    return tf.where(mask[..., tf.newaxis, tf.newaxis], image, 0.0)
 
 
 def plane_axes(normals: tf.Tensor, *, is_sagittal: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -83,10 +89,22 @@ def crop_affine(
     size_px: int,
     warp: Warp,
 ) -> tf.Tensor:
-    """Returns the 8 numbers that map a crop pixel to a stored pixel, float32 [K, 8].
+    """Returns the affine transforms from crop pixels to stored pixels, float32 [K, 8].
 
     Crop pixel (i, j) lies at offset = matrix @ ((i, j) - (size - 1) / 2) * pitch + shift from the
-    centre, in mm along (right, down); the stored pixel follows from DICOM's equation C.7.6.2.1-1.
+    centre, in mm along (right, down). The stored pixel follows from equation C.7.6.2.1-1 of DICOM PS3.3.
+
+    Args:
+        record: from `decode_slices`.
+        index: int32 [K], slice of each crop.
+        centre: float32 [K, 3], LPS mm.
+        axes: right and down, each float32 [K, 3].
+        pitch_mm: distance of neighbouring crop pixels.
+        size_px: edge length of the crops.
+        warp: augmentation, or `identity_warp()`.
+
+    Returns:
+        Transforms in the layout of `tf.raw_ops.ImageProjectiveTransformV3`.
     """
     right, down = axes
     row_direction = tf.gather(record["slices/row_direction"], index)
@@ -112,18 +130,18 @@ def crop_affine(
 
 
 def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) -> tf.Tensor:
-    """Interpolates once and scales to the series' intensity range: float32 [K, size_px, size_px].
+    """Interpolates once and scales to the series' intensity range, float32 [K, size_px, size_px].
 
     Args:
-        record: from `keep_slices`.
-        index: int32 [K], a slice for each crop.
+        record: from `decode_slices`.
+        index: int32 [K], slice of each crop.
         affine: float32 [K, 8], from `crop_affine`.
         size_px: edge length of the crops.
 
     Returns:
-        The crops, within [0, 1.5]; 0 stored where there is no pixel.
+        The crops, within [0, 1.5]; a crop pixel outside the image has the stored value 0.
     """
-    images, affine = _cut_lines(record, index, affine, size_px)
+    images, affine = _cut_rows(record, index, affine, size_px)
     crops = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=affine,
@@ -145,29 +163,29 @@ def resample(record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int) 
     return tf.clip_by_value(values, 0.0, 1.5)
 
 
-def _cut_lines(
+def _cut_rows(
     record: Record, index: tf.Tensor, affine: tf.Tensor, size_px: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts from each crop's slice the lines that the crop touches, all crops the same number of them.
+    """Extracts the image rows that each crop covers, the same number of rows for all crops.
 
-    Copying and converting a whole slice for each crop would cost more than interpolating it.
+    Copying and converting a whole slice for each crop would take longer than interpolating it.
 
     Returns:
-        float32 [K, H, W, 1], and the affine [K, 8] into these.
+        float32 [K, H, W, 1], and the affine transforms [K, 8] into these.
     """
     pixels, first = record["pixels"], tf.cast(record["pixels/first"], tf.float32)
     lines, width = tf.unstack(tf.shape(pixels)[1:])
-    # The crop's corners: what lies between them is between their rows.
+    # Rows between those of the crop's corners.
     across, along, at_origin = tf.unstack(affine[:, 3:6], axis=1)
     last = float(size_px - 1)
     low = at_origin + tf.minimum(across * last, 0.0) + tf.minimum(along * last, 0.0) - first[0]
     span = tf.reduce_max(tf.abs(across) + tf.abs(along)) * last
-    # A line more for the interpolation, one as rows are fractions, and one as the op rounds in its own way.
+    # One more row each for the interpolation, for fractional positions and for rounding inside the op.
     height = tf.cast(tf.minimum(tf.floor(span) + 4, tf.cast(lines, tf.float32)), tf.int32)
     top = tf.cast(tf.clip_by_value(tf.floor(low - 0.5), 0.0, tf.cast(lines - height, tf.float32)), tf.int32)
     place = (index * lines + top)[:, tf.newaxis] + tf.range(height)
     images = tf.cast(tf.gather(tf.reshape(pixels, [-1, width]), place), tf.float32)
-    # Whole numbers: nothing is rounded.
+    # Integers, so the subtraction below is exact.
     column, row = tf.fill(tf.shape(top), first[1]), first[0] + tf.cast(top, tf.float32)
     zero = tf.zeros_like(column)
     moved = tf.stack([zero, zero, column, zero, zero, row, zero, zero], axis=-1)
@@ -182,18 +200,18 @@ def place_crops(
     plane: Plane,
     sides: tuple[Side | None, ...],
 ) -> Placement:
-    """Chooses the slices of the crops around P points and lays the crops' axes into them.
+    """Selects the slices of the crops around P points and positions the crops in them.
 
     Args:
         record: with at least one slice.
         points: float32 [P, 3], LPS mm; NaN gives masked slices.
-        config: number of slices and how far they may be.
-        plane: tells the axes.
-        sides: for each point the side that is looked at. The right is mirrored to look left, unless
-            `config` says otherwise: in axial crops the columns are turned, in sagittal ones the slice order.
+        config: number of slices and their largest distance.
+        plane: plane of the slices, which determines the axes.
+        sides: side of each point. If `config.mirror_right`, crops of the right side are mirrored to look
+            left: axial crops by reversing the columns, sagittal crops by reversing the slice order.
 
     Returns:
-        The places, in the order of `points`.
+        The placement, in the order of `points`.
     """
     is_right = tf.constant([config.mirror_right and side is Side.RIGHT for side in sides])
     selection = select_slices(
@@ -223,34 +241,34 @@ def cut_crops(
     sides: tuple[Side | None, ...],
     warp: Warp,
 ) -> Crops:
-    """Cuts the crops of one study around P points; see `place_crops` and `cut_placed`."""
+    """Cuts the crops of one study around P points; see `place_crops` and `cut_placed_crops`."""
     placement = place_crops(record, points, config=config, plane=plane, sides=sides)
-    return cut_placed(record, placement, config=config, warp=warp)
+    return cut_placed_crops(record, placement, config=config, warp=warp)
 
 
-def cut_placed(record: Record, placement: Placement, *, config: CropConfig, warp: Warp) -> Crops:
-    """Cuts crops whose places are known.
+def cut_placed_crops(record: Record, placement: Placement, *, config: CropConfig, warp: Warp) -> Crops:
+    """Cuts crops at given positions.
 
     Args:
-        record: from `keep_slices`.
-        placement: of `place_crops` in this very record.
-        config: size.
-        warp: augmentation, or `identity_warp()`. In a mirrored crop it acts after the mirroring.
+        record: from `decode_slices`.
+        placement: from `place_crops` of the same record.
+        config: crop size.
+        warp: augmentation, or `identity_warp()`; applied after mirroring.
 
     Returns:
         The crops.
     """
     selection = placement.selection
 
-    def one_by_one(vectors: tf.Tensor) -> tf.Tensor:
+    def flatten(vectors: tf.Tensor) -> tf.Tensor:
         return tf.reshape(vectors, [-1, 3])
 
     index = tf.reshape(selection.index, [-1])
     affine = crop_affine(
         record,
         index,
-        one_by_one(placement.origin),
-        (one_by_one(placement.right), one_by_one(placement.down)),
+        flatten(placement.origin),
+        (flatten(placement.right), flatten(placement.down)),
         pitch_mm=config.side_mm / config.side_px,
         size_px=config.side_px,
         warp=warp,
@@ -258,7 +276,7 @@ def cut_placed(record: Record, placement: Placement, *, config: CropConfig, warp
     image = resample(record, index, affine, config.side_px)
     image = tf.reshape(image, [*selection.mask.shape, config.side_px, config.side_px])
     return Crops(
-        image=tf.where(selection.mask[..., tf.newaxis, tf.newaxis], image, 0.0),
+        image=mask_slices(image, selection.mask),
         mask=selection.mask,
         offset_mm=selection.offset_mm,
     )

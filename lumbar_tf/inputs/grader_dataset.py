@@ -1,8 +1,4 @@
-"""What graders are trained and evaluated on: batches of the crops of whole studies, of static shape.
-
-Two stages: the first reads, parses and decodes just what is needed of the slices (and can be kept in memory),
-the second warps and cuts. Training and evaluation have makers of their own.
-"""
+"""Training and evaluation datasets of the graders: batches of the crops of whole studies."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,77 +7,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import CropConfig, TrainingConfig
-from lumbar_tf.inputs.augmentation import augment_crops, mix_studies, random_warp
-from lumbar_tf.inputs.augmentation.draws import Draw, stream
+from lumbar_tf.inputs.augmentation import augment_crops, jitter_points, mix_studies, random_warp
 from lumbar_tf.inputs.crop_layout import CropLayout, anchor_points
-from lumbar_tf.inputs.crops import Crops, cut_crops, identity_warp
-from lumbar_tf.inputs.label_mask import mask_labels
-from lumbar_tf.inputs.record_source import Points, RecordSource, attach_points, wanted_records
-from lumbar_tf.inputs.slice_decoding import JITTER_LIMIT, augmented_reach_mm, corner_mm, keep_for_crops
+from lumbar_tf.inputs.crops import cut_crops, identity_warp
+from lumbar_tf.inputs.record_source import Points, RecordSource, attach_points, mask_labels
+from lumbar_tf.inputs.slice_decoding import augmented_reach_mm, corner_mm, decode_for_crops
 from lumbar_tf.inputs.slice_selection import Record
-from lumbar_tf.inputs.study_order import epoch_studies, shuffled, with_seeds
+from lumbar_tf.inputs.study_batches import InputsAndTargets, evaluation_batches, training_batches
 from lumbar_tf.labels import NUM_SEVERITIES
 
-#: Slices decoded beyond a crop's own on either side, so that a jittered landmark finds its slice.
+#: Additional slices decoded on either side of a crop's own, for jittered landmarks.
 _SLACK_SLICES = 1
-
-
-def _keep(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float) -> Record:
-    """Decodes what crops around `landmarks` need."""
-    anchors = anchor_points(record["landmarks"], layout)
-    kept = keep_for_crops(record, anchors, crop, plane=layout.plane, slack=slack, reach_mm=reach_mm)
-    return {**kept, **{key: record[key] for key in ("labels", "landmarks", "study_id")}}
-
-
-def study_crops(
-    record: Record, landmarks: tf.Tensor, layout: CropLayout, crop: CropConfig
-) -> dict[str, tf.Tensor]:
-    """Cuts one study's crops as evaluation and the exported graph see them.
-
-    Args:
-        record: parsed record with at least one slice.
-        landmarks: float32 [25, 3], LPS mm, NaN where unknown.
-        layout: the plane's layout.
-        crop: size.
-
-    Returns:
-        The grader's inputs; see `grader_inputs`.
-    """
-    given = {**record, "landmarks": landmarks}
-    kept = _keep(given, layout, crop, slack=0, reach_mm=corner_mm(crop))
-    return grader_inputs(_plain_crops(kept, layout, crop))
-
-
-def _plain_crops(kept: Record, layout: CropLayout, crop: CropConfig) -> Crops:
-    return cut_crops(
-        kept,
-        anchor_points(kept["landmarks"], layout),
-        config=crop,
-        plane=layout.plane,
-        sides=layout.sides,
-        warp=identity_warp(),
-    )
-
-
-def _prefer_annotated(record: Record) -> Record:
-    """Trains around the annotator's point where there is one, else around the predicted one."""
-    points = record["points"]
-    return {**record, "landmarks": tf.where(tf.math.is_finite(points), points, record["landmarks"])}
-
-
-def grader_inputs(crops: Crops) -> dict[str, tf.Tensor]:
-    """Returns the grader's inputs: image [P, S, H, W], mask [P, S], offset_mm [P, S]."""
-    return {"image": crops.image, "mask": crops.mask, "offset_mm": crops.offset_mm}
-
-
-def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
-    """Returns one-hot targets of `layout.rows`, float32 [rows, 3], all zeros where the label is missing.
-
-    Args:
-        labels: integers [25], -1 for missing.
-        layout: the plane's layout.
-    """
-    return tf.one_hot(tf.gather(tf.cast(labels, tf.int32), layout.rows), NUM_SEVERITIES)
 
 
 def make_grader_train_dataset(
@@ -96,60 +32,57 @@ def make_grader_train_dataset(
     start_epoch: int = 0,
     hidden: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of augmented crops of whole studies.
+    """Returns batches of augmented crops of whole studies.
 
     Args:
-        source: the training folds.
-        points: predicted landmarks by study, used where the annotator gave none.
+        source: training studies.
+        points: predicted landmarks, float32 [25, 3] by study, used where there is no annotated one.
         layout: crops and rows.
-        crop: size.
+        crop: crop size.
         training: batch size, cache and augmentation.
         jitter_mm: standard deviation of the landmark jitter along x, y, z (LPS).
-        seed: of order and augmentation.
-        start_epoch: the first epoch that is wanted; its batches are those of a run from epoch 0 on.
-        hidden: labels that training does not see, bool [25] by study; see `mask_labels`.
+        seed: seed of order and augmentation.
+        start_epoch: first epoch; its batches are those of a run that starts at epoch 0.
+        hidden: labels to hide, bool [25] by study; see `mask_labels`.
 
     Returns:
-        Dataset of (inputs, targets): inputs as `grader_inputs` with a leading study axis, targets float32
-        [study, rows, 3] as `severity_targets` gives them, soft where crops are mixed. Batches are full and
-        never end.
+        Dataset of (inputs, targets): inputs are the fields of `Crops` with a leading study axis, targets
+        float32 [study, rows, 3] as from `severity_targets`, soft where crops are mixed. All batches are full;
+        the dataset does not end.
     """
-    sigma = tf.constant(jitter_mm, tf.float32)
+    sigma_mm = tf.constant(jitter_mm, tf.float32)
     reach_mm = augmented_reach_mm(crop, training.augmentation, jitter_mm)
+    mask, attach = mask_labels(hidden or {}), attach_points(points)
 
-    def augment(record: Record, number: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    def prepare(record: Record) -> Record:
+        prepared = _prefer_annotated(attach(mask(record)))
+        return _decode(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
+
+    def augment(record: Record, study_seed: tf.Tensor) -> InputsAndTargets:
         anchors = anchor_points(record["landmarks"], layout)
-        jitter = tf.random.stateless_normal(tf.shape(anchors), stream(number, Draw.JITTER))
-        moved = anchors + sigma * tf.clip_by_value(jitter, -JITTER_LIMIT, JITTER_LIMIT)
         crops = cut_crops(
             record,
-            moved,
+            jitter_points(anchors, study_seed, sigma_mm),
             config=crop,
             plane=layout.plane,
             sides=layout.sides,
-            warp=random_warp(number, training.augmentation),
+            warp=random_warp(study_seed, training.augmentation),
         )
-        crops = augment_crops(crops, number, training.augmentation)
-        return grader_inputs(crops), severity_targets(record["labels"], layout), number
+        crops = augment_crops(crops, study_seed, training.augmentation)
+        return crops._asdict(), severity_targets(record["labels"], layout)
 
-    def mix(
-        inputs: dict[str, tf.Tensor], targets: tf.Tensor, numbers: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        # A batch mixes by its first study's number: that depends on the place in the run alone, too.
-        return mix_studies(inputs, targets, numbers[0], training.augmentation, layout=layout)
+    def mix(inputs: dict[str, tf.Tensor], targets: tf.Tensor, batch_seed: tf.Tensor) -> InputsAndTargets:
+        return mix_studies(inputs, targets, batch_seed, training.augmentation, layout=layout)
 
-    mask, attach = mask_labels(hidden or {}), attach_points(points)
-
-    def keep(record: Record) -> Record:
-        prepared = _prefer_annotated(attach(mask(record)))
-        return _keep(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
-
-    dataset = wanted_records(source).map(keep, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = shuffled(dataset, training, len(source.study_ids), seed, start_epoch)
-    start = start_epoch * epoch_studies(training, len(source.study_ids))
-    dataset = with_seeds(dataset, seed, start).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(min(training.batch_studies, len(source.study_ids)), drop_remainder=True)
-    return dataset.map(mix, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return training_batches(
+        source,
+        prepare=prepare,
+        augment=augment,
+        mix=mix,
+        training=training,
+        seed=seed,
+        start_epoch=start_epoch,
+    )
 
 
 def make_grader_eval_dataset(
@@ -160,17 +93,65 @@ def make_grader_eval_dataset(
     crop: CropConfig,
     batch_studies: int,
 ) -> tf.data.Dataset:
-    """Batches of plain crops at the given (predicted) landmarks.
+    """Returns batches of unaugmented crops at given (predicted) landmarks.
 
     Returns:
-        Dataset of (inputs, targets, study_id), targets as `severity_targets` gives them, in an order that
-        depends on the files alone; the last batch may be smaller.
+        Dataset of (inputs, targets, study_id) as from `evaluation_batches`, targets as from
+        `severity_targets`.
     """
     attach = attach_points(points)
 
-    def cut(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        targets = severity_targets(record["labels"], layout)
-        return study_crops(record, attach(record)["landmarks"], layout, crop), targets, record["study_id"]
+    def cut(record: Record) -> InputsAndTargets:
+        inputs = study_crops(record, attach(record)["landmarks"], layout, crop)
+        return inputs, severity_targets(record["labels"], layout)
 
-    dataset = wanted_records(source).map(cut, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_studies).prefetch(tf.data.AUTOTUNE)
+    return evaluation_batches(source, cut=cut, batch_studies=batch_studies)
+
+
+def study_crops(
+    record: Record, landmarks: tf.Tensor, layout: CropLayout, crop: CropConfig
+) -> dict[str, tf.Tensor]:
+    """Cuts one study's crops for evaluation and the exported graph.
+
+    Args:
+        record: parsed record with at least one slice.
+        landmarks: float32 [25, 3], LPS mm, NaN where unknown.
+        layout: the plane's layout.
+        crop: crop size.
+
+    Returns:
+        The grader's inputs, the fields of `Crops`.
+    """
+    decoded = _decode({**record, "landmarks": landmarks}, layout, crop, slack=0, reach_mm=corner_mm(crop))
+    crops = cut_crops(
+        decoded,
+        anchor_points(landmarks, layout),
+        config=crop,
+        plane=layout.plane,
+        sides=layout.sides,
+        warp=identity_warp(),
+    )
+    return crops._asdict()
+
+
+def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
+    """Returns one-hot targets of `layout.rows`, float32 [rows, 3], all zeros where the label is missing.
+
+    Args:
+        labels: integers [25], -1 for missing.
+        layout: the plane's layout.
+    """
+    return tf.one_hot(tf.gather(tf.cast(labels, tf.int32), layout.rows), NUM_SEVERITIES)
+
+
+def _decode(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float) -> Record:
+    """Decodes the pixels of crops around `landmarks`."""
+    anchors = anchor_points(record["landmarks"], layout)
+    decoded = decode_for_crops(record, anchors, crop, plane=layout.plane, slack=slack, reach_mm=reach_mm)
+    return {**decoded, **{key: record[key] for key in ("labels", "landmarks", "study_id")}}
+
+
+def _prefer_annotated(record: Record) -> Record:
+    """Replaces predicted landmarks by annotated ones where these exist."""
+    points = record["points"]
+    return {**record, "landmarks": tf.where(tf.math.is_finite(points), points, record["landmarks"])}

@@ -1,4 +1,4 @@
-"""Which records a dataset is made of, and the points that belong to them."""
+"""Records of selected studies, with their landmarks and label masks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.inputs.slice_selection import Record
-from lumbar_tf.labels import NUM_FINDINGS
+from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
 from lumbar_tf.records.parsing import records_dataset
 
 Points = NDArray[np.float32]
@@ -17,11 +17,11 @@ Points = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RecordSource:
-    """Which records to read.
+    """Selection of records.
 
     Attributes:
         shards: TFRecord files of one plane.
-        study_ids: the studies wanted; all others are passed over.
+        study_ids: studies to read; all others are skipped.
     """
 
     shards: tuple[Path, ...]
@@ -29,7 +29,7 @@ class RecordSource:
 
 
 def wanted_records(source: RecordSource) -> tf.data.Dataset:
-    """Yields parsed records of the wanted studies that have at least one slice."""
+    """Returns a dataset of the parsed records of a source that have at least one slice."""
     wanted = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(
             tf.constant(source.study_ids or ("",)), tf.ones(max(len(source.study_ids), 1), tf.int64)
@@ -42,23 +42,67 @@ def wanted_records(source: RecordSource) -> tf.data.Dataset:
 
 
 def read_points(source: RecordSource) -> dict[str, Points]:
-    """Returns the annotated points of the studies, float32 [25, 3] by study, LPS mm, NaN missing."""
+    """Returns the annotated points of the studies, float32 [25, 3] by study, LPS mm, NaN where missing."""
     records = wanted_records(source).map(lambda record: (record["study_id"], record["points"]))
     return {study.decode(): points for study, points in records.as_numpy_iterator()}
 
 
 def attach_points(points: Mapping[str, Points]) -> Callable[[Record], Record]:
-    """Makes the function that adds `landmarks`, float32 [25, 3], LPS mm, NaN where unknown."""
-    ids = list(points) or [""]
-    table = np.full((len(ids) + 1, NUM_FINDINGS, 3), np.nan, np.float32)
-    for place, study_id in enumerate(points, start=1):
-        table[place] = points[study_id]
-    values = tf.constant(table)
+    """Returns a function that adds `landmarks`, float32 [25, 3], LPS mm, NaN where unknown, to a record.
+
+    Args:
+        points: float32 [25, 3] by study.
+    """
+    lookup = _study_lookup(points, np.full((NUM_FINDINGS, 3), np.nan, np.float32))
+
+    def attach(record: Record) -> Record:
+        return {**record, "landmarks": lookup(record["study_id"])}
+
+    return attach
+
+
+def mask_labels(hidden: Mapping[str, NDArray[np.bool_]]) -> Callable[[Record], Record]:
+    """Returns a function that sets labels of a record to missing; the other features are unchanged.
+
+    For training only, before studies are mixed (mixup, cutmix) and labels become targets.
+
+    Args:
+        hidden: bool [25] by study, True for a label to hide; other studies keep all labels.
+
+    Returns:
+        Function from a record with `study_id` and `labels` [25] to one with labels of the same dtype,
+        `MISSING_LABEL` where hidden.
+
+    Raises:
+        ValueError: an array is not of shape [25].
+    """
+    lookup = _study_lookup(hidden, np.zeros(NUM_FINDINGS, np.bool_))
+
+    def mask(record: Record) -> Record:
+        labels = record["labels"]
+        missing = tf.cast(MISSING_LABEL, labels.dtype)
+        return {**record, "labels": tf.where(lookup(record["study_id"]), missing, labels)}
+
+    return mask
+
+
+def _study_lookup(
+    values: Mapping[str, NDArray[np.generic]], default: NDArray[np.generic]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function from a study_id to its value; `default` has the shape and dtype of all values."""
+    ids = list(values) or [""]
+    table = np.stack([default] * (len(ids) + 1))
+    for place, study_id in enumerate(values, start=1):
+        value = np.asarray(values[study_id])
+        if value.shape != default.shape:
+            raise ValueError(
+                f"Values of a study must have the shape {default.shape}. "
+                f"Received: {value.shape} (study {study_id})."
+            )
+        table[place] = value
+    rows = tf.constant(table)
+    # Row 0 is the default.
     places = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(tf.constant(ids), tf.range(1, len(ids) + 1)), default_value=0
     )
-
-    def attach(record: Record) -> Record:
-        return {**record, "landmarks": values[places.lookup(record["study_id"])]}
-
-    return attach
+    return lambda study_id: rows[places.lookup(study_id)]

@@ -1,4 +1,4 @@
-"""Decoding what is needed of a record: some of its slices, and of these a window."""
+"""Partial decoding of a record: selected slices, and a window of their pixels."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.records.parsing import decode_image
 from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis
 
-#: Standard deviations that a point is jittered by at most, so that what a crop needs can be told
-#: beforehand; of a normal distribution 6 in 100,000 lie beyond.
+#: Jitter is clipped to this many standard deviations, so that the pixels a jittered crop can cover are known
+#: before decoding. For a normal distribution 6 in 100,000 values lie beyond.
 JITTER_LIMIT = 4.0
-#: A crop's outer slices are farther from its point than the nearest one: more than half of any crop's stack.
+#: Upper bound of the distance between a crop's nearest and its outermost slice.
 _NEIGHBOURS_MM = 60.0
-#: Each slice more on either side is at most this much farther.
+#: Upper bound of the distance that one more slice on either side adds.
 _SLACK_MM = 20.0
 
 #: Features of the chosen slices; images are decoded, and InstanceNumber is not used.
@@ -29,11 +29,11 @@ _SLICE_KEYS = tuple(
 
 
 class PixelWindow(NamedTuple):
-    """A rectangle of pixels, the same in all slices of a record.
+    """Rectangle of pixels, the same in all slices of a record.
 
     Attributes:
-        first: int64 [2], the first row and column.
-        end: int64 [2], the row and the column after the last; larger than `first`, and perhaps than an image.
+        first: int64 [2], first row and column.
+        end: int64 [2], one past the last row and column; greater than `first`, and possibly beyond an image.
     """
 
     first: tf.Tensor
@@ -41,7 +41,7 @@ class PixelWindow(NamedTuple):
 
 
 def whole_window(record: Record) -> PixelWindow:
-    """Returns the window that holds every image whole."""
+    """Returns the window that contains every image."""
     end = tf.stack([tf.reduce_max(record["slices/rows"]), tf.reduce_max(record["slices/columns"])])
     return PixelWindow(first=tf.zeros(2, tf.int64), end=end)
 
@@ -49,16 +49,16 @@ def whole_window(record: Record) -> PixelWindow:
 def window_around(
     record: Record, points: tf.Tensor, *, reach_mm: float | tf.Tensor, depth_mm: float
 ) -> PixelWindow:
-    """Returns the window that holds all within reach of some points.
+    """Returns the window that contains all pixels within reach of some points.
 
     Args:
         record: parsed record with N >= 1 slices.
-        points: float32 [P, 3], LPS mm; NaN is passed over.
-        reach_mm: how far from a point's foot in a slice, in the slice's plane.
-        depth_mm: only slices that pass nearer than this to a point show it.
+        points: float32 [P, 3], LPS mm; NaN is ignored.
+        reach_mm: distance from a point's projection onto a slice, in the slice's plane.
+        depth_mm: slices at least this far from a point are ignored for it.
 
     Returns:
-        The window; one pixel where no slice shows a point.
+        The window; one pixel where no slice is near a point.
     """
     known = tf.reduce_all(tf.math.is_finite(points), axis=-1, keepdims=True)
     points = tf.where(known, points, 0.0)
@@ -70,7 +70,7 @@ def window_around(
     foot, reach = tf.stack([row, column], axis=-1), reach_mm / spacing_mm
     size = tf.cast(whole_window(record).end, tf.float32)
 
-    # Bounded before they become whole numbers: a foot may lie anywhere.
+    # Clipped before the cast to integers: the projection of a point may lie far outside.
     lowest = tf.where(is_shown, tf.clip_by_value(tf.floor(foot - reach), 0.0, size - 1), size - 1)
     highest = tf.where(is_shown, tf.clip_by_value(tf.floor(foot + reach) + 2, 1.0, size), 1.0)
     first = tf.reduce_min(lowest, axis=(0, 1))
@@ -78,18 +78,18 @@ def window_around(
     return PixelWindow(first=tf.cast(first, tf.int64), end=tf.cast(end, tf.int64))
 
 
-def keep_slices(record: Record, index: tf.Tensor, window: PixelWindow | None = None) -> Record:
-    """Decodes only the slices named and returns a record of just these.
+def decode_slices(record: Record, index: tf.Tensor, window: PixelWindow | None = None) -> Record:
+    """Decodes some slices and returns a record of only these.
 
     Args:
         record: parsed record.
-        index: int32 [M], may repeat; order does not matter.
-        window: what is decoded of them; None for all.
+        index: int32 [M], in any order, with repetitions.
+        window: pixels to decode; None decodes whole images.
 
     Returns:
-        The record with U <= M slices in their old order. Instead of encoded images it has `pixels`, uint16
-        [U, H, W] of stored values, padded with zeros where an image is smaller, and `pixels/first`, int64
-        [2], their first row and column in an image.
+        The record with U <= M slices in their original order. Instead of encoded images it has `pixels`,
+        uint16 [U, H, W] stored values, zero-padded where an image is smaller, and `pixels/first`, int64 [2],
+        the image row and column of the first pixel.
     """
     unique = tf.sort(tf.unique(index)[0])
     kept = {key: tf.gather(record[key], unique) for key in _SLICE_KEYS}
@@ -113,21 +113,21 @@ def keep_slices(record: Record, index: tf.Tensor, window: PixelWindow | None = N
     }
 
 
-def keep_for_crops(
+def decode_for_crops(
     record: Record, points: tf.Tensor, crop: CropConfig, *, plane: Plane, slack: int, reach_mm: float
 ) -> Record:
-    """Decodes what crops around some points need: their slices, and of these what is within reach.
+    """Decodes the slices and pixels that crops around some points can cover.
 
     Args:
         record: parsed record with at least one slice.
-        points: float32 [P, 3], LPS mm; NaN needs nothing.
-        crop: size.
-        plane: whose slices.
-        slack: slices beyond a crop's own on either side, so that a point that is moved finds its slice.
-        reach_mm: how far a crop's pixels are from its point, `corner_mm` or `augmented_reach_mm`.
+        points: float32 [P, 3], LPS mm; NaN is ignored.
+        crop: crop size.
+        plane: plane of the slices.
+        slack: additional slices on either side of a crop's own, for points that are jittered afterwards.
+        reach_mm: largest distance of a crop's pixels from its point, `corner_mm` or `augmented_reach_mm`.
 
     Returns:
-        As `keep_slices`; of a study without a usable point one slice, to keep shapes whole.
+        As `decode_slices`; one slice for a study without a usable point, since a record cannot be empty.
     """
     selection = select_slices(
         record,
@@ -140,15 +140,17 @@ def keep_for_crops(
     index = tf.boolean_mask(selection.index, selection.mask)
     index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
     window = window_around(record, points, reach_mm=reach_mm, depth_mm=crop.max_distance_mm + _NEIGHBOURS_MM)
-    return keep_slices(record, index, window)
+    return decode_slices(record, index, window)
 
 
 def corner_mm(crop: CropConfig) -> float:
-    """Returns how far a crop's corners are from its middle."""
+    """Returns the distance of a crop's corners from its centre."""
     return crop.side_mm / math.sqrt(2)
 
 
-def augmented_reach_mm(crop: CropConfig, changes: AugmentationConfig, jitter_mm: Sequence[float]) -> float:
-    """Returns the same wherever a crop is zoomed, turned and moved to, and its point jittered."""
-    shift_mm = changes.shift_mm * math.sqrt(2)
-    return corner_mm(crop) * (1 + changes.zoom) + shift_mm + JITTER_LIMIT * math.hypot(*jitter_mm)
+def augmented_reach_mm(
+    crop: CropConfig, augmentation: AugmentationConfig, jitter_mm: Sequence[float]
+) -> float:
+    """Returns the largest distance of an augmented crop's pixels from its point before jitter."""
+    shift_mm = augmentation.shift_mm * math.sqrt(2)
+    return corner_mm(crop) * (1 + augmentation.zoom) + shift_mm + JITTER_LIMIT * math.hypot(*jitter_mm)

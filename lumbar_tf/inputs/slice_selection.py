@@ -1,4 +1,4 @@
-"""Which slices of a record show a point: the nearest one and its neighbours in one stack."""
+"""Selection of the slices nearest to a point: the nearest one and its neighbours in one stack."""
 
 from typing import NamedTuple
 
@@ -8,25 +8,25 @@ from lumbar_tf.labels import Plane
 
 Record = dict[str, tf.Tensor]
 
-#: A landmark may lie this far outside the image, in pixels, and its slice still be used: half a
-#: crop is then left to see.
+#: A slice is used for a landmark up to this far outside the image, in pixels: half of the crop still shows
+#: the image.
 _MARGIN_PX = 8.0
-#: Larger than any distance in a patient, in mm: keeps slices that do not hold the point from winning.
+#: Larger than any distance in a patient, mm: added to the distance of slices that do not show the point.
 _FAR_MM = 1.0e4
-#: sin(64 degrees): L5/S1 blocks are not tilted farther, and beyond it a slice is coronal.
+#: sin(64 degrees): no L5/S1 block is tilted more, and beyond it a slice counts as coronal.
 _STEEPEST_AXIAL = 0.9
-#: Share of a slice's distance from the origin that counts: far above float32 noise, far below a slice gap.
+#: Weight of a slice's distance from the origin in ties: far above float32 noise, far below a slice gap.
 _TIE_BREAK = 1.0e-4
 
 
 class Selection(NamedTuple):
-    """The slices chosen for each of P points, S for each.
+    """Slices selected for P points, S for each point.
 
     Attributes:
-        index: int32 [P, S] into the record's slices.
-        mask: bool [P, S], False where there is no such slice.
-        offset_mm: float32 [P, S], slice minus point along the normal; for sagittal crops of the
-            right side the sign is turned, so that lateral is positive on both sides.
+        index: int32 [P, S], into the record's slices.
+        mask: bool [P, S], False where there is no slice.
+        offset_mm: float32 [P, S], slice minus point along the normal; reversed for sagittal crops of the
+            right side, so that lateral is positive on both sides.
     """
 
     index: tf.Tensor
@@ -35,7 +35,7 @@ class Selection(NamedTuple):
 
 
 def slice_normals(record: Record) -> tf.Tensor:
-    """Returns unit normals, float32 [N, 3], largest component positive (see `geometry`)."""
+    """Returns unit normals, float32 [N, 3], largest component positive (see `dicom.geometry`)."""
     normals = tf.linalg.cross(record["slices/row_direction"], record["slices/column_direction"])
     normals = tf.math.l2_normalize(normals, axis=-1)
     largest = tf.argmax(tf.abs(normals), axis=-1)
@@ -44,15 +44,15 @@ def slice_normals(record: Record) -> tf.Tensor:
 
 
 def project_to_pixels(record: Record, point: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps points [P, 3] into every slice: column and row, each float32 [P, N]."""
+    """Projects points [P, 3] onto every slice; returns column and row, each float32 [P, N]."""
     offset = point[:, tf.newaxis] - record["slices/position"][tf.newaxis]
     column = tf.reduce_sum(offset * record["slices/row_direction"], -1) / record["slices/column_spacing_mm"]
     row = tf.reduce_sum(offset * record["slices/column_direction"], -1) / record["slices/row_spacing_mm"]
     return column, row
 
 
-def _holds(record: Record, points: tf.Tensor) -> tf.Tensor:
-    """Tells which slices' images hold the foot of each point, bool [P, N]."""
+def _contains(record: Record, points: tf.Tensor) -> tf.Tensor:
+    """Returns whether a point's projection onto a slice lies within the image, bool [P, N]."""
     column, row = project_to_pixels(record, points)
     last_column = tf.cast(record["slices/columns"], tf.float32) - 1
     last_row = tf.cast(record["slices/rows"], tf.float32) - 1
@@ -64,8 +64,8 @@ def _holds(record: Record, points: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _lies_in(record: Record, plane: Plane) -> tf.Tensor:
-    """Tells which slices lie as the plane's do, bool [N]: a table may name a coronal series axial."""
+def _has_orientation(record: Record, plane: Plane) -> tf.Tensor:
+    """Returns whether slices have the plane's orientation, bool [N]; a table may list a coronal series."""
     normals = tf.abs(slice_normals(record))
     is_sagittal = tf.equal(tf.argmax(normals, axis=-1), 0)
     return is_sagittal if plane.is_sagittal else ~is_sagittal & (normals[:, 1] < _STEEPEST_AXIAL)
@@ -80,17 +80,17 @@ def select_slices(
     plane: Plane,
     reverse: tf.Tensor,
 ) -> Selection:
-    """Chooses the slice nearest to each point and its neighbours in the same orientation group.
+    """Selects the slice nearest to each point and its neighbours in the same orientation group.
 
-    All series of the plane are searched at once, but neighbours come from one stack only.
+    The nearest slice can be of any series of the plane; its neighbours are of the same stack.
 
     Args:
         record: parsed record with N slices, N >= 1.
-        points: float32 [P, 3], LPS mm; NaN chooses nothing.
+        points: float32 [P, 3], LPS mm; nothing is selected for NaN.
         num_slices: S, odd.
-        max_distance_mm: a point farther than this from every slice that holds it chooses nothing.
-        plane: slices that do not lie as the plane's do are passed over.
-        reverse: bool [P], whether to list slices against the normal (a right side's sagittals).
+        max_distance_mm: nothing is selected for a point farther than this from every slice that shows it.
+        plane: slices of another orientation are ignored.
+        reverse: bool [P], whether to list slices against the normal (sagittal slices of a right side).
 
     Returns:
         The selection.
@@ -99,9 +99,10 @@ def select_slices(
     points = tf.where(known[:, tf.newaxis], points, 0.0)
     along = tf.reduce_sum(record["slices/position"] * slice_normals(record), axis=-1)
     offset = along - tf.matmul(points, slice_normals(record), transpose_b=True)
-    is_usable = _holds(record, points) & _lies_in(record, plane)[tf.newaxis]
+    is_usable = _contains(record, points) & _has_orientation(record, plane)[tf.newaxis]
     distance = tf.abs(offset) + tf.where(is_usable, 0.0, _FAR_MM)
-    # Midway between two slices the one nearer to the origin wins, so that a mirrored patient gets the same.
+    # Of two slices at the same distance the one nearer to the origin is selected: a mirrored patient gets the
+    # mirrored selection.
     nearest = tf.argmin(distance + _TIE_BREAK * tf.abs(along), axis=-1, output_type=tf.int32)
     found = known & (tf.reduce_min(distance, axis=-1) <= max_distance_mm)
 
@@ -113,7 +114,7 @@ def select_slices(
     index = tf.clip_by_value(index, 0, count - 1)
     group = record["slices/group"]
     same = tf.equal(tf.gather(group, index), tf.gather(group, nearest)[:, tf.newaxis])
-    # Of a record that keeps some slices only, the next one may come from far away.
+    # In a record of some slices only, consecutive entries need not be neighbours in the stack.
     order = record.get("slices/order", tf.range(count))
     step = tf.gather(order, index) - tf.gather(order, nearest)[:, tf.newaxis]
     is_next = tf.equal(step, steps[tf.newaxis] * sign)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from lumbar_tf.config import LocalizerConfig
-from lumbar_tf.inputs.axial_localizer_inputs import AXIAL_SIDES
+from lumbar_tf.inputs.axial_localizer_dataset import AXIAL_SIDES
 from lumbar_tf.models.localizer import (
     MASKED_LOGIT,
     STRIDE,
@@ -104,7 +104,7 @@ def build_axial_localizer(config: LocalizerConfig, *, weights: str = "none") -> 
         weights: of the encoder; see `build_backbone`.
 
     Returns:
-        Model from `inputs.axial_localizer_inputs.axial_inputs` (with a leading study axis) to logits
+        Model from the fields of `AxialLocalizerInputs` (with a leading study axis) to logits
         [study, crop, slice, side_px/2, side_px/2].
     """
     crops, slices, size = len(AXIAL_SIDES), config.num_slices, config.side_px

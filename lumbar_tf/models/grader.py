@@ -32,7 +32,7 @@ def build_grader(
         weights: of the backbone; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `inputs.grader_dataset.grader_inputs` (with a leading study axis) to logits
+        Model from the fields of `inputs.crops.Crops` (with a leading study axis) to logits
         float32 [study, rows, 3] in the order of `layout.rows`.
     """
     crops, slices, size = len(layout.sides), config.crop.num_slices, config.crop.side_px
@@ -120,6 +120,6 @@ def log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayout) ->
     # The last row, of NaN, is that of findings without a prediction.
     values = tf.pad(values, [[0, 0], [0, 1], [0, 0]], constant_values=float("nan"))
     places = [len(layout.rows)] * NUM_FINDINGS
-    for place in layout.answered:
+    for place in layout.target_places:
         places[layout.rows[place]] = place
     return tf.gather(values, places, axis=1)

@@ -204,7 +204,7 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
         weights: of the encoder; see `build_backbone`.
 
     Returns:
-        Model from the inputs of `inputs.localizer_dataset.localizer_inputs` (with a leading study axis) to
+        Model from the fields of `LocalizerInputs` (with a leading study axis) to
         logits [study, slice, side_px/2, side_px/2, points].
     """
     slices, size = config.num_slices, config.side_px

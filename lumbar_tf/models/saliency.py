@@ -63,7 +63,7 @@ class SplitGrader:
 
         Args:
             image: float32 [study, crop, slice, px, px]; all inputs are those of
-                `grader_dataset.grader_inputs`.
+                `inputs.crops.Crops`.
             mask: bool [study, crop, slice].
             offset_mm: float32 [study, crop, slice].
 
@@ -90,7 +90,7 @@ class SplitGrader:
 
     def _gradients(self, averages: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor) -> tf.Tensor:
         """Returns the derivatives of each crop's own findings, float32 [family, study * crop * slice, d]."""
-        places = self._layout.answered
+        places = self._layout.target_places
         copies, studies = len(places), tf.shape(mask)[0]
 
         def repeat(values: tf.Tensor) -> tf.Tensor:
@@ -113,8 +113,8 @@ class SplitGrader:
 
 def _own_crops(layout: CropLayout) -> Any:
     """Returns which crops show which findings of a family, 0 or 1, float32 [family, finding, crop]."""
-    families = [FINDINGS[layout.rows[place]].condition.family for place in layout.answered]
-    views = np.array([layout.row_views[place] for place in layout.answered], np.float32)
+    families = [FINDINGS[layout.rows[place]].condition.family for place in layout.target_places]
+    views = np.array([layout.row_views[place] for place in layout.target_places], np.float32)
     is_in = np.array(
         [[row_family is family for row_family in families] for family in layout.targets], np.float32
     )

@@ -105,7 +105,7 @@ def _find_in_plane(config: PlaneConfig, example: bytes, landmarks: Floats) -> Pl
     with tf.device("/CPU:0"):
         record = parse_example(tf.constant(example))
         if not len(record["slices/group"]):
-            return PlaneCropOutlines(crop.side_mm, {layout.rows[place]: () for place in layout.answered})
+            return PlaneCropOutlines(crop.side_mm, {layout.rows[place]: () for place in layout.target_places})
         points = anchor_points(tf.constant(landmarks, tf.float32), layout)
         # Unmirrored: a reader wants the patient's sides where they belong, and the slices are the same.
         plain = crop.model_copy(update={"mirror_right": False})
@@ -126,7 +126,7 @@ def _find_in_plane(config: PlaneConfig, example: bytes, landmarks: Floats) -> Pl
         )
         for place in range(len(mask))
     ]
-    crops = {layout.rows[place]: _looks(outlines, layout.row_views[place]) for place in layout.answered}
+    crops = {layout.rows[place]: _looks(outlines, layout.row_views[place]) for place in layout.target_places}
     return PlaneCropOutlines(crop.side_mm, crops)
 
 

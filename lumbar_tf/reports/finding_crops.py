@@ -14,7 +14,7 @@ from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.config import CropConfig
 from lumbar_tf.inputs.crop_layout import level_points
 from lumbar_tf.inputs.crops import cut_crops, identity_warp, plane_axes
-from lumbar_tf.inputs.slice_decoding import keep_slices
+from lumbar_tf.inputs.slice_decoding import decode_slices
 from lumbar_tf.inputs.slice_selection import Record, Selection, select_slices, slice_normals
 from lumbar_tf.labels import FINDINGS, NUM_LEVELS, Finding, Plane
 from lumbar_tf.records.manifest import Manifest
@@ -101,7 +101,7 @@ def _cut(
     selection = _select(record, points, plane)
     if not selection.mask.numpy().any():
         return
-    kept = keep_slices(record, tf.boolean_mask(selection.index, selection.mask))
+    kept = decode_slices(record, tf.boolean_mask(selection.index, selection.mask))
     sides = (None,) * len(rows)
     crops = cut_crops(kept, points, config=REVIEW_CROP, plane=plane, sides=sides, warp=identity_warp())
     for place, row in enumerate(rows):

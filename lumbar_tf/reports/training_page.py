@@ -21,7 +21,7 @@ from lumbar_tf.labels import Level, Severity
 from lumbar_tf.reports.charts import HEIGHT, WIDTH, Chart, Line, draw_chart
 from lumbar_tf.reports.page_templates import page_templates
 from lumbar_tf.reports.training_summary import FoldSummary, MemberSummary, summarize_member
-from lumbar_tf.training.level_errors import EDGES_MM
+from lumbar_tf.training.localization_metrics import EDGES_MM
 from lumbar_tf.training.runs import PlaneRun
 
 PAGE_NAME = "training.html"

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_tf.config import TrainingConfig, dump_config
-from lumbar_tf.inputs.study_order import epoch_batches
+from lumbar_tf.inputs.study_batches import batches_per_epoch
 from lumbar_tf.reports.training_scores import OutOfFold, StudyLabels, score_out_of_fold
 from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
 from lumbar_tf.training.checkpoints import HISTORY_NAME
+from lumbar_tf.training.cross_validation import split_fold
 from lumbar_tf.training.fold_crops import read_fold_crops
-from lumbar_tf.training.fold_metadata import FoldMetadata, read_fold_metadata
+from lumbar_tf.training.metadata import FoldMetadata, read_fold_metadata
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, table_name
-from lumbar_tf.training.task import split_fold
 
 #: A row an epoch, as `history.json` has them.
 History = tuple[dict[str, float], ...]
@@ -162,13 +162,13 @@ def _summarize_fold(run: PlaneRun, member: str, fold: int, training: TrainingCon
     return FoldSummary(
         number=fold,
         num_train=num_train,
-        num_watched=len(sources.watched.study_ids),
+        num_watched=len(sources.early_stopping.study_ids),
         num_held_out=len(sources.held_out.study_ids),
-        num_batches=epoch_batches(num_train, training.batch_studies),
+        num_batches=batches_per_epoch(num_train, training.batch_studies),
         history=_read_history(directory / HISTORY_NAME),
         record=read_fold_metadata(directory),
         jitter_mm=crops.jitter_mm if crops is not None else None,
-        is_answered=run.is_answered(member, fold),
+        is_answered=run.is_done(member, fold),
     )
 
 

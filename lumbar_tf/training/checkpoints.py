@@ -1,9 +1,9 @@
-"""How far a fold's training is: the checkpoint and the history, written after each epoch.
+"""Progress of a fold's training on disk: checkpoint, history and weights.
 
-What a checkpoint holds (weights, batch statistics, dropout's seeds, optimizer, moving average, loss scale,
-epoch, and what early stopping knows) is all that the next epoch depends on beside the data, whose order is
-a function of the epoch. So a run that is killed at any moment and taken up again repeats the epoch that was
-under way and ends with the history and the weights of an undisturbed one.
+A checkpoint holds everything that the next epoch depends on except for the data, whose order is a function of
+the epoch: weights, batch statistics, dropout seeds, optimizer state, moving average, loss scale, epoch and
+the state of early stopping. A run that is killed at any moment and resumed repeats the interrupted epoch and
+ends with the history and the weights of an uninterrupted run.
 """
 
 import json
@@ -14,23 +14,29 @@ import tensorflow as tf
 
 from lumbar_tf.files import remove_unfinished, replace_atomically, write_json_atomically
 
+#: Final weights: those of the best epoch with early stopping, else those of the last epoch.
+WEIGHTS_NAME = "weights.weights.h5"
+#: Weights of the last epoch where they differ from the final weights.
+LAST_NAME = "last.weights.h5"
+#: Weights of the best epoch during training with early stopping.
+BEST_NAME = "best.weights.h5"
 HISTORY_NAME = "history.json"
 _CHECKPOINT_NAME = "checkpoint"
 
 Row = dict[str, float]
 
 
-class Progress:
-    """What is done of a fold, on disk.
+class TrainingProgress:
+    """Finished epochs of a fold, on disk.
 
     Attributes:
-        history: a row an epoch.
-        best: the least value of the watched number; infinite where none was watched.
-        best_epoch: its epoch, counted from 1; 0 where none was watched.
+        history: one row per epoch.
+        best: lowest value of the early-stopping metric; infinite without one.
+        best_epoch: epoch of that value, counted from 1; 0 without one.
     """
 
     def __init__(self, model: keras.Model, directory: Path) -> None:
-        """Takes a compiled model whose optimizer is built."""
+        """Initializes the progress of a compiled model with a built optimizer."""
         self.history: list[Row] = []
         self._directory = directory
         self._epoch = tf.Variable(0, dtype=tf.int64)
@@ -46,7 +52,7 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Epochs that are done."""
+        """Number of finished epochs."""
         return int(self._epoch)
 
     @property
@@ -60,18 +66,18 @@ class Progress:
         return int(self._best_epoch)
 
     def restore(self) -> None:
-        """Goes back to the last finished epoch; without a checkpoint to the start."""
+        """Restores the last finished epoch; without a checkpoint training starts from the beginning."""
         self._directory.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._directory)
         if not self._manager.latest_checkpoint:
             return
         self._manager.checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
         rows = json.loads((self._directory / HISTORY_NAME).read_text(encoding="utf-8"))
-        # The history is written before the checkpoint, so it can only be ahead of it.
+        # The history is written before the checkpoint, so it may be one epoch ahead.
         self.history = rows[: self.epoch]
 
-    def note_best(self, value: float) -> bool:
-        """Compares the coming epoch's watched number with the best, and says whether it is better."""
+    def update_best(self, value: float) -> bool:
+        """Records the running epoch's early-stopping value if it is the best; returns whether it is."""
         if not value < self.best:
             return False
         self._best.assign(value)
@@ -87,9 +93,9 @@ class Progress:
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Writes a `.weights.h5` file, whole or not at all."""
+    """Writes a `.weights.h5` file atomically."""
     with replace_atomically(path) as temporary:
-        # Keras insists on its ending.
+        # Keras requires this suffix.
         written = temporary.with_name(f"{temporary.name}.weights.h5")
         model.save_weights(written)
         written.replace(temporary)

@@ -1,4 +1,4 @@
-"""Shows the epochs of training jobs as they end, wherever the jobs run: it reads the histories they leave."""
+"""Progress of training jobs, read from the histories that they write in any process or machine."""
 
 import json
 import threading
@@ -12,22 +12,22 @@ from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.cross_validation import FIRST_STEP, TrainingJob
 from lumbar_tf.training.runs import LOCALIZER
 
-#: Between looks at the histories, seconds: small files, and an epoch takes a second at the very least.
+#: Interval between reads of the histories, seconds: small files, and an epoch takes at least a second.
 _PERIOD_S = 0.5
 
 Row = dict[str, float]
 
 
 @dataclass(eq=False)
-class _Course:
-    """One fold of one network, or the first of its two steps.
+class _StepProgress:
+    """Progress of one training step of a fold.
 
     Attributes:
-        title: `sagittal_t2/mobilenet_v2 fold 0`.
-        history: the file that gets a row an epoch.
-        epochs: that there are to be; early stopping may leave some out.
-        is_done: whether nothing more will come.
-        num_seen: epochs that have been counted.
+        title: such as `sagittal_t2/mobilenet_v2 fold 0`.
+        history: file with one row per epoch.
+        epochs: configured epochs; early stopping may end the fold before.
+        is_done: returns whether the fold is finished.
+        num_seen: epochs that were reported.
     """
 
     title: str
@@ -37,23 +37,23 @@ class _Course:
     num_seen: int = 0
 
     def new_rows(self) -> list[Row]:
-        """Returns the rows that have come since the last call."""
+        """Returns the rows added since the last call."""
         try:
             rows: list[Row] = json.loads(self.history.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet
+        except (OSError, ValueError):  # not written yet
             return []
         found = rows[self.num_seen :]
         self.num_seen += len(found)
         return found
 
-    def take_rest(self) -> int:
-        """Returns how many epochs were left out, once the fold is done."""
-        rest = self.epochs - self.num_seen if self.is_done() else 0
-        self.num_seen += rest
-        return rest
+    def take_remaining(self) -> int:
+        """Returns the number of epochs that early stopping left out, once the fold is finished."""
+        remaining = self.epochs - self.num_seen if self.is_done() else 0
+        self.num_seen += remaining
+        return remaining
 
     def line(self, row: Row) -> str:
-        """Returns what is said of an epoch."""
+        """Returns a line about an epoch."""
         others = ("epoch", "learning_rate", "seconds")
         numbers = "  ".join(f"{key} {row[key]:.4f}" for key in row if key not in others)
         return f"{self.title}  epoch {row['epoch']:.0f}/{self.epochs}  {numbers}  {row['seconds']:.1f} s"
@@ -61,52 +61,52 @@ class _Course:
 
 @contextmanager
 def show_epochs(
-    jobs: Sequence[TrainingJob], *, progress: ProgressMaker, tell: Callable[[str], None]
+    jobs: Sequence[TrainingJob], *, progress: ProgressMaker, print_line: Callable[[str], None]
 ) -> Iterator[None]:
-    """Shows what jobs do while the block runs them.
+    """Shows the progress of jobs while the block runs them.
 
     Args:
-        jobs: that the block runs.
-        progress: shows how many of the epochs that are left have been trained.
-        tell: prints a line an epoch.
+        jobs: jobs that the block runs.
+        progress: makes a progress bar of the remaining epochs.
+        print_line: prints a line about an epoch.
     """
-    courses = [course for job in jobs for fold in job.folds for course in _courses(job, fold)]
-    for each in courses:
-        each.new_rows()
-    left = sum(each.epochs - each.num_seen for each in courses)
-    if not left:
+    steps = [step for job in jobs for fold in job.folds for step in _fold_steps(job, fold)]
+    for step in steps:
+        step.new_rows()
+    remaining = sum(step.epochs - step.num_seen for step in steps)
+    if not remaining:
         yield
         return
     ended = threading.Event()
-    with progress(left) as advance:
+    with progress(remaining) as advance:
 
-        def watch() -> None:
+        def poll() -> None:
             while not ended.wait(_PERIOD_S):
-                _look(courses, advance, tell)
+                _report_rows(steps, advance, print_line)
 
-        thread = threading.Thread(target=watch, daemon=True)
+        thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join()
-            _look(courses, advance, tell)
+            _report_rows(steps, advance, print_line)
 
 
-def _look(courses: Sequence[_Course], advance: Advance, tell: Callable[[str], None]) -> None:
-    for each in courses:
-        for row in each.new_rows():
-            tell(each.line(row))
+def _report_rows(steps: Sequence[_StepProgress], advance: Advance, print_line: Callable[[str], None]) -> None:
+    for step in steps:
+        for row in step.new_rows():
+            print_line(step.line(row))
             advance(1)
-        if rest := each.take_rest():
-            advance(rest)
+        if remaining := step.take_remaining():
+            advance(remaining)
 
 
-def _courses(job: TrainingJob, fold: int) -> list[_Course]:
-    """Returns what there is to train of a job's fold, nothing where it is done."""
+def _fold_steps(job: TrainingJob, fold: int) -> list[_StepProgress]:
+    """Returns the one or two training steps of a job's fold; empty if the fold is finished."""
     run, folder = job.run, job.run.fold_directory(job.member, fold)
-    if run.is_answered(job.member, fold):
+    if run.is_done(job.member, fold):
         return []
     title = f"{run.member_name(job.member)} fold {fold}"
     config = run.config.localizer if job.member == LOCALIZER else run.config.grader
@@ -115,11 +115,11 @@ def _courses(job: TrainingJob, fold: int) -> list[_Course]:
     second = 0 if job.member == LOCALIZER else run.config.grader.two_step_epochs
 
     def is_done() -> bool:
-        return run.is_answered(job.member, fold)
+        return run.is_done(job.member, fold)
 
     if not second:
-        return [_Course(title, folder / HISTORY_NAME, config.training.epochs, is_done)]
-    first = _Course(
+        return [_StepProgress(title, folder / HISTORY_NAME, config.training.epochs, is_done)]
+    first = _StepProgress(
         f"{title} {FIRST_STEP}", folder / FIRST_STEP / HISTORY_NAME, config.training.epochs, is_done
     )
-    return [first, _Course(title, folder / HISTORY_NAME, second, is_done)]
+    return [first, _StepProgress(title, folder / HISTORY_NAME, second, is_done)]

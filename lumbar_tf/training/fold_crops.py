@@ -1,7 +1,7 @@
-"""`runs/<plane>/<member>/fold0/crops.json`: where one fold's crops are cut and how far training moves them.
+"""Landmark tables and jitter of a fold's crops, `runs/<plane>/<member>/fold0/crops.json`.
 
-Other folds' localizers may end while this one trains, or between a kill and the second start. So what there
-is when a fold begins is written down, and whatever goes on with the fold keeps to it.
+Localizers of other folds may finish while a fold trains, or before a killed fold resumes. The tables that
+exist when a fold starts are therefore recorded, and the fold uses these until it is finished.
 """
 
 import json
@@ -27,13 +27,14 @@ CROPS_NAME = "crops.json"
 
 @dataclass(frozen=True)
 class FoldCrops:
-    """What the crops of one fold are cut at, in training and in answering.
+    """Landmark tables and jitter of the crops of one fold, in training and evaluation.
 
     Attributes:
-        plane: whose localizer the jitter was measured of.
+        plane: plane of the localizer whose error is the jitter.
         jitter_mm: standard deviation of the jitter of training points along x, y, z (LPS).
-        tables_sha256: digest of each landmark table that there was when the fold began, by its path below
-            the folder of all runs; of all folds, the held-out one included.
+        tables_sha256: digests of the landmark tables at the start of the fold, by path below the folder of
+        all
+            runs; of all folds including the held-out one.
     """
 
     plane: Plane
@@ -41,12 +42,12 @@ class FoldCrops:
     tables_sha256: dict[str, str]
 
     def tables(self, runs: Path) -> tuple[Path, ...]:
-        """The tables themselves."""
-        return tuple(runs / each for each in self.tables_sha256)
+        """Returns the paths of the tables."""
+        return tuple(runs / name for name in self.tables_sha256)
 
     @property
     def content(self) -> dict[str, object]:
-        """As JSON holds it."""
+        """Content of `crops.json`."""
         return {
             "plane": self.plane.value,
             "jitter_mm": list(self.jitter_mm),
@@ -55,13 +56,13 @@ class FoldCrops:
 
 
 def grader_crops(run: PlaneRun, backbone: str, fold: int) -> FoldCrops:
-    """Returns what a grader's fold began with, or writes down what there is where it begins now.
+    """Returns the crops of a grader's fold: those recorded at its start, or recorded now.
 
     Raises:
-        ValueError: there are no landmarks, or not any more those that the fold began with.
+        ValueError: there are no landmarks, or a recorded table is missing or changed.
     """
     tables = crop_tables(run)
-    return _begin(
+    return _recorded_crops(
         run,
         run.fold_directory(backbone, fold),
         [*tables.level, *tables.axial],
@@ -70,13 +71,13 @@ def grader_crops(run: PlaneRun, backbone: str, fold: int) -> FoldCrops:
     )
 
 
-def search_crops(run: PlaneRun, fold: int, *, factor: float) -> FoldCrops:
-    """Returns the same of the axial localizer; its jitter is the error of level points times a factor.
+def axial_localizer_crops(run: PlaneRun, fold: int, *, factor: float) -> FoldCrops:
+    """Returns the crops of an axial localizer's fold; the jitter is the error of level points times `factor`.
 
     Raises:
         ValueError: as `grader_crops`.
     """
-    return _begin(
+    return _recorded_crops(
         run,
         run.fold_directory(LOCALIZER, fold),
         level_tables(run),
@@ -86,7 +87,7 @@ def search_crops(run: PlaneRun, fold: int, *, factor: float) -> FoldCrops:
 
 
 def read_fold_crops(directory: Path) -> FoldCrops | None:
-    """Reads a fold's `crops.json`; None where it is not begun, cuts none, or is older than the file."""
+    """Reads `crops.json`; returns None if there is none (no start, no crops, or an older version)."""
     path = directory / CROPS_NAME
     if not path.is_file():
         return None
@@ -95,30 +96,29 @@ def read_fold_crops(directory: Path) -> FoldCrops | None:
     return FoldCrops(Plane(content["plane"]), (x, y, z), content["tables_sha256"])
 
 
-def _begin(
+def _recorded_crops(
     run: PlaneRun,
     directory: Path,
     tables: Sequence[Path],
     plane: Plane,
     measure: Callable[[], tuple[float, float, float]],
 ) -> FoldCrops:
-    known = read_fold_crops(directory)
-    if known is not None:
-        _require_unchanged(known, directory, run.runs)
-        return known
+    recorded = read_fold_crops(directory)
+    if recorded is not None:
+        _require_unchanged(recorded, directory, run.runs)
+        return recorded
     crops = FoldCrops(plane, measure(), digest_tables(run, tables))
     write_json_atomically(directory / CROPS_NAME, crops.content)
     return crops
 
 
 def _require_unchanged(crops: FoldCrops, directory: Path, runs: Path) -> None:
-    """Refuses tables that were lost or written anew; those that came since are passed over."""
+    """Raises ValueError if a recorded table is missing or changed; newer tables are ignored."""
     for name, digest in crops.tables_sha256.items():
         path = runs / name
         found = file_sha256(path) if path.is_file() else "no file"
         if found != digest:
             raise ValueError(
-                f"{directory} must go on with the landmarks that it began with: {path} with the SHA-256 "
-                f"{digest}. Received: {found}. Put the table back, or remove the folder to begin the fold "
-                "afresh."
+                f"{directory} must resume with the landmarks of its start: {path} with the SHA-256 {digest}. "
+                f"Received: {found}. Restore the table, or remove the folder to start the fold again."
             )

@@ -1,4 +1,4 @@
-"""The points that localizers left, out of fold: what crops are cut around, and how far they are off."""
+"""Out-of-fold landmarks of the localizers: centres of the crops, and their error as training jitter."""
 
 import dataclasses
 import json
@@ -15,23 +15,27 @@ from lumbar_tf.inputs.crop_layout import complete_points, localizer_rows, refine
 from lumbar_tf.inputs.record_source import RecordSource, read_points
 from lumbar_tf.labels import NUM_LEVELS, Plane
 from lumbar_tf.records.manifest import Shard
-from lumbar_tf.tables.landmarks import Points, measure_landmark_accuracy, read_doubt, read_landmarks
-from lumbar_tf.training.axial_slice_accuracy import SliceChoice, measure_slice_choice
+from lumbar_tf.tables.landmarks import Points, read_doubt, read_landmarks
+from lumbar_tf.training.localization_metrics import (
+    SliceAgreement,
+    measure_landmark_accuracy,
+    measure_slice_agreement,
+)
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, landmark_tables
 
-#: The jitter where no localizer was measured (no point is annotated), mm.
+#: Jitter without a measured localizer (no point is annotated), mm.
 _DEFAULT_JITTER_MM = (2.0, 2.0, 2.0)
-#: Of the axial plane's folder: how often the level points lead to the annotator's slice.
+#: File in the axial plane's folder: agreement of the level points with the annotators' slices.
 SLICES_NAME = "level_slices.json"
 _SAGITTAL = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1)
 
 
 class CropTables(NamedTuple):
-    """The landmark tables that crops are cut by.
+    """Landmark tables for the crops of a grader.
 
     Attributes:
-        level: of the sagittal localizers.
-        axial: of the axial one; none where crops are not anchored there.
+        level: tables of the sagittal localizers.
+        axial: tables of the axial localizer; empty unless crops are anchored at subarticular points.
     """
 
     level: list[Path]
@@ -42,13 +46,13 @@ def level_tables(run: PlaneRun) -> list[Path]:
     """Returns the tables of the sagittal localizers.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     paths = landmark_tables(run.runs, _SAGITTAL)
     if not paths:
         raise ValueError(
             f"The crops of {run.config.plane.value} need the landmarks of a sagittal plane, and {run.runs} "
-            "holds none. Run python -m lumbar_tf.train --plane=sagittal_t2 first."
+            "contains none. Run python -m lumbar_tf.train --plane=sagittal_t2 first."
         )
     return paths
 
@@ -57,7 +61,7 @@ def crop_tables(run: PlaneRun) -> CropTables:
     """Returns the tables that the run's graders need.
 
     Raises:
-        ValueError: there is none of one kind.
+        ValueError: tables of one kind are missing.
     """
     levels = level_tables(run)
     if run.config.grader.anchor != "subarticular":
@@ -66,7 +70,7 @@ def crop_tables(run: PlaneRun) -> CropTables:
     if not axial:
         raise ValueError(
             "grader.anchor=subarticular needs the landmarks of the axial localizer, and "
-            f"{run.runs} holds none."
+            f"{run.runs} contains none."
         )
     return CropTables(levels, axial)
 
@@ -79,41 +83,42 @@ def digest_tables(run: PlaneRun, tables: Iterable[Path]) -> dict[str, str]:
 def predicted_landmarks(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
     """Returns the held-out landmarks of all studies, float32 [25, 3] by study, LPS mm.
 
-    The subarticular rows hold the level points, or where the run's graders are anchored there what the axial
-    localizer found.
+    The subarticular rows contain the axial localizer's points if the run's graders are anchored there, else
+    the level points.
 
     Args:
-        run: says what its graders are anchored at.
-        among: tables that may be read; None stands for all that there are.
+        run: run with the anchor of its graders.
+        among: tables to read; None reads all tables.
 
     Raises:
-        ValueError: no sagittal localizer was trained (or no axial one where it is needed), or one was trained
-            on other folds.
+        ValueError: there are no landmarks of a sagittal localizer (or of a required axial localizer), or they
+        are
+            of other folds.
     """
     tables = crop_tables(run)
     levels = predicted_levels(run, among=among)
-    return _refine(levels, read_landmarks(_chosen(tables.axial, among), folds=run.folds))
+    return _refine(levels, read_landmarks(_selected(tables.axial, among), folds=run.folds))
 
 
 def held_out_points(runs: Path, folds: Mapping[str, int]) -> dict[str, Points]:
-    """Returns all that localizers found of studies that they held out, float32 [25, 3] by study, LPS mm.
+    """Returns the held-out landmarks of all localizers, float32 [25, 3] by study, LPS mm.
 
     Args:
-        runs: folder of all planes' runs; one without landmarks gives no point.
-        folds: fold by study; a landmark found by a localizer of another fold is refused.
+        runs: folder of all planes' runs; without landmarks the result is empty.
+        folds: fold by study; landmarks of another fold's localizer are refused.
 
     Returns:
-        As `complete_points`, with the axial localizer's points where there is one; NaN where unknown.
+        As `complete_points`, with the axial localizer's points if there are any; NaN where unknown.
 
     Raises:
-        ValueError: a table is at fault, or of other folds.
+        ValueError: a table is invalid, or of other folds.
     """
     levels = _complete(read_landmarks(landmark_tables(runs, _SAGITTAL), folds=folds))
     return _refine(levels, read_landmarks(landmark_tables(runs, (Plane.AXIAL_T2,)), folds=folds))
 
 
 def _refine(levels: Mapping[str, Points], axial: Mapping[str, Points]) -> dict[str, Points]:
-    # A study without an axial plane is not asked for.
+    """Returns the points with the axial localizer's in the subarticular rows, for studies that have these."""
     return {
         study: _refined(points, axial[study]) if study in axial else points
         for study, points in levels.items()
@@ -126,28 +131,28 @@ def _refined(points: Points, table: Points) -> Points:
     return refined
 
 
-def _chosen(paths: Iterable[Path], among: Collection[Path] | None) -> list[Path]:
+def _selected(paths: Iterable[Path], among: Collection[Path] | None) -> list[Path]:
     return [path for path in paths if among is None or path in among]
 
 
 def predicted_levels(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
-    """Returns what the sagittal localizers found, float32 [25, 3] by study; see `complete_points`.
+    """Returns the points of the sagittal localizers, float32 [25, 3] by study; see `complete_points`.
 
     Args:
         run: the run.
-        among: tables that may be read; None stands for all that there are.
+        among: tables to read; None reads all tables.
 
     Raises:
-        ValueError: there is no sagittal localizer, or one was trained on other folds.
+        ValueError: there are no landmarks of a sagittal localizer, or they are of other folds.
     """
-    return _complete(read_landmarks(_chosen(level_tables(run), among), folds=run.folds))
+    return _complete(read_landmarks(_selected(level_tables(run), among), folds=run.folds))
 
 
 def predicted_doubt(run: PlaneRun, *, among: Collection[Path] | None = None) -> dict[str, Points]:
-    """Returns the doubt in each point of `predicted_levels`, float32 [25] by study, NaN where unknown."""
-    paths = _chosen(landmark_tables(run.runs, _SAGITTAL), among)
+    """Returns the doubt of the points of `predicted_levels`, float32 [25] by study, NaN where unknown."""
+    paths = _selected(landmark_tables(run.runs, _SAGITTAL), among)
     doubts, found = read_doubt(paths), read_landmarks(paths)
-    # As the exported graph does: a level point midway between two foramina has the mean of their doubts.
+    # As in the exported graph: the midpoint of two foramina has the mean of their doubts.
     as_points = {
         study: np.where(np.isfinite(found[study]), doubt[:, np.newaxis], np.float32(np.nan))
         for study, doubt in doubts.items()
@@ -166,12 +171,12 @@ def _complete(tables: Mapping[str, Points]) -> dict[str, Points]:
     return dict(zip(tables, completed, strict=True))
 
 
-def write_level_slices(run: PlaneRun) -> SliceChoice:
-    """Measures how often the sagittal level points lead to the annotator's axial slice, and writes it.
+def write_level_slices(run: PlaneRun) -> SliceAgreement:
+    """Measures the agreement of sagittal level points with the annotators' axial slices and writes it.
 
     Args:
-        run: of the axial plane; its folder gets `level_slices.json`. Where that tells of these very points
-            already it is read: measuring reads all of the plane's records.
+        run: run of the axial plane; its folder receives `level_slices.json`. An existing file of the same
+            landmark tables is read instead, since the measurement reads all records of the plane.
 
     Raises:
         ValueError: as `predicted_levels`.
@@ -180,22 +185,22 @@ def write_level_slices(run: PlaneRun) -> SliceChoice:
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known.pop("tables_sha256", None) == digests:
-            return SliceChoice(**known)
+            return SliceAgreement(**known)
     levels = predicted_levels(run)
-    choice = measure_slice_choice(RecordSource(run.shards, tuple(levels)), levels)
-    content = {**dataclasses.asdict(choice), "tables_sha256": digests}
+    agreement = measure_slice_agreement(RecordSource(run.shards, tuple(levels)), levels)
+    content = {**dataclasses.asdict(agreement), "tables_sha256": digests}
     write_json_atomically(path, content)
-    return choice
+    return agreement
 
 
 def landmark_plane(run: PlaneRun) -> Plane:
-    """Returns whose localizer is the model of the errors that a grader's landmarks have."""
+    """Returns the plane whose localizer's error is the jitter of the run's graders."""
     is_own = run.config.plane.is_sagittal or run.config.grader.anchor == "subarticular"
     return run.config.plane if is_own else level_plane(run)
 
 
 def level_plane(run: PlaneRun) -> Plane:
-    """Returns the same of the level points: sagittal T2, or T1 where only T1 was trained."""
+    """Returns the plane whose error is the jitter of level points: sagittal T2, or T1 without T2."""
     trained = [plane for plane in _SAGITTAL if landmark_tables(run.runs, (plane,))]
     return trained[0] if trained else Plane.SAGITTAL_T2
 
@@ -203,23 +208,23 @@ def level_plane(run: PlaneRun) -> Plane:
 def landmark_jitter(run: PlaneRun, *, fold: int | None) -> tuple[float, float, float]:
     """Returns the standard deviation of the jitter of a grader's landmarks along x, y, z, mm (LPS).
 
-    It is the error of the localizer whose points the crops are cut around, times the configured factor. The
-    held-out fold has no say in it: what its annotators pointed at must not train what is tested on it.
+    It is the error of the localizer at the centres of the crops, times the configured factor. Annotations of
+    the held-out fold are not used, since the fold is evaluated afterwards.
 
     Args:
-        run: with the tables that there are now, of one fold or of many.
-        fold: that is held out, so that the error is measured on the others, and is 2 mm where they have no
-            answered point that is annotated; None for the error of all folds as `error.json` has it, to look
-            at and not to train by.
+        run: run with the landmark tables of one fold or more.
+        fold: held-out fold. The error is measured on the other folds, and is 2 mm if these have no point that
+            is both annotated and predicted. None returns the error of all folds in `error.json`, for display
+            only.
 
     Raises:
-        ValueError: a table is at fault, or of other folds.
+        ValueError: a table is invalid, or of other folds.
     """
     return _measured_jitter(run, landmark_plane(run), fold=fold, factor=run.config.grader.jitter)
 
 
 def level_jitter(run: PlaneRun, *, fold: int | None, factor: float) -> tuple[float, float, float]:
-    """Returns the same of the level points, times a factor."""
+    """Returns the standard deviation of the jitter of level points along x, y, z, mm (LPS)."""
     return _measured_jitter(run, level_plane(run), fold=fold, factor=factor)
 
 
@@ -229,7 +234,7 @@ def _measured_jitter(
     if not factor:
         return 0.0, 0.0, 0.0
     deviation = _reported_error(run, plane) if fold is None else _error_outside(run, plane, fold)
-    x, y, z = (float(each) * factor for each in deviation)
+    x, y, z = (float(value) * factor for value in deviation)
     return x, y, z
 
 
@@ -244,7 +249,7 @@ def _reported_error(run: PlaneRun, plane: Plane) -> tuple[float, float, float]:
 
 def _error_outside(run: PlaneRun, plane: Plane, fold: int) -> tuple[float, float, float]:
     predicted = read_landmarks(landmark_tables(run.runs, (plane,)), folds=run.folds)
-    # A study without a fold is not known to be outside of this one.
+    # A study without a fold could be of this fold.
     others = {study: points for study, points in predicted.items() if run.folds.get(study, fold) != fold}
     shards = run.manifest.planes.get(plane.value, ())
     if not others or not shards:
@@ -255,6 +260,6 @@ def _error_outside(run: PlaneRun, plane: Plane, fold: int) -> tuple[float, float
 
 @lru_cache(maxsize=2)
 def _annotated_points(records: Path, shards: tuple[Shard, ...]) -> dict[str, Points]:
-    """Reads the points of a plane's studies, once for all folds: the images have to be read along."""
+    """Returns the annotated points of a plane's studies; cached for all folds, since it reads all records."""
     study_ids = tuple(study for shard in shards for study in shard.study_ids)
     return read_points(RecordSource(tuple(records / shard.file for shard in shards), study_ids))

@@ -1,14 +1,14 @@
-"""The folder of a training run: what is where, and what it was made from.
+"""Folder of a training run: file names, origin and folds.
 
-runs/<plane>/config.yaml                     the resolved configuration
-runs/<plane>/run.json                        digests of configuration, folds, records and tables of noise
+runs/<plane>/config.yaml                     resolved configuration
+runs/<plane>/run.json                        digests of configuration, folds, records and label-noise tables
 runs/<plane>/localizer/fold0/                weights, fold.json, history, checkpoint, landmarks.csv
-runs/<plane>/localizer/error.json            measured on the held-out folds, to be read
-runs/axial_t2/level_slices.json              how often sagittal level points lead to the annotator's slice
+runs/<plane>/localizer/error.json            localization error on the held-out folds, for information
+runs/axial_t2/level_slices.json              agreement of sagittal level points with the annotators' slices
 runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv
-runs/<plane>/<member>/fold0/crops.json       where crops are cut, and how far training moves them
-runs/<plane>/<backbone>/oof.csv              all folds, the ensemble's currency
-runs/<plane>/<member>/run.json               what made the member: the plane's run.json, and each fold.json
+runs/<plane>/<member>/fold0/crops.json       landmark tables and jitter of the fold's crops
+runs/<plane>/<backbone>/oof.csv              out-of-fold table of all folds, input of the ensemble
+runs/<plane>/<member>/run.json               origin of the member: the plane's run.json and each fold.json
 """
 
 import hashlib
@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
-from lumbar_tf.files import file_sha256, write_json_atomically, write_text_atomically
+from lumbar_tf.files import file_sha256, find_paths, write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
-from lumbar_tf.training.dropped_labels import find_noise_tables
-from lumbar_tf.training.fitter import WEIGHTS_NAME
-from lumbar_tf.training.fold_metadata import training_versions
 
 LOCALIZER = "localizer"
 RUN_NAME = "run.json"
@@ -32,30 +29,19 @@ LANDMARKS_NAME = "landmarks.csv"
 OOF_NAME = "oof.csv"
 ERROR_NAME = "error.json"
 
-__all__ = [
-    "ERROR_NAME",
-    "LANDMARKS_NAME",
-    "LOCALIZER",
-    "OOF_NAME",
-    "RUN_NAME",
-    "WEIGHTS_NAME",
-    "PlaneRun",
-    "find_plane_configs",
-    "landmark_tables",
-    "open_run",
-    "table_name",
-]
+#: Packages that influence weights, in addition to those that influence records.
+_PACKAGES = ("tensorflow", "keras", "keras-cv")
 
 
 @dataclass(frozen=True)
 class PlaneRun:
-    """One plane's training: its records, folds, configuration and folder.
+    """Training run of one plane: configuration, records, folds and folder.
 
     Attributes:
         config: the plane's configuration.
         records: folder of the records.
         runs: folder of all planes' runs.
-        manifest: of the records.
+        manifest: manifest of the records.
         folds: fold by study.
     """
 
@@ -67,68 +53,69 @@ class PlaneRun:
 
     @property
     def directory(self) -> Path:
-        """The plane's own folder."""
+        """Folder of the plane."""
         return self.runs / self.config.plane.value
 
     def member_directory(self, member: str) -> Path:
-        """The folder of the localizer or of one backbone."""
+        """Returns the folder of the localizer or of a backbone."""
         return self.directory / member
 
     def fold_directory(self, member: str, fold: int) -> Path:
-        """The folder of one fold of the localizer or of one backbone."""
+        """Returns the folder of a fold of the localizer or of a backbone."""
         return self.directory / member / f"fold{fold}"
 
     def member_name(self, member: str) -> str:
-        """`sagittal_t2/mobilenet_v2`: the member's name in every table."""
+        """Returns the member's name in tables, such as `sagittal_t2/mobilenet_v2`."""
         return f"{self.config.plane.value}/{member}"
 
     def fold_seed(self, fold: int) -> int:
-        """The seed of one fold's weights, order and augmentation."""
+        """Returns the seed of a fold's weights, order and augmentation."""
         return self.config.seed * 1000 + fold
 
-    def is_answered(self, member: str, fold: int) -> bool:
-        """Whether a fold's held-out studies have been answered: the last thing that is done for it."""
+    def is_done(self, member: str, fold: int) -> bool:
+        """Returns whether a fold is finished: its table, the last file of a fold, exists."""
         return (self.fold_directory(member, fold) / table_name(member)).is_file()
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
-        """All folds, ascending."""
+        """Numbers of all folds, ascending."""
         return tuple(sorted(set(self.folds.values())))
 
     @property
     def shards(self) -> tuple[Path, ...]:
-        """The plane's record files."""
+        """Record files of the plane."""
         return tuple(self.records / shard.file for shard in self.manifest.planes[self.config.plane.value])
 
     def studies(self, *, held_out: int, is_training: bool) -> tuple[str, ...]:
-        """The studies that have the plane and are in (or outside) a held-out fold."""
+        """Returns the studies with the plane inside (or, for training, outside) a held-out fold."""
         shards = self.manifest.planes[self.config.plane.value]
         present = [study for shard in shards for study in shard.study_ids]
         return tuple(study for study in present if (self.folds[study] != held_out) == is_training)
 
 
 def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path | None = None) -> PlaneRun:
-    """Starts or continues a plane's run.
+    """Starts or resumes a plane's run.
 
     Args:
-        config: the resolved configuration.
+        config: resolved configuration.
         records: folder with `manifest.json`.
-        runs: folder of all runs.
-        folds_path: `folds.csv`; the records' own by default.
+        runs: folder of all planes' runs.
+        folds_path: `folds.csv`; that of the records by default.
 
     Returns:
-        The run; its folder holds `config.yaml` and `run.json`.
+        The run; its folder contains `config.yaml` and `run.json`.
 
     Raises:
-        ValueError: there are no records of the plane, the tables that labels are judged by are not there, or
-            the folder holds a run made from another configuration, other folds, records or tables.
+        ValueError: there are no records of the plane, label-noise tables are missing, or the folder contains
+        a
+            run of another configuration, other folds, records or tables.
     """
     manifest = read_manifest(records)
     if not manifest.planes.get(config.plane.value):
-        raise ValueError(f"The records in {records} hold no study with the plane {config.plane.value}.")
+        raise ValueError(f"The records in {records} contain no study with the plane {config.plane.value}.")
     folds_path = folds_path or records / FOLDS_NAME
     run = PlaneRun(config, records, runs, manifest, read_folds(folds_path, manifest.patient_groups))
-    _claim(run, _origin(run, folds_path))
+    _write_origin(run, _origin(run, folds_path))
     return run
 
 
@@ -141,23 +128,24 @@ def _origin(run: PlaneRun, folds_path: Path) -> dict[str, object]:
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
         "noise_tables_sha256": [file_sha256(path) for path in noise_tables],
         "schema_version": run.manifest.schema_version,
-        # Whoever starts from these weights must not be tested on what they have seen.
+        # A run that starts from these weights must not be evaluated on these studies.
         "studies": sorted(run.folds),
         "packages": training_versions(),
     }
 
 
-def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
+def _write_origin(run: PlaneRun, origin: dict[str, object]) -> None:
+    """Writes `config.yaml` and `run.json`, or compares them with those of a run that has started."""
     path = run.directory / RUN_NAME
-    # Until a fold was begun nothing depends on the folder: a call that failed may be put right.
+    # Until the first fold starts nothing depends on the folder, so a failed call can be corrected.
     if path.is_file() and any(run.directory.glob("*/fold*")):
         known = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key, value in origin.items() if key.endswith("sha256") and known.get(key) != value]
         if changed:
-            names = ", ".join(each.removesuffix("_sha256") for each in changed)
+            names = ", ".join(key.removesuffix("_sha256") for key in changed)
             raise ValueError(
-                f"{run.directory} holds a run made from another {names}. "
-                "Choose another --runs folder, or remove this one to start afresh."
+                f"{run.directory} contains a run with another {names}. "
+                "Choose another --runs folder, or remove this one to start again."
             )
         return
     write_text_atomically(run.directory / "config.yaml", dump_config(run.config))
@@ -165,12 +153,12 @@ def _claim(run: PlaneRun, origin: dict[str, object]) -> None:
 
 
 def table_name(member: str) -> str:
-    """Returns the name of the table that a member writes for each fold."""
+    """Returns the name of the table of a member's fold."""
     return LANDMARKS_NAME if member == LOCALIZER else OOF_NAME
 
 
 def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:
-    """Returns the configuration of each plane that has a run in the folder."""
+    """Returns the configuration of each plane with a run in the folder."""
     found = {}
     for plane in Plane:
         path = runs / plane.value / "config.yaml"
@@ -180,9 +168,36 @@ def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:
 
 
 def landmark_tables(runs: Path, planes: Iterable[Plane]) -> list[Path]:
-    """Returns the landmark tables of all folds of the planes' localizers."""
+    """Returns the landmark tables of all finished folds of the planes' localizers."""
     return [
         path
         for plane in planes
         for path in sorted((runs / plane.value / LOCALIZER).glob(f"fold*/{LANDMARKS_NAME}"))
     ]
+
+
+def find_noise_tables(pattern: str, *, runs: Path) -> list[Path]:
+    """Returns the out-of-fold tables that a glob pattern matches, sorted.
+
+    Args:
+        pattern: such as `before/*/*/oof.csv`.
+        runs: folder of the run that starts. Its own tables are refused: they would differ on resuming.
+
+    Raises:
+        ValueError: no table matches, or one lies below `runs`.
+    """
+    paths = find_paths(pattern)
+    if not paths:
+        raise ValueError(f"A pattern of out-of-fold tables must match a file. Received: {pattern!r}.")
+    own = [path for path in paths if path.resolve().is_relative_to(runs.resolve())]
+    if own:
+        raise ValueError(
+            "Label noise must be estimated from the tables of an earlier run, in another folder. "
+            f"Received: {own[0]}, below {runs}."
+        )
+    return paths
+
+
+def training_versions() -> dict[str, str]:
+    """Returns the installed versions of the packages that influence weights."""
+    return package_versions(*_PACKAGES)

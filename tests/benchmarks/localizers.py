@@ -21,7 +21,8 @@ import numpy as np
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.synthetic import CohortOptions
 from lumbar_tf.synthetic.cohort import draw_study, landmark
-from lumbar_tf.tables.landmarks import Points, measure_landmark_accuracy, read_landmarks
+from lumbar_tf.tables.landmarks import Points, read_landmarks
+from lumbar_tf.training.localization_metrics import measure_landmark_accuracy
 from lumbar_tf.training.runs import landmark_tables
 
 

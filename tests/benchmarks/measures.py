@@ -19,8 +19,8 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.models.grader import build_grader
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.training.cross_validation import keep_freed_memory
 from lumbar_tf.training.fitter import Fitter
-from lumbar_tf.training.memory import keep_freed_memory
 
 #: Steps at the start of a fit that wait for the shuffle buffer.
 _WARM_STEPS = 1

@@ -34,7 +34,7 @@ from lumbar_tf.bundle.prediction_log import read_requests
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, load_trained_ensemble
 from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.inputs.grader_dataset import study_crops
-from lumbar_tf.inputs.localizer_dataset import field_spec, study_field
+from lumbar_tf.inputs.localizer_dataset import field_of_view, study_localizer_inputs
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.records.cohort import open_cohort
@@ -101,8 +101,10 @@ def parts(networks: Mapping[Plane, PlaneNetworks], study: Examples) -> dict[str,
     for plane, each in networks.items():
         serialized = tf.constant(study[plane])
         if each.localizer is not None and each.config.localizer is not None and plane.is_sagittal:
-            spec = field_spec(each.config.localizer)
-            cut = _traced(lambda given, spec=spec: study_field(parse_example(given), spec), serialized)
+            spec = field_of_view(each.config.localizer)
+            cut = _traced(
+                lambda given, spec=spec: study_localizer_inputs(parse_example(given), spec), serialized
+            )
             works[f"decode field {plane.value}"] = cut
             works |= _passes(each.localizer, cut(), f"{plane.value} localizer")
         layout, crop = each.layout, each.config.grader.crop

@@ -17,7 +17,7 @@ from lumbar_tf.records.schema import encode_plane
 
 def _rotation(axis: int, degrees: float) -> NDArray[np.float64]:
     angle = np.deg2rad(degrees)
-    first, second = [each for each in range(3) if each != axis]
+    first, second = [number for number in range(3) if number != axis]
     matrix = np.eye(3)
     matrix[first, first] = matrix[second, second] = np.cos(angle)
     matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
@@ -25,7 +25,7 @@ def _rotation(axis: int, degrees: float) -> NDArray[np.float64]:
 
 
 def _scene(point: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Brightness at patient points [..., 3]; no two places and no two sides look alike."""
+    """Returns the brightness at patient points [..., 3], which differs between all positions and sides."""
     x, y, z = np.moveaxis(point, -1, 0)
     waves = 130 * np.sin(x / 11 + 0.4) + 110 * np.cos(y / 8 + x / 40) + 90 * np.sin(z / 9 - 0.7 + y / 50)
     return np.rint(500 + waves)
@@ -50,9 +50,9 @@ def _stack(
     return slices
 
 
-def _store(each: Slice, order: str) -> Slice:
-    """The same picture of the same patient, written another way round."""
-    geometry, pixels = each.geometry, each.pixels
+def _store(image_slice: Slice, order: str) -> Slice:
+    """Returns the same image of the same patient in another storage order."""
+    geometry, pixels = image_slice.geometry, image_slice.pixels
     if order == "columns":
         corner = pixel_to_patient(geometry, (geometry.columns - 1, 0))
         direction = tuple(-value for value in geometry.row_direction)
@@ -74,11 +74,11 @@ def _store(each: Slice, order: str) -> Slice:
             geometry.rows,
         )
         pixels = pixels.T
-    return replace(each, geometry=geometry, pixels=np.ascontiguousarray(pixels))
+    return replace(image_slice, geometry=geometry, pixels=np.ascontiguousarray(pixels))
 
 
-def _mirror(each: Slice) -> Slice:
-    return replace(each, geometry=mirror_geometry(each.geometry))
+def _mirror(image_slice: Slice) -> Slice:
+    return replace(image_slice, geometry=mirror_geometry(image_slice.geometry))
 
 
 def _parse(plane: Plane, slices: list[Slice]) -> dict[str, tf.Tensor]:

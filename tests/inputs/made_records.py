@@ -1,4 +1,4 @@
-"""Records of a few small studies, one of them in the mirror and one without a slice."""
+"""Records of a few small studies, one of them mirrored and one without slices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def made_labels(place: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Shards by plane; study 14 has no slice, "mirrored" is study 10 in the mirror."""
+    """Shards by plane; study 14 has no slice, "mirrored" is the mirrored study 10."""
 
     shards: dict[Plane, tuple[Path, ...]]
     points: dict[str, np.ndarray]
@@ -59,7 +59,7 @@ def write_cohort(
                     slices = (
                         []
                         if study == "14"
-                        else [mirror(each) for each in plain]
+                        else [mirror(item) for item in plain]
                         if study == "mirrored"
                         else plain
                     )

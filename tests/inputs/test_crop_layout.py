@@ -23,22 +23,22 @@ def _points() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 40, (25, 3)).astype(np.float32)
 
 
-def test_a_canal_alone_needs_one_crop_a_level() -> None:
+def test_canal_targets_have_one_crop_per_level() -> None:
     assert CANAL.sides == (None,) * 5
     assert CANAL.rows == (0, 1, 2, 3, 4)
     np.testing.assert_array_equal(CANAL.row_views, np.eye(5))
 
 
-def test_an_auxiliary_family_is_laid_out_and_not_answered() -> None:
+def test_auxiliary_families_have_rows_but_are_no_targets() -> None:
     layout = CropLayout(Plane.SAGITTAL_T1, (Family.CANAL,), (Family.FORAMINAL,))
     assert layout.sides == (Side.LEFT, Side.RIGHT) * 5
     assert layout.rows == CANAL_TOO.rows
-    assert [layout.rows[place] for place in layout.answered] == list(CANAL.rows)
-    assert CANAL_TOO.answered == tuple(range(15))
+    assert [layout.rows[place] for place in layout.target_places] == list(CANAL.rows)
+    assert CANAL_TOO.target_places == tuple(range(15))
 
 
 @pytest.mark.parametrize("layout", [FORAMINA, AXIAL, CANAL_TOO])
-def test_every_row_is_shown_by_the_crops_of_its_own_level_and_side(layout: CropLayout) -> None:
+def test_rows_are_shown_by_the_crops_of_their_level_and_side(layout: CropLayout) -> None:
     assert layout.sides == (Side.LEFT, Side.RIGHT) * 5
     assert [FINDINGS[row].condition.family in layout.targets for row in range(25)] == [
         row in layout.rows for row in range(25)
@@ -51,7 +51,7 @@ def test_every_row_is_shown_by_the_crops_of_its_own_level_and_side(layout: CropL
         assert sides == ([finding.condition.side] if finding.condition.side else [Side.LEFT, Side.RIGHT])
 
 
-def test_a_level_without_a_canal_point_lies_between_its_foramina() -> None:
+def test_level_without_canal_point_is_the_midpoint_of_its_foramina() -> None:
     points = _points()
     points[1] = np.nan
     points[2] = np.nan
@@ -64,7 +64,7 @@ def test_a_level_without_a_canal_point_lies_between_its_foramina() -> None:
     assert np.isnan(levels[2]).all()
 
 
-def test_sagittal_t1_is_cut_around_foramina_and_axials_around_levels() -> None:
+def test_sagittal_t1_anchors_are_foramina_and_axial_anchors_are_levels() -> None:
     points = _points()
     foramina, levels = anchor_points(points, FORAMINA).numpy(), anchor_points(points, AXIAL).numpy()
     for place, level in enumerate(Level):
@@ -77,7 +77,7 @@ def test_sagittal_t1_is_cut_around_foramina_and_axials_around_levels() -> None:
     np.testing.assert_array_equal(anchor_points(np.stack([points, points]), FORAMINA)[1], foramina)
 
 
-def test_localizer_outputs_come_back_from_the_rows_they_fill() -> None:
+def test_localizer_rows_recover_the_outputs_of_complete_points() -> None:
     rng = np.random.default_rng(0)
     canal, foramina = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 10, 3))
     canal, foramina = canal.astype(np.float32), foramina.astype(np.float32)
@@ -96,7 +96,7 @@ def test_one_sagittal_plane_is_enough() -> None:
     assert np.isnan(complete_points(canal, None)[0, 5:15]).all()
     assert np.isfinite(complete_points(canal, None)[0, 15:]).all()
     assert np.isfinite(complete_points(None, foramina)).all()
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="must be given"):
         complete_points(None, None)
 
 
@@ -105,12 +105,12 @@ def test_one_sagittal_plane_is_enough() -> None:
 )
 def test_localizer_rows_go_level_by_level_and_left_before_right(plane: Plane, family: Family) -> None:
     findings = [FINDINGS[row] for row in localizer_rows(plane)]
-    assert [each.level for each in findings] == [level for level in Level for _ in range(2)]
-    assert [each.condition.side for each in findings] == [Side.LEFT, Side.RIGHT] * 5
-    assert {each.condition.family for each in findings} == {family}
+    assert [finding.level for finding in findings] == [level for level in Level for _ in range(2)]
+    assert [finding.condition.side for finding in findings] == [Side.LEFT, Side.RIGHT] * 5
+    assert {finding.condition.family for finding in findings} == {family}
 
 
-def test_what_the_axial_localizer_found_stands_in_its_rows_and_levels_elsewhere() -> None:
+def test_refined_points_replace_the_subarticular_rows_only() -> None:
     rng = np.random.default_rng(1)
     levels = complete_points(rng.normal(size=(2, 5, 3)).astype(np.float32), None)
     found = rng.normal(size=(2, 10, 3)).astype(np.float32)
@@ -127,7 +127,7 @@ def test_what_the_axial_localizer_found_stands_in_its_rows_and_levels_elsewhere(
             np.testing.assert_array_equal(points[study, [left, right]], expected)
 
 
-def test_axials_can_be_cut_around_each_sides_own_point() -> None:
+def test_axial_crops_can_be_anchored_at_subarticular_points() -> None:
     points = _points()
     anchors = anchor_points(points, replace(AXIAL, anchor="subarticular")).numpy()
     for place, level in enumerate(Level):

@@ -10,7 +10,7 @@ from lumbar_tf.config import CropConfig
 from lumbar_tf.dicom.geometry import canonical_axes, patient_to_pixel
 from lumbar_tf.dicom.study import Slice
 from lumbar_tf.inputs.crops import Crops, Warp, cut_crops, identity_warp, resample
-from lumbar_tf.inputs.slice_decoding import PixelWindow, keep_slices
+from lumbar_tf.inputs.slice_decoding import PixelWindow, decode_slices
 from lumbar_tf.labels import Plane, Side
 
 Stacks = Callable[..., list[Slice]]
@@ -32,27 +32,27 @@ def _cut(
     *,
     config: CropConfig = CONFIG,
 ) -> Crops:
-    kept = keep_slices(record, tf.range(tf.shape(record["slices/group"])[0]))
+    kept = decode_slices(record, tf.range(tf.shape(record["slices/group"])[0]))
     crops = cut_crops(
         kept, tf.constant(points), config=config, plane=plane, sides=sides, warp=warp or identity_warp()
     )
-    return Crops(*(each.numpy() for each in crops))
+    return Crops(*(array.numpy() for array in crops))
 
 
 def _resample(
-    each: Slice,
+    image_slice: Slice,
     centre: NDArray[np.float64],
     right: NDArray[np.float64],
     down: NDArray[np.float64],
     pitch_mm: float,
 ) -> NDArray[np.float32]:
     """SimpleITK's linear resampling of one slice onto the crop's patient grid."""
-    geometry, size = each.geometry, CONFIG.side_px
+    geometry, size = image_slice.geometry, CONFIG.side_px
 
     def directions(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[float]:
         return np.stack([first, second, np.cross(first, second)], axis=1).ravel().tolist()
 
-    image = sitk.GetImageFromArray(each.pixels[np.newaxis])
+    image = sitk.GetImageFromArray(image_slice.pixels[np.newaxis])
     image.SetOrigin(geometry.position)
     image.SetSpacing((geometry.column_spacing_mm, geometry.row_spacing_mm, 1.0))
     image.SetDirection(directions(np.array(geometry.row_direction), np.array(geometry.column_direction)))
@@ -68,21 +68,21 @@ def _scaled(values: NDArray[np.float32], record: dict[str, tf.Tensor]) -> NDArra
     return np.clip((values - low) / (high - low), 0.0, 1.5)
 
 
-def _foot(each: Slice, point: tuple[float, ...]) -> NDArray[np.float64]:
-    return np.array(point) - each.geometry.normal * patient_to_pixel(each.geometry, point)[2]
+def _foot(image_slice: Slice, point: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.array(point) - image_slice.geometry.normal * patient_to_pixel(image_slice.geometry, point)[2]
 
 
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("tilt", [0.0, 18.0])
-def test_a_crop_is_what_simpleitk_resamples_on_the_same_patient_grid(
+def test_crops_equal_simpleitk_resampling_on_the_same_patient_grid(
     make_stack: Stacks, store: Store, make_record: Records, plane: Plane, order: str, tilt: float
 ) -> None:
-    slices = [store(each, order) for each in make_stack(plane, tilt=tilt)]
+    slices = [store(image_slice, order) for image_slice in make_stack(plane, tilt=tilt)]
     record = make_record(plane, slices)
     crops = _cut(record, [POINT, POINT], plane, (Side.LEFT, Side.RIGHT))
     assert crops.mask.all()
-    distances = [patient_to_pixel(each.geometry, POINT)[2] for each in slices]
+    distances = [patient_to_pixel(image_slice.geometry, POINT)[2] for image_slice in slices]
     middle = int(np.argmin(np.abs(distances)))
     for place, index in enumerate((middle - 1, middle, middle + 1)):
         chosen = slices[index]
@@ -108,7 +108,9 @@ def test_a_warp_rotates_zooms_and_shifts_the_patient_grid(
     cosine, sine = np.cos(angle), np.sin(angle)
     matrix = tf.constant([[cosine, -sine], [sine, cosine]], tf.float32) * zoom
     crops = _cut(record, [POINT], plane, (Side.LEFT,), Warp(matrix, tf.constant(shift)))
-    chosen = slices[int(np.argmin([abs(patient_to_pixel(each.geometry, POINT)[2]) for each in slices]))]
+    chosen = slices[
+        int(np.argmin([abs(patient_to_pixel(image_slice.geometry, POINT)[2]) for image_slice in slices]))
+    ]
     right, down = canonical_axes(chosen.geometry.normal, is_sagittal=plane.is_sagittal)
     turned = right * cosine + down * sine, down * cosine - right * sine
     centre = _foot(chosen, POINT) + right * shift[0] + down * shift[1]
@@ -127,7 +129,7 @@ def test_a_mirrored_study_gives_the_same_crop_for_the_other_side(
     order: str,
 ) -> None:
     slices = make_stack(plane, tilt=12.0)
-    mirrored = [store(mirror(each), order) for each in slices]
+    mirrored = [store(mirror(image_slice), order) for image_slice in slices]
     other = (-POINT[0], *POINT[1:])
     angle = 0.3
     warp = Warp(
@@ -154,7 +156,7 @@ def test_without_mirroring_both_sides_see_the_same_crop_of_one_point(
 
 
 def _whole_slices(kept: dict[str, tf.Tensor], index: tf.Tensor, affine: tf.Tensor) -> NDArray[np.float32]:
-    """What the op makes of whole slices, one for each crop: no window, no shifted affine."""
+    """Returns crops from whole slices, without a window and a shifted affine."""
     values = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(tf.gather(kept["pixels"], index), tf.float32)[..., tf.newaxis],
         transforms=affine,
@@ -183,14 +185,14 @@ _PLACES = [
 
 @pytest.mark.parametrize("angle_deg", [0.0, 10.0, 45.0, 90.0, 170.0, -100.0])
 @pytest.mark.parametrize("zoom", [0.3, 1.0, 2.5, 9.0])
-def test_a_crop_from_its_lines_is_the_crop_from_the_whole_slice(
+def test_crops_from_partial_rows_equal_crops_from_whole_slices(
     make_slice: Callable[..., Slice], make_record: Records, angle_deg: float, zoom: float
 ) -> None:
     rng = np.random.default_rng(0)
     # Stored values that are far from 0, so that a wrong filling shows.
     slices = [make_slice((4.0 * place, 0, 0), pixels=rng.integers(500, 1500, (90, 70))) for place in range(3)]
     record = make_record(Plane.SAGITTAL_T1, slices)
-    whole = keep_slices(record, tf.range(3))
+    whole = decode_slices(record, tf.range(3))
     size, angle = CONFIG.side_px, np.deg2rad(angle_deg)
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
     affine = np.zeros((len(_PLACES), 8), np.float32)
@@ -208,15 +210,15 @@ def test_a_crop_from_its_lines_is_the_crop_from_the_whole_slice(
     first = np.maximum(np.floor(np.array(_PLACES[0]) - corner), 0)[::-1]
     end = np.minimum(np.ceil(np.array(_PLACES[0]) + corner) + 1, (70, 90))[::-1]
     window = PixelWindow(tf.constant(first, tf.int64), tf.constant(end, tf.int64))
-    part = resample(keep_slices(record, tf.range(3), window), index[:1], tf.constant(affine[:1]), size)
+    part = resample(decode_slices(record, tf.range(3), window), index[:1], tf.constant(affine[:1]), size)
     np.testing.assert_allclose(part[0], expected[0], atol=3e-5)
 
 
 def test_several_series_keep_their_own_intensity_range(make_stack: Stacks, make_record: Records) -> None:
     slices = make_stack(Plane.AXIAL_T2, count=3)
     brighter = [
-        Slice(each.geometry, each.pixels * 3 + 100, "2", each.instance_number)
-        for each in make_stack(Plane.AXIAL_T2, count=3)
+        Slice(image_slice.geometry, image_slice.pixels * 3 + 100, "2", image_slice.instance_number)
+        for image_slice in make_stack(Plane.AXIAL_T2, count=3)
     ]
     first = _cut(make_record(Plane.AXIAL_T2, slices), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
     second = _cut(make_record(Plane.AXIAL_T2, brighter), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
@@ -237,20 +239,20 @@ def test_slices_of_other_sizes_are_padded_and_cut_the_same(make_stack: Stacks, m
     # The large series lies elsewhere, so that crops come from the small one in both records.
     far = [
         Slice(
-            type(each.geometry)(
-                tuple(np.array(each.geometry.position) + (0, 0, 200)),
-                each.geometry.row_direction,
-                each.geometry.column_direction,
+            type(image_slice.geometry)(
+                tuple(np.array(image_slice.geometry.position) + (0, 0, 200)),
+                image_slice.geometry.row_direction,
+                image_slice.geometry.column_direction,
                 1.3,
                 1.1,
                 64,
                 64,
             ),
-            each.pixels,
+            image_slice.pixels,
             "2",
-            each.instance_number,
+            image_slice.instance_number,
         )
-        for each in large
+        for image_slice in large
     ]
     alone = _cut(make_record(Plane.AXIAL_T2, small), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
     beside = _cut(make_record(Plane.AXIAL_T2, small + far), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
@@ -260,8 +262,8 @@ def test_slices_of_other_sizes_are_padded_and_cut_the_same(make_stack: Stacks, m
 def test_cutting_works_inside_a_dataset(make_stack: Stacks, make_record: Records) -> None:
     record = make_record(Plane.AXIAL_T2, make_stack(Plane.AXIAL_T2))
 
-    def cut(each: dict[str, tf.Tensor]) -> tf.Tensor:
-        kept = keep_slices(each, tf.range(7))
+    def cut(item: dict[str, tf.Tensor]) -> tf.Tensor:
+        kept = decode_slices(item, tf.range(7))
         points = tf.constant([POINT])
         return cut_crops(
             kept, points, config=CONFIG, plane=Plane.AXIAL_T2, sides=(Side.LEFT,), warp=identity_warp()

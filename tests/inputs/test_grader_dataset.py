@@ -22,7 +22,7 @@ AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
 
 
 def _targets(place: int, layout: CropLayout) -> np.ndarray:
-    """One-hot labels of the answered rows; a missing label, -1, is none of the three."""
+    """Returns one-hot labels of the target rows; all zeros for a missing label, -1."""
     return (made_labels(place)[list(layout.rows), None] == np.arange(3)).astype(np.float32)
 
 
@@ -66,8 +66,8 @@ def test_training_batches_are_full_static_and_of_the_wanted_studies(
         assert np.isfinite(inputs["image"]).all()
         assert inputs["mask"].numpy().any()
         seen += labels.numpy().tolist()
-    assert all(each in allowed for each in seen)
-    assert all(each in seen for each in allowed)
+    assert all(value in allowed for value in seen)
+    assert all(value in seen for value in allowed)
 
 
 def test_one_seed_gives_one_order_and_one_augmentation(cohort: Cohort) -> None:
@@ -80,7 +80,7 @@ def test_one_seed_gives_one_order_and_one_augmentation(cohort: Cohort) -> None:
 
 
 def test_mixing_follows_the_batch_and_its_seed(cohort: Cohort) -> None:
-    """The same run with mixing switched on: the same batches, their crops and targets mixed."""
+    """With mixing the batches contain the same studies."""
 
     def first(**mixing: float) -> tuple[np.ndarray, np.ndarray]:
         augmentation = AugmentationConfig.nothing().model_copy(update=mixing)
@@ -142,10 +142,10 @@ def test_evaluation_keeps_every_wanted_study_with_slices_once(cohort: Cohort) ->
 
 
 @pytest.mark.parametrize("layout", [FORAMINA, AXIAL])
-def test_what_is_decoded_holds_all_that_augmentation_can_ask_for(
+def test_decoded_window_covers_augmented_crops(
     cohort: Cohort, layout: CropLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Crops from windows, jittered, turned and zoomed, against the same from whole slices."""
+    """Jittered, rotated and zoomed crops from windows equal those from whole slices."""
     changes = AugmentationConfig.nothing().model_copy(update={"rotation_deg": 90, "zoom": 0.5, "shift_mm": 2})
     windows = []
 
@@ -202,7 +202,7 @@ def test_a_mirrored_study_is_the_same_with_sides_swapped(cohort: Cohort, layout:
     np.testing.assert_array_equal(labels[1], labels.numpy()[0, other])
 
 
-def test_training_prefers_the_annotated_point_and_falls_back_on_the_predicted_one(cohort: Cohort) -> None:
+def test_training_uses_annotated_points_and_predicted_points_where_these_are_missing(cohort: Cohort) -> None:
     """Without augmentation a training crop is the evaluation crop at the annotated points."""
     nothing = AugmentationConfig(rotation_deg=0, zoom=0, brightness=0, contrast=0, gamma=0, noise=0)
     layout = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.dicom.study import Slice
-from lumbar_tf.inputs.slice_decoding import keep_slices
+from lumbar_tf.inputs.slice_decoding import decode_slices
 from lumbar_tf.inputs.slice_selection import select_slices
 from lumbar_tf.labels import Plane
 
@@ -26,10 +26,10 @@ def _select(
         plane=plane,
         reverse=tf.zeros(len(points), tf.bool),
     )
-    return tuple(each.numpy() for each in selection)
+    return tuple(array.numpy() for array in selection)
 
 
-def test_the_nearest_plane_wins_over_all_groups_and_neighbours_stay_in_its_group(
+def test_nearest_slice_is_from_any_group_and_neighbours_from_its_group(
     make_slice: Callable[..., Slice], make_record: Records
 ) -> None:
     axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -73,18 +73,18 @@ def test_the_nearest_plane_wins_over_all_groups_and_neighbours_stay_in_its_group
     assert index.max() <= 6
 
 
-def test_more_neighbours_than_there_are_slices_are_masked(make_stack: Stacks, make_record: Records) -> None:
+def test_missing_neighbours_are_masked(make_stack: Stacks, make_record: Records) -> None:
     record = make_record(Plane.SAGITTAL_T2, make_stack(Plane.SAGITTAL_T2, count=3))
     _, mask, _ = _select(record, [(0.0, 0.0, 0.0)], num_slices=7, plane=Plane.SAGITTAL_T2)
     assert mask.tolist() == [[False, False, True, True, True, False, False]]
 
 
-def test_midway_between_two_slices_a_mirrored_patient_gets_the_same_slice(
+def test_equidistant_slices_are_selected_symmetrically(
     make_stack: Stacks, make_record: Records, mirror: Callable[[Slice], Slice]
 ) -> None:
     slices = make_stack(Plane.SAGITTAL_T1, count=6)
     record = make_record(Plane.SAGITTAL_T1, slices)
-    other = make_record(Plane.SAGITTAL_T1, [mirror(each) for each in slices])
+    other = make_record(Plane.SAGITTAL_T1, [mirror(image_slice) for image_slice in slices])
     first, second = record["slices/position"].numpy()[1:3]
     point = (first + second) / 2 + [0.0, 1.0, -1.0]
     index, _, _ = _select(record, [tuple(point)], plane=Plane.SAGITTAL_T1)
@@ -95,7 +95,7 @@ def test_midway_between_two_slices_a_mirrored_patient_gets_the_same_slice(
     )
 
 
-def test_coronal_slices_among_the_axials_are_passed_over(
+def test_coronal_slices_of_the_axial_plane_are_ignored(
     make_slice: Callable[..., Slice], make_record: Records
 ) -> None:
     pixels = np.arange(40 * 40).reshape(40, 40)
@@ -111,9 +111,11 @@ def test_coronal_slices_among_the_axials_are_passed_over(
     assert not mask.any()
 
 
-def test_of_a_reduced_record_only_true_neighbours_are_used(make_stack: Stacks, make_record: Records) -> None:
+def test_only_adjacent_slices_of_a_reduced_record_are_neighbours(
+    make_stack: Stacks, make_record: Records
+) -> None:
     record = make_record(Plane.SAGITTAL_T1, make_stack(Plane.SAGITTAL_T1, count=7))
-    kept = keep_slices(record, tf.constant([0, 1, 3, 4]))
+    kept = decode_slices(record, tf.constant([0, 1, 3, 4]))
     middle = record["slices/position"].numpy()[3]
     _, mask, _ = _select(kept, [tuple(middle + 1.0)], plane=Plane.SAGITTAL_T1)
     assert mask[0].tolist() == [False, True, True]

@@ -10,8 +10,8 @@ from lumbar_tf.labels import FINDINGS, Family
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
 from lumbar_tf.tables.labels import write_record_labels
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
-from lumbar_tf.training.fold_metadata import write_fold_metadata
-from lumbar_tf.training.level_errors import measure_levels
+from lumbar_tf.training.localization_metrics import measure_level_errors
+from lumbar_tf.training.metadata import write_fold_metadata
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from tests.graded_cohort import draw_labels
 
@@ -99,7 +99,7 @@ def write_error(run: PlaneRun) -> None:
     annotated = {each: np.zeros((25, 3), np.float32) for each in STUDIES[:10]}
     miss = np.zeros((25, 3), np.float32)
     miss[:, 2] = 3.0 + np.arange(25) % 5
-    levels = measure_levels(dict.fromkeys(annotated, miss), annotated)
+    levels = measure_level_errors(dict.fromkeys(annotated, miss), annotated)
     content = {
         "num_points": 250, "num_withheld": 2, "median_mm": 5.0, "within_10_mm": 1.0, "own_level": 0.998,
         "sd_mm": [0.0, 0.0, 5.2],

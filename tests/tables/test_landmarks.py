@@ -7,8 +7,6 @@ from lumbar_tf.inputs.crop_layout import localizer_rows
 from lumbar_tf.labels import Plane
 from lumbar_tf.tables.landmarks import (
     LandmarkTable,
-    count_level_shifts,
-    measure_landmark_accuracy,
     read_doubt,
     read_landmarks,
     write_landmarks,
@@ -76,45 +74,3 @@ def _spine() -> np.ndarray:
     points[:, 2] = -35.0 * (np.arange(25) % 5)
     points[:, 0] = 15.0 * (np.arange(25) // 5)
     return points
-
-
-def test_error_is_measured_over_common_points_with_wrong_levels_left_out_of_the_spread() -> None:
-    truth = {"1": _spine(), "2": _spine(), "9": _spine()}
-    guess = {"1": _spine(), "2": _spine(), "8": _spine()}
-    guess["1"][:, 0] += 3.0
-    guess["2"][:, 1] -= 4.0
-    guess["2"][7, 2] += 35.0  # one level too high
-    guess["1"][3] = np.nan
-    truth["1"][4] = np.nan
-    error = measure_landmark_accuracy(guess, truth)
-    assert error.num_points == 48
-    assert error.num_withheld == 1
-    assert error.median_mm == pytest.approx(4.0)  # 23 of 3 mm, 24 of 4 mm, one far off
-    assert error.within_10_mm == pytest.approx(47 / 48)
-    assert error.own_level == pytest.approx(47 / 48)
-    np.testing.assert_allclose(
-        error.sd_mm, (3 * np.sqrt(23 / 47), 4 * np.sqrt(24 / 47), 0.0), rtol=1e-5, atol=1e-6
-    )
-
-
-def test_nothing_in_common_is_no_error_at_all() -> None:
-    empty = np.full((25, 3), np.nan, np.float32)
-    for guess in ({}, {"2": _spine()}, {"1": empty}):
-        error = measure_landmark_accuracy(guess, {"1": _spine()})
-        assert error.num_points == 0
-        assert np.isnan(error.median_mm)
-        assert error.sd_mm == (0.0, 0.0, 0.0)
-
-
-def test_flags_are_counted_by_study_and_one_stray_point_is_no_shift() -> None:
-    truth = {study: _spine() for study in "1234"}
-    guess = {study: _spine() for study in "12345"}
-    guess["1"][:5, 2] += 35.0
-    guess["2"][:5, 2] -= 35.0
-    guess["3"][3, 2] += 35.0
-    doubt = {study: np.full(25, np.nan, np.float32) for study in "12345"}
-    doubt["1"][2] = 0.3
-    doubt["2"][2] = 0.1
-    doubt["4"][4] = 0.21
-    flags = count_level_shifts(guess, doubt, truth, threshold=0.2)
-    assert (flags.num_studies, flags.num_shifted, flags.num_flagged, flags.num_caught) == (4, 2, 2, 1)

@@ -1,4 +1,4 @@
-"""Runs without a record."""
+"""Runs without records."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +13,14 @@ from lumbar_tf.training.runs import PlaneRun, open_run
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., PlaneRun]:
-    """Opens a run on records and folds of its own: `start("name", folds, config)`."""
+    """Opens a run with its own records and folds: `start("name", folds, config)`."""
 
     def build(name: str, folds: dict[str, int], config: PlaneConfig) -> PlaneRun:
         folder = tmp_path / name
         folder.mkdir()
         studies = tuple(
-            StudyEntry(study_id=each, patient_group=each, source_digest="", num_slices={}) for each in folds
+            StudyEntry(study_id=study, patient_group=study, source_digest="", num_slices={})
+            for study in folds
         )
         shard = Shard(file="x", num_examples=len(folds), size_bytes=1, sha256="", study_ids=tuple(folds))
         options = BuildOptions(studies_per_shard=1, num_folds=3, fold_seed=0)

@@ -14,7 +14,7 @@ from lumbar_tf.dicom.study import Slice
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.inputs.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
 from lumbar_tf.inputs.record_source import RecordSource
-from lumbar_tf.inputs.study_order import epoch_batches
+from lumbar_tf.inputs.study_batches import batches_per_epoch
 from lumbar_tf.labels import Family, Plane
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.records.schema import encode_plane
@@ -34,7 +34,7 @@ TRAINING = TrainingConfig(
 
 
 def write_shard(path: Path) -> None:
-    """Writes the studies: noise, points and labels of their own."""
+    """Writes studies with random images, points and labels."""
     rng = np.random.default_rng(5)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for study in STUDIES:
@@ -69,7 +69,7 @@ def build() -> keras.Model:
 
 
 def main(shard: Path, folder: Path, cache: bool) -> None:
-    """Fits what is left of the fold."""
+    """Fits the remaining epochs of the fold."""
     training = TRAINING.model_copy(update={"cache": cache})
     source = RecordSource((shard,), STUDIES[:5])
     held_out = RecordSource((shard,), STUDIES[5:])
@@ -93,7 +93,9 @@ def main(shard: Path, folder: Path, cache: bool) -> None:
         loss=WeightedSeverityLoss(LAYOUT.rows),
         strategy=tf.distribute.get_strategy(),
     )
-    data = FoldData(train, epoch_batches(5, 2), evaluation.map(lambda inputs, targets, _: (inputs, targets)))
+    data = FoldData(
+        train, batches_per_epoch(5, 2), evaluation.map(lambda inputs, targets, _: (inputs, targets))
+    )
     fitter.fit(data, folder, seed=11)
 
 

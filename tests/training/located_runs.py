@@ -1,4 +1,4 @@
-"""Runs on records of three tiny studies, one a fold, with localizers that miss by as much as is asked for."""
+"""Runs with three tiny studies, one per fold, and localizers of a given error."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def _geometry(plane: Plane, place_mm: float) -> SliceGeometry:
 
 
 def write_records(folder: Path) -> Manifest:
-    """Writes a shard for each plane; its pictures are noise."""
+    """Writes a shard for each plane; its images are noise."""
     folder.mkdir()
     rng = np.random.default_rng(5)
     planes = {}
@@ -68,7 +68,7 @@ def write_records(folder: Path) -> Manifest:
 
 
 def open_located(folder: Path, plane: Plane, *overrides: str) -> PlaneRun:
-    """Returns a run of a plane on the records in `folder`/records, which are written where there are none."""
+    """Returns a run of a plane on the records in `folder`/records, which are written if absent."""
     records = folder / "records"
     path = records / "made.json"
     if not path.is_file():
@@ -79,9 +79,9 @@ def open_located(folder: Path, plane: Plane, *overrides: str) -> PlaneRun:
 
 
 def write_found(run: PlaneRun, plane: Plane, fold: int, *, miss_mm: float) -> Path:
-    """Writes the table of a localizer that misses by as much along each axis; returns its path."""
+    """Writes the table of a localizer with this error along each axis; returns its path."""
     rows = localizer_rows(plane)
-    studies = [study for study, each in FOLDS.items() if each == fold]
+    studies = [study for study, other in FOLDS.items() if other == fold]
     points = np.stack([annotated_points(study)[list(rows)] for study in studies]) + np.float32(miss_mm)
     nothing = np.zeros(points.shape[:2], np.float32)
     path = run.runs / plane.value / LOCALIZER / f"fold{fold}" / "landmarks.csv"

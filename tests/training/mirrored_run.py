@@ -1,4 +1,4 @@
-"""Losses of a network's first steps, on one device or on two: `python -m tests.training.mirrored_run`."""
+"""Losses of the first steps of a network on one or two devices: `python -m tests.training.mirrored_run`."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ LOCALIZER = LocalizerConfig(
 
 
 def _grader() -> keras.Model:
-    """Batch normalisation learns, so it has to see the whole batch."""
+    """Returns a network with batch normalisation, whose statistics are of the whole batch."""
     inputs = keras.Input((6,))
     x = keras.layers.Dense(16)(inputs)
     x = keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.5)(x))
@@ -49,7 +49,7 @@ def _grader() -> keras.Model:
 
 
 def _grades(_: int) -> tf.data.Dataset:
-    """Each study has another number of labels, so replicas never have the same weight."""
+    """Returns studies with different numbers of labels, so that replicas have different weights."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(NUM_STEPS * BATCH, 6)).astype(np.float32)
     targets = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (len(x), 25))]
@@ -58,7 +58,7 @@ def _grades(_: int) -> tf.data.Dataset:
 
 
 def _fields(_: int) -> tf.data.Dataset:
-    """Fields of noise around the origin; some points are not annotated."""
+    """Returns random localizer inputs around the origin; some points are not annotated."""
     rng = np.random.default_rng(1)
     count, slices, side = NUM_STEPS * BATCH, LOCALIZER.num_slices, LOCALIZER.side_px
     unit = np.zeros((count, slices, 3), np.float32)
@@ -82,7 +82,7 @@ def main(kind: str, num_devices: int) -> None:
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(num_devices)]
         )
-        names = [each.name for each in tf.config.list_logical_devices("CPU")]
+        names = [device.name for device in tf.config.list_logical_devices("CPU")]
         strategy: tf.distribute.Strategy = tf.distribute.MirroredStrategy(names)
     else:
         strategy = choose_strategy(StrategyName.AUTO)
@@ -97,7 +97,7 @@ def main(kind: str, num_devices: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         fitter.fit(data, Path(folder), seed=3)
         losses = [row["loss"] for row in json.loads((Path(folder) / "history.json").read_text())]
-    total = float(sum(np.abs(each).sum() for each in fitter.model.get_weights()))
+    total = float(sum(np.abs(array).sum() for array in fitter.model.get_weights()))
     print(json.dumps({"losses": losses, "weights": total, "replicas": strategy.num_replicas_in_sync}))
 
 

@@ -1,6 +1,8 @@
-"""Jobs, their parts and what they leave; that networks learn is shown in `test_way.py`."""
+"""Jobs, their parts and their files; `test_way.py` trains networks."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,19 @@ from lumbar_tf.config import EarlyStoppingConfig, PlaneConfig, TrainingConfig, l
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
 from lumbar_tf.training.cross_validation import (
     TrainingJob,
+    early_stopping_studies,
     finish_member,
     grader_jobs,
     localizer_jobs,
     split_by_fold,
+    split_fold,
 )
-from lumbar_tf.training.fold_metadata import write_fold_metadata
-from lumbar_tf.training.run_metadata import write_member_metadata
+from lumbar_tf.training.metadata import write_fold_metadata, write_member_metadata
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
-from lumbar_tf.training.task import early_stopping_studies, split_fold
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 #: Twelve patients with two studies each.
-STUDIES = tuple(f"{patient}{each}" for patient in "abcdefghijkl" for each in "12")
+STUDIES = tuple(f"{patient}{item}" for patient in "abcdefghijkl" for item in "12")
 
 
 def _config() -> PlaneConfig:
@@ -31,7 +33,7 @@ def _config() -> PlaneConfig:
 
 @pytest.fixture
 def run(tmp_path: Path) -> PlaneRun:
-    """A run with three folds of whole patients, and nothing on disk."""
+    """A run with three folds of whole patients, without files."""
     entries = tuple(
         StudyEntry(study_id=study, patient_group=f"{study[0]}1", source_digest="", num_slices={})
         for study in STUDIES
@@ -53,36 +55,36 @@ def _training(**changes: Any) -> TrainingConfig:
     return TrainingConfig(epochs=1, batch_studies=2, learning_rate=0.1, **changes)
 
 
-def test_early_stopping_watches_training_patients_only(run: PlaneRun) -> None:
-    """The split inside: no patient on both sides, and nobody of the fold that is scored afterwards."""
+def test_early_stopping_studies_are_whole_training_patients(run: PlaneRun) -> None:
+    """No patient is in two parts, and none of the held-out fold is in the early-stopping part."""
     training = _training(early_stopping=EarlyStoppingConfig(patience=1, share=0.25))
     sources = split_fold(run, 1, training, seed=1)
     train, watched, held_out = (
-        set(each.study_ids) for each in (sources.train, sources.watched, sources.held_out)
+        set(part.study_ids) for part in (sources.train, sources.early_stopping, sources.held_out)
     )
     assert train | watched | held_out == set(STUDIES)
     assert len(train) + len(watched) + len(held_out) == len(STUDIES)
     assert held_out == {study for study in STUDIES if run.folds[study] == 1}
     assert len(watched) == 4, "a quarter of eight training patients"
-    patients = [{study[0] for study in each} for each in (train, watched, held_out)]
+    patients = [{study[0] for study in part} for part in (train, watched, held_out)]
     assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
     assert split_fold(run, 1, training, seed=1) == sources
-    chosen = {split_fold(run, 1, training, seed=seed).watched.study_ids for seed in range(5)}
+    chosen = {split_fold(run, 1, training, seed=seed).early_stopping.study_ids for seed in range(5)}
     assert len(chosen) > 1
 
 
-def test_without_early_stopping_every_training_study_trains(run: PlaneRun) -> None:
+def test_all_training_studies_are_used_without_early_stopping(run: PlaneRun) -> None:
     sources = split_fold(run, 0, _training(), seed=0)
-    assert not sources.watched.study_ids
+    assert not sources.early_stopping.study_ids
     assert set(sources.train.study_ids) == {study for study in STUDIES if run.folds[study] != 0}
 
 
-def test_one_patient_cannot_be_split(run: PlaneRun) -> None:
+def test_early_stopping_needs_two_patients(run: PlaneRun) -> None:
     with pytest.raises(ValueError, match="two training patients"):
         early_stopping_studies(run, STUDIES[:2], share=0.5, seed=0)
 
 
-def test_a_fold_that_leaves_nothing_is_refused(run: PlaneRun) -> None:
+def test_fold_without_training_studies_is_refused(run: PlaneRun) -> None:
     alone = PlaneRun(run.config, run.records, run.runs, run.manifest, dict.fromkeys(STUDIES, 0))
     with pytest.raises(ValueError, match="Fold 0 leaves no study"):
         split_fold(alone, 0, _training(), seed=0)
@@ -101,11 +103,11 @@ def test_jobs_are_split_by_fold_for_many_workers(run: PlaneRun) -> None:
     assert parts[1].name == "sagittal_t2/localizer fold 2"
 
 
-def test_a_seed_is_its_folds_own(run: PlaneRun) -> None:
+def test_folds_have_distinct_seeds(run: PlaneRun) -> None:
     assert len({run.fold_seed(fold) for fold in range(5)}) == 5
 
 
-def test_a_members_record_names_what_made_it(run: PlaneRun) -> None:
+def test_member_metadata_names_origin_and_folds(run: PlaneRun) -> None:
     member = run.config.grader.backbones[0]
     origin = {"config_sha256": "c", "folds_sha256": "f", "manifest_sha256": "m"}
     run.directory.mkdir(parents=True)
@@ -133,26 +135,54 @@ def test_a_members_record_names_what_made_it(run: PlaneRun) -> None:
     assert {"tensorflow", "keras", "numpy", "lumbar_tf"} <= set(fold["packages"])
 
 
-def test_a_page_that_cannot_be_made_is_a_warning_and_no_end_of_a_training(run: PlaneRun) -> None:
+def test_failing_page_is_a_warning(run: PlaneRun) -> None:
     member = run.config.grader.backbones[0]
     run.directory.mkdir(parents=True)
     (run.directory / "run.json").write_text("{}")
     told: list[tuple[PlaneRun, str]] = []
 
-    def tell(run: PlaneRun, member: str) -> None:
+    def on_update(run: PlaneRun, member: str) -> None:
         told.append((run, member))
         raise OSError("no space left")
 
     with pytest.warns(UserWarning, match="no space left"):
-        finish_member(TrainingJob(run, member, (0,), tell=tell))
+        finish_member(TrainingJob(run, member, (0,), on_update=on_update))
     assert told == [(run, member)]
     assert (run.member_directory(member) / "run.json").is_file()
 
 
-def test_a_fold_is_done_when_its_table_is_there(run: PlaneRun) -> None:
-    assert not run.is_answered(LOCALIZER, 0)
+def test_fold_is_done_if_its_table_exists(run: PlaneRun) -> None:
+    assert not run.is_done(LOCALIZER, 0)
     (run.fold_directory(LOCALIZER, 0)).mkdir(parents=True)
     (run.fold_directory(LOCALIZER, 0) / "landmarks.csv").touch()
-    assert run.is_answered(LOCALIZER, 0)
-    assert not run.is_answered("mobilenet_v2", 0)
+    assert run.is_done(LOCALIZER, 0)
+    assert not run.is_done("mobilenet_v2", 0)
     assert TrainingJob(run, LOCALIZER, (0,)).name == "sagittal_t2/localizer"
+
+
+SCRIPT = """
+import ctypes
+import resource
+import sys
+import numpy as np
+from lumbar_tf.training.cross_validation import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+# PR_SET_THP_DISABLE: how many huge pages there are to be had depends on the rest of the machine.
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for size in (9, 5, 7, 11, 6) * 20:
+    np.ones(size << 20, np.uint8)
+print(faults() - before)
+"""
+
+
+def _count_faults(word: str) -> int:
+    command = [sys.executable, "-c", SCRIPT, word]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_freed_memory_is_reused() -> None:
+    assert _count_faults("kept") * 2 < _count_faults("returned")

@@ -1,4 +1,4 @@
-"""Epochs that jobs finish elsewhere are counted by the histories that they leave."""
+"""Progress of jobs in other processes, from their histories."""
 
 import json
 import threading
@@ -34,13 +34,14 @@ def run(tmp_path: Path) -> PlaneRun:
 def _write(folder: Path, num_epochs: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"epoch": each + 1.0, "loss": 0.5, "learning_rate": 0.1, "seconds": 2.0} for each in range(num_epochs)
+        {"epoch": number + 1.0, "loss": 0.5, "learning_rate": 0.1, "seconds": 2.0}
+        for number in range(num_epochs)
     ]
     (folder / "history.json").write_text(json.dumps(rows))
 
 
 class _Shown:
-    """What is shown of some jobs."""
+    """Recorded progress of jobs."""
 
     def __init__(self) -> None:
         self.total, self.done = 0, 0
@@ -59,11 +60,13 @@ def _threads() -> int:
     return threading.active_count()
 
 
-def test_what_was_trained_before_is_not_counted_and_early_stopping_is(run: PlaneRun) -> None:
+def test_earlier_epochs_are_not_counted_and_skipped_epochs_are(run: PlaneRun) -> None:
     shown, folders = _Shown(), [run.fold_directory(LOCALIZER, fold) for fold in (0, 1)]
     _write(folders[0], 1)
     before = _threads()
-    with show_epochs([TrainingJob(run, LOCALIZER, (0, 1))], progress=shown.progress, tell=shown.lines.append):
+    with show_epochs(
+        [TrainingJob(run, LOCALIZER, (0, 1))], progress=shown.progress, print_line=shown.lines.append
+    ):
         assert shown.total == 7
         _write(folders[0], 3)
         deadline = time.monotonic() + 20
@@ -74,18 +77,18 @@ def test_what_was_trained_before_is_not_counted_and_early_stopping_is(run: Plane
         _write(folders[1], 4)
     assert (shown.done, _threads()) == (7, before)
     assert shown.lines[:2] == [
-        f"sagittal_t2/localizer fold 0  epoch {each}/4  loss 0.5000  2.0 s" for each in (2, 3)
+        f"sagittal_t2/localizer fold 0  epoch {item}/4  loss 0.5000  2.0 s" for item in (2, 3)
     ]
     assert sorted(shown.lines[2:]) == [
-        f"sagittal_t2/localizer fold 1  epoch {each}/4  loss 0.5000  2.0 s" for each in (1, 2, 3, 4)
+        f"sagittal_t2/localizer fold 1  epoch {item}/4  loss 0.5000  2.0 s" for item in (1, 2, 3, 4)
     ]
 
 
-def test_both_steps_of_a_grader_are_counted(run: PlaneRun) -> None:
+def test_both_training_steps_of_a_grader_are_counted(run: PlaneRun) -> None:
     shown = _Shown()
     folder = run.fold_directory("mobilenet_v2", 0)
     with show_epochs(
-        [TrainingJob(run, "mobilenet_v2", (0,))], progress=shown.progress, tell=shown.lines.append
+        [TrainingJob(run, "mobilenet_v2", (0,))], progress=shown.progress, print_line=shown.lines.append
     ):
         _write(folder / "features", 3)
         _write(folder, 1)
@@ -93,22 +96,24 @@ def test_both_steps_of_a_grader_are_counted(run: PlaneRun) -> None:
     assert shown.lines[-1] == "sagittal_t2/mobilenet_v2 fold 0  epoch 1/2  loss 0.5000  2.0 s"
 
 
-def test_nothing_is_shown_of_what_is_done(run: PlaneRun) -> None:
+def test_finished_folds_are_not_shown(run: PlaneRun) -> None:
     folder = run.fold_directory(LOCALIZER, 0)
     folder.mkdir(parents=True)
     (folder / "landmarks.csv").touch()
     shown = _Shown()
-    with show_epochs([TrainingJob(run, LOCALIZER, (0,))], progress=shown.progress, tell=shown.lines.append):
+    with show_epochs(
+        [TrainingJob(run, LOCALIZER, (0,))], progress=shown.progress, print_line=shown.lines.append
+    ):
         pass
     assert (shown.total, shown.lines) == (0, [])
 
 
-def test_an_interrupt_ends_the_watch(run: PlaneRun) -> None:
+def test_interrupt_ends_the_polling(run: PlaneRun) -> None:
     shown, before = _Shown(), _threads()
     jobs = [TrainingJob(run, LOCALIZER, (0,))]
     with (
         pytest.raises(KeyboardInterrupt),
-        show_epochs(jobs, progress=shown.progress, tell=shown.lines.append),
+        show_epochs(jobs, progress=shown.progress, print_line=shown.lines.append),
     ):
         _write(run.fold_directory(LOCALIZER, 0), 1)
         raise KeyboardInterrupt

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
+from lumbar_tf.training.callbacks import learning_rate_share
+from lumbar_tf.training.evaluators import ValidationResult
 from lumbar_tf.training.fitter import EpochReport, Fitter, FoldData
-from lumbar_tf.training.fold_metadata import read_fold_metadata
-from lumbar_tf.training.learning_rate import learning_rate_share
-from lumbar_tf.training.validation import ValidationResult
+from lumbar_tf.training.metadata import read_fold_metadata
 
 
 class _StoppedError(Exception):
@@ -76,7 +76,7 @@ def _curves(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("ema_momentum", [0.0, 0.9])
 @pytest.mark.parametrize("epoch", [2, 5])
-def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(
+def test_interrupted_fold_resumes_with_the_same_result(
     tmp_path: Path, epoch: int, ema_momentum: float
 ) -> None:
     training = _training(ema_momentum=ema_momentum)
@@ -98,11 +98,11 @@ def test_an_interrupted_fold_goes_on_as_if_nothing_had_happened(
         np.testing.assert_array_equal(other, one)
 
 
-def test_a_finished_fold_is_loaded_not_trained_again(tmp_path: Path) -> None:
+def test_finished_fold_is_loaded(tmp_path: Path) -> None:
     fitter = _fitter(_training())
     fitter.fit(_data(), tmp_path, seed=1)
     before = fitter.model.get_weights()
-    assert sorted(each.name for each in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint",
         "fold.json",
         "history.json",
@@ -133,14 +133,14 @@ def test_the_history_has_validation_and_the_schedule(tmp_path: Path) -> None:
     np.testing.assert_allclose([row["learning_rate"] for row in history], expected, rtol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+def test_infinite_loss_is_an_error(tmp_path: Path) -> None:
     broken = _data(train=lambda epoch: _batches(epoch).map(lambda x, y: (x, y * float("nan"))))
     with pytest.raises(ValueError, match=r"finite.*epoch 1"):
         _fitter(_training()).fit(broken, tmp_path, seed=0)
     assert not (tmp_path / "weights.weights.h5").exists()
 
 
-def test_a_folds_result_does_not_depend_on_the_folds_before_it(tmp_path: Path) -> None:
+def test_folds_do_not_depend_on_earlier_folds(tmp_path: Path) -> None:
     after_another = _fitter(_training())
     after_another.fit(_data(), tmp_path / "first", seed=1)
     after_another.fit(_data(), tmp_path / "second", seed=2)
@@ -151,18 +151,18 @@ def test_a_folds_result_does_not_depend_on_the_folds_before_it(tmp_path: Path) -
         np.testing.assert_array_equal(one, other)
 
 
-def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(tmp_path: Path) -> None:
+def test_validation_uses_averaged_weights_without_changing_training(tmp_path: Path) -> None:
     """With validation after every epoch or after none, a run is the same, bit for bit."""
     seen: list[list[np.ndarray]] = []
 
-    def judge(model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
+    def evaluator(model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
         seen.append(model.get_weights())
         return ValidationResult({"loss": 0.0})
 
     weights = {}
     for every in (0, 1):
         fitter = _fitter(_training(ema_momentum=0.9, validate_every=every))
-        fitter.fit(_data(judge=judge), tmp_path / str(every), seed=1)
+        fitter.fit(_data(evaluator=evaluator), tmp_path / str(every), seed=1)
         weights[every] = fitter.model.get_weights()
         losses = [row["loss"] for row in _history(tmp_path / str(every))]
         assert len(set(losses)) == 5
@@ -178,19 +178,21 @@ def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own(
 
 
 class TestEarlyStopping:
-    """A judge with a script says when the network was best."""
+    """Early stopping with scripted losses."""
 
     def _fit(self, folder: Path, losses: list[float], *, stop_after: int | None = None) -> Fitter:
         seen = len(_history(folder)) if (folder / "history.json").is_file() else 0
         script = iter(losses[seen:])
 
-        def judge(model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
+        def evaluator(model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
             return ValidationResult({"loss": next(script), "other": 0.0})
 
         training = _training(validate_every=0, epochs=9, early_stopping={"patience": 2})
         fitter = _fitter(training)
         report = _stop_after(stop_after) if stop_after else None
-        fitter.fit(_data(watched=_batches(2000).take(1), judge=judge), folder, seed=4, report=report)
+        fitter.fit(
+            _data(early_stopping=_batches(2000).take(1), evaluator=evaluator), folder, seed=4, report=report
+        )
         return fitter
 
     def test_the_best_epochs_weights_are_used_and_the_last_are_kept(self, tmp_path: Path) -> None:
@@ -205,7 +207,9 @@ class TestEarlyStopping:
         assert not list((tmp_path / "all").glob("best*"))
 
     @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
-    def test_a_stopped_run_goes_on_with_what_it_knew(self, tmp_path: Path, epoch: int) -> None:
+    def test_interrupted_early_stopping_resumes_with_the_same_result(
+        self, tmp_path: Path, epoch: int
+    ) -> None:
         losses = [3.0, 2.0, 2.0, 2.5, 0.0]
         whole = self._fit(tmp_path / "whole", losses)
         with pytest.raises(_StoppedError):
@@ -215,14 +219,14 @@ class TestEarlyStopping:
         for one, other in zip(whole.model.get_weights(), again.model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
 
-    def test_a_number_that_nobody_computes_is_refused(self, tmp_path: Path) -> None:
+    def test_unknown_early_stopping_metric_is_refused(self, tmp_path: Path) -> None:
         training = _training(early_stopping={"patience": 2, "metric": "weighted_log_loss"})
         with pytest.raises(ValueError, match="weighted_log_loss"):
-            _fitter(training).fit(_data(watched=_batches(0).take(1)), tmp_path, seed=0)
+            _fitter(training).fit(_data(early_stopping=_batches(0).take(1)), tmp_path, seed=0)
 
 
-def test_the_held_out_fold_never_decides(tmp_path: Path) -> None:
-    """Early stopping without watched studies watches nothing, and trains all epochs."""
+def test_held_out_fold_does_not_stop_training(tmp_path: Path) -> None:
+    """Without early-stopping studies all epochs are trained."""
     fitter = _fitter(_training(validate_every=1, early_stopping={"patience": 1}))
     fitter.fit(_data(), tmp_path, seed=0)
     assert len(_history(tmp_path)) == 5
@@ -236,7 +240,7 @@ def test_a_fold_can_start_from_another_runs_weights(tmp_path: Path) -> None:
     assert _curves(tmp_path / "second")[0]["loss"] < _curves(tmp_path / "first")[0]["loss"]
 
 
-def test_what_a_fold_was_stands_beside_its_weights(tmp_path: Path) -> None:
+def test_fold_metadata_describes_the_weights(tmp_path: Path) -> None:
     _fitter(_training()).fit(_data(), tmp_path, seed=7)
     record = read_fold_metadata(tmp_path)
     assert record is not None
@@ -245,18 +249,3 @@ def test_what_a_fold_was_stands_beside_its_weights(tmp_path: Path) -> None:
     digest = hashlib.sha256((tmp_path / "weights.weights.h5").read_bytes()).hexdigest()
     assert record.weights_sha256 == {"weights.weights.h5": digest}
     assert read_fold_metadata(tmp_path / "elsewhere") is None
-
-
-def test_the_learning_rate_warms_up_and_falls_to_nearly_nothing() -> None:
-    shares = [learning_rate_share(step, 100, warmup_fraction=0.1) for step in range(100)]
-    np.testing.assert_allclose(shares[:10], np.arange(1, 11) / 10)
-    assert shares[10] == max(shares) == 1.0
-    assert (np.diff(shares[10:]) < 0).all()
-    assert shares[55] == pytest.approx(0.5)
-    assert 0 < shares[-1] < 0.001
-
-
-@pytest.mark.parametrize(("total", "fraction"), [(1, 0.0), (1, 1.0), (3, 1.0), (5, 0.01)])
-def test_the_learning_rate_is_sound_for_short_trainings(total: int, fraction: float) -> None:
-    shares = [learning_rate_share(step, total, warmup_fraction=fraction) for step in range(total)]
-    assert all(0 < share <= 1 for share in shares)

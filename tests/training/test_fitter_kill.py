@@ -44,14 +44,14 @@ def _weights(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     with h5py.File(path) as file:
         file.visititems(
-            lambda name, each: found.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
         )
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cached", "uncached"])
-def test_sigkill_at_three_moments_changes_nothing(tmp_path: Path, mode: str) -> None:
+def test_sigkill_at_three_points_does_not_change_the_result(tmp_path: Path, mode: str) -> None:
     shard = tmp_path / "a.tfrecord"
     fold_run.write_shard(shard)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -64,10 +64,10 @@ def test_sigkill_at_three_moments_changes_nothing(tmp_path: Path, mode: str) -> 
         assert not (killed / "weights.weights.h5").exists()
     assert _start(shard, killed, mode).wait(300) == 0
     rows, expected = _history(killed), _history(whole)
-    assert [row["epoch"] for row in rows] == [float(each) for each in range(1, fold_run.EPOCHS + 1)]
+    assert [row["epoch"] for row in rows] == [float(number) for number in range(1, fold_run.EPOCHS + 1)]
     for row, other in zip(rows, expected, strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
-    resumed, undisturbed = (_weights(each / "weights.weights.h5") for each in (killed, whole))
+    resumed, undisturbed = (_weights(folder / "weights.weights.h5") for folder in (killed, whole))
     assert resumed.keys() == undisturbed.keys() and len(resumed) > 8
     for name, value in undisturbed.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)

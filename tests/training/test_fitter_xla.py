@@ -75,7 +75,7 @@ def _localizer(training: TrainingConfig) -> tuple[Fitter, tf.data.Dataset]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [_grader, _localizer])
-def test_the_compiled_step_is_the_step(make: object, tmp_path: Path) -> None:
+def test_compiled_step_equals_the_plain_step(make: object, tmp_path: Path) -> None:
     losses = {}
     for is_compiled in (False, True):
         fitter, examples = make(TRAINING.model_copy(update={"jit_compile": is_compiled}))  # type: ignore[operator]

@@ -57,12 +57,12 @@ def _write(run: PlaneRun, plane: Plane, studies: tuple[str, ...]) -> Points:
     return points
 
 
-def test_without_a_sagittal_localizer_there_is_nothing_to_search_around(tmp_path: Path) -> None:
+def test_axial_localizer_needs_sagittal_landmarks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train --plane=sagittal_t2 first"):
         predicted_levels(_run(tmp_path))
 
 
-def test_graders_are_anchored_at_levels_unless_their_configuration_says_otherwise(tmp_path: Path) -> None:
+def test_anchors_follow_the_configuration(tmp_path: Path) -> None:
     located = _run(tmp_path, AXIAL_LOCALIZER)
     anchored = _run(tmp_path, AXIAL_LOCALIZER, "grader.anchor=subarticular")
     canal = _write(located, Plane.SAGITTAL_T2, STUDIES)
@@ -84,7 +84,7 @@ def test_graders_are_anchored_at_levels_unless_their_configuration_says_otherwis
     np.testing.assert_array_equal(refined["a"][24], levels["a"][4])
 
 
-def test_points_are_moved_by_the_error_of_the_localizer_that_they_come_from(tmp_path: Path) -> None:
+def test_jitter_is_the_error_of_the_points_localizer(tmp_path: Path) -> None:
     run = open_located(tmp_path, Plane.AXIAL_T2, "grader.jitter=2")
     assert landmark_jitter(run, fold=0) == (4.0, 4.0, 4.0)  # nothing measured: 2 mm
     write_found(run, Plane.SAGITTAL_T1, 1, miss_mm=3.5)
@@ -104,7 +104,7 @@ def test_points_are_moved_by_the_error_of_the_localizer_that_they_come_from(tmp_
     assert level_jitter(run, fold=0, factor=0.0) == (0.0, 0.0, 0.0)
 
 
-def test_the_held_out_fold_has_no_say_in_its_jitter(tmp_path: Path) -> None:
+def test_held_out_fold_does_not_enter_its_jitter(tmp_path: Path) -> None:
     run = open_located(tmp_path, Plane.SAGITTAL_T2)
     write_found(run, Plane.SAGITTAL_T2, 0, miss_mm=1.0)
     # Its own table is no measure: as if nothing had been.
@@ -119,7 +119,7 @@ def test_the_held_out_fold_has_no_say_in_its_jitter(tmp_path: Path) -> None:
     np.testing.assert_allclose(landmark_jitter(run, fold=0), [expected[0] ** 0.5] * 3, atol=1e-3)
 
 
-def test_no_fold_stands_for_all_as_they_were_reported(tmp_path: Path) -> None:
+def test_jitter_without_fold_is_the_reported_error(tmp_path: Path) -> None:
     run = open_located(tmp_path, Plane.SAGITTAL_T2, "grader.jitter=2")
     assert landmark_jitter(run, fold=None) == (4.0, 4.0, 4.0)
     error = run.runs / "sagittal_t2" / LOCALIZER / "error.json"
@@ -131,7 +131,7 @@ def test_no_fold_stands_for_all_as_they_were_reported(tmp_path: Path) -> None:
     assert landmark_jitter(run, fold=None) == (4.0, 4.0, 4.0)
 
 
-def test_the_doubt_in_a_level_is_that_of_its_canal_or_its_foramina(tmp_path: Path) -> None:
+def test_doubt_of_a_level_is_that_of_its_canal_or_foramina(tmp_path: Path) -> None:
     run = _run(tmp_path)
     _write(run, Plane.SAGITTAL_T2, STUDIES[:2])
     _write(run, Plane.SAGITTAL_T1, STUDIES)
@@ -146,7 +146,7 @@ def test_the_doubt_in_a_level_is_that_of_its_canal_or_its_foramina(tmp_path: Pat
         )
 
 
-def test_slices_are_measured_again_only_for_other_points(tmp_path: Path) -> None:
+def test_slice_agreement_is_cached_for_the_same_points(tmp_path: Path) -> None:
     run = open_located(tmp_path, Plane.AXIAL_T2)
     run.directory.mkdir(parents=True)
     write_found(run, Plane.SAGITTAL_T2, 0, miss_mm=0.0)
@@ -161,7 +161,7 @@ def test_slices_are_measured_again_only_for_other_points(tmp_path: Path) -> None
     assert write_level_slices(run).num_points == 20
 
 
-def test_held_out_points_serve_every_family_and_must_be_of_the_right_fold(tmp_path: Path) -> None:
+def test_held_out_points_cover_all_families_and_must_be_of_their_fold(tmp_path: Path) -> None:
     run = _run(tmp_path)
     canal = _write(run, Plane.SAGITTAL_T2, STUDIES)
     foramen, recess = (

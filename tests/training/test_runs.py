@@ -39,16 +39,16 @@ def _reopen(run: PlaneRun, config: PlaneConfig) -> PlaneRun:
     return open_run(config, records=run.records, runs=run.runs)
 
 
-def test_a_run_that_was_begun_goes_on_with_its_own_configuration_alone(
+def test_started_run_needs_the_same_configuration(
     start: Callable[..., PlaneRun],
 ) -> None:
     run = start("first", FOLDS, _config())
     assert _reopen(run, _config()).folds == FOLDS
-    with pytest.raises(ValueError, match="made from another config"):
+    with pytest.raises(ValueError, match="with another config"):
         _reopen(run, _config(dropout=0.5))
 
 
-def test_a_run_goes_on_with_the_tables_that_its_labels_were_judged_by(
+def test_started_run_needs_the_same_label_noise_tables(
     start: Callable[..., PlaneRun], tmp_path: Path
 ) -> None:
     table = tmp_path / "before.csv"
@@ -57,5 +57,5 @@ def test_a_run_goes_on_with_the_tables_that_its_labels_were_judged_by(
     run = start("first", FOLDS, config)
     _reopen(run, config)
     table.write_text("another")
-    with pytest.raises(ValueError, match="made from another noise_tables"):
+    with pytest.raises(ValueError, match="with another noise_tables"):
         _reopen(run, config)

@@ -32,14 +32,14 @@ def _run(kind: str, num_devices: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grader", "localizer"])
-def test_two_devices_make_the_steps_of_one(kind: str) -> None:
+def test_two_devices_give_the_steps_of_one(kind: str) -> None:
     """With labels that differ in number from replica to replica, and clipping at every step."""
     one, two = _run(kind, 1), _run(kind, 2)
     assert (one["replicas"], two["replicas"]) == (1, 2)
     assert len(one["losses"]) == 5
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-4)
-    assert len({round(each, 3) for each in one["losses"]}) == 5
+    assert len({round(loss, 3) for loss in one["losses"]}) == 5
 
 
 def test_replicas_that_cannot_share_a_batch_are_refused() -> None:

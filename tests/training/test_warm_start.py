@@ -13,8 +13,9 @@ from lumbar_tf.config import (
     dump_config,
 )
 from lumbar_tf.labels import Family, Plane
-from lumbar_tf.training.run_metadata import write_member_metadata
-from lumbar_tf.training.runs import LOCALIZER, WEIGHTS_NAME, PlaneRun
+from lumbar_tf.training.checkpoints import WEIGHTS_NAME
+from lumbar_tf.training.metadata import write_member_metadata
+from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from lumbar_tf.training.warm_start import initial_weights
 
 MEMBER = "csp_darknet_narrow"
@@ -50,7 +51,7 @@ Start = Callable[..., PlaneRun]
 
 
 @pytest.mark.parametrize("member", [MEMBER, LOCALIZER])
-def test_of_the_same_folds_the_same_folds_weights_are_taken(start: Start, member: str) -> None:
+def test_same_folds_give_the_weights_of_the_same_fold(start: Start, member: str) -> None:
     first = start("first", FOLDS, _config())
     paths = _finish(first, 0, 1, 2, member=member)
     for named in (first.runs, first.directory):
@@ -58,13 +59,13 @@ def test_of_the_same_folds_the_same_folds_weights_are_taken(start: Start, member
         assert [initial_weights(second, member, fold) for fold in range(3)] == paths
 
 
-def test_without_init_from_there_is_nothing_to_start_from(start: Start) -> None:
+def test_no_init_from_gives_no_initial_weights(start: Start) -> None:
     run = start("first", FOLDS, _config())
     assert initial_weights(run, MEMBER, 0) is None
     assert initial_weights(run, LOCALIZER, 0) is None
 
 
-def test_a_fold_that_is_not_finished_is_refused_and_no_other_taken(start: Start) -> None:
+def test_unfinished_fold_is_refused(start: Start) -> None:
     first = start("first", FOLDS, _config())
     _finish(first, 0)
     second = start("second", FOLDS, _config(first.runs))
@@ -72,19 +73,19 @@ def test_a_fold_that_is_not_finished_is_refused_and_no_other_taken(start: Start)
         initial_weights(second, MEMBER, 1)
 
 
-def test_a_file_of_a_run_with_the_same_folds_serves_its_own_fold_alone(start: Start) -> None:
+def test_file_of_a_run_with_the_same_folds_is_for_its_fold_only(start: Start) -> None:
     first = start("first", FOLDS, _config())
     path = _finish(first, 0, 1)[1]
     second = start("second", FOLDS, _config(path))
     assert initial_weights(second, MEMBER, 1) == path
-    with pytest.raises(ValueError, match=r"same fold, 0; others have seen"):
+    with pytest.raises(ValueError, match=r"same fold, 0; others were trained"):
         initial_weights(second, MEMBER, 0)
 
 
-def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
+def test_file_of_a_first_step_belongs_to_its_fold(start: Start) -> None:
     """Two-step training leaves weights one folder deeper, and each member's folder has a run.json."""
     first = start("first", FOLDS, _config(two_step_epochs=1))
-    paths = [each.parent / "features" / WEIGHTS_NAME for each in _finish(first, 0, 1)]
+    paths = [path.parent / "features" / WEIGHTS_NAME for path in _finish(first, 0, 1)]
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(b"weights")
@@ -92,7 +93,7 @@ def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
     assert (first.member_directory(MEMBER) / "run.json").is_file()
     second = start("second", FOLDS, _config(paths[1]))
     assert initial_weights(second, MEMBER, 1) == paths[1]
-    with pytest.raises(ValueError, match=r"same fold, 0; others have seen"):
+    with pytest.raises(ValueError, match=r"same fold, 0; others were trained"):
         initial_weights(second, MEMBER, 0)
     third = start("third", {"c": 0, "d": 1, "e": 2}, _config(paths[1]))
     with pytest.raises(ValueError, match=r"shares 1 of 3 studies, such as c\."):
@@ -100,7 +101,7 @@ def test_a_first_steps_file_is_of_its_run_and_fold_too(start: Start) -> None:
 
 
 @pytest.mark.parametrize("place", ["mine.weights.h5", f"{MEMBER}/mine.weights.h5"])
-def test_a_file_beside_the_folds_is_of_no_fold(start: Start, place: str) -> None:
+def test_file_outside_the_fold_folders_is_refused(start: Start, place: str) -> None:
     first = start("first", FOLDS, _config())
     _finish(first, 0)
     path = first.directory / place
@@ -119,7 +120,7 @@ def test_other_folds_of_the_same_studies_are_refused(start: Start) -> None:
             initial_weights(second, MEMBER, 0)
 
 
-def test_of_other_studies_any_fold_will_do(start: Start) -> None:
+def test_run_with_other_studies_gives_any_fold(start: Start) -> None:
     first = start("first", FOLDS, _config())
     paths = _finish(first, 0, 1)
     second = start("second", {"x": 0, "y": 1, "z": 2}, _config(first.runs))
@@ -127,7 +128,7 @@ def test_of_other_studies_any_fold_will_do(start: Start) -> None:
     assert chosen == [paths[0], paths[1], paths[0]]
 
 
-def test_what_the_other_runs_weights_started_from_counts_as_seen(start: Start) -> None:
+def test_initial_weights_of_the_other_run_are_checked(start: Start) -> None:
     oldest = start("oldest", {"x": 0, "p": 1}, _config())
     _finish(oldest, 0, 1)
     first = start("first", FOLDS, _config(oldest.runs))
@@ -137,7 +138,7 @@ def test_what_the_other_runs_weights_started_from_counts_as_seen(start: Start) -
         initial_weights(second, MEMBER, 0)
 
 
-def test_a_run_that_does_not_say_what_it_saw_is_refused(start: Start) -> None:
+def test_run_without_list_of_studies_is_refused(start: Start) -> None:
     first = start("first", FOLDS, _config())
     _finish(first, 0)
     path = first.directory / "run.json"
@@ -145,11 +146,11 @@ def test_a_run_that_does_not_say_what_it_saw_is_refused(start: Start) -> None:
     del origin["studies"]
     path.write_text(json.dumps(origin))
     second = start("second", {"x": 0, "y": 1}, _config(first.runs))
-    with pytest.raises(ValueError, match="does not say which studies it saw"):
+    with pytest.raises(ValueError, match="does not list its studies"):
         initial_weights(second, MEMBER, 0)
 
 
-def test_a_file_outside_of_any_run_is_taken(start: Start, tmp_path: Path) -> None:
+def test_file_outside_of_any_run_is_used(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "mine.weights.h5"
     path.write_bytes(b"weights")
     run = start("first", FOLDS, _config(path))
@@ -174,7 +175,7 @@ def test_a_file_outside_of_any_run_is_taken(start: Start, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_weights_that_would_mean_something_else_are_refused(
+def test_weights_of_another_network_are_refused(
     start: Start, change: dict[str, object], message: str
 ) -> None:
     first = start("first", FOLDS, _config(**change))
@@ -184,7 +185,7 @@ def test_weights_that_would_mean_something_else_are_refused(
         initial_weights(second, MEMBER, 0)
 
 
-def test_a_head_of_another_family_is_refused_and_the_order_of_families_is_not(start: Start) -> None:
+def test_head_of_another_family_is_refused(start: Start) -> None:
     """Both heads have the same shapes, so Keras would load one into the other."""
     first = start("first", FOLDS, _config(auxiliary=(Family.FORAMINAL, Family.SUBARTICULAR)))
     paths = _finish(first, 0)
@@ -197,7 +198,7 @@ def test_a_head_of_another_family_is_refused_and_the_order_of_families_is_not(st
         initial_weights(second, MEMBER, 0)
 
 
-def test_nothing_and_the_run_itself_are_refused(start: Start, tmp_path: Path) -> None:
+def test_missing_run_and_the_same_run_are_refused(start: Start, tmp_path: Path) -> None:
     run = start("first", FOLDS, _config(tmp_path / "absent"))
     with pytest.raises(ValueError, match=r"a run's folder or a file of weights.*absent"):
         initial_weights(run, MEMBER, 0)
@@ -205,7 +206,7 @@ def test_nothing_and_the_run_itself_are_refused(start: Start, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"must contain a run of sagittal_t2"):
         initial_weights(run, MEMBER, 0)
     run = start("third", FOLDS, _config(tmp_path / "third" / "runs"))
-    with pytest.raises(ValueError, match="another run than the one that trains"):
+    with pytest.raises(ValueError, match="another run than the one that starts"):
         initial_weights(run, MEMBER, 0)
 
 

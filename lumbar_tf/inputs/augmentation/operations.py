@@ -1,28 +1,126 @@
-"""The changes of one study's pictures, in their order, all of them or a random choice."""
+"""Augmentation of one study: geometric warp, intensity changes, occlusion and their order.
 
+The random functions on images take `image`, float32 [P, S, H, W] of P crops with S slices, a seed, int32 [2],
+and the limits, and return the same shape. An occluded region is the same in all slices of a crop and is set
+to mid-grey.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import AugmentationConfig
-from lumbar_tf.inputs.augmentation.artefacts import random_motion_ghost, random_spike
-from lumbar_tf.inputs.augmentation.draws import Draw, uniform
 from lumbar_tf.inputs.augmentation.intensity import (
     random_bias_field,
     random_blur,
     random_brightness,
     random_contrast,
     random_gamma,
+    random_motion_ghost,
     random_noise,
+    random_spike,
 )
-from lumbar_tf.inputs.augmentation.occlusion import random_cutout, random_grid_mask, random_slice_drop
-from lumbar_tf.inputs.crops import Crops
+from lumbar_tf.inputs.augmentation.random_values import RandomStream, bernoulli, stream_seed, uniform
+from lumbar_tf.inputs.crops import Crops, Warp, mask_slices
+from lumbar_tf.inputs.slice_decoding import JITTER_LIMIT
 
-#: Takes an image, float32 [P, S, H, W], a seed and the limits; returns the same shape.
+_GREY = 0.5
+#: Edge of a cutout as a share of the crop's edge.
+_CUTOUT_SHARE = (0.15, 0.4)
+#: Period of a grid mask as a share of the crop's edge: two to four squares per row.
+_GRID_PERIOD = (0.25, 0.5)
+#: Share of a period that stays visible along each axis; r of the GridMask paper for ImageNet.
+_GRID_KEPT = 0.6
+#: Upper bound of intensities, as in `inputs.crops.resample`.
+_HIGHEST = 1.5
+
+
+def random_warp(seed: tf.Tensor, config: AugmentationConfig) -> Warp:
+    """Returns one random rotation, zoom and shift for a whole study, part of the crops' one interpolation."""
+    limit = config.rotation_deg * math.pi / 180
+    angle = uniform(seed, RandomStream.ROTATION, -limit, limit)
+    stretch = math.log1p(config.zoom)
+    zoom = tf.exp(uniform(seed, RandomStream.ZOOM, -stretch, stretch))
+    rotation = tf.stack([tf.cos(angle), -tf.sin(angle), tf.sin(angle), tf.cos(angle)])
+    return Warp(
+        matrix=tf.reshape(rotation, [2, 2]) * zoom,
+        shift_mm=uniform(seed, RandomStream.SHIFT, -config.shift_mm, config.shift_mm, (2,)),
+    )
+
+
+def jitter_points(points: tf.Tensor, seed: tf.Tensor, sigma_mm: tf.Tensor) -> tf.Tensor:
+    """Moves points at random, with the same distribution as a localizer's error.
+
+    Args:
+        points: float32 [P, 3], LPS mm; NaN stays NaN.
+        seed: int32 [2].
+        sigma_mm: float32 [3], standard deviation along x, y, z.
+
+    Returns:
+        The same shape; each coordinate within `JITTER_LIMIT` standard deviations of its input.
+    """
+    noise = tf.random.stateless_normal(tf.shape(points), stream_seed(seed, RandomStream.JITTER))
+    return points + sigma_mm * tf.clip_by_value(noise, -JITTER_LIMIT, JITTER_LIMIT)
+
+
+def random_cutout(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Occludes one rectangle in some crops."""
+    if config.cutout == 0:
+        return image
+    crops = image.shape[0]
+
+    def band(size_stream: RandomStream, start_stream: RandomStream, pixels: int) -> tf.Tensor:
+        position = np.arange(pixels, dtype=np.float32) / pixels
+        size = uniform(seed, size_stream, *_CUTOUT_SHARE, (crops, 1))
+        start = uniform(seed, start_stream, 0.0, 1.0, (crops, 1)) * (1 - size)
+        return (position >= start) & (position < start + size)
+
+    rows = band(RandomStream.CUTOUT_HEIGHT, RandomStream.CUTOUT_TOP, image.shape[2])
+    columns = band(RandomStream.CUTOUT_WIDTH, RandomStream.CUTOUT_LEFT, image.shape[3])
+    return _hide(image, rows, columns, bernoulli(seed, RandomStream.CUTOUT_APPLIED, config.cutout, (crops,)))
+
+
+def random_grid_mask(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Occludes a grid of squares in some crops (GridMask: Chen et al., arXiv:2001.04086, section 3.2)."""
+    if config.grid_mask == 0:
+        return image
+    crops = image.shape[0]
+    period = uniform(seed, RandomStream.GRID_PERIOD, *_GRID_PERIOD, (crops, 1))
+
+    def bands(start_stream: RandomStream, pixels: int) -> tf.Tensor:
+        position = np.arange(pixels, dtype=np.float32) / pixels
+        place = tf.math.floormod(position / period + uniform(seed, start_stream, 0.0, 1.0, (crops, 1)), 1.0)
+        return place < 1 - _GRID_KEPT
+
+    rows, columns = (
+        bands(RandomStream.GRID_TOP, image.shape[2]),
+        bands(RandomStream.GRID_LEFT, image.shape[3]),
+    )
+    return _hide(image, rows, columns, bernoulli(seed, RandomStream.GRID_APPLIED, config.grid_mask, (crops,)))
+
+
+def _hide(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    """Sets the pixels at rows [P, H] and columns [P, W] of the selected crops, [P], to mid-grey."""
+    hidden = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :] & chosen[:, tf.newaxis, tf.newaxis]
+    return tf.where(hidden[:, tf.newaxis], _GREY, image)
+
+
+def random_slice_drop(mask: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Masks slices at random, but never the central one; `mask` is bool [P, S]."""
+    if config.drop_slice == 0:
+        return mask
+    is_dropped = bernoulli(seed, RandomStream.SLICE_DROP, config.drop_slice, tuple(mask.shape))
+    is_central = np.arange(mask.shape[1]) == mask.shape[1] // 2
+    return mask & (~is_dropped | is_central)
+
+
+#: Function of an image, float32 [P, S, H, W], a seed and the limits that returns the same shape.
 Operation = Callable[[tf.Tensor, tf.Tensor, AugmentationConfig], tf.Tensor]
 
-#: By the field of the configuration that switches it on, in the order in which they act: what happens in the
-#: scanner, which needs magnitudes, before what happens to the finished picture.
+#: Operations by the configuration field that enables them, in the order of application: changes during
+#: acquisition, which need magnitudes, come before changes of the reconstructed image.
 INTENSITY: dict[str, Operation] = {
     "bias_field": random_bias_field,
     "blur_px": random_blur,
@@ -34,15 +132,13 @@ INTENSITY: dict[str, Operation] = {
     "noise": random_noise,
 }
 OCCLUSION: dict[str, Operation] = {"cutout": random_cutout, "grid_mask": random_grid_mask}
-#: As `inputs.crops.resample` bounds a crop.
-_HIGHEST = 1.5
 
 
 def random_intensity(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
-    """Changes the intensities of a study.
+    """Applies the enabled intensity changes to one study.
 
     Args:
-        image: float32 [..., S, H, W] of static shape, 0 to 1.5: crops, or a localizer's field.
+        image: float32 [..., S, H, W] of static shape, 0 to 1.5: crops, or a localizer's image.
         seed: int32 [2].
         config: limits.
 
@@ -54,11 +150,11 @@ def random_intensity(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConf
 
 
 def augment_crops(crops: Crops, seed: tf.Tensor, config: AugmentationConfig) -> Crops:
-    """Applies all changes that act on the crops of a study after they are cut."""
+    """Applies all enabled changes to the crops of one study after they are cut; masked slices are 0."""
     image = _apply({**INTENSITY, **OCCLUSION}, crops.image, seed, config)
     mask = random_slice_drop(crops.mask, seed, config)
     return Crops(
-        image=tf.where(mask[..., tf.newaxis, tf.newaxis], image, 0.0),
+        image=mask_slices(image, mask),
         mask=mask,
         offset_mm=crops.offset_mm,
     )
@@ -67,7 +163,7 @@ def augment_crops(crops: Crops, seed: tf.Tensor, config: AugmentationConfig) -> 
 def _apply(
     operations: dict[str, Operation], image: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig
 ) -> tf.Tensor:
-    """Applies what is switched on; nothing switched on gives the image itself."""
+    """Applies the enabled operations; returns the image itself if there is none."""
     active = [operation for name, operation in operations.items() if getattr(config, name) > 0]
     if not active:
         return image
@@ -81,9 +177,9 @@ def _apply(
 def _choose(
     active: Sequence[Operation], crops: int, seed: tf.Tensor, config: AugmentationConfig
 ) -> tf.Tensor | None:
-    """Draws which operations each crop gets, bool [P, operations, 1, 1, 1]; None stands for all."""
+    """Selects each crop's operations, bool [P, operations, 1, 1, 1]; None selects all."""
     if config.num_operations == 0 or config.num_operations >= len(active):
         return None
-    score = uniform(seed, Draw.CHOICE, 0.0, 1.0, (crops, len(active)))
+    score = uniform(seed, RandomStream.OPERATION_CHOICE, 0.0, 1.0, (crops, len(active)))
     rank = tf.argsort(tf.argsort(score, axis=-1), axis=-1)
     return (rank < config.num_operations)[..., tf.newaxis, tf.newaxis, tf.newaxis]

@@ -1,4 +1,4 @@
-"""Crops to change, seeds, and a configuration with everything switched on."""
+"""Crops, seeds and a configuration with all operations enabled."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from lumbar_tf.inputs.crops import Crops
 
 @pytest.fixture
 def much() -> AugmentationConfig:
-    """Everything that acts on the crops of a study, often and strongly."""
+    """All operations on the crops of a study, with high probabilities and limits."""
     return AugmentationConfig(
         rotation_deg=20,
         zoom=0.25,
@@ -35,13 +35,13 @@ def much() -> AugmentationConfig:
 
 @pytest.fixture
 def seed() -> Callable[[int], tf.Tensor]:
-    """`seed(number)`: as the pipeline gives them."""
+    """`seed(number)`: seeds as in the pipeline."""
     return lambda number: tf.constant([number, 7])
 
 
 @pytest.fixture
 def crops() -> Crops:
-    """Four crops of three slices: one lacks a slice, one has none."""
+    """Four crops of three slices: one without a slice, one without all slices."""
     rng = np.random.default_rng(0)
     mask = np.ones((4, 3), np.bool_)
     mask[1, 0] = mask[2] = False

@@ -24,7 +24,7 @@ def _config(**fields: float) -> AugmentationConfig:
 
 
 def _batch() -> tuple[Inputs, tf.Tensor]:
-    """Study s, crop p is a flat image of s * 100 + p + 1; row r of study s says s and r in its target."""
+    """Study s, crop p is a flat image of s * 100 + p + 1; the target of row r of study s encodes s and r."""
     value = np.arange(STUDIES)[:, None] * 100.0 + np.arange(CROPS) + 1
     shape = (STUDIES, CROPS, 2, 32, 32)
     inputs = {
@@ -38,20 +38,20 @@ def _batch() -> tuple[Inputs, tf.Tensor]:
 
 
 def _shares(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reads own share [B, P] and partner [B] off the flat images, on which any mixture is a mean."""
+    """Returns the own weight [B, P] and the partner [B], from the means of the flat images."""
     crop = np.arange(CROPS)
     mean = image.mean(axis=(2, 3, 4))
     partner = np.full(STUDIES, -1)
     for study in range(STUDIES):
         seen = np.rint(np.unique(image[study])).astype(int)
-        others = {(each - 1) // 100 for each in seen if (each - 1) % 100 < CROPS} - {study}
+        others = {(value - 1) // 100 for value in seen if (value - 1) % 100 < CROPS} - {study}
         partner[study] = others.pop() if len(others) == 1 else -1
     own = np.arange(STUDIES)[:, None] * 100 + crop + 1
     other = partner[:, None] * 100 + crop + 1
     return (mean - other) / (own - other), partner
 
 
-def test_cutmix_pastes_a_rectangle_of_the_same_place_and_mixes_targets_by_its_area(seed: Seed) -> None:
+def test_cutmix_weights_targets_by_the_area_of_its_rectangle(seed: Seed) -> None:
     inputs, targets = _batch()
     mixed, soft = mix_studies(inputs, targets, seed(4), _config(cutmix=1.0), layout=AXIAL)
     image = mixed["image"].numpy()
@@ -76,21 +76,21 @@ def test_cutmix_pastes_a_rectangle_of_the_same_place_and_mixes_targets_by_its_ar
             assert soft.numpy()[study, row, partner[study]] == pytest.approx(1 - share, abs=1e-4)
 
 
-def test_mixup_adds_crops_of_the_same_place_and_targets_by_the_same_share(seed: Seed) -> None:
+def test_mixup_weights_crops_and_targets_equally(seed: Seed) -> None:
     inputs, targets = _batch()
     mixed, soft = mix_studies(inputs, targets, seed(4), _config(mixup=1.0, mixup_alpha=2.0), layout=AXIAL)
     image, offset = mixed["image"].numpy(), mixed["offset_mm"].numpy()
     assert (image.max(axis=(2, 3, 4)) - image.min(axis=(2, 3, 4))).max() < 1e-3  # flat stays flat
     np.testing.assert_allclose(image[..., 0, 0], offset, rtol=1e-5)
     study = 0
-    partner = next(each for each in (1, 2) if soft.numpy()[study, :, each].any())
+    partner = next(item for item in (1, 2) if soft.numpy()[study, :, item].any())
     place = np.arange(CROPS) + 1.0
     own = (image[study].mean(axis=(1, 2, 3)) - 100 * partner - place) / (-100 * partner)
     assert ((own > 0) & (own < 1)).all()
     np.testing.assert_allclose(soft[study, :, study], VIEWS @ own, atol=1e-4)
 
 
-def test_a_crop_that_one_of_the_two_lacks_stays_and_slices_are_those_that_both_have(seed: Seed) -> None:
+def test_crops_without_common_slices_are_not_mixed(seed: Seed) -> None:
     inputs, targets = _batch()
     mask = np.ones((STUDIES, CROPS, 2), np.bool_)
     mask[1, 4] = False  # study 1 has no such crop
@@ -113,8 +113,8 @@ def test_a_crop_that_one_of_the_two_lacks_stays_and_slices_are_those_that_both_h
         assert not mixed["image"].numpy()[study, 6][~expected].any()
 
 
-def test_the_canal_follows_the_side_that_is_seen(seed: Seed) -> None:
-    """Level 1 lacks its right crop in all studies, so its canal has the left crop's share."""
+def test_canal_weight_is_that_of_the_visible_side(seed: Seed) -> None:
+    """Level 1 lacks its right crop in all studies, so its canal has the left crop's weight."""
     inputs, targets = _batch()
     inputs["mask"] = tf.constant(np.arange(CROPS)[None, :, None] != 1) & inputs["mask"]
     _, soft = mix_studies(inputs, targets, seed(4), _config(mixup=1.0), layout=AXIAL)
@@ -123,7 +123,7 @@ def test_the_canal_follows_the_side_that_is_seen(seed: Seed) -> None:
     assert np.isfinite(soft).all()
 
 
-def test_a_missing_label_mixes_as_no_evidence(seed: Seed) -> None:
+def test_missing_labels_are_mixed_as_zeros(seed: Seed) -> None:
     inputs, targets = _batch()
     targets = tf.concat([tf.zeros_like(targets[:1]), targets[1:]], axis=0)
     _, soft = mix_studies(inputs, targets, seed(4), _config(cutmix=1.0), layout=AXIAL)
@@ -132,14 +132,14 @@ def test_a_missing_label_mixes_as_no_evidence(seed: Seed) -> None:
     assert not soft.numpy()[0, :, 0].any()
 
 
-def test_nothing_switched_on_and_a_batch_of_one_change_nothing(seed: Seed) -> None:
+def test_disabled_mixing_and_single_study_batches_change_nothing(seed: Seed) -> None:
     inputs, targets = _batch()
     assert mix_studies(inputs, targets, seed(0), _config(), layout=AXIAL) == (inputs, targets)
     one = {name: value[:1] for name, value in inputs.items()}
     assert mix_studies(one, targets[:1], seed(0), _config(mixup=1.0), layout=AXIAL)[0] is one
 
 
-def test_probabilities_count_crops_and_the_rest_is_untouched(seed: Seed) -> None:
+def test_mixing_probabilities_are_per_crop(seed: Seed) -> None:
     inputs, targets = _batch()
     kinds = np.zeros(3)
     for number in range(30):
@@ -153,7 +153,7 @@ def test_probabilities_count_crops_and_the_rest_is_untouched(seed: Seed) -> None
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
-def test_a_seed_gives_one_mixture_also_under_xla(seed: Seed, is_compiled: bool) -> None:
+def test_mixing_is_reproducible_also_under_xla(seed: Seed, is_compiled: bool) -> None:
     inputs, targets = _batch()
     config = _config(mixup=0.5, cutmix=0.5)
 
@@ -168,6 +168,6 @@ def test_a_seed_gives_one_mixture_also_under_xla(seed: Seed, is_compiled: bool) 
     np.testing.assert_allclose(soft.numpy().sum(axis=-1), 1, atol=1e-5)
 
 
-def test_mixing_more_than_every_crop_is_refused() -> None:
+def test_mixing_probabilities_above_one_are_refused() -> None:
     with pytest.raises(ValueError, match="a crop is mixed once"):
         AugmentationConfig(mixup=0.7, cutmix=0.4)

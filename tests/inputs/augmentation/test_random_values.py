@@ -6,19 +6,24 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from lumbar_tf.inputs.augmentation.draws import Draw, bell, chance, symmetric_beta
+from lumbar_tf.inputs.augmentation.random_values import (
+    RandomStream,
+    approximate_normal,
+    bernoulli,
+    symmetric_beta,
+)
 
 Seed = Callable[[int], tf.Tensor]
-STREAMS = (Draw.MIXUP_RADIUS, Draw.MIXUP_ANGLE)
+STREAMS = (RandomStream.MIXUP_RADIUS, RandomStream.MIXUP_ANGLE)
 
 
-def test_no_two_draws_share_a_stream() -> None:
+def test_random_streams_are_distinct() -> None:
     # An IntEnum takes a repeated number as an alias and says nothing.
-    assert max(Counter(int(each) for each in Draw.__members__.values()).values()) == 1
+    assert max(Counter(int(stream) for stream in RandomStream.__members__.values()).values()) == 1
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0])
-def test_shares_are_beta_distributed_as_scipy_has_it(seed: Seed, alpha: float) -> None:
+def test_symmetric_beta_agrees_with_scipy(seed: Seed, alpha: float) -> None:
     # The test's statistic assumes continuous values; at 0.1 many are 0 or 1 to float32, so bins are counted.
     values = symmetric_beta(seed(3), STREAMS, alpha, (20_000,)).numpy()
     assert np.isfinite(values).all()
@@ -28,13 +33,13 @@ def test_shares_are_beta_distributed_as_scipy_has_it(seed: Seed, alpha: float) -
     assert stats.chisquare(found, expected * found.sum() / expected.sum()).pvalue > 1e-3
 
 
-def test_a_chance_of_none_and_of_all(seed: Seed) -> None:
-    assert not chance(seed(0), Draw.CUTOUT_CHANCE, 0.0, (1000,)).numpy().any()
-    assert chance(seed(0), Draw.CUTOUT_CHANCE, 1.0, (1000,)).numpy().all()
+def test_bernoulli_with_probability_zero_and_one(seed: Seed) -> None:
+    assert not bernoulli(seed(0), RandomStream.CUTOUT_APPLIED, 0.0, (1000,)).numpy().any()
+    assert bernoulli(seed(0), RandomStream.CUTOUT_APPLIED, 1.0, (1000,)).numpy().all()
 
 
-def test_the_bell_is_the_sum_of_four_sixteen_sided_dice(seed: Seed) -> None:
-    values = bell(seed(5), Draw.NOISE, (40, 5, 50, 50)).numpy().ravel()
+def test_approximate_normal_is_a_sum_of_four_uniform_integers(seed: Seed) -> None:
+    values = approximate_normal(seed(5), RandomStream.NOISE, (40, 5, 50, 50)).numpy().ravel()
     count = len(values)
     assert values.dtype == np.float32
     # Five standard errors each.
@@ -59,18 +64,22 @@ def test_the_bell_is_the_sum_of_four_sixteen_sided_dice(seed: Seed) -> None:
         assert abs((np.abs(values) > limit).mean() - outside) < 5 * np.sqrt(outside / count)
 
 
-def test_the_bells_values_are_independent_of_their_neighbours_and_follow_the_seed(seed: Seed) -> None:
-    values = bell(seed(5), Draw.NOISE, (3, 333, 333)).numpy()
+def test_approximate_normal_values_are_independent_and_reproducible(seed: Seed) -> None:
+    values = approximate_normal(seed(5), RandomStream.NOISE, (3, 333, 333)).numpy()
     for axis, step in ((2, 1), (2, 2), (1, 1), (0, 1)):
         moved = np.roll(values, step, axis)
         assert abs(np.mean(values * moved)) < 5 / np.sqrt(values.size)
         assert abs(np.mean(np.square(values) * np.square(moved)) - 1) < 5 * 1.7 / np.sqrt(values.size)
-    np.testing.assert_array_equal(values, bell(seed(5), Draw.NOISE, (3, 333, 333)))
-    assert abs(np.mean(values * bell(seed(6), Draw.NOISE, (3, 333, 333)))) < 5 / np.sqrt(values.size)
+    np.testing.assert_array_equal(values, approximate_normal(seed(5), RandomStream.NOISE, (3, 333, 333)))
+    assert abs(
+        np.mean(values * approximate_normal(seed(6), RandomStream.NOISE, (3, 333, 333)))
+    ) < 5 / np.sqrt(values.size)
 
 
 @pytest.mark.parametrize("shape", [(1,), (2, 3, 5), (0, 4)])
-def test_the_bell_takes_any_shape_also_when_compiled(seed: Seed, shape: tuple[int, ...]) -> None:
-    assert bell(seed(1), Draw.NOISE, shape).shape == shape
-    compiled = tf.function(lambda number: bell(number, Draw.NOISE, shape), jit_compile=True)
+def test_approximate_normal_has_any_shape_also_under_xla(seed: Seed, shape: tuple[int, ...]) -> None:
+    assert approximate_normal(seed(1), RandomStream.NOISE, shape).shape == shape
+    compiled = tf.function(
+        lambda number: approximate_normal(number, RandomStream.NOISE, shape), jit_compile=True
+    )
     assert compiled(seed(1)).shape == shape

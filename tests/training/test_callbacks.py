@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from lumbar_tf.training.tensorboard_logger import TensorBoardLogger, contact_sheet
+from lumbar_tf.training.callbacks import TensorBoardLogger, contact_sheet, learning_rate_share
 
 
 def _events(folder: Path) -> dict[str, list[tuple[int, tf.Tensor]]]:
@@ -39,3 +40,18 @@ def test_a_contact_sheet_has_each_picture_in_its_place() -> None:
     )
     assert not sheet[4:, 15:].any()
     assert (sheet.min(), sheet.max()) == (0, 255)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nearly_nothing() -> None:
+    shares = [learning_rate_share(step, 100, warmup_fraction=0.1) for step in range(100)]
+    np.testing.assert_allclose(shares[:10], np.arange(1, 11) / 10)
+    assert shares[10] == max(shares) == 1.0
+    assert (np.diff(shares[10:]) < 0).all()
+    assert shares[55] == pytest.approx(0.5)
+    assert 0 < shares[-1] < 0.001
+
+
+@pytest.mark.parametrize(("total", "fraction"), [(1, 0.0), (1, 1.0), (3, 1.0), (5, 0.01)])
+def test_learning_rate_is_positive_in_short_trainings(total: int, fraction: float) -> None:
+    shares = [learning_rate_share(step, total, warmup_fraction=fraction) for step in range(total)]
+    assert all(0 < share <= 1 for share in shares)

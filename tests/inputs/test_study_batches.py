@@ -1,4 +1,4 @@
-"""The order of training: a function of seed and epoch, so that a run can be taken up anywhere."""
+"""Order of training studies: a function of seed and epoch, so that a run can resume at any epoch."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -14,7 +14,7 @@ from lumbar_tf.inputs.crop_layout import CropLayout, localizer_rows
 from lumbar_tf.inputs.grader_dataset import make_grader_train_dataset
 from lumbar_tf.inputs.localizer_dataset import make_localizer_train_dataset
 from lumbar_tf.inputs.record_source import RecordSource
-from lumbar_tf.inputs.study_order import epoch_batches
+from lumbar_tf.inputs.study_batches import batches_per_epoch
 from lumbar_tf.labels import Family, Plane
 from lumbar_tf.records.schema import encode_plane
 
@@ -67,12 +67,12 @@ def _train(
 
 
 def _batches(dataset: tf.data.Dataset, count: int) -> list[list[np.ndarray]]:
-    return [[each.numpy() for each in tf.nest.flatten(batch)] for batch in dataset.take(count)]
+    return [[array.numpy() for array in tf.nest.flatten(batch)] for batch in dataset.take(count)]
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_a_later_start_gives_the_batches_of_the_whole_run(shards: dict[Plane, Path], cache: bool) -> None:
-    assert epoch_batches(5, 2) == 2
+def test_later_start_epoch_gives_the_batches_of_the_whole_run(shards: dict[Plane, Path], cache: bool) -> None:
+    assert batches_per_epoch(5, 2) == 2
     whole = _batches(_train(shards, Plane.SAGITTAL_T1, cache=cache), 8)
     for epoch in (1, 3):
         tf.random.set_seed(epoch)  # what others do to the process changes nothing
@@ -83,7 +83,7 @@ def test_a_later_start_gives_the_batches_of_the_whole_run(shards: dict[Plane, Pa
     assert len({batch[0].tobytes() for batch in whole}) == 8
 
 
-def test_an_epoch_shows_no_study_twice_unless_studies_are_missing(shards: dict[Plane, Path]) -> None:
+def test_studies_are_not_repeated_within_an_epoch_unless_some_are_missing(shards: dict[Plane, Path]) -> None:
     rows = localizer_rows(Plane.SAGITTAL_T2)
     config = LocalizerConfig(
         backbone="csp_darknet_narrow", side_mm=64, side_px=32, supersample=1, num_slices=3, training=TRAINING
@@ -92,17 +92,17 @@ def test_an_epoch_shows_no_study_twice_unless_studies_are_missing(shards: dict[P
     def epochs(*studies: str) -> list[list[float]]:
         source = RecordSource((shards[Plane.SAGITTAL_T2],), studies)
         dataset = make_localizer_train_dataset(source, rows=rows, config=config, seed=4)
-        count = epoch_batches(len(studies), 2)
+        count = batches_per_epoch(len(studies), 2)
         seen = [points.numpy()[:, 0, 0].tolist() for _, points in dataset.take(4 * count)]
         return [list(chain(*seen[start : start + count])) for start in range(0, 4 * count, count)]
 
     full = epochs(*STUDIES)
-    assert all(len(set(each)) == 4 for each in full), "two batches of two of the five studies"
-    assert len({tuple(each) for each in full}) > 1
+    assert all(len(set(epoch)) == 4 for epoch in full), "two batches of two of the five studies"
+    assert len({tuple(epoch) for epoch in full}) > 1
     assert set(chain(*full)) == {0.0, 1.0, 2.0, 3.0, 4.0}
     # Six are expected and five are there: the sixth place goes to one of them.
     assert all(
-        len(each) == 6 and set(each) == {0.0, 1.0, 2.0, 3.0, 4.0} for each in epochs(*STUDIES, "empty")
+        len(number) == 6 and set(number) == {0.0, 1.0, 2.0, 3.0, 4.0} for number in epochs(*STUDIES, "empty")
     )
 
 

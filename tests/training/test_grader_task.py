@@ -5,7 +5,7 @@ import pytest
 
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
-from lumbar_tf.training.dropped_labels import read_noisy_labels
+from lumbar_tf.training.grader_task import read_noisy_labels
 
 FOLDS = {"a": 0, "b": 1}
 
@@ -14,7 +14,7 @@ FOLDS = {"a": 0, "b": 1}
 def place(tmp_path: Path) -> Path:
     """Records with the labels of two studies, and a run whose member gives every grade a third."""
     (tmp_path / "records").mkdir()
-    header = ",".join(["study_id", *(each.name for each in FINDINGS)])
+    header = ",".join(["study_id", *(finding.name for finding in FINDINGS)])
     rows = [",".join([name, *["Severe"] * NUM_FINDINGS]) for name in FOLDS]
     (tmp_path / "records" / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
     probabilities = np.full((2, NUM_FINDINGS, 3), 1 / 3)
@@ -32,16 +32,16 @@ def _read(place: Path, pattern: str, runs: str = "runs") -> dict[str, np.ndarray
     )
 
 
-def test_the_records_own_labels_are_judged(place: Path) -> None:
+def test_noisy_labels_are_those_of_the_records(place: Path) -> None:
     found = _read(place, "before/*/*/oof.csv")
     assert {name: np.flatnonzero(flags).tolist() for name, flags in found.items()} == {"b": [6]}
 
 
-def test_tables_of_the_coming_run_itself_are_refused(place: Path) -> None:
-    with pytest.raises(ValueError, match="of a run before this one"):
+def test_tables_of_the_same_run_are_refused(place: Path) -> None:
+    with pytest.raises(ValueError, match="of an earlier run"):
         _read(place, "before/*/*/oof.csv", runs="before")
 
 
-def test_a_pattern_that_matches_nothing_is_refused(place: Path) -> None:
+def test_pattern_without_matches_is_refused(place: Path) -> None:
     with pytest.raises(ValueError, match="match a file"):
         _read(place, "elsewhere/*.csv")
