@@ -61,8 +61,8 @@ class PredictOptions(GradingOptions):
     )
 
     after_interrupt: ClassVar[str] = (
-        "No table was written. What --out holds of single studies (sheets, reports, dicom, fhir) is whole. "
-        "Run the same command again: it grades all studies anew, and adds them to a --log again."
+        "No table was written. Files of single studies in --out (sheets, reports, dicom, fhir) are complete. "
+        "Run the same command again: it grades all studies again, and appends them to a --log again."
     )
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ def _written(out: Path) -> set[str]:
     return {str(path.relative_to(out)) for folder in ("dicom", "fhir") for path in (out / folder).glob("*")}
 
 
-def test_nothing_is_written_unless_asked_for(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+def test_no_format_is_written_unless_requested(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
     predict_to_folder(cohort, FakeEnsemble(), tmp_path / "out")
     assert _written(tmp_path / "out") == set()
@@ -34,7 +34,7 @@ def test_nothing_is_written_unless_asked_for(tmp_path: Path, write_dicom: Callab
     assert _written(tmp_path / "out") == {f"fhir/{STUDY}.json"}
 
 
-def test_the_competitions_uids_are_kept_and_are_all_that_dciodvfy_minds(
+def test_the_competitions_uids_are_kept_and_are_the_only_errors_of_dciodvfy(
     tmp_path: Path, write_dicom: Callable[..., Path]
 ) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY], write_dicom)
@@ -50,7 +50,9 @@ def test_the_competitions_uids_are_kept_and_are_all_that_dciodvfy_minds(
         assert [error for error in find_errors(path) if "Illegal root for UID" not in error] == []
 
 
-def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+def test_no_format_is_written_for_an_unreadable_study(
+    tmp_path: Path, write_dicom: Callable[..., Path]
+) -> None:
     cohort = write_small_cohort(tmp_path / "cohort", [STUDY, "910000002"], write_dicom)
     for path in (cohort / "train_images" / "910000002").rglob("*.dcm"):
         path.write_bytes(b"nothing")
@@ -58,7 +60,7 @@ def test_a_study_that_cannot_be_read_gets_none(tmp_path: Path, write_dicom: Call
     assert {name.split("/")[1].split(".")[0] for name in _written(tmp_path / "out")} == {STUDY}
 
 
-def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_path: Path) -> None:
+def test_patient_data_are_in_the_formats_only_and_pseudonymised_with_a_key(tmp_path: Path) -> None:
     disc = hospital.write_hospital_export(tmp_path / "disc").root
     key = b"k" * 32
     with read_source(disc) as source:
@@ -80,7 +82,7 @@ def test_patient_data_stay_in_their_folders_and_under_a_key_there_are_none(tmp_p
     assert find_identifying_text(tmp_path / "rest", values) == ()
 
 
-def test_without_highdicom_the_call_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dicom_results_are_refused_without_highdicom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_formats, "find_spec", lambda name: None)
     find_formats(["fhir"])
     with pytest.raises(ValueError, match=r"pip install 'lumbar_tf\[dicom\]'"):
