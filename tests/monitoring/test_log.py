@@ -98,7 +98,7 @@ def test_an_incomplete_write_leaves_no_partial_row(tmp_path: Path, monkeypatch: 
     before = path.read_bytes()
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
-    with pytest.raises(OSError, match="a whole row"):
+    with pytest.raises(OSError, match="A row must be written"):
         log.append(_values(0.2), model="1")
     assert path.read_bytes() == before
 

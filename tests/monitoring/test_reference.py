@@ -71,7 +71,7 @@ def test_a_reference_from_a_log_has_one_version() -> None:
     rows = [LogRow(time, "4", values) for values in _rows(30)]
     reference = reference_of_log(rows)
     assert (reference.model, reference.made_from) == ("4", "30 studies of a log, 2026-11-02 to 2026-11-02")
-    with pytest.raises(ValueError, match="one version's"):
+    with pytest.raises(ValueError, match="the predictions of one version"):
         reference_of_log([*rows, LogRow(time, "5", rows[0].values)])
     with pytest.raises(ValueError, match="at least 30"):
         reference_of_log(rows[:29])
