@@ -1,1 +1,1 @@
-"""The servable ensemble: one graph of all members and the stacker, written, proven and asked."""
+"""Exported ensembles: the servable graph of all members and the stacker, export, self-test and loading."""

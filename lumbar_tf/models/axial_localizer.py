@@ -1,9 +1,10 @@
-"""The axial localizer: one level's subarticular point as a heatmap over the slices around it.
+"""Axial localizer: heatmap of one subarticular point over the slices around its level.
 
-It sees a level from one side at a time, the right side mirrored to look left, and knows neither level nor
-side: so a mirrored patient gets mirrored points by construction. An encoder and decoder look at each slice
-with its neighbours and say where in the slice the point would be; which slice it is comes from that, from
-what the slice shows beside the others, and from its distance to the sagittal planes' level point.
+The network sees one level and side at a time, with the right side mirrored to look like the left, and knows
+neither level nor side. Therefore a mirrored patient gets mirrored points by construction. An encoder-decoder
+predicts the position of the point in each slice from the slice and its neighbours; the slice follows from
+these heatmaps, from the features of the slice relative to the others, and from its distance from the level
+point of the sagittal planes.
 """
 
 from typing import Any
@@ -24,15 +25,15 @@ from lumbar_tf.models.localizer import (
     flatten_cells,
 )
 
-#: Slice offsets are given to the network in units of 5 mm: axial slices are 3 to 5 mm apart.
+#: Unit of the network's slice offsets: 5 mm, as axial slices are 3 to 5 mm apart.
 _OFFSET_UNIT_MM = 5.0
-#: The answer is the mean of the heatmap within this distance of its peak: the other side's recess, which
-#: looks alike in the mirror, is 4 to 30 mm away (2 to 15 mm on either side of the canal point).
+#: A point is the mean of the heatmap within this distance of its peak; the recess of the other side, its
+#: mirror image, is 4 to 30 mm away (2 to 15 mm on either side of the canal point).
 _WINDOW_MM = 8.0
-#: Over the last of it the window fades: cells lie on a lattice, and many at exactly one distance of the peak,
-#: where rounding would take some in and leave others out.
+#: Width of the window's fading edge: cells lie on a lattice, many at exactly the same distance from the peak,
+#: and at a sharp edge rounding would include some of them and exclude others.
 _FADE_MM = 2.0
-#: What the encoder sees in its 3 channels: the slice below, the slice itself, the slice above.
+#: Channels of the encoder: the slice below, the slice itself, the slice above.
 _NEIGHBOURS = (-1, 0, 1)
 
 
@@ -42,7 +43,7 @@ class AxialLocalizer(Localizer):
     def stack_by_stack(
         self, field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns what `heatmap_loss` takes: each crop is a stack with one of the points [study, crop, 3]."""
+        """Returns the arguments of `heatmap_loss`: each crop is a stack with one point of [study, crop, 3]."""
         crops, logits = _crop_by_crop(field, logits)
         return crops, tf.reshape(points, [-1, 1, 3]), logits
 
@@ -59,16 +60,16 @@ def _crop_by_crop(field: dict[str, tf.Tensor], logits: tf.Tensor) -> tuple[dict[
 def locate_subarticular(
     field: dict[str, tf.Tensor], logits: tf.Tensor, level_uncertainty: tf.Tensor
 ) -> LocatedLevels:
-    """Reads a point off each crop's heatmap: the centre of mass around its peak, in patient space.
+    """Decodes the point of each crop: the centre of mass of the heatmap around its peak, in patient space.
 
     Args:
         field: the localizer's inputs.
         logits: float [study, crop, slice, h, w].
-        level_uncertainty: float32 [study, crop], of the level points that the crops were cut around: the
-            network does not know levels, so its point is on another level's disc where that one is.
+        level_uncertainty: float32 [study, crop], of the level points at the crops' centres. The network does
+            not know levels, so where a level point is on another disc, so is the subarticular point.
 
     Returns:
-        The points; NaN, with a spread of NaN and a doubt of 1, where no slice holds the level point.
+        The points; NaN, with a spread of NaN and an uncertainty of 1, where no slice shows the level point.
     """
     crops, logits = _crop_by_crop(field, tf.cast(logits, tf.float32))
     position = tf.reshape(cell_positions(crops, logits.shape[2]), [tf.shape(logits)[0], -1, 3])
@@ -76,7 +77,7 @@ def locate_subarticular(
     peak = tf.gather(position, tf.argmax(cells, axis=-1), batch_dims=1)
     probability = tf.nn.softmax(cells, axis=-1)
     distance = tf.sqrt(_squared(position, peak))
-    # Of the peak itself at least there is something: no sum is 0.
+    # The weight of the peak itself is positive, so no sum is 0.
     share = probability * tf.clip_by_value((_WINDOW_MM - distance) / _FADE_MM, 0.0, 1.0)
     share /= tf.reduce_sum(share, axis=-1, keepdims=True)
     points = tf.einsum("nc,ncx->nx", share, position)
@@ -92,7 +93,7 @@ def locate_subarticular(
 
 
 def _squared(position: tf.Tensor, point: tf.Tensor) -> tf.Tensor:
-    """Squared distance, mm2, float32 [n, cells], of positions [n, cells, 3] to a point [n, 3]."""
+    """Returns squared distances, mm2, [n, cells], of positions [n, cells, 3] from a point [n, 3]."""
     return tf.reduce_sum(tf.square(position - point[:, tf.newaxis]), axis=-1)
 
 
@@ -101,7 +102,7 @@ def build_axial_localizer(config: LocalizerConfig, *, weights: str = "none") -> 
 
     Args:
         config: field, backbone and decoder.
-        weights: of the encoder; see `build_backbone`.
+        weights: pretrained weights of the encoder; see `build_backbone`.
 
     Returns:
         Model from the fields of `AxialLocalizerInputs` (with a leading study axis) to logits
@@ -129,7 +130,7 @@ def build_axial_localizer(config: LocalizerConfig, *, weights: str = "none") -> 
 
 
 def _with_neighbours(stack: Any) -> Any:
-    """Returns each slice between its neighbours, [n * slice, h, w, 3]; black where there is none."""
+    """Returns each slice with its neighbours as channels, [n * slice, h, w, 3]; black beyond the ends."""
     slices, size = stack.shape[1], stack.shape[2]
     padded = ops.pad(stack, [[0, 0], [1, 1], [0, 0], [0, 0]])
     channels = [padded[:, 1 + step : 1 + step + slices] for step in _NEIGHBOURS]
@@ -137,12 +138,12 @@ def _with_neighbours(stack: Any) -> Any:
 
 
 def _slice_bias(context: Any, offset_mm: Any, mask: Any) -> Any:
-    """Returns how likely each slice holds the point, beside the crop's others: [study, crop, slice]."""
+    """Returns the logits of each slice of a crop for the point, [study, crop, slice]."""
     weight = ops.expand_dims(ops.cast(mask, context.dtype), -1)
     mean = ops.sum(context * weight, axis=2, keepdims=True) / ops.maximum(
         ops.sum(weight, axis=2, keepdims=True), 1.0
     )
     offset = ops.expand_dims(offset_mm, -1) / _OFFSET_UNIT_MM
-    seen = keras.layers.Concatenate()([context, context - mean, offset, ops.square(offset)])
-    hidden = keras.layers.Dense(64, activation="relu", name="slice_hidden")(seen)
+    features = keras.layers.Concatenate()([context, context - mean, offset, ops.square(offset)])
+    hidden = keras.layers.Dense(64, activation="relu", name="slice_hidden")(features)
     return keras.layers.Dense(1, dtype="float32", name="slice_bias")(hidden)[..., 0]

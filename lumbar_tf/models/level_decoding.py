@@ -1,9 +1,10 @@
-"""Reading the five levels off their heatmaps jointly: the best ladder and how sure it is.
+"""Joint decoding of the five lumbar levels from their heatmaps, with uncertainty.
 
-One level's heatmap can prefer the neighbouring disc while the others are right, so five separate
-peaks may name one disc twice or leave one out. Here the peaks of all heatmaps together are candidates, and
-the ladder is the sequence of five candidates, head to feet, that the heatmaps and the regularity of a spine
-like best: a second-order hidden Markov model, small enough (K candidates, K**2 states) to be solved exactly.
+The heatmap of one level may prefer a neighbouring disc while the others are right, so that five separate
+peaks can contain a disc twice or skip one. Here the peaks of all heatmaps together are candidates, and the
+level sequence is the sequence of five candidates, head to feet, with the largest weight under the heatmaps
+and the regular spacing of a spine. This is a second-order hidden Markov model, small enough (K candidates,
+K**2 states) for exact inference.
 """
 
 from dataclasses import dataclass
@@ -13,43 +14,45 @@ import tensorflow as tf
 
 from lumbar_tf.labels import NUM_LEVELS
 
-#: K, candidates of a study and side: the discs of an image (6 to 12) and some false ones.
+#: K, the number of candidates per study and side: the discs in an image (6 to 12) and some false ones.
 _NUM_CANDIDATES = 16
-#: The five discs of a ladder must hold this share of what all heatmaps see, or there is none to be had.
+#: Least share of the mass of all heatmaps at the five discs; below it no level sequence is returned.
 _LEAST_SUPPORT = 0.3
-#: A single rung that holds less than this share of them stands where no level's heatmap saw anything.
+#: Least share of the mass of all heatmaps at a single level; below it the level has no point.
 _LEAST_SHARE = 0.01
-#: Log of the least share of a heatmap that a candidate is credited with: a heatmap may be certain, but not so
-#: certain that all others together cannot outvote it.
+#: Log of the smallest heatmap share of a candidate, which bounds the certainty of one heatmap so that the
+#: others can outvote it.
 _FLOOR = -9.0
-#: How much each level's heatmap counts. L5/S1 lies on the sacrum and can be recognised where it lies; the
-#: levels above it look alike and are known by counting, so four of them can be wrong together.
+#: Weights of the levels' heatmaps. L5/S1 lies on the sacrum and is recognisable by itself; the levels above
+#: look alike and are identified by counting, so that four of them can be wrong together.
 _LEVEL_WEIGHTS = (0.2, 0.2, 0.2, 0.3, 1.0)
-#: How much it counts that any level at all sees a disc at a rung.
+#: Weight of the evidence of all levels together that there is a disc.
 _DISC_WEIGHT = 0.5
-#: Distance of neighbouring discs: a vertebral body of 27 mm and a disc of 9 to 11 mm in adults. The tolerance
-#: is wide (0.35 in the logarithm: 25 to 51 mm at one sigma), since children and wrong pixel spacings exist.
+#: Distance of neighbouring discs: a vertebral body of 27 mm plus a disc of 9 to 11 mm in adults. The
+#: tolerance is wide (0.35 in the logarithm: 25 to 51 mm at one sigma), to allow for children and wrong pixel
+#: spacings.
 _GAP_MM = 36.0
 _GAP_SD_LOG = 0.35
-#: Neighbouring gaps are alike whatever the scale: their log ratio, and the bend between them in radians (the
-#: lumbar lordosis of 40 to 60 degrees is shared by four bends).
+#: Log ratio of neighbouring gaps, which are similar at any scale, and the angle between them in radians (the
+#: lumbar lordosis of 40 to 60 degrees is distributed over four angles).
 _RATIO_SD_LOG = 0.25
 _BEND_SD_RAD = 0.35
 #: Candidates nearer than this are the same disc.
 SAME_DISC_MM = 12.0
-#: A doubt above this is flagged as a possible level shift. One network alone is often sure of a wrong
-#: ladder, so the flag misses most of those; folds that disagree raise the doubt far above this.
+#: A larger uncertainty is flagged as a possible level shift. A single network is often certain of a wrong
+#: level sequence, so the flag misses most of those; disagreement between folds raises the uncertainty far
+#: above this.
 SHIFT_UNCERTAINTY = 0.02
 _IMPOSSIBLE = -1.0e4
 
 
 class DecodedLevels(NamedTuple):
-    """What was read off.
+    """The best level sequence.
 
     Attributes:
-        points: float32 [n, 5, 3], LPS mm: centres of the chosen candidates; NaN where there is no ladder or a
-            rung of it stands where no heatmap saw anything.
-        uncertainty: float32 [n, 5], 0 to 1: the share of all ladders, by their weight, that have the level
+        points: float32 [n, 5, 3], LPS mm: centres of the chosen candidates; NaN where there is no level
+            sequence, or no heatmap has mass at the level.
+        uncertainty: float32 [n, 5], 0 to 1: the share of all level sequences, by weight, that have the level
             on another disc. 1 where there is no point.
     """
 
@@ -59,12 +62,12 @@ class DecodedLevels(NamedTuple):
 
 @dataclass(frozen=True)
 class _Potentials:
-    """Log weights of ladders over K candidates.
+    """Log weights of level sequences over K candidates.
 
     Attributes:
         single: float32 [n, 5, K], a candidate as a level.
-        pair: float32 [n, K, K], the second directly below the first.
-        triple: float32 [n, K, K, K], three in a row.
+        pair: float32 [n, K, K], the second candidate directly below the first.
+        triple: float32 [n, K, K, K], three candidates in a row.
     """
 
     single: tf.Tensor
@@ -73,18 +76,15 @@ class _Potentials:
 
 
 def decode_levels(heatmap: tf.Tensor, position: tf.Tensor) -> DecodedLevels:
-    """Finds the best ladder of five levels.
+    """Finds the best sequence of five levels.
 
     Args:
         heatmap: float32 [n, slice, h, w, 5], probabilities that sum to 1 over a level's cells.
         position: float32 [n, slice, h, w, 3], LPS mm of the cells.
-
-    Returns:
-        The ladder.
     """
     centre, single, share = _candidates(heatmap, position)
     potentials = _Potentials(single, *_shape_potentials(centre))
-    chosen, best = _best_ladder(potentials)
+    chosen, best = _best_sequence(potentials)
     share = tf.gather(share, chosen, batch_dims=1)
     exists = (best > _IMPOSSIBLE / 2) & (tf.reduce_sum(share, axis=-1) >= _LEAST_SUPPORT)
     is_seen = exists[:, tf.newaxis] & (share >= _LEAST_SHARE)
@@ -96,22 +96,22 @@ def decode_levels(heatmap: tf.Tensor, position: tf.Tensor) -> DecodedLevels:
 
 
 def _window(cells: int) -> int:
-    """Edge of the window around a peak, in cells: about 16 of 320 mm, and odd."""
+    """Returns the odd side of the window around a peak, in cells: about 16 mm of a field of 320 mm."""
     return 2 * max(1, cells // 32) + 1
 
 
 def _candidates(heatmap: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the strongest peaks of all levels together.
+    """Finds the strongest peaks of the sum of all heatmaps.
 
     Returns:
-        centre float32 [n, K, 3], LPS mm, and the weighted log share float32 [n, 5, K] of each level's
-        heatmap around each candidate (`_IMPOSSIBLE` at places without a peak), and its share of all heatmaps
-        together, float32 [n, K].
+        The centres of the candidates, float32 [n, K, 3], LPS mm; the weighted log share of each level's
+        heatmap around each candidate, float32 [n, 5, K] (`_IMPOSSIBLE` if there are fewer peaks); and the
+        candidate's share of all heatmaps together, float32 [n, K].
     """
     count, cells = tf.shape(heatmap)[0], heatmap.shape[2]
     window = _window(cells)
     near = tf.reduce_sum(heatmap, axis=1)
-    # Padded by hand: "SAME" would average over fewer cells at the edges.
+    # Padded explicitly, because "SAME" averages over fewer cells at the edges.
     edge = [[0, 0], [window // 2, window // 2], [window // 2, window // 2], [0, 0]]
     shares = tf.nn.avg_pool2d(tf.pad(near, edge), window, 1, "VALID") * window**2
     total = tf.reduce_sum(near, axis=-1, keepdims=True)
@@ -123,7 +123,7 @@ def _candidates(heatmap: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.
     disc = tf.minimum(tf.reduce_sum(share, axis=-1, keepdims=True), 1.0)
     single += _DISC_WEIGHT * tf.maximum(tf.math.log(disc), _FLOOR)
     single = tf.where(strength[..., tf.newaxis] > 0, single, _IMPOSSIBLE)
-    # The centre of what all levels see around the peak, over all slices.
+    # Centre of mass of all heatmaps around the peak, over all slices.
     seen = tf.reduce_sum(heatmap, axis=-1, keepdims=True)
     moments = tf.reduce_sum(tf.concat([seen * position, seen], axis=-1), axis=1)
     moments = tf.nn.avg_pool2d(moments, window, 1, "SAME")
@@ -133,7 +133,7 @@ def _candidates(heatmap: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.
 
 
 def _shape_potentials(centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns how well two and three candidates in a row look like a spine."""
+    """Returns the log weights of pairs and triples of candidates under the geometry of a spine."""
     step = centre[:, tf.newaxis] - centre[:, :, tf.newaxis]
     length = tf.maximum(tf.norm(step, axis=-1), 1e-3)
     log_length = tf.math.log(length)
@@ -148,8 +148,8 @@ def _shape_potentials(centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return pair, triple
 
 
-def _best_ladder(potentials: _Potentials) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the best ladder, int32 [n, 5], and its log weight, float32 [n] (Viterbi)."""
+def _best_sequence(potentials: _Potentials) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the best sequence, int32 [n, 5], and its log weight, float32 [n] (Viterbi algorithm)."""
     single, candidates = potentials.single, potentials.single.shape[-1]
     step = potentials.pair[:, tf.newaxis] + potentials.triple
     score = _first_two(potentials)
@@ -160,10 +160,10 @@ def _best_ladder(potentials: _Potentials) -> tuple[tf.Tensor, tf.Tensor]:
         score = tf.reduce_max(longer, axis=1)
     flat = tf.reshape(score, [-1, candidates * candidates])
     last = tf.argmax(flat, axis=-1, output_type=tf.int32)
-    ladder = [last % candidates, last // candidates]
+    sequence = [last % candidates, last // candidates]
     for origin in reversed(origins):
-        ladder.append(tf.gather_nd(origin, tf.stack([ladder[-1], ladder[-2]], axis=-1), batch_dims=1))
-    return tf.stack(ladder[::-1], axis=-1), tf.reduce_max(flat, axis=-1)
+        sequence.append(tf.gather_nd(origin, tf.stack([sequence[-1], sequence[-2]], axis=-1), batch_dims=1))
+    return tf.stack(sequence[::-1], axis=-1), tf.reduce_max(flat, axis=-1)
 
 
 def _first_two(potentials: _Potentials) -> tf.Tensor:
@@ -172,7 +172,7 @@ def _first_two(potentials: _Potentials) -> tf.Tensor:
 
 
 def _log_total(potentials: _Potentials) -> tf.Tensor:
-    """Returns the log of the summed weight of all ladders, float32 [n] (forward algorithm)."""
+    """Returns the log of the total weight of all sequences, float32 [n] (forward algorithm)."""
     step = potentials.pair[:, tf.newaxis] + potentials.triple
     score = _first_two(potentials)
     for level in range(2, NUM_LEVELS):
@@ -182,14 +182,14 @@ def _log_total(potentials: _Potentials) -> tf.Tensor:
 
 
 def _uncertainty(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
-    """Returns the weight of the ladders that leave the chosen disc at a level, float32 [n, 5]."""
+    """Returns the share of the sequences without the chosen disc at a level, float32 [n, 5]."""
     is_same = tf.norm(centre[:, tf.newaxis] - points[:, :, tf.newaxis], axis=-1) <= SAME_DISC_MM
     # [n, barred level, level, K]
     barred = tf.eye(NUM_LEVELS, dtype=tf.bool)[..., tf.newaxis] & is_same[:, :, tf.newaxis]
     single = tf.where(barred, _IMPOSSIBLE, potentials.single[:, tf.newaxis])
 
-    def repeat(each: tf.Tensor) -> tf.Tensor:
-        return tf.repeat(each, NUM_LEVELS, axis=0)
+    def repeat(weights: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(weights, NUM_LEVELS, axis=0)
 
     elsewhere = _Potentials(
         tf.reshape(single, [-1, *single.shape[2:]]), repeat(potentials.pair), repeat(potentials.triple)

@@ -1,9 +1,9 @@
-"""The localizer: level points of a sagittal plane as heatmaps over a whole stack.
+"""Localizer of a sagittal plane: heatmaps of the level points over a whole stack.
 
-An encoder and decoder look at each slice alone and say where each level's point would be; where in
-the stack it lies comes from what the slice shows and from how far it is from the stack's middle. The right
-side is the left side of the mirrored patient by construction: the same weights are asked with the
-slice offsets' sign turned.
+An encoder-decoder predicts the position of each level's point in each slice independently; the position in
+the stack follows from the features of the slices and their distances from the middle of the stack. The right
+side is the left side of the mirrored patient by construction: it is predicted by the same weights with the
+sign of the slice offsets reversed.
 """
 
 from typing import Any, NamedTuple
@@ -19,13 +19,13 @@ from lumbar_tf.models.backbones import build_backbone, feature_pyramid, prepare_
 from lumbar_tf.models.level_decoding import SAME_DISC_MM, decode_levels
 from lumbar_tf.models.losses import total_over_replicas
 
-#: Slice offsets are given to the network in units of 20 mm: foramina lie 13 to 23 mm from the middle.
+#: Unit of the network's slice offsets: 20 mm, as foramina lie 13 to 23 mm from the middle.
 _LATERAL_UNIT_MM = 20.0
 MASKED_LOGIT = -1.0e4
-#: The answer is the mean of the heatmap within this distance of its peak, so that two candidate
-#: levels (30 to 40 mm apart) are never averaged into a point between them.
+#: A point is the mean of the heatmap within this distance of its peak, so that two candidate levels (30 to 40
+#: mm apart) are never averaged to a point between them.
 _WINDOW_MM = 12.0
-#: Stride of the heatmap in field pixels.
+#: Stride of the heatmap, in pixels of the field.
 STRIDE = 2
 
 
@@ -46,17 +46,17 @@ class Localizer(keras.Model):
 
         Args:
             x: the field.
-            y: float32, LPS mm; NaN is left out.
+            y: points, float32, LPS mm; NaN is ignored.
             y_pred: logits.
-            sample_weight: not used.
-            training: not used.
+            sample_weight: unused.
+            training: unused.
         """
         return heatmap_loss(*self.stack_by_stack(x, y, y_pred), sigma_mm=self.sigma_mm)
 
     def stack_by_stack(
         self, field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns what `heatmap_loss` takes: here a study is one stack, with points [study, points, 3]."""
+        """Returns the arguments of `heatmap_loss`: each study is a stack with points [study, points, 3]."""
         return field, points, logits
 
 
@@ -67,42 +67,42 @@ def heatmap_loss(
 
     Args:
         field: the localizer's inputs: `mask` bool [n, slice], `origin`, `right` and `down` [n, slice, 3].
-        points: float32 [n, points, 3], LPS mm; NaN is left out.
+        points: float32 [n, points, 3], LPS mm; NaN is ignored.
         logits: float [n, slice, h, w, points].
-        sigma_mm: of the Gaussian.
+        sigma_mm: standard deviation of the Gaussian.
 
     Returns:
-        float32 scalar, mean over the known points.
+        float32 scalar, mean over the labelled points.
     """
-    known = tf.reduce_all(tf.math.is_finite(points), axis=-1)
-    target = tf.where(known[..., tf.newaxis], points, 0.0)
+    is_labelled = tf.reduce_all(tf.math.is_finite(points), axis=-1)
+    target = tf.where(is_labelled[..., tf.newaxis], points, 0.0)
     squared = _squared_distance(field, target, logits.shape[2])
     masked = tf.where(field["mask"][:, :, tf.newaxis, tf.newaxis, tf.newaxis], 0.0, MASKED_LOGIT)
     wanted = tf.nn.softmax(flatten_cells(-squared / (2 * sigma_mm**2) + masked), axis=1)
     log_probability = tf.nn.log_softmax(flatten_cells(tf.cast(logits, tf.float32)), axis=1)
     entropy = -tf.reduce_sum(wanted * log_probability, axis=1)
-    weight = tf.cast(known, tf.float32)
-    # Replicas that share a batch add their gradients: each gives its part of the whole batch's mean.
-    num_known = total_over_replicas(tf.reduce_sum(weight))
-    return tf.reduce_sum(entropy * weight) / tf.maximum(num_known, 1.0)
+    weight = tf.cast(is_labelled, tf.float32)
+    # The gradients of replicas are added: each contributes its part of the mean over the whole batch.
+    num_labelled = total_over_replicas(tf.reduce_sum(weight))
+    return tf.reduce_sum(entropy * weight) / tf.maximum(num_labelled, 1.0)
 
 
 def flatten_cells(heatmap: tf.Tensor) -> tf.Tensor:
-    """[study, slice, h, w, points] to [study, cells, points]."""
+    """Reshapes a heatmap [study, slice, h, w, points] to [study, cells, points]."""
     return tf.reshape(heatmap, [tf.shape(heatmap)[0], -1, heatmap.shape[-1]])
 
 
 def _cell_offsets(cells: int) -> tf.Tensor:
-    """Field-pixel offsets of heatmap cell centres from the field's centre, float32 [cells].
+    """Returns the offsets of cell centres from the centre of the field, in field pixels, float32 [cells].
 
-    Cell c covers field pixels c*stride to c*stride + stride - 1.
+    Cell c covers the field pixels c*stride to c*stride + stride - 1.
     """
     size = cells * STRIDE
     return (tf.range(cells, dtype=tf.float32) + 0.5) * STRIDE - 0.5 - (size - 1) / 2
 
 
 def cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
-    """Patient positions of heatmap cells, LPS mm, float32 [study, slice, h, w, 3]."""
+    """Returns the patient positions of heatmap cells, LPS mm, float32 [study, slice, h, w, 3]."""
     offset = _cell_offsets(cells)
     down = field["down"][:, :, tf.newaxis] * offset[:, tf.newaxis]
     right = field["right"][:, :, tf.newaxis] * offset[:, tf.newaxis]
@@ -111,20 +111,21 @@ def cell_positions(field: dict[str, tf.Tensor], cells: int) -> tf.Tensor:
 
 
 def _squared_distance(field: dict[str, tf.Tensor], points: tf.Tensor, cells: int) -> tf.Tensor:
-    """Squared distance of cells to points, mm2, float32 [study, slice, h, w, points]."""
+    """Returns squared distances of cells from points, mm2, float32 [study, slice, h, w, points]."""
     position = cell_positions(field, cells)[..., tf.newaxis, :]
     return tf.reduce_sum(tf.square(position - points[:, tf.newaxis, tf.newaxis, tf.newaxis]), axis=-1)
 
 
 class LocatedLevels(NamedTuple):
-    """Points read off the heatmaps.
+    """Points decoded from the heatmaps.
 
     Attributes:
-        points: float32 [study, points, 3], LPS mm; NaN where no ladder of five levels was found.
-        spread_mm: float32 [study, points], the root mean square distance of the whole heatmap from the
-            point. Far above the target's own sigma it says that the localizer saw more than one candidate.
-        uncertainty: float32 [study, points], 0 to 1, the share of ladders that have the level on another
-            disc.
+        points: float32 [study, points, 3], LPS mm; NaN where no sequence of five levels was found.
+        spread_mm: float32 [study, points], root mean square distance of the whole heatmap from the point.
+            Values far above the sigma of the training target mean that the heatmap has more than one
+            candidate.
+        uncertainty: float32 [study, points], 0 to 1, the share of level sequences that have the level on
+            another disc.
     """
 
     points: tf.Tensor
@@ -133,14 +134,11 @@ class LocatedLevels(NamedTuple):
 
 
 def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLevels:
-    """Reads points off the heatmaps: the discs that the five levels agree on, each at its own centre of mass.
+    """Decodes the points of all levels jointly; each is the centre of mass of its heatmap at the chosen disc.
 
     Args:
         field: the localizer's inputs.
-        logits: float [study, slice, h, w, points], level by level and within a level side by side.
-
-    Returns:
-        The points.
+        logits: float [study, slice, h, w, points], ordered by level, then by side.
     """
     shape, cells = tf.shape(logits), logits.shape[2]
     sides = logits.shape[-1] // NUM_LEVELS
@@ -148,39 +146,39 @@ def locate_levels(field: dict[str, tf.Tensor], logits: tf.Tensor) -> LocatedLeve
     position = cell_positions(field, cells)
     probability = tf.nn.softmax(flatten_cells(logits), axis=1)
     by_side = tf.reshape(probability, tf.concat([shape[:4], [NUM_LEVELS, sides]], axis=0))
-    ladders = [decode_levels(by_side[..., side], position) for side in range(sides)]
-    rungs = tf.reshape(tf.stack([each.points for each in ladders], axis=2), [-1, NUM_LEVELS * sides, 3])
+    decoded = [decode_levels(by_side[..., side], position) for side in range(sides)]
+    discs = tf.reshape(tf.stack([side.points for side in decoded], axis=2), [-1, NUM_LEVELS * sides, 3])
     uncertainty = tf.reshape(
-        tf.stack([each.uncertainty for each in ladders], axis=2), [-1, NUM_LEVELS * sides]
+        tf.stack([side.uncertainty for side in decoded], axis=2), [-1, NUM_LEVELS * sides]
     )
     flat = tf.reshape(position, [shape[0], -1, 3])
 
     def squared_to(points: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.square(flat[:, :, tf.newaxis] - points[:, tf.newaxis]), axis=-1)
 
-    # Of the logits and not of the probabilities, which underflow where a level was outvoted.
-    is_near = squared_to(rungs) <= _WINDOW_MM**2
+    # From logits, because probabilities underflow where a level was outvoted by the others.
+    is_near = squared_to(discs) <= _WINDOW_MM**2
     share = tf.nn.softmax(tf.where(is_near, flatten_cells(logits), 2 * MASKED_LOGIT), axis=1)
     refined = tf.einsum("bcp,bcx->bpx", share, flat)
-    points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, rungs)
+    points = tf.where(tf.reduce_any(is_near, axis=1)[..., tf.newaxis], refined, discs)
     spread = tf.sqrt(tf.reduce_sum(probability * squared_to(points), axis=1))
     return LocatedLevels(points, spread, uncertainty)
 
 
 def combine_folds(located: LocatedLevels) -> LocatedLevels:
-    """Joins what the networks of several folds found.
+    """Combines the points of several folds.
 
     Args:
         located: with a leading fold axis on every tensor.
 
     Returns:
-        The median of the points that were found (one fold that took a wrong level does not drag the
-        others), their mean spread, and the mean uncertainty, where a fold that points at another disc than
-        the median counts as full uncertainty. NaN and 1 where no fold found a point.
+        The median of the points that were found (robust against a fold on a wrong level), the mean spread, and
+        the mean uncertainty, in which a fold on another disc than the median counts as 1. NaN and 1 where no
+        fold found a point.
     """
     is_found = tf.reduce_all(tf.math.is_finite(located.points), axis=-1, keepdims=True)
     count = tf.reduce_sum(tf.cast(is_found, tf.int32), axis=0)
-    # What was not found is sorted behind the rest.
+    # Missing points sort last.
     ordered = tf.sort(tf.where(is_found, located.points, np.inf), axis=0)
     ordered = tf.transpose(ordered, [1, 2, 3, 0])
 
@@ -200,8 +198,8 @@ def build_localizer(config: LocalizerConfig, plane: Plane, *, weights: str = "no
 
     Args:
         config: field, backbone and decoder.
-        plane: a sagittal plane; the axial one's is in `axial_localizer`.
-        weights: of the encoder; see `build_backbone`.
+        plane: a sagittal plane; see `axial_localizer` for the axial one.
+        weights: pretrained weights of the encoder; see `build_backbone`.
 
     Returns:
         Model from the fields of `LocalizerInputs` (with a leading study axis) to
@@ -260,16 +258,16 @@ def encode_decode(
 
 def _convolve(x: Any, filters: int, kernel: int = 3) -> Any:
     x = keras.layers.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
-    # Group normalisation: batches hold few studies, whose slices are alike.
+    # Group normalisation, because batches consist of few studies with similar slices.
     x = keras.layers.GroupNormalization(groups=8)(x)
     return keras.layers.Activation("relu")(x)
 
 
 def _slice_bias(context: Any, lateral_mm: Any, *, is_sided: bool) -> Any:
-    """Returns how likely each slice holds each level's point: [study, slice, level, side].
+    """Returns the logits of each slice for each level's point, [study, slice, level, side].
 
-    The left side sees the slice's offset as it is, the right side with its sign turned; without
-    sides both views are averaged, so a mirrored patient gets the same answer.
+    The left side uses the offsets of the slices, the right side the offsets with reversed sign. Without sides
+    the two are averaged, so that the mirrored patient gets the same result.
     """
     hidden = keras.layers.Dense(64, activation="relu", name="slice_hidden")
     out = keras.layers.Dense(NUM_LEVELS, dtype="float32", name="slice_bias")
@@ -277,13 +275,13 @@ def _slice_bias(context: Any, lateral_mm: Any, *, is_sided: bool) -> Any:
 
     def view(sign: float) -> Any:
         offset = lateral * sign
-        bends = [
+        features = [
             offset,
             ops.square(offset),
             ops.exp(-ops.square(offset - 1.0) * 4),
             ops.exp(-ops.square(offset) * 4),
         ]
-        return out(hidden(keras.layers.Concatenate()([context, *bends])))
+        return out(hidden(keras.layers.Concatenate()([context, *features])))
 
     left, right = view(1.0), view(-1.0)
     if is_sided:
