@@ -69,7 +69,7 @@ def _read_slices(arrays: Mapping[str, np.ndarray], plane: Plane) -> Iterator[Sli
 def mirror_study(study: Study) -> Study:
     """Returns the study of a mirrored patient: the same pixels at -x."""
     planes = {
-        plane: tuple(replace(each, geometry=mirror_geometry(each.geometry)) for each in slices)
+        plane: tuple(replace(image, geometry=mirror_geometry(image.geometry)) for image in slices)
         for plane, slices in study.planes.items()
     }
     return replace(study, planes=planes)

@@ -53,7 +53,7 @@ def predict_members_with_saliency(
     stacked = tf.stack([predictions[member] for member in members])
     return (
         MemberPredictions(stacked, landmarks, uncertainty),
-        _stack_maps([maps[member] for member in members]),
+        stack_maps([maps[member] for member in members]),
     )
 
 
@@ -106,7 +106,7 @@ def _view_indices(layout: CropLayout) -> NDArray[np.int32]:
     return indices
 
 
-def _stack_maps(maps: list[tf.Tensor]) -> tf.Tensor:
+def stack_maps(maps: list[tf.Tensor]) -> tf.Tensor:
     """Stacks maps of different shapes: views and slices are padded with NaN, cells are interpolated."""
     views, slices, cells = (max(member.shape[axis] for member in maps) for axis in (2, 3, 4))
     padded = []

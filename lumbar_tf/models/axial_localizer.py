@@ -43,7 +43,7 @@ class AxialLocalizer(Localizer):
     def stack_by_stack(
         self, field: dict[str, tf.Tensor], points: tf.Tensor, logits: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns the arguments of `heatmap_loss`: each crop is a stack with one point of [study, crop, 3]."""
+        """Returns the arguments of `heatmap_loss`: each crop is a stack with one point."""
         crops, logits = _crop_by_crop(field, logits)
         return crops, tf.reshape(points, [-1, 1, 3]), logits
 

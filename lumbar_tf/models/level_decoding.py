@@ -61,7 +61,7 @@ class DecodedLevels(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Potentials:
+class LevelPotentials:
     """Log weights of level sequences over K candidates.
 
     Attributes:
@@ -83,8 +83,8 @@ def decode_levels(heatmap: tf.Tensor, position: tf.Tensor) -> DecodedLevels:
         position: float32 [n, slice, h, w, 3], LPS mm of the cells.
     """
     centre, single, share = _candidates(heatmap, position)
-    potentials = _Potentials(single, *_shape_potentials(centre))
-    chosen, best = _best_sequence(potentials)
+    potentials = LevelPotentials(single, *_shape_potentials(centre))
+    chosen, best = best_sequence(potentials)
     share = tf.gather(share, chosen, batch_dims=1)
     exists = (best > _IMPOSSIBLE / 2) & (tf.reduce_sum(share, axis=-1) >= _LEAST_SUPPORT)
     is_seen = exists[:, tf.newaxis] & (share >= _LEAST_SHARE)
@@ -148,7 +148,7 @@ def _shape_potentials(centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return pair, triple
 
 
-def _best_sequence(potentials: _Potentials) -> tuple[tf.Tensor, tf.Tensor]:
+def best_sequence(potentials: LevelPotentials) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the best sequence, int32 [n, 5], and its log weight, float32 [n] (Viterbi algorithm)."""
     single, candidates = potentials.single, potentials.single.shape[-1]
     step = potentials.pair[:, tf.newaxis] + potentials.triple
@@ -166,12 +166,12 @@ def _best_sequence(potentials: _Potentials) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.stack(sequence[::-1], axis=-1), tf.reduce_max(flat, axis=-1)
 
 
-def _first_two(potentials: _Potentials) -> tf.Tensor:
+def _first_two(potentials: LevelPotentials) -> tf.Tensor:
     single = potentials.single
     return single[:, 0, :, tf.newaxis] + single[:, 1, tf.newaxis] + potentials.pair
 
 
-def _log_total(potentials: _Potentials) -> tf.Tensor:
+def log_total_weight(potentials: LevelPotentials) -> tf.Tensor:
     """Returns the log of the total weight of all sequences, float32 [n] (forward algorithm)."""
     step = potentials.pair[:, tf.newaxis] + potentials.triple
     score = _first_two(potentials)
@@ -181,7 +181,7 @@ def _log_total(potentials: _Potentials) -> tf.Tensor:
     return tf.reduce_logsumexp(score, axis=[1, 2])
 
 
-def _uncertainty(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
+def _uncertainty(potentials: LevelPotentials, centre: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     """Returns the share of the sequences without the chosen disc at a level, float32 [n, 5]."""
     is_same = tf.norm(centre[:, tf.newaxis] - points[:, :, tf.newaxis], axis=-1) <= SAME_DISC_MM
     # [n, barred level, level, K]
@@ -191,8 +191,8 @@ def _uncertainty(potentials: _Potentials, centre: tf.Tensor, points: tf.Tensor) 
     def repeat(weights: tf.Tensor) -> tf.Tensor:
         return tf.repeat(weights, NUM_LEVELS, axis=0)
 
-    elsewhere = _Potentials(
+    elsewhere = LevelPotentials(
         tf.reshape(single, [-1, *single.shape[2:]]), repeat(potentials.pair), repeat(potentials.triple)
     )
-    total = _log_total(potentials)[:, tf.newaxis]
-    return tf.exp(tf.minimum(tf.reshape(_log_total(elsewhere), [-1, NUM_LEVELS]) - total, 0.0))
+    total = log_total_weight(potentials)[:, tf.newaxis]
+    return tf.exp(tf.minimum(tf.reshape(log_total_weight(elsewhere), [-1, NUM_LEVELS]) - total, 0.0))

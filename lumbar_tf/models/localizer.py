@@ -172,8 +172,8 @@ def combine_folds(located: LocatedLevels) -> LocatedLevels:
         located: with a leading fold axis on every tensor.
 
     Returns:
-        The median of the points that were found (robust against a fold on a wrong level), the mean spread, and
-        the mean uncertainty, in which a fold on another disc than the median counts as 1. NaN and 1 where no
+        The median of the points that were found (robust against a fold on a wrong level), the mean spread,
+        and the mean uncertainty, with 1 for a fold on another disc than the median. NaN and 1 where no
         fold found a point.
     """
     is_found = tf.reduce_all(tf.math.is_finite(located.points), axis=-1, keepdims=True)

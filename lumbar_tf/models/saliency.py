@@ -34,6 +34,11 @@ class SplitGrader:
 
     Attributes:
         cells: number of cells along an edge of the feature map.
+        front: from images [study, crop, slice, px, px] to feature maps [study * crop * slice, cells, cells,
+            d].
+        rest: the remaining stages of the backbone.
+        average: the global average pooling after the backbone.
+        heads: from the averages, `mask` and `offset_mm` to the logits.
     """
 
     def __init__(self, model: keras.Model, layout: CropLayout, *, min_cells: int = MIN_CELLS) -> None:
@@ -45,14 +50,14 @@ class SplitGrader:
             min_cells: see `cut_backbone`.
         """
         kinds = (keras.layers.Rescaling, keras.Model, keras.layers.GlobalAveragePooling2D)
-        scale, base, self._average = (_only_layer(model, kind) for kind in kinds)
-        first, self._rest = cut_backbone(base, min_cells=min_cells)
+        scale, base, self.average = (_only_layer(model, kind) for kind in kinds)
+        first, self.rest = cut_backbone(base, min_cells=min_cells)
         inputs = model.input
-        self._front = keras.Model(inputs["image"], first(scale.output))
-        self.cells = int(self._front.output.shape[1])
+        self.front = keras.Model(inputs["image"], first(scale.output))
+        self.cells = int(self.front.output.shape[1])
         # A list, because the keys of a dict must be the names of input tensors, which inner tensors do not
         # have.
-        self._heads = keras.Model([self._average.output, inputs["mask"], inputs["offset_mm"]], model.output)
+        self.heads = keras.Model([self.average.output, inputs["mask"], inputs["offset_mm"]], model.output)
         self._layout, self._crop_shape = layout, inputs["mask"].shape[1:]
         self._own = _own_crops(layout)
 
@@ -73,10 +78,10 @@ class SplitGrader:
             is, to first order, the contribution of a slice to the log-odds of its crop's own finding of the
             family; contributions to findings of other levels are left out.
         """
-        features = self._front(image)
+        features = self.front(image)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(features)
-            averages = self._average(self._rest(features))
+            averages = self.average(self.rest(features))
         contributions = [
             tf.reduce_sum(features * tape.gradient(averages, features, output_gradients=gradient), axis=-1)
             for gradient in tf.unstack(self._gradients(averages, mask, offset_mm))
@@ -86,7 +91,7 @@ class SplitGrader:
         scaled = tf.stack([tf.reshape(family, shape) for family in contributions], axis=1) * float(
             self.cells**2
         )
-        return self._heads([averages, mask, offset_mm]), scaled
+        return self.heads([averages, mask, offset_mm]), scaled
 
     def _gradients(self, averages: tf.Tensor, mask: tf.Tensor, offset_mm: tf.Tensor) -> tf.Tensor:
         """Returns the derivatives of each crop's own findings, float32 [family, study * crop * slice, d]."""
@@ -100,7 +105,7 @@ class SplitGrader:
         repeated = repeat(averages)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(repeated)
-            odds = log_odds(self._heads([repeated, repeat(mask), repeat(offset_mm)]))
+            odds = log_odds(self.heads([repeated, repeat(mask), repeat(offset_mm)]))
             odds = tf.reshape(odds, [copies, studies, len(self._layout.rows)])
             wanted = tf.one_hot(places, len(self._layout.rows))[:, tf.newaxis]
             total = tf.reduce_sum(odds * wanted)

@@ -71,23 +71,23 @@ def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) 
     folds = list((way.out / "runs").rglob("*.weights.h5"))
     networks = {path.parent.parent for path in folds}
     graders = {path for path in networks if path.name != "localizer"}
-    asks, explains = (
-        [each for each in library.function if name in each.signature.name]
+    plain, with_maps = (
+        [function for function in library.function if name in function.signature.name]
         for name in ("_logits_of_fold", "_saliency_of_fold")
     )
-    assert len(asks) == len(networks) < len(folds) and len(explains) == len(graders) < len(networks)
-    assert all(each.attr["_noinline"].b for each in (*asks, *explains))
+    assert len(plain) == len(networks) < len(folds) and len(with_maps) == len(graders) < len(networks)
+    assert all(function.attr["_noinline"].b for function in (*plain, *with_maps))
     calls = Counter(
         node.attr["f"].func.name
-        for each in library.function
-        for node in each.node_def
+        for function in library.function
+        for node in function.node_def
         if node.op.endswith("PartitionedCall") and "_fold" in node.attr["f"].func.name
     )
-    # Each of the two signatures asks each network of each fold, and both the same localizers.
+    # Each of the two signatures calls every network for every fold; both call the same localizers.
     assert sum(calls.values()) == 2 * len(folds)
-    assert set(calls) == {each.signature.name for each in (*asks, *explains)}
+    assert set(calls) == {function.signature.name for function in (*plain, *with_maps)}
     # What only training needs would be most of the functions.
-    assert not [each for each in library.function if "grad" in each.signature.name]
+    assert not [function for function in library.function if "grad" in function.signature.name]
 
 
 def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) -> None:
@@ -95,16 +95,18 @@ def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) 
     signature = model.meta_graphs[0].signature_def["serving_default"]
     assert signature.method_name == "tensorflow/serving/predict"
     inputs, outputs = (
-        {name: [axis.size for axis in each.tensor_shape.dim] for name, each in tensors.items()}
+        {name: [axis.size for axis in tensor.tensor_shape.dim] for name, tensor in tensors.items()}
         for tensors in (signature.inputs, signature.outputs)
     )
     assert inputs == {plane.value: [-1] for plane in Plane}
-    assert {each.dtype for each in signature.inputs.values()} == {tf.string.as_datatype_enum}
+    assert {spec.dtype for spec in signature.inputs.values()} == {tf.string.as_datatype_enum}
     assert outputs["probability"] == outputs["competition"] == [-1, 25, 3]
     assert outputs["interval"] == [-1, 25, 3, 2]
     assert all(shape[0] == -1 for shape in outputs.values())
     saliency = model.meta_graphs[0].signature_def["saliency"]
-    shapes = {name: [axis.size for axis in each.tensor_shape.dim] for name, each in saliency.outputs.items()}
+    shapes = {
+        name: [axis.size for axis in output.tensor_shape.dim] for name, output in saliency.outputs.items()
+    }
     assert set(saliency.inputs) == set(inputs)
     assert {name: shapes[name] for name in outputs} == outputs
     # Three members, the canal's axial one from both sides, three slices; 32 px at stride 4.
@@ -123,9 +125,9 @@ def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(way: way_m
             assert file_sha256(way.out / "runs" / plane.value / name) == digest
         manifest = file_sha256(way.out / "tfrecords" / "manifest.json")
         assert described["digests"]["manifest_sha256"] == manifest
-    trained = [each.name for each in (way.out / "training" / "train_images").iterdir()]
+    trained = [path.name for path in (way.out / "training" / "train_images").iterdir()]
     written = text + (extra / "model_card.md").read_text(encoding="utf-8")
-    assert trained and not [each for each in trained if each in written]
+    assert trained and not [study for study in trained if study in written]
 
 
 def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
@@ -139,7 +141,7 @@ def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
     ):
         assert words in card
     score = json.loads((way.out / "runs" / "stack" / "scores.json").read_text(encoding="utf-8"))
-    (nested,) = (each for each in score if each["name"] == "stacked, competition head")
+    (nested,) = (row for row in score if row["name"] == "stacked, competition head")
     # The very score that the stacker was chosen by, with an interval around it.
     assert f"| {nested['score']['score']:.4f} [" in card
 

@@ -40,11 +40,11 @@ def test_tensorflow_servings_own_classes_read_it_and_are_read(tmp_path: Path) ->
         path, [LoggedRequest("serve", INPUTS, OUTPUTS, model="plain"), LoggedRequest("serve", INPUTS)]
     )
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-    first, second = (logs.PredictionLog.FromString(each) for each in records)
+    first, second = (logs.PredictionLog.FromString(record) for record in records)
     asked = first.predict_log.request
     assert (asked.model_spec.name, asked.model_spec.signature_name) == ("plain", "serve")
-    assert {name: tf.make_ndarray(each).tolist() for name, each in asked.inputs.items()} == {
-        name: each.tolist() for name, each in INPUTS.items()
+    assert {name: tf.make_ndarray(tensor).tolist() for name, tensor in asked.inputs.items()} == {
+        name: values.tolist() for name, values in INPUTS.items()
     }
     answered = first.predict_log.response.outputs
     for name, value in OUTPUTS.items():

@@ -41,4 +41,4 @@ def test_cases_lack_the_planes_that_they_are_named_for_and_are_the_same_each_tim
 def test_the_sides_of_the_study_differ() -> None:
     """So a mirror image that is graded like the study itself is a detectable fault."""
     slices = reference_study.load_reference_study().planes[Plane.AXIAL_T2]
-    assert any(np.abs(each.pixels.astype(int) - each.pixels[:, ::-1]).mean() > 20 for each in slices)
+    assert any(np.abs(image.pixels.astype(int) - image.pixels[:, ::-1]).mean() > 20 for image in slices)

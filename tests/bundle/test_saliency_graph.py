@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.bundle.members import MemberPredictions
-from lumbar_tf.bundle.saliency_graph import _stack_maps, arrange_maps, member_weights
+from lumbar_tf.bundle.saliency_graph import arrange_maps, member_weights, stack_maps
 from lumbar_tf.bundle.stacker_graph import stack_predictions
 from lumbar_tf.ensemble.stacker import apply_stacker
 from lumbar_tf.ensemble.stacking_run import StackerFitter
@@ -26,9 +26,9 @@ def _row(condition: Condition) -> int:
 def _maps(layout: CropLayout, *, is_mirrored: bool = True) -> np.ndarray:
     """Every map holds its family, crop and slice as digits, and 0.5 more in its upper left cell."""
     families, crops = len(layout.targets), len(layout.sides)
-    family, crop, each = np.meshgrid(range(families), range(crops), range(3), indexing="ij")
+    family, crop, number = np.meshgrid(range(families), range(crops), range(3), indexing="ij")
     parts = np.zeros((1, families, crops, 3, 2, 2), np.float32)
-    parts += (100 * family + 10 * crop + each)[None, ..., None, None] + 1
+    parts += (100 * family + 10 * crop + number)[None, ..., None, None] + 1
     parts[..., 0, 0] += 0.5
     # Against stenosis: no part of a map.
     parts[0, 0, 0, 0, 1, 1] = -7
@@ -57,8 +57,11 @@ def test_columns_of_a_right_axial_crop_are_turned_back() -> None:
 def test_slices_of_a_right_sagittal_crop_are_put_back_in_order() -> None:
     maps = _maps(T1)
     left, right = (
-        _row(each)
-        for each in (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
+        _row(condition)
+        for condition in (
+            Condition.LEFT_NEURAL_FORAMINAL_NARROWING,
+            Condition.RIGHT_NEURAL_FORAMINAL_NARROWING,
+        )
     )
     assert maps.shape == (25, 1, 3, 2, 2)
     assert maps[left, 0, :, 0, 0].tolist() == [41.5, 42.5, 43.5]
@@ -76,7 +79,7 @@ def test_members_of_other_sizes_keep_their_middle_slice_and_their_corners() -> N
     small = tf.reshape(tf.range(3.0), [1, 1, 1, 3, 1, 1]) + tf.constant([[0.0, 10.0], [20.0, 30.0]])
     small = tf.tile(small, [2, 25, 2, 1, 1, 1])
     small = tf.where(tf.reshape(tf.range(3), [1, 1, 1, 3, 1, 1]) == 2, float("nan"), small)
-    maps = _stack_maps([wide, small]).numpy()
+    maps = stack_maps([wide, small]).numpy()
     assert maps.shape == (2, 2, 25, 2, 5, 4, 4)
     assert np.isnan(maps[:, 0, :, 1]).all() and (maps[:, 0, :, 0] == 7).all()
     assert np.isnan(maps[:, 1, :, :, [0, 3, 4]]).all()

@@ -24,7 +24,7 @@ def _mirrored_row(finding: Finding) -> int:
     """The row of the finding on the other side, from the names alone."""
     name = finding.name
     other = name.replace("left_", "right_") if name.startswith("left_") else name.replace("right_", "left_")
-    return [each.name for each in FINDINGS].index(other)
+    return [finding.name for finding in FINDINGS].index(other)
 
 
 def _interval(answer: dict[str, Any]) -> np.ndarray:
@@ -61,7 +61,7 @@ def _right_answers() -> Answers:
     answers[MIRRORED].update({name: plain[name][:, turned] for name in of_members})
     # Axial columns from the other side, sagittal slices from the other end.
     axial, *sagittal = plain["saliency"][:, turned]
-    answers[MIRRORED]["saliency"] = np.stack([axial[..., ::-1], *(each[:, :, ::-1] for each in sagittal)])
+    answers[MIRRORED]["saliency"] = np.stack([axial[..., ::-1], *(member[:, :, ::-1] for member in sagittal)])
     answers[MIRRORED]["landmarks"] = answers[MIRRORED]["landmarks"] * [-1, 1, 1]
     for plane in Plane:
         without = {name: value.copy() for name, value in plain.items()}
@@ -106,7 +106,7 @@ def _sides_kept(answers: Answers) -> None:
 
 
 def _one_finding_on_the_wrong_side(answers: Answers) -> None:
-    row = [each.name for each in FINDINGS].index("left_neural_foraminal_narrowing_l4_l5")
+    row = [finding.name for finding in FINDINGS].index("left_neural_foraminal_narrowing_l4_l5")
     answers[MIRRORED]["members"][1, row] = answers[PLAIN]["members"][1, row]
 
 
@@ -130,7 +130,7 @@ def _nothing_not_flagged(answers: Answers) -> None:
     answers[NOTHING]["flags"][4] = False
 
 
-CANAL_ROW = [each.name for each in FINDINGS].index("spinal_canal_stenosis_l3_l4")
+CANAL_ROW = [finding.name for finding in FINDINGS].index("spinal_canal_stenosis_l3_l4")
 
 
 def _interval_of_one_member(answers: Answers) -> None:

@@ -35,7 +35,7 @@ def test_the_stacker_is_fitted_to_the_chosen_members_alone(
     def stack(
         tables: Sequence[OutOfFoldTable], ids: Sequence[str], labels: Any, *, folds: Mapping[str, int] | None
     ) -> str:
-        given.update(models=[each.model for each in tables], ids=ids, labels=labels, folds=folds)
+        given.update(models=[table.model for table in tables], ids=ids, labels=labels, folds=folds)
         return "fitted"
 
     monkeypatch.setattr(trained_ensemble, "stack_tables", stack)

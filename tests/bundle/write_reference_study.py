@@ -46,8 +46,8 @@ def write_study(study: Study, path: Path) -> None:
     """Writes a study in the layout that `reference_study.load_reference_study` reads."""
     arrays: dict[str, NDArray[Any]] = {}
     for plane, slices in study.planes.items():
-        images = [np.frombuffer(imagecodecs.jpegls_encode(each.pixels), np.uint8) for each in slices]
-        geometries = [each.geometry for each in slices]
+        images = [np.frombuffer(imagecodecs.jpegls_encode(image.pixels), np.uint8) for image in slices]
+        geometries = [image.geometry for image in slices]
         columns = {
             "images": np.concatenate(images),
             "image_bytes": np.array([len(image) for image in images]),
@@ -57,8 +57,8 @@ def write_study(study: Study, path: Path) -> None:
             "spacing_mm": np.array(
                 [(geometry.row_spacing_mm, geometry.column_spacing_mm) for geometry in geometries]
             ),
-            "series_id": np.array([each.series_id for each in slices]),
-            "instance_number": np.array([each.instance_number for each in slices]),
+            "series_id": np.array([image.series_id for image in slices]),
+            "instance_number": np.array([image.instance_number for image in slices]),
         }
         arrays.update({f"{plane.value}/{name}": values for name, values in columns.items()})
     np.savez(path, **arrays)

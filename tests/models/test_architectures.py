@@ -51,18 +51,18 @@ def test_intensities_are_scaled_as_keras_own_network_scales_them(name: str, buil
 
 def test_efficientnet_b0_is_scaled_as_keras_own_network_with_its_imagenet_weights() -> None:
     # The released file holds this mean and variance for the layer `normalization`, and Keras adds a layer
-    # for the download alone (see the comment in keras/src/applications/efficientnet.py).
-    deviation = keras.src.applications.efficientnet.IMAGENET_STDDEV_RGB
+    # for its own download (IMAGENET_STDDEV_RGB and its comment in keras/src/applications/efficientnet.py).
+    deviation = [0.229, 0.224, 0.225]
     full = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
     image = np.tile(IMAGE, (1, 4, 4, 1))
     own = keras.layers.Normalization(mean=[0.485, 0.456, 0.406], variance=deviation)(image / 255)
-    own = keras.layers.Rescaling([1 / np.sqrt(each) for each in deviation])(own)
+    own = keras.layers.Rescaling([1 / np.sqrt(value) for value in deviation])(own)
     np.testing.assert_allclose(scale_layer("efficientnet_b0")(image / 255), own, atol=1e-5)
     # What is left out of our model is that scaling and nothing else.
-    left_out = [type(each) for each in full.layers[1:3]]
+    left_out = [type(layer) for layer in full.layers[1:3]]
     assert left_out == [keras.layers.Rescaling, keras.layers.Normalization]
     ours = build_backbone("efficientnet_b0", size_px=32)
-    assert [type(each) for each in ours.layers[1:]] == [type(each) for each in full.layers[3:]]
+    assert [type(layer) for layer in ours.layers[1:]] == [type(layer) for layer in full.layers[3:]]
 
 
 def test_one_channel_is_scaled_by_the_mean_of_three() -> None:

@@ -36,7 +36,7 @@ def _geometry(crop: int, each: int) -> SliceGeometry:
 
 def _field(images: NDArray[np.float32] | None = None) -> dict[str, NDArray[np.float32]]:
     """Two studies alike in geometry."""
-    grid = [[_geometry(crop, each) for each in range(SLICES)] for crop in range(CROPS)]
+    grid = [[_geometry(crop, number) for number in range(SLICES)] for crop in range(CROPS)]
 
     def tiled(values: object) -> NDArray[np.float32]:
         return np.tile(np.asarray(values, np.float32), (2, 1, 1, 1))
@@ -47,9 +47,9 @@ def _field(images: NDArray[np.float32] | None = None) -> dict[str, NDArray[np.fl
         "image": images,
         "mask": np.ones((2, CROPS, SLICES), np.bool_),
         "offset_mm": np.tile(np.float32(GAP_MM) * (np.arange(SLICES) - 1), (2, CROPS, 1)).astype(np.float32),
-        "origin": tiled([[each.centre for each in row] for row in grid]),
-        "right": tiled([[np.array(each.row_direction) * PIXEL_MM for each in row] for row in grid]),
-        "down": tiled([[np.array(each.column_direction) * PIXEL_MM for each in row] for row in grid]),
+        "origin": tiled([[geometry.centre for geometry in row] for row in grid]),
+        "right": tiled([[np.array(geometry.row_direction) * PIXEL_MM for geometry in row] for row in grid]),
+        "down": tiled([[np.array(geometry.column_direction) * PIXEL_MM for geometry in row] for row in grid]),
     }
 
 
@@ -57,8 +57,8 @@ def _gaussian(truth: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float32
     """Logits of a Gaussian about each crop's point, [2, crop, slice, cells, cells], by `imaging.geometry`."""
     logits = np.zeros((2, CROPS, SLICES, CELLS, CELLS), np.float32)
     for crop in range(CROPS):
-        for each in range(SLICES):
-            geometry = _geometry(crop, each)
+        for plane in range(SLICES):
+            geometry = _geometry(crop, plane)
             # Cell (j, i) of stride 2 covers pixels 2i and 2i + 1.
             cells = np.array(
                 [
@@ -67,7 +67,7 @@ def _gaussian(truth: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float32
                 ]
             )
             squared = ((cells - truth[crop]) ** 2).sum(axis=-1)
-            logits[:, crop, each] = -squared / (2 * sigma_mm**2)
+            logits[:, crop, plane] = -squared / (2 * sigma_mm**2)
     return logits
 
 
@@ -76,7 +76,7 @@ def test_points_between_the_cells_of_oblique_slices_are_found_where_they_lie_in_
         [pixel_to_patient(_geometry(crop, 1), (12.3 + crop, 20.1 - crop)) for crop in range(CROPS)]
     )
     points, spread, doubt = (
-        each.numpy() for each in locate_subarticular(_field(), _gaussian(truth, 2.0), NO_DOUBT + 0.25)
+        output.numpy() for output in locate_subarticular(_field(), _gaussian(truth, 2.0), NO_DOUBT + 0.25)
     )
     np.testing.assert_allclose(points, np.stack([truth, truth]), atol=0.15)
     # Of a Gaussian of 2 mm in two directions, and three slices 4 mm apart in the third: 2 exp(-2) x 4^2 /

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lumbar_tf.models.backbones import (
     prepare_batch_norm,
     scale_layer,
 )
+from lumbar_tf.models.keras_compat import flatten_layers
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = ("mobilenet_v2", "csp_darknet_narrow")
@@ -75,9 +77,9 @@ def _grey_and_colour(name: str, folder: Path) -> tuple[keras.Model, keras.Model]
     path, rng = folder / "colour.weights.h5", np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     source = BACKBONES[name].build(input_shape=(64, 64, 3), weights=None)
-    for each in source.weights:
-        if each.name in ("bias", "beta", "gamma", "moving_mean"):
-            each.assign(np.asarray(each) + rng.normal(0, 0.1, each.shape))
+    for weight in source.weights:
+        if weight.name in ("bias", "beta", "gamma", "moving_mean"):
+            weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))
     source.save_weights(path)
     grey, colour = (
         build_backbone(name, size_px=64, weights=str(path), channels=channels) for channels in (1, 3)
@@ -140,7 +142,7 @@ def test_one_channel_differs_only_at_the_border_where_colours_have_their_own_sca
 ) -> None:
     maps = []
     for model in _grey_and_colour(name, tmp_path):
-        norm = next(each for each in model.layers if isinstance(each, keras.layers.BatchNormalization))
+        norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
         maps.append(_ask(model, name, norm.output))
     # Kernels of at most 7 px and stride 2: two pixels of the map at each edge look beyond the image.
     np.testing.assert_allclose(maps[0][:, 2:-2, 2:-2], maps[1][:, 2:-2, 2:-2], atol=1e-4)
@@ -169,17 +171,17 @@ def test_colours_with_scales_of_their_own_are_folded_into_bias_or_normalisation(
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, **options: object) -> str:
+    def fail(**options: object) -> keras.Model:
+        # Keras raises a bare Exception.
         raise Exception("URL fetch failure on https://example.org: None -- no network")
 
-    # Where keras.applications fetches its files.
-    monkeypatch.setattr(keras.src.utils.file_utils, "get_file", fail)
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(BACKBONES["mobilenet_v2"], build=fail))
     with pytest.raises(ValueError, match=r"mobilenet_v2 could not be downloaded.*no network.*--weights=FILE"):
         build_backbone("mobilenet_v2", size_px=32, weights="imagenet")
 
 
 def test_images_that_are_too_small_and_odd_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"mobilenet_v2 takes images of at least 32 px\. Received: 24"):
+    with pytest.raises(ValueError, match=r"mobilenet_v2 needs images of at least 32 px\. Received: 24"):
         build_backbone("mobilenet_v2", size_px=24)
     with pytest.raises(ValueError, match=r"channels must be 1 or 3\. Received: 2"):
         build_backbone("csp_darknet_narrow", size_px=32, channels=2)
@@ -225,7 +227,7 @@ def test_a_shortened_backbone_is_the_whole_ones_beginning_with_its_weights(tmp_p
 
 
 def _batch_norms(model: keras.Model) -> list[keras.Layer]:
-    return [each for each in model._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
+    return [layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
@@ -235,6 +237,6 @@ def test_batch_normalisation_is_set_in_nested_models_too(is_frozen: bool) -> Non
     prepare_batch_norm(model, momentum=0.7, is_frozen=is_frozen)
     layers = _batch_norms(model)
     # The independent count: each has one moving mean.
-    assert len(layers) == sum(each.path.endswith("moving_mean") for each in model.variables) > 10
+    assert len(layers) == sum(variable.path.endswith("moving_mean") for variable in model.variables) > 10
     assert {layer.momentum for layer in layers} == {0.7}
     assert len(model.trainable_variables) == before - 2 * len(layers) * is_frozen

@@ -12,6 +12,7 @@ from lumbar_tf.labels import Family, Plane, mirror_indices
 from lumbar_tf.models.backbones import load_weights
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
+from lumbar_tf.models.keras_compat import flatten_layers
 from lumbar_tf.models.losses import build_loss
 
 T1_CANAL = CropLayout(Plane.SAGITTAL_T1, (Family.CANAL, Family.FORAMINAL))
@@ -44,7 +45,7 @@ def _build(layout: CropLayout, **changes: Any) -> keras.Model:
 
 def _settle(model: keras.Model, inputs: dict[str, np.ndarray]) -> None:
     """Takes batch normalisation's statistics from one batch: with fresh ones features fade with depth."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     model(inputs, training=True)
@@ -167,10 +168,10 @@ def test_with_context_levels_look_at_their_neighbours_alone(wired: keras.Model) 
 
 def test_untrained_context_changes_nothing(canal: keras.Model) -> None:
     context = _fresh(CANAL, level_context=True)
-    for layer in (each for each in canal.layers if each.weights and not isinstance(each, keras.Model)):
+    for layer in (layer for layer in canal.layers if layer.weights and not isinstance(layer, keras.Model)):
         context.get_layer(layer.name).set_weights(layer.get_weights())
     backbones = [
-        next(each for each in model.layers if isinstance(each, keras.Model)) for model in (context, canal)
+        next(layer for layer in model.layers if isinstance(layer, keras.Model)) for model in (context, canal)
     ]
     backbones[0].set_weights(backbones[1].get_weights())
     np.testing.assert_allclose(_answer(context, _inputs(CANAL)), _answer(canal, _inputs(CANAL)), atol=1e-6)
@@ -218,8 +219,8 @@ def test_a_grader_with_everything_answers_the_same_from_a_saved_model(backbone: 
     inputs = {key: tf.constant(value) for key, value in _inputs(T1_CANAL, side_px=48).items()}
     expected = []
     for path in paths:
-        for each in model.weights:
-            each.assign(np.asarray(each) * 1.1)
+        for weight in model.weights:
+            weight.assign(np.asarray(weight) * 1.1)
         model.save_weights(path)
         expected.append(_answer(model, inputs))
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
@@ -228,7 +229,7 @@ def test_a_grader_with_everything_answers_the_same_from_a_saved_model(backbone: 
     module.parameters = folded.parameters
     module.ask = tf.function(
         lambda image, mask, offset_mm: folded({"image": image, "mask": mask, "offset_mm": offset_mm}),
-        input_signature=[tf.TensorSpec([None, *each.shape[1:]], each.dtype) for each in inputs.values()],
+        input_signature=[tf.TensorSpec([None, *value.shape[1:]], value.dtype) for value in inputs.values()],
     )
     tf.saved_model.save(module, str(tmp_path / "model"))
     loaded = tf.saved_model.load(str(tmp_path / "model"))
@@ -248,7 +249,7 @@ def test_with_frozen_features_the_heads_alone_learn(axial: keras.Model, tmp_path
         for before, after in zip(axial.weights, model.weights, strict=True)
         if np.any(before.numpy() != after.numpy())
     }
-    assert {each.split("/")[-2] for each in moved} == {"head_canal", "head_subarticular"}
+    assert {path.split("/")[-2] for path in moved} == {"head_canal", "head_subarticular"}
 
 
 def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, t
 
 def test_three_channel_weights_serve_a_one_channel_grader(canal: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "colour.weights.h5"
-    base = next(each for each in canal.layers if isinstance(each, keras.Model))
+    base = next(layer for layer in canal.layers if isinstance(layer, keras.Model))
     base.save_weights(path)
     grey = build_grader("csp_darknet_narrow", _config(CANAL, channels=1), CANAL, weights=str(path))
     for layer in grey.layers:

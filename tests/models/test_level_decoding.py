@@ -71,33 +71,36 @@ def test_heatmaps_that_are_even_give_no_ladder() -> None:
     assert (found.uncertainty.numpy() == 1).all()
 
 
-def test_the_best_ladder_and_the_total_are_those_of_all_ladders_written_out() -> None:
+def test_thebest_sequence_and_the_total_are_those_of_all_ladders_written_out() -> None:
     rng = np.random.default_rng(3)
     count = 5
     single, pair, triple = (
         rng.normal(size=shape) for shape in ((2, 5, count), (2,) + 2 * (count,), (2,) + 3 * (count,))
     )
     weights = {
-        each: np.array(
+        sequence: np.array(
             [
-                sum(single[study, level, each[level]] for level in range(5))
-                + sum(pair[study, each[level], each[level + 1]] for level in range(4))
-                + sum(triple[study, each[level], each[level + 1], each[level + 2]] for level in range(3))
+                sum(single[study, level, sequence[level]] for level in range(5))
+                + sum(pair[study, sequence[level], sequence[level + 1]] for level in range(4))
+                + sum(
+                    triple[study, sequence[level], sequence[level + 1], sequence[level + 2]]
+                    for level in range(3)
+                )
                 for study in range(2)
             ]
         )
-        for each in itertools.product(range(count), repeat=5)
+        for sequence in itertools.product(range(count), repeat=5)
     }
-    potentials = level_decoding._Potentials(
-        *(tf.constant(each, tf.float32) for each in (single, pair, triple))
+    potentials = level_decoding.LevelPotentials(
+        *(tf.constant(weights, tf.float32) for weights in (single, pair, triple))
     )
-    chosen, best = level_decoding._best_ladder(potentials)
-    total = level_decoding._log_total(potentials)
+    chosen, best = level_decoding.best_sequence(potentials)
+    total = level_decoding.log_total_weight(potentials)
     for study in range(2):
         expected = max(weights, key=lambda each: weights[each][study])
         assert tuple(chosen.numpy()[study]) == expected
         assert float(best[study]) == pytest.approx(weights[expected][study], rel=1e-5)
-        everything = np.logaddexp.reduce([each[study] for each in weights.values()])
+        everything = np.logaddexp.reduce([log_weight[study] for log_weight in weights.values()])
         assert float(total[study]) == pytest.approx(everything, rel=1e-5)
 
 

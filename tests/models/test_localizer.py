@@ -79,7 +79,7 @@ def _peaks(at: tuple[tuple[float, float], ...] = DISCS, study_slice: int = 3) ->
 
 def test_peaks_are_found_where_they_lie_in_the_patient() -> None:
     field = _field()
-    points, spread, doubt = (each.numpy() for each in locate_levels(field, _peaks()))
+    points, spread, doubt = (output.numpy() for output in locate_levels(field, _peaks()))
     for study in range(2):
         # A cell of stride 2 covers two pixels a side: cell 7 is centred between pixels 14 and 15.
         truth = [_patient(field, study, 3, *disc) for disc in DISCS]
@@ -94,7 +94,7 @@ def test_a_level_that_is_outvoted_is_read_off_its_own_heatmap_at_the_other_disc(
     logits[:, 3, 7, 8, 2] = -20.0
     logits[:, 3, 5, 7, 2] = 0.0
     logits[:, 3, 7, 8, 1] = -2.0
-    points, spread, _ = (each.numpy() for each in locate_levels(field, logits))
+    points, spread, _ = (output.numpy() for output in locate_levels(field, logits))
     np.testing.assert_allclose(points[0], [_patient(field, 0, 3, *disc) for disc in DISCS], atol=1e-2)
     assert spread[0, 2] > 30  # its heatmap is elsewhere
 
@@ -107,13 +107,16 @@ def test_blobs_are_found_between_cells_and_slices() -> None:
     logits = np.zeros((2, SLICES, CELLS, CELLS, 5), np.float32)
     cells = np.array(
         [
-            [[_patient(field, 0, each, 2 * i + 0.5, 2 * j + 0.5) for i in range(CELLS)] for j in range(CELLS)]
-            for each in range(SLICES)
+            [
+                [_patient(field, 0, number, 2 * i + 0.5, 2 * j + 0.5) for i in range(CELLS)]
+                for j in range(CELLS)
+            ]
+            for number in range(SLICES)
         ]
     )
     for level, truth in enumerate(truths):
         logits[0, ..., level] = -((cells - truth) ** 2).sum(axis=-1) / (2 * 6.0**2)
-    points, spread, _ = (each.numpy() for each in locate_levels(field, logits))
+    points, spread, _ = (output.numpy() for output in locate_levels(field, logits))
     np.testing.assert_allclose(points[0, 1:4], truths[1:4], atol=1.0)
     # Root mean square distance of a 3-D Gaussian, a little less for the stack's ends.
     np.testing.assert_allclose(spread[0, 1:4], 6.0 * np.sqrt(3), rtol=0.12)
@@ -123,7 +126,7 @@ def test_a_heatmap_that_sees_nothing_at_all_abstains() -> None:
     field, logits = _field(), _peaks()
     logits[1] = -50.0
     logits[1, 3, 7, 8] = 0.0  # five levels on one disc are no ladder
-    points, _, doubt = (each.numpy() for each in locate_levels(field, logits))
+    points, _, doubt = (output.numpy() for output in locate_levels(field, logits))
     assert np.isfinite(points[0]).all()
     assert np.isnan(points[1]).all()
     assert (doubt[1] == 1).all()
@@ -200,10 +203,10 @@ def test_the_loss_is_least_at_its_own_target_and_leaves_missing_points_out(local
         [
             [
                 [
-                    [_patient(field, study, each, 2 * i + 0.5, 2 * j + 0.5) for i in range(CELLS)]
+                    [_patient(field, study, number, 2 * i + 0.5, 2 * j + 0.5) for i in range(CELLS)]
                     for j in range(CELLS)
                 ]
-                for each in range(SLICES)
+                for number in range(SLICES)
             ]
             for study in range(2)
         ]

@@ -84,7 +84,7 @@ def test_is_the_mean_over_families_of_scikit_learns_log_loss(
     rows = list(ROWS[name])
     labels, logits = _table(rows, seed, missing)
     weights = WEIGHTS if is_weighted else np.ones(3)
-    terms = [reference(*each, weights) for each in _by_family(rows, labels, logits)]  # type: ignore[operator]
+    terms = [reference(*family, weights) for family in _by_family(rows, labels, logits)]  # type: ignore[operator]
     loss = kind(rows, is_weighted=is_weighted)(_targets(labels), logits)
     assert float(loss) == pytest.approx(np.mean(terms) if terms else 0.0, rel=1e-4, abs=1e-6)
 
@@ -92,13 +92,13 @@ def test_is_the_mean_over_families_of_scikit_learns_log_loss(
 def test_a_familys_term_counts_by_its_own_weight() -> None:
     rows = list(range(25))
     labels, logits = _table(rows, 3, 0.2)
-    terms = [_weighted(*each, WEIGHTS) for each in _by_family(rows, labels, logits)]
+    terms = [_weighted(*family, WEIGHTS) for family in _by_family(rows, labels, logits)]
     shares = {Family.CANAL: 1.0, Family.FORAMINAL: 0.25, Family.SUBARTICULAR: 0.5}
     loss = WeightedSeverityLoss(rows, family_weights=shares)(_targets(labels), logits)
     assert float(loss) == pytest.approx(np.average(terms, weights=list(shares.values())), rel=1e-4)
     whole, part = (
-        MetricLoss(rows, family_weights=each)(_targets(labels), logits)
-        for each in (None, {Family.FORAMINAL: 1e-6, Family.SUBARTICULAR: 1e-6})
+        MetricLoss(rows, family_weights=weights)(_targets(labels), logits)
+        for weights in (None, {Family.FORAMINAL: 1e-6, Family.SUBARTICULAR: 1e-6})
     )
     any_severe = 4 * float(whole) - sum(terms)
     assert float(part) == pytest.approx((terms[0] + any_severe) / 2, rel=1e-3)

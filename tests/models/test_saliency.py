@@ -37,7 +37,7 @@ def _inputs(layout: CropLayout, slices: int) -> dict[str, tf.Tensor]:
     values = {"image": image, "offset_mm": generator.normal(0, 4, mask.shape) * mask}
     return {
         "mask": tf.constant(mask),
-        **{name: tf.constant(each, tf.float32) for name, each in values.items()},
+        **{name: tf.constant(value, tf.float32) for name, value in values.items()},
     }
 
 
@@ -83,14 +83,14 @@ def test_the_mean_of_a_map_is_what_the_slice_adds(
     """Against finite differences: the features of one slice of one crop are scaled up and down a little."""
     keras.utils.set_random_seed(0)
     model = build_grader("csp_darknet_narrow", _config(layout, slices, **changes), layout)
-    for each in model.weights:
-        if "context_out" in each.path and "kernel" in each.path:
-            each.assign(np.random.default_rng(2).normal(0, 0.3, each.shape))
+    for weight in model.weights:
+        if "context_out" in weight.path and "kernel" in weight.path:
+            weight.assign(np.random.default_rng(2).normal(0, 0.3, weight.shape))
     inputs = _inputs(layout, slices)
     split = SplitGrader(model, layout)
     logits, parts = split.logits_and_saliency(**inputs)
     np.testing.assert_allclose(logits, model(inputs, training=False), atol=1e-5)
-    features = split._front(inputs["image"])
+    features = split.front(inputs["image"])
     shape = (2, len(layout.sides), slices)
     assert parts.shape == (2, len(layout.targets), *shape[1:], 6, 6)
 
@@ -98,16 +98,16 @@ def test_the_mean_of_a_map_is_what_the_slice_adds(
         factor = np.ones(shape, np.float32)
         factor[place] += step
         scaled = features * factor.reshape(-1, 1, 1, 1)
-        averages = split._average(split._rest(scaled))
-        return _odds(split._heads([averages, inputs["mask"], inputs["offset_mm"]]))
+        averages = split.average(split.rest(scaled))
+        return _odds(split.heads([averages, inputs["mask"], inputs["offset_mm"]]))
 
-    for study, crop, each in [(0, 2, 0), (1, 4, slices // 2), (1, 1, slices - 1)]:
-        place = (study, crop, each)
+    for study, crop, number in [(0, 2, 0), (1, 4, slices // 2), (1, 1, slices - 1)]:
+        place = (study, crop, number)
         slope = (odds_with(place, 0.01) - odds_with(place, -0.01))[study] / 0.02
         for row, (finding_row, views) in enumerate(zip(layout.rows, layout.row_views, strict=True)):
             if views[crop]:
                 family = layout.targets.index(FINDINGS[finding_row].condition.family)
-                said = float(tf.reduce_mean(parts[study, family, crop, each]))
+                said = float(tf.reduce_mean(parts[study, family, crop, number]))
                 assert said == pytest.approx(slope[row], abs=2e-3 * max(1.0, np.abs(slope).max()))
     # A slice that is not there adds nothing.
     assert not np.any(np.abs(parts.numpy()[:, 0][~inputs["mask"].numpy()]) > 1e-6)
@@ -121,7 +121,9 @@ def test_the_two_halves_are_the_whole(name: str) -> None:
     assert front.output.shape[1:3] == (6, 6)
     image = np.random.default_rng(0).random((2, 48, 48, 3), np.float32)
     np.testing.assert_array_equal(rest(front(image)), base(image))
-    assert {id(each) for each in base.weights} == {id(each) for each in (*front.weights, *rest.weights)}
+    assert {id(weight) for weight in base.weights} == {
+        id(weight) for weight in (*front.weights, *rest.weights)
+    }
 
 
 def _bypassed() -> keras.Model:

@@ -69,8 +69,8 @@ class Proxy:
         """Resets all connections."""
         with self._lock:
             cut, self._open = self._open, set()
-        for each in cut:
-            reset(each)
+        for connection in cut:
+            reset(connection)
 
     def close(self) -> None:
         self._listener.close()

@@ -44,8 +44,8 @@ class SavedModel:
         self.version = int(path.name)
         self.signatures = {
             name: Signature(
-                {key: each.dtype for key, each in function.structured_input_signature[1].items()},
-                {key: each.dtype for key, each in function.structured_outputs.items()},
+                {key: spec.dtype for key, spec in function.structured_input_signature[1].items()},
+                {key: spec.dtype for key, spec in function.structured_outputs.items()},
             )
             for name, function in self._loaded.signatures.items()
         }
@@ -93,7 +93,7 @@ class FakeModel:
             text = json.dumps(self.description).encode()
             return {"description": np.array([text] * len(inputs["study"]), np.object_)}
         studies = zip(*(inputs[plane.value] for plane in Plane), strict=True)
-        rows = [self.answer(*each) for each in studies]
+        rows = [self.answer(*study) for study in studies]
         if signature == "saliency":
             rows = [{**row, **self.explain(row)} for row in rows]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -133,11 +133,11 @@ def signature_map(model: Model) -> get_model_metadata_pb2.SignatureDefMap:
         }
 
     found = get_model_metadata_pb2.SignatureDefMap()
-    for name, each in model.signatures.items():
+    for name, definition in model.signatures.items():
         found.signature_def[name].CopyFrom(
             meta_graph_pb2.SignatureDef(
-                inputs=tensors(each.inputs),
-                outputs=tensors(each.outputs),
+                inputs=tensors(definition.inputs),
+                outputs=tensors(definition.outputs),
                 method_name="tensorflow/serving/predict",
             )
         )

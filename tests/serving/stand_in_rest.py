@@ -52,7 +52,7 @@ class RestStandIn:
     def predict(self, question: dict[str, Any]) -> tuple[bytes, Fault]:
         """Returns the answer and what is to go wrong with it."""
         inputs = {
-            name: [base64.b64decode(each["b64"], validate=True) for each in values]
+            name: [base64.b64decode(value["b64"], validate=True) for value in values]
             for name, values in question["inputs"].items()
         }
         fault = Fault.NONE
@@ -70,7 +70,7 @@ class RestStandIn:
 def _write(value: Any) -> str:
     """Writes a tensor as WriteDecimal in the server's json_tensor.cc: digits that give the float again."""
     if isinstance(value, np.ndarray):
-        return "[" + ", ".join(_write(each) for each in value) + "]"
+        return "[" + ", ".join(_write(element) for element in value) + "]"
     if isinstance(value, bytes):
         return json.dumps(value.decode())
     if isinstance(value, np.bool_):
@@ -79,7 +79,7 @@ def _write(value: Any) -> str:
         return "NaN"
     text = f"{float(value):.6g}"
     text = text if np.float32(text) == value else f"{float(value):.9g}"
-    return text if any(each in text for each in ".en") else f"{text}.0"
+    return text if any(letter in text for letter in ".en") else f"{text}.0"
 
 
 def _handler(stand_in: RestStandIn) -> type[BaseHTTPRequestHandler]:

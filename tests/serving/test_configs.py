@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "configs" / "serving"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVERS = [COMPOSE["services"][name] for name in ("cpu", "gpu")]
-FLAGS = dict(each.removeprefix("--").split("=", 1) for each in COMPOSE["x-server"]["command"])
+FLAGS = dict(flag.removeprefix("--").split("=", 1) for flag in COMPOSE["x-server"]["command"])
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _STRING, _BOOL, _INT64, _MESSAGE = (
@@ -92,7 +92,7 @@ def test_the_models_and_their_labels_are_a_model_server_config() -> None:
     assert set(model.version_labels.values()) <= set(model.model_version_policy.specific.versions)
     assert "/labels/stable " in COMPOSE["x-server"]["healthcheck"]["test"][-1]
     assert "stable" in model.version_labels
-    mounts = [each.split(":") for each in COMPOSE["x-server"]["volumes"]]
+    mounts = [volume.split(":") for volume in COMPOSE["x-server"]["volumes"]]
     assert model.base_path in [target for _, target, _ in mounts]
 
 
@@ -126,15 +126,15 @@ def test_the_messages_refuse_what_they_do_not_know() -> None:
 
 
 def test_both_profiles_serve_the_same_version_with_files_that_exist() -> None:
-    assert [each["image"] for each in SERVERS] == [
+    assert [server["image"] for server in SERVERS] == [
         "tensorflow/serving:2.20.0",
         "tensorflow/serving:2.20.0-gpu",
     ]
-    assert [each["profiles"] for each in SERVERS] == [["cpu"], ["gpu"]]
+    assert [server["profiles"] for server in SERVERS] == [["cpu"], ["gpu"]]
     for flag, value in FLAGS.items():
         if flag.endswith("_file"):
             assert (FOLDER / Path(value).relative_to("/config")).is_file(), flag
-    assert "/config" in [each.split(":")[1] for each in COMPOSE["x-server"]["volumes"]]
+    assert "/config" in [volume.split(":")[1] for volume in COMPOSE["x-server"]["volumes"]]
     (device,) = SERVERS[1]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     # A merge replaces whole maps: the GPU's environment must repeat the shared one.
@@ -143,12 +143,12 @@ def test_both_profiles_serve_the_same_version_with_files_that_exist() -> None:
 
 def test_the_ports_are_of_this_machine_only() -> None:
     for service in COMPOSE["services"].values():
-        assert all(each.startswith("127.0.0.1:") for each in service["ports"])
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
 def test_sizes_and_times_are_those_of_the_client() -> None:
     fields = ConnectionOptions.__dataclass_fields__
-    sizes = dict(each.split("=") for each in FLAGS["grpc_channel_arguments"].split(","))
+    sizes = dict(argument.split("=") for argument in FLAGS["grpc_channel_arguments"].split(","))
     assert int(sizes["grpc.max_receive_message_length"]) == fields["max_request_bytes"].default
     assert int(sizes["grpc.max_send_message_length"]) == fields["max_response_bytes"].default
     assert int(FLAGS["rest_api_timeout_in_ms"]) == 1000 * PredictOptions.model_fields["deadline_s"].default

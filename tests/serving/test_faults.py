@@ -56,7 +56,7 @@ def test_every_study_ends_once_with_its_own_answer_or_a_named_error(
         for name, value in right.items():
             np.testing.assert_array_equal(answer[name][0], value)
         kinds["right"] += 1
-    assert kinds["right"] + sum(kinds[each.value] for each in ServingFailure) == NUM_STUDIES
+    assert kinds["right"] + sum(kinds[failure.value] for failure in ServingFailure) == NUM_STUDIES
     # The faults were there, and those that pass did not stop anybody.
     assert kinds["too_large"] == 20
     assert kinds["right"] >= NUM_STUDIES - 40 - 3

@@ -49,12 +49,12 @@ def test_the_bundle_answers_in_c_plus_plus_as_in_python(answers: dict[str, Any],
     assert answers["version"] == f"TensorFlow {tf.__version__}"
     warmup, parity = (_of(answers, name) for name in FILES)
     outputs = {"probability", "competition", "interval", "members", "landmarks", "doubt", "flags"}
-    expected = {("serving_default", each) for each in outputs} | {("describe", "description")}
-    expected |= {("saliency", each) for each in (*outputs, "saliency", "weight")}
+    expected = {("serving_default", output) for output in outputs} | {("describe", "description")}
+    expected |= {("saliency", output) for output in (*outputs, "saliency", "weight")}
     assert set(warmup) == set(parity) == expected
     requests = read_requests(bundle / "assets.extra" / FILES[1])
     for (signature, _), line in parity.items():
-        assert line.requests == sum(each.signature == signature for each in requests)
+        assert line.requests == sum(request.signature == signature for request in requests)
     assert max(line.largest for line in parity.values()) <= TOLERANCE
 
 

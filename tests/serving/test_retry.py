@@ -20,8 +20,8 @@ def _failing(*failures: ServingFailure) -> Callable[[], str]:
 
 
 def test_waits_double_up_to_the_longest_and_are_half_drawn() -> None:
-    assert [POLICY.wait_s(each, 1.0) for each in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 3.0]
-    assert [POLICY.wait_s(each, 0.0) for each in (1, 2, 3)] == [0.5, 1.0, 1.5]
+    assert [POLICY.wait_s(attempt, 1.0) for attempt in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 3.0]
+    assert [POLICY.wait_s(attempt, 0.0) for attempt in (1, 2, 3)] == [0.5, 1.0, 1.5]
 
 
 def test_an_answer_after_failures_that_pass() -> None:
