@@ -1,4 +1,4 @@
-"""`python -m lumbar_tf.build_records`: DICOM studies and tables to sharded records."""
+"""`python -m lumbar_tf.build_records`: records from DICOM studies and tables."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -75,8 +75,8 @@ class BuildRecordsOptions(CommandOptions):
 
 
 def build(options: BuildRecordsOptions) -> Summary:
-    """Builds the records, or forgets patients."""
-    # Here, not above: --help must not wait for the readers.
+    """Builds the records, or removes patients."""
+    # Imported here so that --help is fast.
     from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
     from lumbar_tf.privacy.pseudonyms import read_key
     from lumbar_tf.records.build import BuildTask, run_build_task
@@ -85,11 +85,11 @@ def build(options: BuildRecordsOptions) -> Summary:
     mode = _mode(options)
     key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
     if options.forget:
-        return _forget(options, key)
+        return _remove_patients(options, key)
     if not options.data:
         raise UsageError("--data must name a folder or a zip. Received: none.")
     decoder = Decoder(options.decoder)
-    frame_decoder(decoder)  # says now, not in a worker, if it does not load
+    frame_decoder(decoder)  # fails here rather than in a worker if the decoder cannot be loaded
     manifest = run_build_task(
         BuildTask(
             sources=[Path(each) for each in options.data],
@@ -118,20 +118,22 @@ def build(options: BuildRecordsOptions) -> Summary:
 def _mode(options: BuildRecordsOptions) -> "BuildMode":
     from lumbar_tf.records.build import BuildMode
 
-    asked = [mode for mode in BuildMode if getattr(options, mode.value, False)]
-    if len(asked) + bool(options.forget) > 1:
+    modes = [mode for mode in BuildMode if getattr(options, mode.value, False)]
+    if len(modes) + bool(options.forget) > 1:
         raise UsageError("Only one of --resume, --append, --overwrite and --forget can be given.")
-    return asked[0] if asked else BuildMode.NEW
+    return modes[0] if modes else BuildMode.NEW
 
 
-def _forget(options: BuildRecordsOptions, key: bytes | None) -> Summary:
+def _remove_patients(options: BuildRecordsOptions, key: bytes | None) -> Summary:
     from lumbar_tf.records.patients import remove_patients
 
     if options.data:
-        raise UsageError("--forget works on finished records and takes no --data.")
+        raise UsageError("--forget works on finished records and does not use --data.")
     with show_activity("Removing patients"):
-        gone = remove_patients(options.out, options.forget, key=key)
-    return Summary("Patients removed", {"studies removed": len(gone), "ids": gone}, {"records": options.out})
+        removed = remove_patients(options.out, options.forget, key=key)
+    return Summary(
+        "Patients removed", {"studies removed": len(removed), "ids": removed}, {"records": options.out}
+    )
 
 
 def _summarise(manifest: "Manifest", out: Path) -> Summary:
@@ -140,20 +142,20 @@ def _summarise(manifest: "Manifest", out: Path) -> Summary:
     planes = [
         {
             "plane": plane,
-            "records": sum(each.num_examples for each in shards),
-            "slices": sum(each.num_slices.get(plane, 0) for each in manifest.studies),
+            "records": sum(shard.num_examples for shard in shards),
+            "slices": sum(study.num_slices.get(plane, 0) for study in manifest.studies),
             "shards": len(shards),
-            "bytes": sum(each.size_bytes for each in shards),
+            "bytes": sum(shard.size_bytes for shard in shards),
         }
         for plane, shards in manifest.planes.items()
     ]
-    reasons = Counter(each.reason for each in manifest.rejects)
+    reasons = Counter(reject.reason for reject in manifest.rejects)
     return Summary(
         "Records built",
         {
             "studies": len(manifest.studies),
-            "patients": len({each.patient_group for each in manifest.studies}),
-            **{str(each["plane"]): _plane_words(each) for each in planes},
+            "patients": len(set(manifest.patient_groups.values())),
+            **{str(plane["plane"]): _describe_plane(plane) for plane in planes},
             "left out or noted": [f"{count} x {reason}" for reason, count in sorted(reasons.items())],
         },
         {"records": out, "manifest": out / MANIFEST_NAME},
@@ -161,7 +163,7 @@ def _summarise(manifest: "Manifest", out: Path) -> Summary:
     )
 
 
-def _plane_words(plane: Mapping[str, Any]) -> str:
+def _describe_plane(plane: Mapping[str, Any]) -> str:
     size_mb = plane["bytes"] / 1e6
     return (
         f"{plane['records']:6,} records {plane['slices']:8,} slices {plane['shards']:5,} shards "

@@ -1,4 +1,4 @@
-"""`python -m lumbar_tf.verify`: proves a finished folder, alone or against the DICOM files it came from."""
+"""`python -m lumbar_tf.verify`: verification of records, alone or against their DICOM files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class VerifyOptions(CommandOptions):
 
 
 def verify(options: VerifyOptions) -> Summary:
-    """Checks the folder and says what is wrong with it."""
-    # Here, not above: --help must not wait for the readers.
+    """Verifies the folder and prints the issues."""
+    # Imported here so that --help is fast.
     from lumbar_tf.privacy.pseudonyms import read_key
     from lumbar_tf.records.cohort import open_cohort
 
@@ -65,13 +65,13 @@ def verify(options: VerifyOptions) -> Summary:
                 faults, num_phrases = _scan(options, cohort, are_ids_secret=key is not None)
                 found += faults
                 searched = {"phrases searched for": num_phrases, "studies of the source": len(cohort.jobs)}
-    for each in found:
-        print_answer(str(each))
+    for issue in found:
+        print_answer(str(issue))
     return _summarise(options, verification, found, searched)
 
 
 def _verify_records(options: VerifyOptions) -> "Verification | None":
-    """Checks the folder by itself; None where it holds no records and none are asked for."""
+    """Verifies the records alone; None if --phi is given and the folder contains no records."""
     from lumbar_tf.records.table_check import check_tables
     from lumbar_tf.records.verification import Verification, holds_records, verify_records
 
@@ -99,7 +99,7 @@ def _verify_source(
     built = verification.manifest.options
     if built.is_pseudonymised != (key is not None):
         raise UsageError(
-            "--pseudonym-key-file must be given where records hold pseudonyms, and only there. These "
+            "--pseudonym-key-file must be given if and only if records contain pseudonyms. These "
             f"{'do' if built.is_pseudonymised else 'do not'}."
         )
     return verify_source(
@@ -115,12 +115,12 @@ def _verify_source(
 def _scan(
     options: VerifyOptions, cohort: "Cohort", *, are_ids_secret: bool
 ) -> "tuple[Sequence[RecordIssue], int]":
-    """Returns what identifies somebody, and how many phrases were searched for."""
+    """Returns the identifying values found, and the number of phrases searched for."""
     from lumbar_tf.privacy.identifying_values import collect_identifying_values
     from lumbar_tf.records.identifying_text import find_identifying_text
 
     values = collect_identifying_values(
-        [each.files for each in cohort.jobs],
+        [job.files for job in cohort.jobs],
         are_ids_secret=are_ids_secret,
         workers=options.workers,
         progress=lambda total: progress_bar("Reading headers", total),
@@ -132,9 +132,7 @@ def _scan(
         progress=lambda total: progress_bar("Searching", total, unit="file"),
     )
     if values.num_unread:
-        print_warning(
-            f"{values.num_unread} files of the source have headers that cannot be read, and were not used."
-        )
+        print_warning(f"{values.num_unread} files of the source have unreadable headers and were not used.")
     return found, len(values.tags)
 
 
@@ -147,9 +145,9 @@ def _summarise(
     figures: dict[str, int | list[str]] = {}
     if verification:
         figures["sound records"] = len(verification.records)
-        figures["studies"] = len({each.study_id for each in verification.records})
-        figures["shards"] = len({each.file for each in verification.records})
-    counts = Counter(each.code.value for each in found)
+        figures["studies"] = len({record.study_id for record in verification.records})
+        figures["shards"] = len({record.file for record in verification.records})
+    counts = Counter(issue.code.value for issue in found)
     figures |= {**searched, "damages": len(found)}
     if found:
         figures["kinds"] = [f"{count} x {code}" for code, count in sorted(counts.items())]
@@ -157,7 +155,7 @@ def _summarise(
         f"Verified: {'damaged' if found else 'nothing is wrong'}",
         figures,
         {"records": options.records},
-        lists={"found": [str(each) for each in found]},
+        lists={"found": [str(issue) for issue in found]},
         status=ExitStatus.DATA if found else ExitStatus.DONE,
     )
 

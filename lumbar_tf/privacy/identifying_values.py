@@ -1,16 +1,16 @@
-"""The values of DICOM headers that could tell of a person, as phrases to search for.
+"""Identifying values of DICOM headers, as phrases to search for.
 
-Taken are, wherever they are nested and private tags included:
-- every person's name (VR PN), whole, in both orders, and each part of it;
-- every free text, identifier, address and number kept as text (LO, LT, SH, ST, UC, UR, UT, AE, AS; in private
-  tags CS too, but for a lone word), and every value of unknown or binary VR that is plain text as a whole;
-- every date (DA, DT) in the ways in which dates are written, and times (TM) with a fraction or as `10:15:30`:
-  a bare hhmmss fits every twelfth six-digit number, and says nothing without its date;
-- names of folders and files that are more than numbers;
-- where study ids are pseudonyms, also the source's study ids and every UID that DICOM itself did not assign.
-Left out are what `phrases.is_telling` calls telling of nobody, the study ids that records have to name,
-public code strings (CS: closed lists) and numbers (VR DS, IS, FD, ...: measures). Text inside larger binary
-private values is not looked for.
+Values at any depth and of private tags are included:
+- person names (VR PN): the full name, in both orders, and each part;
+- free texts, identifiers, addresses and numbers stored as text (LO, LT, SH, ST, UC, UR, UT, AE, AS; in
+  private tags also CS, except single words), and values of unknown or binary VR that are plain text;
+- dates (DA, DT) in the common formats, and times (TM) with a fraction or as `10:15:30`. A plain hhmmss
+  matches every twelfth six-digit number and does not identify anyone without its date;
+- names of folders and files that are not only numbers;
+- if study ids are pseudonyms, also the source's study ids and every UID that is not assigned by DICOM.
+Not included are values that `phrases.is_identifying` excludes, the study ids that records must contain,
+public code strings (CS, closed lists) and numbers (DS, IS, FD, ..., measurements). Text within larger binary
+private values is not searched for.
 """
 
 from collections import defaultdict
@@ -35,22 +35,22 @@ from lumbar_tf.runners import run_jobs
 FOLDER_NAME, FILE_NAME, STUDY_ID = "folder name", "file name", "study id"
 
 _TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UR", "UT", "AE", "AS"})
-#: Text of private tags comes in these too.
+#: Private tags also store text as CS.
 _PRIVATE_TEXT = _TEXT | {"CS"}
 _BYTES = frozenset({"OB", "UN"})
-#: More of one value is no text that anybody writes about a patient.
+#: Longer values are not texts about a patient.
 _MAX_CHARACTERS = 100_000
-#: UIDs below this root are DICOM's own (PS3.5 section 9): the same in every hospital.
+#: Root of the UIDs assigned by DICOM (PS3.5 section 9), which are the same in every hospital.
 _DICOM_ROOT = "1.2.840.10008."
 
 
 @dataclass(frozen=True, eq=False)
 class IdentifyingValues:
-    """What must not be found.
+    """Phrases that an output must not contain.
 
     Attributes:
-        tags: for each phrase, where it comes from: DICOM keywords, `(gggg,eeee)` for private tags.
-        num_unread: DICOM files whose header could not be read, not even in part.
+        tags: the origins of each phrase: DICOM keywords, or `(gggg,eeee)` for private tags.
+        num_unread: number of DICOM files whose header could not be read at all.
     """
 
     tags: dict[str, frozenset[str]]
@@ -59,7 +59,7 @@ class IdentifyingValues:
 
 @dataclass(frozen=True)
 class _Job:
-    """One study to look through."""
+    """One study to read."""
 
     study: StudyFiles
     are_ids_secret: bool
@@ -72,16 +72,16 @@ def collect_identifying_values(
     workers: int = 1,
     progress: ProgressMaker = silent_progress,
 ) -> IdentifyingValues:
-    """Returns the identifying values of a source.
+    """Returns the identifying values of a source's headers.
 
     Args:
-        studies: under the source's own ids.
-        are_ids_secret: whether results go by pseudonyms, so that neither study ids nor UIDs may be found.
-            Otherwise study ids are what results have to name, and a PatientID that is one is no secret.
+        studies: the studies, under the source's ids.
+        are_ids_secret: whether results use pseudonyms and must contain neither study ids nor UIDs. Otherwise
+            results contain study ids, and a PatientID that equals one is not an identifying value.
         workers: processes.
-        progress: shows it, a unit a study.
+        progress: progress display; a unit is a study.
     """
-    jobs = [_Job(each, are_ids_secret) for each in studies]
+    jobs = [_Job(study, are_ids_secret) for study in studies]
     tags: dict[str, frozenset[str]] = {}
     num_unread = 0
     with progress(len(jobs)) as advance:
@@ -110,7 +110,7 @@ def _collect(job: _Job) -> IdentifyingValues:
             dataset, is_unread = read_all_elements(path)
             num_unread += is_unread
             for name, vr, text in [*_name_values(path, job), *_dataset_values(dataset)]:
-                # Most values are the same in every file of a series.
+                # Most values are equal in all files of a series.
                 if (vr != "UI" or job.are_ids_secret) and (name, vr, text) not in seen:
                     seen.add((name, vr, text))
                     for phrase in _phrases(vr, text):
@@ -121,7 +121,7 @@ def _collect(job: _Job) -> IdentifyingValues:
 def _name_values(path: Path, job: _Job) -> Iterator[tuple[str, str, str]]:
     *folders, _ = path.relative_to(job.study.root).parts
     yield from (
-        (FOLDER_NAME, "LO", each) for each in folders if job.are_ids_secret or not is_plain_name(each)
+        (FOLDER_NAME, "LO", folder) for folder in folders if job.are_ids_secret or not is_plain_name(folder)
     )
     if not is_plain_name(path.name):
         yield FILE_NAME, "LO", path.stem
@@ -130,14 +130,14 @@ def _name_values(path: Path, job: _Job) -> Iterator[tuple[str, str, str]]:
 
 
 def _dataset_values(dataset: Dataset, parent: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yields (tag, VR, text) of every value, sequences included; damaged values as the bytes they are."""
+    """Yields (tag, VR, text) of every value, also within sequences; invalid values as their bytes."""
     meta = getattr(dataset, "file_meta", None)
     if meta is not None:
         yield from _dataset_values(meta)
     for tag in list(dataset.keys()):
         try:
             element = dataset[tag]
-        except Exception:  # pydicom converts values when they are asked for, and raises many kinds
+        except Exception:  # pydicom converts values on access, and raises many types of errors
             yield parent + _tag_name(tag), "UN", _printable(getattr(dataset.get_item(tag), "value", b""))
             continue
         name = parent + _tag_name(element.tag)
@@ -163,15 +163,15 @@ def _element_texts(element: DataElement) -> Iterator[str]:
 
 
 def _printable(value: object) -> str:
-    """Returns bytes that are text as a whole; "" for any other."""
+    """Returns bytes as text if all of them are printable, otherwise ""."""
     if not isinstance(value, bytes) or len(value) > _MAX_CHARACTERS:
         return ""
     text = value.decode("utf-8", "replace").rstrip("\0 ")
-    return text if all(each.isprintable() or each.isspace() for each in text) else ""
+    return text if all(character.isprintable() or character.isspace() for character in text) else ""
 
 
 def _phrases(vr: str, text: str) -> Iterator[str]:
-    """Yields what to search for, for one value."""
+    """Yields the phrases of one value."""
     if vr == "UI":
         if not text.startswith(_DICOM_ROOT):
             yield from extract_phrases(text)
@@ -193,7 +193,7 @@ def _spellings(vr: str, text: str) -> Iterator[str]:
     if vr == "PN":
         for group in text.split("="):
             yield from split_words(group)
-            family, given = (split_words(each) for each in f"{group}^".split("^")[:2])
+            family, given = (split_words(part) for part in f"{group}^".split("^")[:2])
             yield from (" ".join(given + family), "".join(family + given), "".join(given + family))
     elif vr in ("DA", "DT") and text[:8].isdecimal() and len(text) >= 8:
         year, month, day = text[:4], text[4:6], text[6:8]

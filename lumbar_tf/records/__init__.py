@@ -1,1 +1,1 @@
-"""Studies as TFRecord shards: schema, atomic writing, manifest."""
+"""Studies as TFRecord shards: schema, building, manifest, verification."""

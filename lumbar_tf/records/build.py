@@ -1,7 +1,6 @@
-"""Builds records: finds studies, reads them with their tables, writes shards, folds and manifest.
+"""Building of records: from DICOM studies and tables to shards, labels, folds and the manifest.
 
-It lives here and not in `records` because it joins tables (`data`) to records, and imports run
-downwards only. Nothing on this path needs TensorFlow.
+Nothing on this path imports TensorFlow.
 """
 
 import hashlib
@@ -48,30 +47,30 @@ from lumbar_tf.tables.labels import read_record_labels, write_record_labels
 
 
 class BuildMode(Enum):
-    """What to do about records that are there already."""
+    """Treatment of existing records."""
 
-    #: Refuse to touch them.
+    #: Existing records are an error.
     NEW = "new"
-    #: Go on with a build that was cut off, whatever its mode; a finished one is left as it is.
+    #: Continue an interrupted build of any mode; finished records are left unchanged.
     RESUME = "resume"
-    #: Add the studies that are not among them, in new shards.
+    #: Add the studies that are not in the records, in new shards.
     APPEND = "append"
-    #: Replace them.
+    #: Replace existing records.
     OVERWRITE = "overwrite"
 
 
 @dataclass(frozen=True, eq=False)
 class BuildTask:
-    """What to build from what, and how faults are taken.
+    """Input and options of a build.
 
     Attributes:
         sources: folders or zips, see `dicom.sources.study_source.read_source`.
-        out: gets a folder of shards a plane, `folds.csv` and, last, `manifest.json`.
-        options: how to cut shards and folds.
-        mode: what to do about records that are there already.
-        series_map: a table whose rows override the sources' own, None for none.
-        key: replaces ids by keyed hashes, None to keep them.
-        is_strict: whether the first fault ends the build.
+        out: output folder: one folder of shards per plane, `folds.csv` and, written last, `manifest.json`.
+        options: options of shards and folds.
+        mode: treatment of existing records.
+        series_map: table whose rows override the sources' tables, None for none.
+        key: key of the pseudonyms that replace ids, None to keep ids.
+        is_strict: whether the first invalid input ends the build.
     """
 
     sources: Sequence[Path]
@@ -93,22 +92,22 @@ def run_build_task(
 ) -> Manifest:
     """Builds the records of one or several sources.
 
-    The bytes of every shard and of the manifest depend on the input and the options alone: not on the
-    workers, not on where they ran, and not on how often the build was cut off and resumed.
+    The bytes of every shard and of the manifest depend on the input and the options only, not on the number
+    of workers, the runner or interruptions.
 
     Args:
-        task: what to build.
-        workers: processes, or CPUs of a cluster of this machine's own.
-        runner: where they run.
-        ray_address: of a cluster that is there.
-        progress: shows it, e.g. `lambda total: progress_bar("Building records", total)`.
+        task: input and options.
+        workers: processes, or CPUs of a Ray cluster that is started on this machine.
+        runner: local processes or Ray.
+        ray_address: address of an existing cluster.
+        progress: progress display, e.g. `lambda total: progress_bar("Building records", total)`.
 
     Returns:
-        The manifest that was written.
+        The written manifest.
 
     Raises:
-        ValueError: no usable study, a table without its columns, records in the way, a disk that is
-            full, or, with `is_strict`, the first fault.
+        ValueError: no study is usable, a table lacks columns, records exist, the disk is full, or, with
+            `is_strict`, the first invalid input.
     """
     task.out.mkdir(parents=True, exist_ok=True)
     with (
@@ -138,10 +137,10 @@ def run_build_task(
 
 
 def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[ShardSetJob]]:
-    """Decides what is left to build, and writes it down before the first shard.
+    """Determines the parts to build, and writes the build plan.
 
     Returns:
-        The manifest that is added to, None for a build of its own; and the parts.
+        The manifest to append to, None for a new build; and the parts.
     """
     if task.mode is BuildMode.OVERWRITE:
         remove_build_state(task.out)
@@ -149,7 +148,9 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
     plan = _read_plan(task.out)
     if task.mode is BuildMode.NEW and (plan is not None or has_manifest(task.out)):
         state, flag = ("unfinished", "--resume") if plan else ("finished", "--append")
-        raise ValueError(f"{task.out} must hold no records. Received: {state} ones; {flag} or --overwrite.")
+        raise ValueError(
+            f"{task.out} must hold no records. Received: {state} records; use {flag} or --overwrite."
+        )
     is_added_to = has_manifest(task.out) if plan is None else bool(plan.base_sha256)
     base = read_manifest(task.out) if is_added_to else None
     if base is not None:
@@ -165,8 +166,8 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
     )
     if plan not in (None, wanted):
         raise ValueError(
-            f"{task.out} holds an unfinished build of other studies, options or package versions: give what "
-            "it was begun with, or build anew with --overwrite."
+            f"{task.out} holds an unfinished build of other studies, options or package versions: use the "
+            "same ones, or rebuild with --overwrite."
         )
     if base is None:
         _check_count(len(studies), task.options.num_folds, cohort)
@@ -174,31 +175,31 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
         kept = {shard.file for shards in (base.planes.values() if base else ()) for shard in shards}
         remove_shards(task.out, kept.__contains__)
         write_build_plan(task.out, wanted)
-    return base, _cut_parts(task, studies, first)
+    return base, _make_jobs(task, studies, first)
 
 
 def _read_plan(out: Path) -> BuildPlan | None:
-    """Returns the plan of an unfinished build; one that was cut off after its last file is finished here."""
+    """Returns the plan of an unfinished build, and removes that of one interrupted after its last file."""
     plan = read_build_plan(out)
     if plan is not None and plan.base_sha256 and file_sha256(out / MANIFEST_NAME) != plan.base_sha256:
-        # The manifest that was to be written is there; only the journal was still to be removed.
+        # The new manifest was written; only the build state had not been removed yet.
         remove_build_state(out)
         return None
     return plan
 
 
 def _check_count(num_studies: int, num_folds: int, cohort: Cohort) -> None:
-    """Says so before hours of reading; studies can still turn out unusable, or of fewer patients."""
+    """Checks the number of studies before hours of reading; usable studies and patients may be fewer."""
     if not num_studies:
-        raise _nothing_usable(map(RejectEntry.of, cohort.rejects))
+        raise _no_usable_study(map(RejectEntry.of, cohort.rejects))
     if num_folds > num_studies:
         raise ValueError(
-            f"There must be a study for each fold. Received: {num_studies} studies, {num_folds} folds."
+            f"There must be at least one study per fold. Received: {num_studies} studies, {num_folds} folds."
         )
 
 
-def _nothing_usable(rejects: Iterable[RejectEntry]) -> ValueError:
-    reasons = dict(Counter(each.reason for each in rejects))
+def _no_usable_study(rejects: Iterable[RejectEntry]) -> ValueError:
+    reasons = dict(Counter(reject.reason for reject in rejects))
     return ValueError(f"At least one study must be usable. Received: none, rejects: {reasons}.")
 
 
@@ -207,12 +208,12 @@ def _fingerprint(options: BuildOptions, studies: Sequence[CohortStudy]) -> str:
         SCHEMA_VERSION,
         package_versions(),
         options.model_dump(mode="json"),
-        [each.study_id for each in studies],
+        [study.study_id for study in studies],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _cut_parts(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> list[ShardSetJob]:
+def _make_jobs(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> list[ShardSetJob]:
     step = task.options.studies_per_shard
     return [
         ShardSetJob(
@@ -230,17 +231,17 @@ def _cut_parts(task: BuildTask, studies: Sequence[CohortStudy], first: int) -> l
 def _finish(
     task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[BuiltShardSet]
 ) -> Manifest:
-    """Writes labels and folds and, last, the manifest."""
+    """Writes labels, folds and, last, the manifest."""
     manifest = _make_manifest(task, cohort, base, results)
-    labels = {each.study_id: each.labels for each in cohort.jobs if each.labels is not None}
-    known = {each.study_id for each in manifest.studies}
+    labels = {study.study_id: study.labels for study in cohort.jobs if study.labels is not None}
+    study_ids = {study.study_id for study in manifest.studies}
     kept_folds: dict[str, int] = {}
     if base is not None:
         kept_folds = read_folds(task.out / FOLDS_NAME, base.patient_groups)
         labels = {**read_record_labels(task.out), **labels}
-    labels = {study: row for study, row in labels.items() if study in known}
+    labels = {study: row for study, row in labels.items() if study in study_ids}
     write_record_labels(task.out, labels)
-    write_folds(task.out / FOLDS_NAME, _deal_folds(manifest, labels, kept_folds))
+    write_folds(task.out / FOLDS_NAME, _assign_folds(manifest, labels, kept_folds))
     write_manifest(task.out, manifest)
     return manifest
 
@@ -248,15 +249,15 @@ def _finish(
 def _make_manifest(
     task: BuildTask, cohort: Cohort, base: Manifest | None, results: Sequence[BuiltShardSet]
 ) -> Manifest:
-    parts = sorted((each.part for each in results), key=lambda part: part.index)
-    studies = [*(base.studies if base else ()), *(each for part in parts for each in part.studies)]
+    parts = sorted((result.part for result in results), key=lambda part: part.index)
+    studies = [*(base.studies if base else ()), *(study for part in parts for study in part.studies)]
     rejects = [
         *(base.rejects if base else ()),
         *map(RejectEntry.of, cohort.rejects),
-        *(each for part in parts for each in part.rejects),
+        *(reject for part in parts for reject in part.rejects),
     ]
     if not studies:
-        raise _nothing_usable(rejects)
+        raise _no_usable_study(rejects)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         packages=package_versions(),
@@ -268,29 +269,29 @@ def _make_manifest(
             )
             for plane in Plane
         },
-        studies=group_studies(studies, cohort.jobs, _known_patients(results), has_key=task.key is not None),
-        # A study that was tried again says the same again.
+        studies=group_studies(studies, cohort.jobs, _patient_ids(results), has_key=task.key is not None),
+        # A study that was tried again has the same rejects again.
         rejects=tuple(dict.fromkeys(rejects)),
         is_synthetic=cohort.is_synthetic and (base is None or base.is_synthetic),
     )
 
 
-def _known_patients(results: Sequence[BuiltShardSet]) -> dict[str, str]:
-    return {study: patient for each in results for study, patient in each.patient_ids.items()}
+def _patient_ids(results: Sequence[BuiltShardSet]) -> dict[str, str]:
+    return {study: patient for result in results for study, patient in result.patient_ids.items()}
 
 
-def _deal_folds(
+def _assign_folds(
     manifest: Manifest, labels: Mapping[str, NDArray[np.int8]], kept: Mapping[str, int]
 ) -> dict[str, int]:
     options = manifest.options
-    study_ids = [each.study_id for each in manifest.studies]
+    study_ids = [study.study_id for study in manifest.studies]
     if options.num_folds == 1:
         return dict.fromkeys(study_ids, 0)
     missing = np.full(NUM_FINDINGS, MISSING_LABEL, np.int8)
     return make_folds(
         study_ids,
-        [each.patient_group for each in manifest.studies],
-        np.stack([labels.get(each, missing) for each in study_ids]),
+        [study.patient_group for study in manifest.studies],
+        np.stack([labels.get(study_id, missing) for study_id in study_ids]),
         num_folds=options.num_folds,
         seed=options.fold_seed,
         kept=kept,

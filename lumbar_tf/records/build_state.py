@@ -19,12 +19,12 @@ _LOCK_NAME = "lock"
 
 
 class BuildPlan(BaseModel):
-    """What a build set out to do.
+    """The inputs of an unfinished build.
 
     Attributes:
-        fingerprint: SHA-256 over everything that shapes its records, but the DICOM files.
-        first_part: number of its first part: 0, or the number of parts that it adds to.
-        base_sha256: SHA-256 of the manifest that it adds to, "" for none.
+        fingerprint: SHA-256 over everything that determines the records, except the DICOM files.
+        first_part: number of the first part: 0, or the number of existing parts.
+        base_sha256: SHA-256 of the manifest that is appended to, "" for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,14 +35,14 @@ class BuildPlan(BaseModel):
 
 
 class BuiltPart(BaseModel):
-    """One part that is done: a run of studies, and their shards.
+    """A finished part: consecutive studies and their shards, at most one per plane.
 
     Attributes:
-        index: its number.
-        fingerprint: SHA-256 over what it was made from: tables, and names, sizes and times of the files.
+        index: the part's number.
+        fingerprint: SHA-256 over its input: tables, and names, sizes and times of the files.
         shards: by the plane's name.
-        studies: those that are in the shards; `patient_group` is a keyed hash or "".
-        rejects: what was left out or noted.
+        studies: the studies in the shards; `patient_group` is a keyed hash or "".
+        rejects: input that was left out or noted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,15 +55,15 @@ class BuiltPart(BaseModel):
 
 
 def has_unfinished_build(folder: Path) -> bool:
-    """Whether a build of the records in this folder was begun and not finished."""
+    """Whether the folder has an unfinished build."""
     return (folder / BUILD_STATE_NAME / _PLAN_NAME).is_file()
 
 
 def read_build_plan(folder: Path) -> BuildPlan | None:
-    """Returns the plan of the unfinished build, None where there is none.
+    """Returns the plan of the unfinished build, None if there is none.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     path = folder / BUILD_STATE_NAME / _PLAN_NAME
     if not path.is_file():
@@ -71,21 +71,21 @@ def read_build_plan(folder: Path) -> BuildPlan | None:
     try:
         return BuildPlan.model_validate_json(path.read_bytes())
     except ValidationError:
-        raise ValueError(f"{path} is damaged; build anew with --overwrite.") from None
+        raise ValueError(f"{path} is damaged; rebuild with --overwrite.") from None
 
 
 def write_build_plan(folder: Path, plan: BuildPlan) -> None:
-    """Opens the journal."""
+    """Writes the plan before the first part is built."""
     _write(folder / BUILD_STATE_NAME / _PLAN_NAME, plan)
 
 
 def read_built_part(folder: Path, index: int, fingerprint: str) -> BuiltPart | None:
-    """Returns a part that is done and still as it was, None where it has to be built (again).
+    """Returns a finished part whose shards are unchanged, None if it must be built.
 
     Args:
-        folder: where the records are.
+        folder: the records.
         index: the part's number.
-        fingerprint: what it would be made from now.
+        fingerprint: fingerprint of the current input; see `BuiltPart`.
     """
     path = _part_path(folder, index)
     try:
@@ -104,7 +104,7 @@ def _matches(folder: Path, shard: Shard) -> bool:
 
 
 def write_built_part(folder: Path, part: BuiltPart) -> None:
-    """Enters a part whose shards are on the disk."""
+    """Writes the entry of a part whose shards are complete."""
     _write(_part_path(folder, part.index), part)
 
 
@@ -117,40 +117,39 @@ def _write(path: Path, entry: BaseModel) -> None:
 
 
 def remove_build_state(folder: Path) -> None:
-    """Closes the journal: the plan goes first, so that a kill in between leaves no half of one."""
+    """Removes the build state, the plan first: without a plan the rest is ignored."""
     (folder / BUILD_STATE_NAME / _PLAN_NAME).unlink(missing_ok=True)
     shutil.rmtree(folder / BUILD_STATE_NAME, ignore_errors=True)
 
 
 @contextmanager
 def lock_records(folder: Path) -> Iterator[None]:
-    """Keeps a second build out of the folder for as long as the block runs.
+    """Locks a folder of records, so that only one build at a time writes to it.
 
-    Nobody else makes files there then, so what killed processes left of theirs goes: those of an earlier
-    build, and at the end those that died on the way.
+    Temporary files that killed processes left behind are removed at the start and at the end.
 
     Raises:
-        ValueError: another process is building there.
+        ValueError: another process holds the lock.
     """
     place = folder / BUILD_STATE_NAME
     place.mkdir(parents=True, exist_ok=True)
     busy_message = f"{folder} must have one build at a time. Another one is running."
     with lock_file(place / _LOCK_NAME, busy_message=busy_message):
-        _sweep(folder)
+        _remove_temporary_files(folder)
         try:
             yield
         finally:
-            _sweep(folder)
+            _remove_temporary_files(folder)
             if not has_unfinished_build(folder):
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _sweep(folder: Path) -> None:
+def _remove_temporary_files(folder: Path) -> None:
     for place in (folder, folder / BUILD_STATE_NAME, *(folder / plane.value for plane in Plane)):
         remove_unfinished(place)
 
 
-#: What a manifest says of a study that is not in its records.
+#: Reasons in a manifest for studies that are not in its records.
 _WITHOUT_SLICES = frozenset({RejectReason.NO_SLICES.value, RejectReason.NOTHING_TO_GRADE.value})
 
 
@@ -162,13 +161,13 @@ def check_can_append(
     Args:
         out: the folder, for messages.
         base: its manifest.
-        options: of the new build.
-        cohort: the studies that the call names.
-        has_key: whether ids are pseudonyms, which say by themselves whose they are.
+        options: options of the new build.
+        cohort: studies of the new build's sources.
+        has_key: whether ids are pseudonyms; they identify the patient's other studies.
 
     Raises:
-        ValueError: other options; or, without a key, studies of the records that the call's sources
-            lack: nobody could tell whether a new study is of a patient who is there already.
+        ValueError: the options differ; or, without a key, studies of the records are missing from the
+            sources, so that a new study cannot be assigned to a patient in the records.
     """
     changed = [
         f"{name} {getattr(base.options, name)} (here {value})"
@@ -177,46 +176,46 @@ def check_can_append(
     ]
     if changed:
         raise ValueError(f"{out} was built with other options: {', '.join(changed)}.")
-    absent = sorted({each.study_id for each in base.studies} - {each.study_id for each in cohort.jobs})
+    absent = sorted({study.study_id for study in base.studies} - {study.study_id for study in cohort.jobs})
     if absent and not has_key:
         raise ValueError(
-            f"--data must also hold the studies that are in {out} already, so that a patient's studies stay "
-            f"in one fold: their patient ids are in no record. Absent: {len(absent)}, {absent[0]} first. "
-            "Records under pseudonyms (--pseudonym-key-file) need no old data."
+            f"--data must also contain the studies that are already in {out}: records hold no patient ids, "
+            f"and a patient's studies must be in one fold. Missing: {len(absent)}, the first is {absent[0]}. "
+            "Records under pseudonyms (--pseudonym-key-file) do not need the old data."
         )
 
 
 def studies_to_add(
     jobs: Sequence[CohortStudy], base: Manifest | None, *, is_resumed: bool
 ) -> tuple[CohortStudy, ...]:
-    """Returns the studies that records lack.
+    """Returns the studies that are not in the records.
 
     Args:
-        jobs: the call's studies.
-        base: the records' manifest, None where there are none.
-        is_resumed: whether a finished build is asked to go on, which has nothing to do: what it could not
-            use it has had its try at. When studies are added, such a study is tried again.
+        jobs: studies of the sources.
+        base: the records' manifest, None if there is none.
+        is_resumed: whether a finished build is resumed: then there is nothing to do, and studies that could
+            not be used are not tried again. Appending tries them again.
 
     Raises:
-        ValueError: a finished build is to go on with studies that it never saw.
+        ValueError: a finished build is resumed with studies that were not part of it.
     """
     if base is None:
         return tuple(jobs)
-    known = {each.study_id for each in base.studies}
-    lacking = tuple(each for each in jobs if each.study_id not in known)
+    present = {study.study_id for study in base.studies}
+    lacking = tuple(study for study in jobs if study.study_id not in present)
     if not is_resumed:
         return lacking
-    tried = {each.study_id for each in base.rejects if each.reason in _WITHOUT_SLICES}
-    unseen = [each.study_id for each in lacking if each.study_id not in tried]
+    rejected = {reject.study_id for reject in base.rejects if reject.reason in _WITHOUT_SLICES}
+    unseen = [study.study_id for study in lacking if study.study_id not in rejected]
     if unseen:
         raise ValueError(
-            f"The records are finished without {len(unseen)} of these studies, {unseen[0]} first. "
+            f"The finished records lack {len(unseen)} of these studies; the first is {unseen[0]}. "
             "Add them with --append."
         )
     return ()
 
 
 def next_shard_index(base: Manifest | None) -> int:
-    """Returns the first number that no shard of the records has."""
-    shards = [shard for each in (base.planes.values() if base else ()) for shard in each]
+    """Returns the number after the largest one of the records' shards."""
+    shards = [shard for plane in (base.planes.values() if base else ()) for shard in plane]
     return max((shard.index for shard in shards), default=-1) + 1

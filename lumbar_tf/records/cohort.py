@@ -37,10 +37,10 @@ class CohortStudy:
     """One study to read.
 
     Attributes:
-        study_id: the name that records and results use: the source's, or its pseudonym.
-        files: where its files are, under the source's own name for it.
-        series_planes: the plane of each series that a table names; None is a series to leave out.
-        labels: int8 [25], None where there is no row.
+        study_id: id in records and results: the source's, or its pseudonym.
+        files: its files, under the source's id.
+        series_planes: plane of each series in a table; None for a series to leave out.
+        labels: int8 [25], None without a row.
         coordinates: its annotated points.
     """
 
@@ -72,18 +72,19 @@ def open_cohort(
 ) -> Iterator[Cohort]:
     """Finds the studies of several sources and joins the tables beside them.
 
-    Zips stay unpacked for as long as the block runs.
+    Zip files stay unpacked until the block ends.
 
     Args:
-        sources: see `dicom.sources.study_source.read_source`. The first of two studies of one name counts.
-        series_map: a table of the layout of `train_series_descriptions.csv` whose rows override it.
-        key: replaces ids by keyed hashes.
+        sources: see `dicom.sources.study_source.read_source`. Of two studies with the same id the first is
+            used.
+        series_map: a table in the format of `train_series_descriptions.csv` whose rows override it.
+        key: key of the pseudonyms that replace ids.
 
     Yields:
-        The studies, by id. One source among several that cannot be read becomes a reject.
+        The studies. If one of several sources cannot be read, it becomes a reject.
 
     Raises:
-        ValueError: no source can be read, or a table lacks its columns.
+        ValueError: no source can be read, or a table lacks columns.
     """
     with ExitStack() as stack:
         jobs: dict[str, CohortStudy] = {}
@@ -93,17 +94,18 @@ def open_cohort(
             rejects.extend(source.rejects)
             for job in _join_tables(source, overrides, rejects):
                 if job.study_id in jobs:
-                    message = "a source before this one has a study of the same id, which is taken"
+                    message = "an earlier source has a study of the same id, which is used"
                     rejects.append(Reject(job.study_id, "", "", RejectReason.DUPLICATE_STUDY, message))
                     continue
                 jobs[job.study_id] = job
         if series_map is not None:
             faults.extend(absent_studies(series_map, overrides, frozenset(jobs)))
-            # Its name is the user's own and may be anything.
+            # The file name is chosen by the user and can contain anything.
             name = shown_name(series_map, series_map.parent)
-            rejects.extend(replace(each, file_name=name) for each in faults)
+            rejects.extend(replace(reject, file_name=name) for reject in faults)
         if key is not None:
-            jobs = {each.study_id: each for each in (_pseudonymised(job, key) for job in jobs.values())}
+            renamed = (_pseudonymised(job, key) for job in jobs.values())
+            jobs = {job.study_id: job for job in renamed}
             rejects = list(pseudonymise_rejects(rejects, key))
         yield Cohort(
             tuple(jobs[study_id] for study_id in sorted(jobs)),
@@ -131,11 +133,11 @@ def _read_map(series_map: Path | None) -> tuple[dict[str, SeriesPlanes], list[Re
 def _join_tables(
     source: StudySources, overrides: Mapping[str, SeriesPlanes], rejects: list[Reject]
 ) -> list[CohortStudy]:
-    """Returns a source's studies with the tables beside them; what is wrong with these joins the rejects."""
-    known = frozenset(each.study_id for each in source.studies)
+    """Returns a source's studies with their tables; invalid rows are added to the rejects."""
+    study_ids = frozenset(study.study_id for study in source.studies)
 
     def check(path: Path, table: Iterable[str], faults: Iterable[Reject]) -> None:
-        rejects.extend([*faults, *absent_studies(path, table, known)])
+        rejects.extend([*faults, *absent_studies(path, table, study_ids)])
 
     planes: dict[str, SeriesPlanes] = {}
     labels: dict[str, NDArray[np.int8]] = {}
@@ -152,13 +154,13 @@ def _join_tables(
     planes = merge_series_tables(planes, overrides)
     return [
         CohortStudy(
-            study_id=each.study_id,
-            files=each,
-            series_planes=planes.get(each.study_id, {}),
-            labels=labels.get(each.study_id),
-            coordinates=tuple(coordinates.get(each.study_id, ())),
+            study_id=study.study_id,
+            files=study,
+            series_planes=planes.get(study.study_id, {}),
+            labels=labels.get(study.study_id),
+            coordinates=tuple(coordinates.get(study.study_id, ())),
         )
-        for each in source.studies
+        for study in source.studies
     ]
 
 
@@ -168,14 +170,14 @@ def _pseudonymised(job: CohortStudy, key: bytes) -> CohortStudy:
 
 @dataclass(frozen=True, eq=False)
 class StudyRecords:
-    """A study as records hold it.
+    """The records of a study.
 
     Attributes:
-        records: serialized Examples, in pieces, by plane; none where no slice could be used.
-        entry: the manifest's entry, `patient_group` being the patient's pseudonym where there is a key
-            and "" where there is none; None where there are no records.
-        patient_id: PatientID or its pseudonym, "" where unknown. Kept in memory only.
-        rejects: what was left out or noted.
+        records: serialized Examples, in pieces, by plane; empty if no slice is usable.
+        entry: the manifest's entry, whose `patient_group` is the patient's pseudonym, or "" without a key;
+            None if there are no records.
+        patient_id: PatientID or its pseudonym, "" if unknown. Kept in memory only.
+        rejects: input that was left out or noted.
     """
 
     records: Mapping[Plane, Sequence[Piece]]
@@ -187,15 +189,15 @@ class StudyRecords:
 def read_cohort_study(
     job: CohortStudy, *, decode: FrameDecoder = decode_frame
 ) -> tuple[Study, NDArray[np.float32]]:
-    """Reads a study and joins its tables, under the source's own ids.
+    """Reads a study and joins its tables, under the source's ids.
 
     Returns:
-        The study, its rejects with those of the tables; and its annotated points, LPS mm, float32 [25, 3],
-        NaN where there is none.
+        The study, with the rejects of files and tables; and its annotated points, LPS mm, float32 [25, 3],
+        NaN for findings without a point.
     """
     study = read_study_files(job.files, job.series_planes, decode=decode)
     points, faults = place_points(study.study_id, study.planes, job.coordinates)
-    absent = absent_series(study.study_id, job.series_planes, [each.series_id for each in study.series])
+    absent = absent_series(study.study_id, job.series_planes, [series.series_id for series in study.series])
     return replace(study, rejects=(*study.rejects, *faults, *absent)), points
 
 
@@ -204,8 +206,8 @@ def make_study_records(job: CohortStudy, options: BuildOptions, key: bytes | Non
 
     Args:
         job: the study.
-        options: codec and decoder are taken from here.
-        key: replaces ids by keyed hashes.
+        options: codec and decoder are used.
+        key: key of the pseudonyms that replace ids.
     """
     study, points = read_cohort_study(job, decode=frame_decoder(Decoder(options.decoder)))
     if key is not None:
@@ -229,20 +231,20 @@ def make_study_records(job: CohortStudy, options: BuildOptions, key: bytes | Non
 
 
 def raise_first_fault(rejects: Iterable[Reject]) -> None:
-    """Makes the first fault or note fatal; what is merely nothing to grade stays no error.
+    """Raises an error for the first reject that is not merely a choice, such as a series without use.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a reject.
     """
-    for each in rejects:
-        if each.reason.kind is not ReasonKind.CHOICE:
+    for reject in rejects:
+        if reject.reason.kind is not ReasonKind.CHOICE:
             place = ", ".join(
                 f"{name} {value}"
                 for name, value in (
-                    ("study", each.study_id),
-                    ("series", each.series_id),
-                    ("file", each.file_name),
+                    ("study", reject.study_id),
+                    ("series", reject.series_id),
+                    ("file", reject.file_name),
                 )
                 if value
             )
-            raise ValueError(f"--strict: {place or 'the source'}: {each.reason.value}: {each.message}")
+            raise ValueError(f"--strict: {place or 'the source'}: {reject.reason.value}: {reject.message}")

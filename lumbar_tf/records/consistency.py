@@ -1,7 +1,7 @@
-"""Whether one record's features are what the schema says, image bytes included.
+"""Verification of a record's features against the schema, including the encoded images.
 
-Checksums tell that a record is as it was written; this tells that what was written can be used, and that
-nothing else travels with it. `tfrecords/README.md` is the schema in words.
+Checksums verify that a record is unchanged; these checks verify that it is usable and contains nothing else.
+`tfrecords/README.md` describes the schema.
 """
 
 import math
@@ -23,18 +23,18 @@ _BYTES_PER_PIXEL = 2  # uint16
 
 
 def find_feature_errors(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Yields what is wrong with a record's features, a line each.
+    """Yields a description of each feature that violates the schema.
 
     Args:
-        features: as `parse_features` gives them.
+        features: as returned by `parse_example_features`.
 
     >>> list(find_feature_errors({"study_id": [b"1"], "notes": [b"x"]}))[:2]
     ['codec is absent', 'labels is absent']
     """
     absent, unknown = FEATURES.keys() - features.keys(), features.keys() - FEATURES.keys()
-    yield from (f"{each} is absent" for each in sorted(absent))
+    yield from (f"{name} is absent" for name in sorted(absent))
     if unknown:
-        # How many, not which: their names are not ours.
+        # The number only: unknown names could contain anything.
         yield f"{len(unknown)} of its features are not in the schema"
     miscounted = list(_count_faults(features))
     yield from miscounted
@@ -56,7 +56,7 @@ def _count_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
             continue
         count = counts[spec.axis] * spec.size
         if len(values) != count:
-            yield f"{name} must hold {count} values, it holds {len(values)}"
+            yield f"{name} must hold {count} values, but holds {len(values)}"
         elif not all(isinstance(value, spec.kind) for value in values):
             yield f"{name} must hold {spec.kind.__name__} values"
 
@@ -77,10 +77,10 @@ def _value_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 
 def _image_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    known = {each.value.encode(): each for each in PixelEncoding}
+    known = {codec.value.encode(): codec for codec in PixelEncoding}
     codec = known.get(features["codec"][0])
     if codec is None:
-        yield f"codec must be one of {sorted(each.value for each in PixelEncoding)}"
+        yield f"codec must be one of {sorted(known.value for known in PixelEncoding)}"
         return
     sizes = zip(features["slices/rows"], features["slices/columns"], strict=True)
     for index, (image, (rows, columns)) in enumerate(zip(features[IMAGE_FEATURE], sizes, strict=True)):
@@ -95,11 +95,11 @@ def _image_faults(features: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 def _raw_fault(image: bytes, rows: int, columns: int) -> str:
     expected = rows * columns * _BYTES_PER_PIXEL
-    return "" if len(image) == expected else f"must have {expected} bytes, it has {len(image)}"
+    return "" if len(image) == expected else f"must have {expected} bytes, but has {len(image)}"
 
 
 def _png_fault(image: bytes, rows: int, columns: int) -> str:
-    """Pixels and nothing else: no text, no time, nothing after the end."""
+    """Returns the fault of a PNG that is invalid or contains anything but pixels, such as text."""
     if not image.startswith(_PNG_SIGNATURE):
         return "must be a PNG"
     names = []
@@ -113,5 +113,5 @@ def _png_fault(image: bytes, rows: int, columns: int) -> str:
         names.append(name)
         place = start + length + _CRC_BYTES
     if place != len(image) or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
-        return "must be one whole PNG"
+        return "must be one complete PNG"
     return "" if set(names) <= {b"IHDR", b"IDAT", b"IEND"} else "must hold pixels only"

@@ -1,7 +1,7 @@
-"""tf.train.Example without TensorFlow: building records needs no 400 MB of it in every worker.
+"""Reading and writing of tf.train.Example without TensorFlow, which takes 400 MB in every worker.
 
-The message is declared here, field for field as in tensorflow/core/example/{example,feature}.proto,
-and the protobuf library writes and reads it; a test holds both against TensorFlow's own class.
+The message is declared as in tensorflow/core/example/{example,feature}.proto, and the protobuf library reads
+and writes it. A test compares both with TensorFlow's class.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-#: A run of a message's bytes. Pixels are not copied into the message: megabytes go from where they lie.
+#: A part of a message's bytes. Pixels are written from their arrays without a copy.
 Piece = bytes | NDArray[np.uint8]
 #: A feature's values: byte strings, or an array of floats or integers.
 Values = Sequence[Piece] | NDArray[Any]
@@ -26,7 +26,7 @@ _PACKAGE = "lumbar_tf.example"
 
 
 def _declare() -> Any:
-    """Returns the class of the Example message, in a pool of its own beside TensorFlow's."""
+    """Returns the class of the Example message, in a descriptor pool separate from TensorFlow's."""
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package=_PACKAGE, syntax="proto3")
 
     def add(parent: Any, name: str, fields: Sequence[tuple[str, int, int, int, str]]) -> Any:
@@ -80,24 +80,24 @@ def view_piece(piece: Piece) -> memoryview:
 
 
 def join_pieces(pieces: Iterable[Piece]) -> bytes:
-    """Returns what the pieces hold, one after the other."""
+    """Returns the concatenated pieces."""
     return b"".join(map(view_piece, pieces))
 
 
 def example_pieces(features: Mapping[str, Values]) -> list[Piece]:
     """Serializes a tf.train.Example; the same features give the same bytes.
 
-    The protobuf library would copy every byte three times. It writes all but lists of byte strings; those
-    are wrapped here in what the wire format puts around them, and stay where they lie.
+    The protobuf library would copy every byte three times. It writes everything except lists of byte strings,
+    which are framed here as in the wire format and not copied.
 
     Args:
-        features: by name: byte strings, or an array whose values are written flat, as float32 where
-            it holds floats and as int64 where it holds integers.
+        features: by name: byte strings, or an array, which is flattened and written as float32 if its dtype
+            is floating and as int64 otherwise.
 
     Returns:
         The serialized message, in pieces.
     """
-    # In the order that the protobuf library calls deterministic.
+    # The order of the protobuf library's deterministic serialization.
     entries = [_entry(name, features[name]) for name in sorted(features)]
     return _join_small(_message(1, [piece for entry in entries for piece in entry]))
 
@@ -116,12 +116,12 @@ def _entry(name: str, values: Values) -> list[Piece]:
 
 
 def _message(number: int, pieces: list[Piece]) -> list[Piece]:
-    """Returns a length-delimited field: its tag, the length, and what it holds."""
+    """Returns a length-delimited field: tag, length and content."""
     return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(sum(map(len, pieces))), *pieces]
 
 
 def _varint(value: int) -> bytes:
-    """Returns a number in groups of seven bits, the lowest first, each but the last marked by its top bit.
+    """Returns a number as a varint: seven bits per byte, lowest first, top bit set in all but the last.
 
     >>> _varint(300).hex()
     'ac02'
@@ -134,7 +134,7 @@ def _varint(value: int) -> bytes:
 
 
 def _join_small(pieces: Iterable[Piece]) -> list[Piece]:
-    """Joins runs of small pieces: a handful of bytes is not worth a call of its own."""
+    """Joins consecutive small pieces, to save write calls."""
     joined: list[Piece] = []
     small: list[Piece] = []
     for piece in pieces:
@@ -150,7 +150,7 @@ def parse_example_features(serialized: bytes) -> dict[str, list[Any]]:
     """Parses a tf.train.Example: flat lists of bytes, floats or integers by feature name.
 
     Raises:
-        ValueError: the bytes are no Example.
+        ValueError: the bytes are not an Example.
     """
     example = _Example()
     try:

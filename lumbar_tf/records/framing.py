@@ -1,11 +1,10 @@
-"""TFRecord files without TensorFlow: framing and checksums, in both directions.
+"""Reading and writing of TFRecord files without TensorFlow.
 
-A record is its length (8 bytes, little endian), that length's checksum (4), the data, and the data's
-checksum (4). A checksum is CRC-32C, "masked" as tensorflow/core/lib/hash/crc32c.h says. A test holds
-both directions against TensorFlow.
+A record consists of its length (8 bytes, little endian), the length's checksum (4), the data, and the data's
+checksum (4). Checksums are CRC-32C, masked as in tensorflow/core/lib/hash/crc32c.h. Tests compare reading and
+writing with TensorFlow.
 
-A record's offset is always that of its first byte, where its length stands; its data begin `HEAD_BYTES`
-later.
+A record's offset is that of its length; its data begin `HEAD_BYTES` later.
 """
 
 import functools
@@ -28,15 +27,15 @@ _CHECKSUM = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8  # crc32c.h, kMaskDelta
 _REST_BYTES = 1 << 20
 
-#: A record's length and that length's checksum: what stands before its data.
+#: Size of the length and its checksum before the data.
 HEAD_BYTES = _LENGTH.size + _CHECKSUM.size
 
-#: A study of 200 slices of 1,024 x 1,024 pixels is 400 MB; a length beyond this is damage.
+#: A study of 200 slices of 1,024 x 1,024 pixels is 400 MB; a larger length than this is damaged.
 MAX_RECORD_BYTES = 4 << 30
 
 
 def masked_crc32c(*pieces: Piece) -> int:
-    """Returns the checksum that TFRecord files hold, of bytes in one piece or several.
+    """Returns the checksum of data, in one or several pieces, as stored in TFRecord files.
 
     >>> hex(masked_crc32c(b"123456789"))  # CRC-32C of these digits is 0xe3069283 (RFC 3720)
     '0xc78ab0e5'
@@ -50,11 +49,11 @@ def _pack_checksum(*pieces: Piece) -> bytes:
 
 
 class RecordWriter:
-    """Writes records to an open file and hashes what it writes.
+    """Writes records to an open file and computes the file's digest.
 
     Attributes:
-        num_records: written so far.
-        size_bytes: written so far.
+        num_records: number of records written so far.
+        size_bytes: number of bytes written so far.
     """
 
     def __init__(self, file: io.BufferedIOBase | io.RawIOBase) -> None:
@@ -64,7 +63,7 @@ class RecordWriter:
         self.size_bytes = 0
 
     def write(self, *record: Piece) -> None:
-        """Appends one record, given whole or in pieces."""
+        """Appends one record, in one or several pieces."""
         length = _LENGTH.pack(sum(map(len, record)))
         head = length + _pack_checksum(length)
         for piece in (head, *record, _pack_checksum(*record)):
@@ -74,25 +73,25 @@ class RecordWriter:
         self.num_records += 1
 
     def _write_all(self, data: Piece) -> None:
-        """A raw file may take less than it is given, without an error: a disk about to be full does."""
+        """Writes all bytes: a raw file may write fewer than requested without an error."""
         rest = view_piece(data)
         while rest:
             rest = rest[self._file.write(rest) :]
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file so far, in hexadecimal."""
+        """SHA-256 of the bytes written so far, in hexadecimal."""
         return self._digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class FramedRecord:
-    """One sound record.
+    """A record with valid checksums.
 
     Attributes:
-        index: its number in the file, from 0.
-        offset: where it begins in the file, bytes.
-        data: what it holds, without length and checksums.
+        index: index in the file, from 0.
+        offset: offset in the file, bytes.
+        data: the data, without length and checksums.
     """
 
     index: int
@@ -102,13 +101,13 @@ class FramedRecord:
 
 @dataclass(frozen=True)
 class CorruptRecord:
-    """One record that is damaged or cannot be reached.
+    """A record that is damaged or cannot be read.
 
     Attributes:
-        index: its number in the file, from 0.
-        offset: where it begins in the file, bytes.
+        index: index in the file, from 0.
+        offset: offset in the file, bytes.
         code: the kind of damage.
-        message: the same for a person.
+        message: description of the damage.
     """
 
     index: int
@@ -118,12 +117,12 @@ class CorruptRecord:
 
 
 class CorruptRecordError(ValueError):
-    """A TFRecord file does not hold what it should.
+    """A record of a TFRecord file is damaged.
 
     Attributes:
         path: the file.
-        index: the record, from 0.
-        offset: where it begins in the file, bytes.
+        index: index of the record, from 0.
+        offset: its offset in the file, bytes.
     """
 
     def __init__(self, path: Path, index: int, offset: int, message: str) -> None:
@@ -134,17 +133,17 @@ class CorruptRecordError(ValueError):
 
 
 class Digest(Protocol):
-    """What `hashlib.sha256()` returns."""
+    """The interface of `hashlib.sha256()`."""
 
     def update(self, data: bytes, /) -> None:
-        """Takes more bytes."""
+        """Adds bytes."""
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """Yields the data of a TFRecord file's records, each checked.
+    """Yields the data of a TFRecord file's records, and verifies their checksums.
 
     Raises:
-        CorruptRecordError: the first damage that `scan_records` finds.
+        CorruptRecordError: a record is damaged.
     """
     with path.open("rb") as file:
         for record in scan_records(file):
@@ -154,13 +153,13 @@ def read_records(path: Path) -> Iterator[bytes]:
 
 
 def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[FramedRecord | CorruptRecord]:
-    """Yields every record that can be reached, and what keeps the next one from being reached.
+    """Yields every readable record, and damaged ones.
 
-    A record whose data are damaged is stepped over, because its length is sound.
+    Reading continues after a record with damaged data, but not after one with a damaged length.
 
     Args:
-        file: open at its begin.
-        digest: gets every byte of the file in the same pass, also those that are no record.
+        file: the file, open at its start.
+        digest: updated with every byte of the file in the same pass.
     """
 
     def take(count: int) -> bytes:
@@ -181,7 +180,7 @@ def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[Frame
         if checksum == _pack_checksum(data):
             yield FramedRecord(index, offset, data)
         else:
-            message = "the checksum of the data does not fit"
+            message = "the checksum of the data does not match"
             yield CorruptRecord(index, offset, IssueCode.DATA_DAMAGED, message)
         index, offset = index + 1, offset + HEAD_BYTES + length + _CHECKSUM.size
     while digest is not None and take(_REST_BYTES):
@@ -189,18 +188,18 @@ def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[Frame
 
 
 def _head_fault(head: bytes, num_left: int) -> tuple[IssueCode, str] | None:
-    """What is wrong with a record's length, behind which `num_left` bytes follow in the file."""
+    """Returns the issue of a record's length, None if it is valid; `num_left` bytes follow it in the file."""
     if len(head) < HEAD_BYTES:
         return IssueCode.CUT_IN_RECORD, "the file ends within the record's length"
     if head[_LENGTH.size :] != _pack_checksum(head[: _LENGTH.size]):
         return (
             IssueCode.LENGTH_DAMAGED,
-            "the checksum of the length does not fit; nothing after it can be read",
+            "the checksum of the length does not match; the rest of the file cannot be read",
         )
     (length,) = _LENGTH.unpack_from(head)
     if length > MAX_RECORD_BYTES:
-        return IssueCode.LENGTH_ABSURD, f"{length} bytes are more than a record can be"
-    # Told before reading: a length beyond the file's end must not take memory.
+        return IssueCode.LENGTH_ABSURD, f"{length} bytes are more than the maximum of a record"
+    # Checked before reading, which would allocate the memory.
     if length + _CHECKSUM.size > num_left:
         return IssueCode.CUT_IN_RECORD, f"the file ends within the record ({length} bytes)"
     return None

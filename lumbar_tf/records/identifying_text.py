@@ -1,9 +1,9 @@
-"""Looks through a finished folder for everything that its source says of its patients.
+"""Search of an output folder for identifying values of its source.
 
-Any folder: records, or what `predict` wrote. Texts are searched word by word, TFRecords feature by feature,
-all other files by the texts that lie among their bytes; texts of a PNG and streams of a PDF are unpacked,
-other archives are not. The images of a record are pixels where they are what the schema says, and are
-searched where they are not. A finding names the file and the tags that the value came from, never the value.
+The folder can hold records or results of `predict`. Text files are searched word by word, TFRecords feature
+by feature, and all other files by the texts among their bytes. Compressed texts of PNG files and streams of
+PDF files are unpacked, other archives are not. Images of a record are searched only if they violate the
+schema. An issue names the file and the tags of the value, never the value.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.privacy.identifying_values import IdentifyingValues
-from lumbar_tf.privacy.phrase_search import PhraseSearch
+from lumbar_tf.privacy.phrases import PhraseSearch
 from lumbar_tf.records.consistency import find_feature_errors
 from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import CorruptRecord, scan_records
@@ -29,15 +29,15 @@ from lumbar_tf.records.verification import SHARD_SUFFIX, list_record_files, sort
 from lumbar_tf.runners import run_jobs
 
 _BLOCK_BYTES = 4 << 20
-#: Blocks overlap by more than any phrase with its separators is long.
+#: Overlap of blocks, longer than any phrase with its separators.
 _OVERLAP_BYTES = 4 << 10
-#: What is packed is searched up to here: beyond it is a picture, or a bomb.
+#: Limit of unpacked data that is searched; more is a picture or a decompression bomb.
 _MAX_UNPACKED_BYTES = 16 << 20
-#: Work is cut into more batches than workers, so that none waits long for the last.
+#: Several batches per worker balance their load.
 _BATCHES_PER_WORKER = 4
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-#: JSON's: a character by its number, or a sign that parts words (a new line, a quotation mark).
+#: Escapes of JSON: a character by its code, or a separator of words (line feed, quotation mark).
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 _DATA_URI = re.compile(r";base64,([A-Za-z0-9+/]{16,}={0,2})")
 _PDF_SIGNATURE = b"%PDF-"
@@ -58,7 +58,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Hit:
-    """A phrase that was found; `place` says where within the file or record."""
+    """A phrase that was found; `place` describes the position within the file or record."""
 
     phrase: str
     place: str = ""
@@ -72,16 +72,16 @@ def find_identifying_text(
     workers: int = 1,
     progress: ProgressMaker = silent_progress,
 ) -> tuple[RecordIssue, ...]:
-    """Searches every file below a folder, its name included.
+    """Searches every file below a folder, including the file names.
 
     Args:
         folder: records, or any other output.
-        values: what must not be found, see `identifying.collect_from`.
+        values: identifying values; see `identifying_values.collect_identifying_values`.
         workers: processes.
-        progress: shows it, a unit a file.
+        progress: progress display; a unit is a file.
 
     Returns:
-        One finding for each file, record, place in it and tag.
+        One issue for each file, record, position in it and tag.
     """
     files = list(list_record_files(folder))
     found: list[RecordIssue] = []
@@ -94,8 +94,8 @@ def find_identifying_text(
 
 
 def _cut(folder: Path, files: Sequence[str], values: IdentifyingValues, workers: int) -> list[_Batch]:
-    """Deals files to batches, the largest first: the values travel with each batch."""
-    by_size = sorted(files, key=lambda each: -(folder / each).lstat().st_size)
+    """Distributes files to batches, the largest first."""
+    by_size = sorted(files, key=lambda file: -(folder / file).lstat().st_size)
     count = min(len(files), workers * _BATCHES_PER_WORKER)
     return [_Batch(folder, tuple(by_size[start::count]), values) for start in range(count)]
 
@@ -111,7 +111,7 @@ def _scan_batch(batch: _Batch) -> tuple[int, list[RecordIssue]]:
         name = file
         tags: dict[tuple[int | None, str], set[str]] = defaultdict(set)
         for phrase in search.in_text(file):
-            # A name that tells of a patient is not repeated.
+            # An identifying name is not repeated.
             name = f"file-{sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
             tags[None, " in its name"] |= batch.values.tags[phrase]
         try:
@@ -120,9 +120,9 @@ def _scan_batch(batch: _Batch) -> tuple[int, list[RecordIssue]]:
         except OSError as error:
             found.append(RecordIssue(IssueCode.FILE_UNREADABLE, name, f"cannot be read: {error.strerror}"))
         for (record, place), names in tags.items():
-            messages = [f"it holds the source's {each}{place}" for each in sorted(names)]
+            messages = [f"it contains the source's {tag}{place}" for tag in sorted(names)]
             found.extend(
-                RecordIssue(IssueCode.IDENTIFYING_VALUE, name, each, "", record) for each in messages
+                RecordIssue(IssueCode.IDENTIFYING_VALUE, name, message, "", record) for message in messages
             )
     return len(batch.files), found
 
@@ -136,25 +136,25 @@ def _search_file(path: Path, search: PhraseSearch) -> Iterator[_Hit]:
         if path.name.endswith(SHARD_SUFFIX):
             yield from _search_records(file, search)
         elif head.startswith(_PDF_SIGNATURE) or _CONTROL.search(head):
-            yield from (_Hit(each) for each in _in_binary(file, search))
+            yield from (_Hit(phrase) for phrase in _in_binary(file, search))
         else:
-            yield from (_Hit(each) for each in _in_text(file, search))
+            yield from (_Hit(phrase) for phrase in _in_text(file, search))
 
 
 def _search_records(file: BinaryIO, search: PhraseSearch) -> Iterator[_Hit]:
-    is_sound = True
+    is_valid = True
     for framed in scan_records(file):
         if isinstance(framed, CorruptRecord):
-            is_sound = False
+            is_valid = False
             continue
         try:
             features = parse_example_features(framed.data)
         except ValueError:
-            is_sound = False
+            is_valid = False
             continue
         are_pixels = not any(find_feature_errors(features))
         for number, (name, values) in enumerate(sorted(features.items())):
-            # A name that tells of a patient is not repeated either.
+            # An identifying name of a feature is not repeated either.
             place = f", feature {name}"
             for phrase in search.in_text(name):
                 place = f", feature number {number}"
@@ -162,10 +162,10 @@ def _search_records(file: BinaryIO, search: PhraseSearch) -> Iterator[_Hit]:
             if name != IMAGE_FEATURE or not are_pixels:
                 for phrase in _in_values(values, search):
                     yield _Hit(phrase, place, framed.index)
-    if not is_sound:
-        # Damage hides no patient: what is no record any more is bytes.
+    if not is_valid:
+        # Damaged records are searched as bytes.
         file.seek(0)
-        yield from (_Hit(each, ", outside its sound records") for each in _in_binary(file, search))
+        yield from (_Hit(phrase, ", outside its valid records") for phrase in _in_binary(file, search))
 
 
 def _in_values(values: Sequence[object], search: PhraseSearch) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _in_values(values: Sequence[object], search: PhraseSearch) -> Iterator[str]:
 
 
 def _in_text(file: BinaryIO, search: PhraseSearch) -> Iterator[str]:
-    """Searches a text block by block, cut where there is white space."""
+    """Searches a text in blocks that end at white space."""
     rest = b""
     while block := file.read(_BLOCK_BYTES):
         block = rest + block
@@ -193,7 +193,7 @@ def _in_block(block: bytes, search: PhraseSearch) -> Iterator[str]:
     try:
         text = block.decode("utf-8-sig")
     except UnicodeDecodeError:
-        # A cut character at an end, or a text of another encoding: both readings are searched.
+        # A character cut at the end, or a text in another encoding: both decodings are searched.
         yield from search.in_text(block.decode("utf-8", "replace"))
         text = block.decode("latin-1")
     yield from search.in_text(text)
@@ -212,18 +212,18 @@ def _in_binary(file: BinaryIO, search: PhraseSearch) -> Iterator[str]:
 
 
 def _in_picture(data: bytes, search: PhraseSearch) -> Iterator[str]:
-    """Searches bytes, and what PNG or PDF pack among them."""
+    """Searches bytes, and compressed texts of PNG and PDF among them."""
     yield from search.in_bytes(data)
     for mark in (_PNG_PACKED_TEXT, _PDF_STREAM):
         for match in mark.finditer(data):
-            # The stream begins behind a short keyword, or at once.
+            # The stream begins directly or after a short keyword.
             head = _ZLIB_HEAD.search(data, match.end(), match.end() + 256)
             if head:
                 yield from search.in_bytes(_inflated(memoryview(data)[head.start() :]))
 
 
 def _inflated(data: memoryview) -> bytes:
-    """What can be unpacked, up to the first damage."""
+    """Returns the data that can be unpacked before the first error."""
     inflate = zlib.decompressobj()
     try:
         return inflate.decompress(data, _MAX_UNPACKED_BYTES)

@@ -1,11 +1,11 @@
-"""What can be wrong with a finished folder: every code that `verify` gives."""
+"""Issues of records: the codes that `verify` reports."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class IssueCode(Enum):
-    """The kinds of damage. The value is the stable code that `verify` prints."""
+    """The kinds of issues. The value is the stable code that `verify` prints."""
 
     # The manifest.
     MANIFEST_ABSENT = "manifest_absent"
@@ -63,14 +63,14 @@ class IssueCode(Enum):
 
 @dataclass(frozen=True)
 class RecordIssue:
-    """One thing that is wrong.
+    """One issue of a folder of records.
 
     Attributes:
         code: the stable code.
         file: path below the folder, with forward slashes.
-        message: one line for a person. It holds nothing that could identify a patient.
-        study_id: the study, "" where none is known or many are concerned.
-        record: which record of the file, from 0; None for the whole file.
+        message: one line of text, without anything that could identify a patient.
+        study_id: the study, "" if unknown or if several are concerned.
+        record: index of the record in the file, from 0; None for the whole file.
     """
 
     code: IssueCode
@@ -80,7 +80,7 @@ class RecordIssue:
     record: int | None = None
 
     def __str__(self) -> str:
-        """One line: file, place, code, message.
+        """Returns one line: file, place, code, message.
 
         >>> str(RecordIssue(IssueCode.DATA_DAMAGED, "axial_t2/part.tfrecord", "no fit", "10", 3))
         'axial_t2/part.tfrecord, record 3, study 10: data_damaged: no fit'
@@ -91,5 +91,5 @@ class RecordIssue:
         if self.study_id:
             place.append(f"study {self.study_id}")
         line = f"{', '.join(place)}: {self.code.value}: {self.message}"
-        # Names and ids come from what is damaged: they must not steer a terminal.
-        return "".join(each if each.isprintable() else "?" for each in line)
+        # Names and ids come from damaged files and could contain control characters of the terminal.
+        return "".join(character if character.isprintable() else "?" for character in line)

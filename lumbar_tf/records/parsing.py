@@ -1,6 +1,6 @@
-"""Reads records inside TensorFlow's graphs; `tfrecords/README.md` documents every feature.
+"""Parsing of records in TensorFlow's graphs; `tfrecords/README.md` documents every feature.
 
-Core TensorFlow ops only: the exported graph calls these very functions.
+Only core TensorFlow ops are used, because the exported graph contains these functions.
 """
 
 import math
@@ -12,20 +12,20 @@ import tensorflow as tf
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
 from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis, FeatureSpec, PixelEncoding
 
-#: Files that are read side by side: with one, parsing waits for reading; each holds a record in memory.
+#: Files read in parallel, so that parsing does not wait for reading; each takes the memory of a record.
 _PARALLEL_READS = 2
-#: Read from a file at a time: records are megabytes, and the default of 256 KB took a quarter longer.
+#: Read buffer: records are megabytes, and the default of 256 KB takes a quarter more time.
 _READ_BYTES = 1 << 20
 
-#: What a record starts with is small; images that begin later than this are copied before they are decoded.
+#: Images that start after this offset are copied before decoding; other features are small.
 _HEAD_BYTES = 1 << 16
 _PIXEL_BYTES = 2
-#: Entries of the map that may stand before the images, as a power of two: 32, where ours has 12.
+#: Binary logarithm of the maximum number of map entries before the images: 32, of which 12 are used.
 _DOUBLINGS = 5
-#: Tag of field 1 where it holds bytes or a message, and every single byte.
+#: Tag of field 1 with bytes or a message, and every single byte.
 _FIELD_1 = b"\x0a"
 _BYTES = tuple(bytes([each]) for each in range(256))
-#: Bytes of the longest number that is written or read: seven bits in each, and no message has 2**31 bytes.
+#: Bytes of the longest varint: seven bits per byte, and messages have fewer than 2**31 bytes.
 _VARINT_BYTES = 5
 #: Key of the map's entry, field 1, and the tag of its value, field 2.
 _KEY = _FIELD_1 + bytes([len(IMAGE_FEATURE)]) + IMAGE_FEATURE.encode() + b"\x12"
@@ -49,16 +49,16 @@ def _parsing_spec(spec: FeatureSpec) -> tf.io.FixedLenFeature | tf.io.FixedLenSe
 
 
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one record; its images stay encoded, and where they lie.
+    """Parses one record without decoding its images.
 
     Args:
-        serialized: scalar string, an Example made by `encode_plane`, or "" for a missing plane.
+        serialized: scalar string, an Example from `encode_plane`, or "" for a missing plane.
 
     Returns:
         The features by name: `labels` int64 [25] (-1 missing), `points` float32 [25, 3] (LPS mm, NaN
         missing), `series/*` [S], `slices/*` [N] and the three vectors [N, 3]. A missing plane has
-        S = N = 0. Instead of `slices/image` there are `images`, a scalar string that holds the encoded images
-        among other things, and where in it, in bytes: `slices/start` and `slices/size`, int64 [N].
+        S = N = 0. Instead of `slices/image` there are `images`, a scalar string that contains the encoded
+        images, and their offsets and sizes in it in bytes, `slices/start` and `slices/size`, int64 [N].
     """
     spec = feature_spec()
     image_spec = {IMAGE_FEATURE: spec.pop(IMAGE_FEATURE)}
@@ -71,7 +71,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         sizes = tf.cast(tf.strings.length(images), tf.int64)
         return tf.strings.reduce_join(images), tf.cumsum(sizes, exclusive=True), sizes
 
-    # Megabytes that are mostly not needed: they are copied only where their places cannot be told.
+    # Most images are not needed: they are copied only if their offsets cannot be determined.
     images, start, size = tf.cond(
         is_found & tf.equal(record["codec"], PixelEncoding.RAW.value),
         lambda: (serialized, start, size),
@@ -81,20 +81,20 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds images of known sizes in a serialized Example.
+    """Locates images of known sizes in a serialized Example.
 
-    The wire format puts a tag and the length before every message and every string
-    (protobuf.dev/programming-guides/encoding), so that sizes give all that stands before the first image and
-    before each of the others. Images are found only where all of it stands there, in an entry of the map that
-    the lengths of those before it lead to, and no later entry can replace it: what sizes do not fit and what
-    some other writer arranged is not found, and so never misread.
+    The wire format has a tag and the length before every message and string
+    (protobuf.dev/programming-guides/encoding), so that the sizes determine all bytes before the first image
+    and between images. The images are found only if exactly these bytes are present, in a map entry that the
+    lengths of the entries before it lead to, and no later entry replaces it. Records of other sizes, or from
+    another writer, are not found and therefore never misread.
 
     Args:
         serialized: scalar string.
         size: int64 [N], bytes of each image.
 
     Returns:
-        int64 [N], where each image begins, and whether they were found.
+        Offset of each image, int64 [N], and whether they were found, bool [].
     """
     total = tf.cast(tf.strings.length(serialized), tf.int64)
     frame_size = 1 + _varint_size(size)
@@ -110,36 +110,36 @@ def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.T
     first = tf.cast(place + tf.strings.length(opening), tf.int64)
     start = first + tf.cumsum(frame_size + size) - size
 
-    # Places are bounded by what there is: sizes that overflow lead anywhere.
+    # Offsets are clipped, since sizes may overflow.
     frame = tf.strings.substr(serialized, tf.clip_by_value(start - frame_size, 0, total), frame_size)
     is_framed = tf.equal(frame, tf.strings.join([_FIELD_1, _varint(size)]))
     is_within = (size >= 0) & (size <= total) & (start + size <= total)
     after = tf.strings.substr(serialized, tf.clip_by_value(first + list_size, 0, total), total)
-    # Of entries with the same key the last one counts.
+    # Of entries with the same key the last one is used.
     is_last = tf.size(tf.strings.split(after, IMAGE_FEATURE)) < 2
     is_found = is_opened & tf.reduce_all(is_framed & is_within) & is_last & _is_entry(serialized, place)
     return start, is_found
 
 
 def _is_entry(serialized: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """Tells whether an entry of an Example's map begins at a place, not what only looks like one in a string.
+    """Returns whether an entry of an Example's map begins at an offset, not similar bytes in a string.
 
-    Every byte before the place is read as if an entry began there, which gives where the next one would
-    begin; following these from the first entry on shows whether they lead to the place.
+    Every byte before the offset is interpreted as the start of an entry, which gives the offset of the next
+    entry. Following these links from the first entry shows whether they lead to the offset.
 
     Args:
         serialized: scalar string.
-        place: int32 [].
+        place: the offset, int32 [].
 
     Returns:
-        bool []; False also where more than 32 entries stand before.
+        bool []; also False with more than 32 entries before the offset.
     """
-    # Two more: the place, which leads to itself, and where all goes that leads past it.
+    # Two more positions: the offset, which links to itself, and the target of all links beyond it.
     position = tf.range(place + 2)
     read = tf.io.decode_raw(tf.strings.substr(serialized, 0, place), tf.uint8)
-    # An entry whose length is cut off here ends behind the place whatever stands for its other bytes.
+    # An entry whose length is cut off here ends behind the offset, whatever its other bytes are.
     read = tf.cast(tf.pad(read, [[0, 2 + _VARINT_BYTES]]), tf.int64)
-    group = tf.stack([read[each : each + place + 2] for each in range(1, 1 + _VARINT_BYTES)], axis=-1)
+    group = tf.stack([read[first : first + place + 2] for first in range(1, 1 + _VARINT_BYTES)], axis=-1)
     shift = 7 * tf.range(_VARINT_BYTES, dtype=tf.int64)
     is_longer = tf.cast(group >= 128, tf.int64)
     is_part = tf.math.cumprod(is_longer, axis=-1, exclusive=True)
@@ -151,20 +151,20 @@ def _is_entry(serialized: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     step = tf.where(tf.equal(position, place), place, step)
     for _ in range(_DOUBLINGS):
         step = tf.gather(step, step)
-    # The one field of an Example is the map. Its second occurrence would be another part of it.
+    # The only field of an Example is the map. A second occurrence of it would add entries.
     is_whole = is_field[0] & tf.equal(end[0], tf.cast(tf.strings.length(serialized), tf.int64))
     first = tf.minimum(tf.cast(header[0], tf.int32), place + 1)
     return is_whole & tf.equal(step[first], place)
 
 
 def _varint_size(value: tf.Tensor) -> tf.Tensor:
-    """Returns how many bytes int64 values from 0 to 2**35 take, seven bits each."""
+    """Returns the number of bytes of int64 values from 0 to 2**35 as varints."""
     is_longer = value[..., tf.newaxis] >= tf.constant([1 << 7, 1 << 14, 1 << 21, 1 << 28], tf.int64)
     return 1 + tf.reduce_sum(tf.cast(is_longer, tf.int64), axis=-1)
 
 
 def _varint(value: tf.Tensor) -> tf.Tensor:
-    """Writes int64 values from 0 to 2**35 as protobuf does; see `records.example`. Returns strings."""
+    """Returns int64 values from 0 to 2**35 as varints (strings); see `records.example`."""
     place = tf.range(_VARINT_BYTES, dtype=tf.int64)
     last = _varint_size(value)[..., tf.newaxis] - 1
     group = tf.bitwise.right_shift(value[..., tf.newaxis], 7 * place) % 128
@@ -173,10 +173,9 @@ def _varint(value: tf.Tensor) -> tf.Tensor:
 
 
 def records_dataset(files: Iterable[Path]) -> tf.data.Dataset:
-    """Reads shards, two side by side, and parses their records.
+    """Returns a dataset of the records of shards, parsed by `parse_example`.
 
-    Returns:
-        A dataset of what `parse_example` gives, in an order that depends on the files alone.
+    Two shards are read in parallel. The order of the records depends on the files only.
     """
     names = [str(path) for path in sorted(files)]
     dataset = tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES, num_parallel_reads=_PARALLEL_READS)
@@ -193,20 +192,20 @@ def decode_image(
     Args:
         record: from `parse_example`.
         index: int32 [], the slice.
-        rows: int64 [] each, the first row and the one after the last, within the slice.
+        rows: first row and end (exclusive) within the slice, int64 [] each.
 
     Returns:
         uint16 [end - first, columns].
 
     Raises:
-        InvalidArgumentError: when run, where the image is not of `slices/rows` by `slices/columns` pixels.
+        InvalidArgumentError: (at run time) the image does not have `slices/rows` x `slices/columns` pixels.
     """
     height, columns = record["slices/rows"][index], record["slices/columns"][index]
     start, size = record["slices/start"][index], record["slices/size"][index]
     first, end = rows
 
     def raw() -> tf.Tensor:
-        # In floats, that do not overflow and are exact up to 2**53.
+        # In float64, which does not overflow and is exact up to 2**53.
         expected = tf.cast(height, tf.float64) * tf.cast(columns, tf.float64) * _PIXEL_BYTES
         rule = "A raw image must have two bytes for each of `slices/rows` x `slices/columns`. Received:"
         is_whole = tf.equal(tf.cast(size, tf.float64), expected) & (tf.minimum(height, columns) >= 0)

@@ -28,8 +28,7 @@ def group_patients(patient_ids: Mapping[str, str]) -> dict[str, str]:
         patient_ids: PatientID by study id, "" where it is unknown.
 
     Returns:
-        For each study the smallest study id of the same patient; a study without PatientID stands
-        for itself.
+        For each study the smallest study id of the same patient; a study without PatientID is its own group.
 
     >>> group_patients({"3": "p", "1": "p", "2": ""})
     {'3': '1', '1': '1', '2': '2'}
@@ -51,96 +50,95 @@ def group_studies(
 
     Args:
         studies: the manifest's entries.
-        jobs: where each study's files are.
-        patient_ids: PatientID by study id, of the studies that were read just now. Those of studies that
-            an earlier, cut-off run read are in no file, so their headers are asked again.
-        has_key: whether entries hold their patient's pseudonym, so that nothing has to be read.
+        jobs: the studies' files.
+        patient_ids: PatientID by study id of the studies read in this run. It is not stored, so that for
+            studies read in an earlier, interrupted run the headers are read again.
+        has_key: whether the entries hold their patient's pseudonym, so that nothing has to be read.
 
     Returns:
         The entries, in the same order.
     """
     if has_key:
-        groups = {each.study_id: each.patient_group or each.study_id for each in studies}
+        groups = {study.study_id: study.patient_group or study.study_id for study in studies}
     else:
-        files = {each.study_id: each.files for each in jobs}
+        files = {job.study_id: job.files for job in jobs}
         groups = group_patients(
             {
-                each.study_id: patient_ids[each.study_id]
-                if each.study_id in patient_ids
-                else read_patient_id(files[each.study_id])
-                for each in studies
+                study.study_id: patient_ids[study.study_id]
+                if study.study_id in patient_ids
+                else read_patient_id(files[study.study_id])
+                for study in studies
             }
         )
-    return tuple(each.model_copy(update={"patient_group": groups[each.study_id]}) for each in studies)
+    return tuple(study.model_copy(update={"patient_group": groups[study.study_id]}) for study in studies)
 
 
 def remove_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = None) -> tuple[str, ...]:
-    """Removes every study of the patients that some studies belong to.
+    """Removes patients from finished records, without the DICOM files.
 
-    Only the shards that held one are written again; a shard that held nothing else is removed. If it is cut
-    off, the same call finishes it: the manifest is written last.
+    Only shards with a removed study are rewritten; a shard with no other study is deleted. The manifest is
+    written last, so that the same call completes an interrupted removal.
 
     Args:
         out: finished records.
-        study_ids: at least one study of each patient, as the records name it, or, with a key, as the
-            source does.
-        key: that the pseudonyms were made with.
+        study_ids: at least one study id of each patient, as in the records or, with a key, as in the source.
+        key: the key of the records' pseudonyms.
 
     Returns:
-        The studies that were removed, sorted.
+        All studies of these patients, sorted.
 
     Raises:
-        ValueError: an id that is not there, an unfinished build, or a damaged shard.
+        ValueError: an id is not in the records, a build is unfinished, or a shard is damaged.
     """
     with lock_records(out):
         if has_unfinished_build(out):
-            raise ValueError(f"{out} holds an unfinished build: finish it with --resume first.")
+            raise ValueError(f"{out} holds an unfinished build; finish it with --resume first.")
         manifest = read_manifest(out)
-        gone = _all_studies(manifest, [_find(manifest, each, key) for each in study_ids])
+        removed = _all_studies(manifest, [_find(manifest, study_id, key) for study_id in study_ids])
         planes = {
-            plane: tuple(kept for shard in shards if (kept := _without(out, shard, gone)) is not None)
+            plane: tuple(kept for shard in shards if (kept := _without(out, shard, removed)) is not None)
             for plane, shards in manifest.planes.items()
         }
         folds = read_fold_table(out / FOLDS_NAME)
-        write_folds(out / FOLDS_NAME, {study: fold for study, fold in folds.items() if study not in gone})
+        write_folds(out / FOLDS_NAME, {study: fold for study, fold in folds.items() if study not in removed})
         labels = read_record_labels(out)
-        write_record_labels(out, {study: row for study, row in labels.items() if study not in gone})
+        write_record_labels(out, {study: row for study, row in labels.items() if study not in removed})
         write_manifest(
             out,
             manifest.model_copy(
                 update={
                     "planes": planes,
-                    "studies": tuple(each for each in manifest.studies if each.study_id not in gone),
-                    "rejects": tuple(each for each in manifest.rejects if each.study_id not in gone),
+                    "studies": tuple(study for study in manifest.studies if study.study_id not in removed),
+                    "rejects": tuple(reject for reject in manifest.rejects if reject.study_id not in removed),
                 }
             ),
         )
-    return tuple(sorted(gone))
+    return tuple(sorted(removed))
 
 
 def _find(manifest: Manifest, study_id: str, key: bytes | None) -> str:
     names = [study_id] if key is None else [study_id, pseudonym(key, IdKind.STUDY, study_id)]
-    known = {each.study_id for each in manifest.studies}
+    known = {study.study_id for study in manifest.studies}
     for name in names:
         if name in known:
             return name
     raise ValueError(
-        f"--forget must name a study of the records. Received: {study_id!r}, which is not there."
+        f"--forget must name studies of the records. Received: {study_id!r}, which is not in them."
     )
 
 
 def _all_studies(manifest: Manifest, study_ids: Iterable[str]) -> frozenset[str]:
-    groups = {each.study_id: each.patient_group for each in manifest.studies}
-    wanted = {groups[each] for each in study_ids}
+    groups = manifest.patient_groups
+    wanted = {groups[study_id] for study_id in study_ids}
     return frozenset(study for study, group in groups.items() if group in wanted)
 
 
-def _without(out: Path, shard: Shard, gone: frozenset[str]) -> Shard | None:
-    """Returns a shard's entry without some studies, its file written again; None where nothing is left."""
-    if not gone & set(shard.study_ids):
+def _without(out: Path, shard: Shard, removed: frozenset[str]) -> Shard | None:
+    """Rewrites a shard without some studies; returns its entry, None for a shard without other studies."""
+    if not removed & set(shard.study_ids):
         return shard
     path = out / shard.file
-    kept = tuple(each for each in shard.study_ids if each not in gone)
+    kept = tuple(study_id for study_id in shard.study_ids if study_id not in removed)
     if not kept:
         path.unlink(missing_ok=True)
         return None
@@ -148,10 +146,10 @@ def _without(out: Path, shard: Shard, gone: frozenset[str]) -> Shard | None:
     for record in read_records(path):
         (study_id,) = parse_example_features(record)["study_id"]
         found[study_id.decode()] = record
-    # An earlier call that was cut off may have taken them out already.
+    # An earlier, interrupted call may have removed them already.
     if not set(kept) <= set(found) <= set(shard.study_ids):
-        raise ValueError(f"{shard.file} does not hold what the manifest says; run lumbar_tf.verify.")
-    sha256, size_bytes = replace_shard(path, [found[each] for each in kept])
+        raise ValueError(f"{shard.file} does not match the manifest; run lumbar_tf.verify.")
+    sha256, size_bytes = replace_shard(path, [found[study_id] for study_id in kept])
     return shard.model_copy(
         update={"study_ids": kept, "num_examples": len(kept), "sha256": sha256, "size_bytes": size_bytes}
     )

@@ -1,7 +1,7 @@
-"""The record: what one study and plane hold, and how a study becomes one.
+"""Schema of the record, one per study and plane, and its encoding.
 
-`tfrecords/README.md` documents every feature; `records/parsing.py` reads them, inside TensorFlow's graphs.
-Nothing here needs TensorFlow.
+`tfrecords/README.md` documents every feature; `records/parsing.py` reads them in TensorFlow's graphs. This
+module does not import TensorFlow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,23 +17,23 @@ from lumbar_tf.dicom.study import Slice, SliceGroup, arrange_slices
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.records.example import Piece, Values, example_pieces, join_pieces
 
-#: Patch: the same data. Minor: new features, readers of the same major go on. Major: changed data.
+#: Patch: the same data. Minor: new features, compatible with readers of the same major. Major: changed data.
 SCHEMA_VERSION = "2.0.0"
 
 #: The share of a series' sampled pixels below `series/low` and `series/high`.
 LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
 
-#: 16-bit lumbar slices, a core, 2026: the "sub" filter with zlib's run-length strategy encodes in 0.4 of the
-#: time of the defaults at the same level, to slightly fewer bytes (0.54 against 0.56 of raw).
+#: For 16-bit lumbar slices (one core, 2026) the "sub" filter with zlib's run-length strategy takes 0.4 of the
+#: time of the defaults at the same level, and gives slightly fewer bytes (0.54 instead of 0.56 of raw).
 _PNG_OPTIONS = {
     "level": 1,
     "strategy": int(imagecodecs.PNG.STRATEGY.RLE),
     "filter": int(imagecodecs.PNG.FILTER.SUB),
 }
-#: Rows of an image that its series' percentiles are taken from; more than this and fewer than twice as many.
+#: Rows of an image that its series' percentiles are computed from: at least this, less than twice as many.
 _SAMPLED_ROWS = 64
 _MAX_STORED = 65535
-#: Below this a step loses digits in float32, and some processors flush it to zero.
+#: Smaller steps are denormal in float32, and some processors flush them to zero.
 _SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 
 
@@ -94,11 +94,11 @@ IMAGE_FEATURE = "slices/image"
 
 
 class PixelEncoding(Enum):
-    """How a record holds its images. `tests/benchmarks/README.md` has the measurements behind the default."""
+    """Encoding of images in a record; see `tests/benchmarks/README.md` for measurements."""
 
-    #: uint16, little endian, rows one after the other: no slower than reading.
+    #: uint16, little endian, row by row: decoding is as fast as reading.
     RAW = "raw"
-    #: 16-bit grey PNG: about half of the size, several times the work of decoding the DICOM file.
+    #: 16-bit grey PNG: about half the size; several times the time of decoding the DICOM file.
     PNG = "png"
 
 
@@ -111,7 +111,7 @@ def encode_plane(
     points: ArrayLike | None = None,
     codec: PixelEncoding = PixelEncoding.RAW,
 ) -> bytes:
-    """Makes the record of one plane of a study, in one piece; see `encode_plane_pieces`."""
+    """Encodes the record of one plane of a study as bytes; see `encode_plane_pieces`."""
     return join_pieces(
         encode_plane_pieces(study_id, plane, slices, labels=labels, points=points, codec=codec)
     )
@@ -126,21 +126,21 @@ def encode_plane_pieces(
     points: ArrayLike | None = None,
     codec: PixelEncoding = PixelEncoding.RAW,
 ) -> list[Piece]:
-    """Makes the record of one plane of a study. The same input gives the same bytes.
+    """Encodes the record of one plane of a study. The same input gives the same bytes.
 
     Args:
         study_id: the study.
         plane: the plane.
         slices: its slices in any order, of one or several series.
-        labels: integers [25], -1 for missing; None when there are none.
-        points: LPS mm [25, 3], NaN for missing; None when there are none.
-        codec: how images are held.
+        labels: integers [25], -1 for missing; None without labels.
+        points: LPS mm [25, 3], NaN for missing; None without points.
+        codec: encoding of the images.
 
     Returns:
         A serialized tf.train.Example, in pieces, so that it can be written without a copy of its images.
 
     Raises:
-        ValueError: labels or points of another shape, or pixels that are not finite.
+        ValueError: labels or points have another shape, or pixels are not finite.
     """
     features: dict[str, Values] = {
         "schema_version": [SCHEMA_VERSION.encode()],
@@ -190,8 +190,8 @@ _Stored = tuple[NDArray[np.uint16], float, float]
 def _store(each: Slice) -> _Stored:
     """Returns (stored, scale, offset) with value = stored * scale + offset.
 
-    Whole numbers that span at most 65535 are kept exactly (scale 1); anything else is spread over
-    the 16 bits, so the error is at most half of the range divided by 65535.
+    Whole numbers with a range of at most 65535 are stored exactly (scale 1). Other values are scaled to 16
+    bits, with an error of at most half of the range divided by 65535.
     """
     pixels = each.pixels
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
@@ -204,9 +204,9 @@ def _store(each: Slice) -> _Stored:
         )
     if high - low <= _MAX_STORED and (pixels.dtype.kind in "iu" or np.array_equal(np.rint(pixels), pixels)):
         offset = low if low < 0 or high > _MAX_STORED else 0.0
-        # In 64 bits: int16 holds no difference of 65535.
+        # In float64: a difference of 65535 overflows int16.
         return (pixels.astype(np.float64) - offset).astype(np.uint16), 1.0, offset
-    # The record holds float32, so float32 is what the stored values must be divided by.
+    # The scale is stored as float32, so the values are divided by the float32 value.
     scale = float(np.float32((high - low) / _MAX_STORED))
     if scale < _SMALLEST_STEP:  # a constant image, or one whose range float32 cannot divide
         return np.zeros(pixels.shape, np.uint16), 1.0, low
@@ -224,7 +224,7 @@ def _value_range(images: Sequence[_Stored]) -> tuple[float, float]:
     """Returns the 0.5 and 99.5 percentile (nearest rank) of the sampled rows of a series."""
     samples = [_sample(image).ravel() for image, _, _ in images]
     if all((scale, offset) == images[0][1:] for _, scale, offset in images):
-        # Counting 16-bit values is several times faster than sorting them.
+        # Counting 16-bit values is several times faster than sorting.
         below = np.cumsum(np.bincount(np.concatenate(samples)))
         ranks = np.ceil(np.array([LOW_QUANTILE, HIGH_QUANTILE]) * below[-1])
         low, high = np.searchsorted(below, ranks) * images[0][1] + images[0][2]
@@ -235,9 +235,9 @@ def _value_range(images: Sequence[_Stored]) -> tuple[float, float]:
 
 
 def _sample(image: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Returns evenly spread rows of an image, all of a small one: enough for a percentile.
+    """Returns evenly spaced rows of an image, or all rows of a small one, to estimate percentiles.
 
-    Counted from both edges, so that an image and its mirror images give the same values.
+    Rows are counted from both edges, so that an image and its mirror images give the same values.
     """
     step = max(1, len(image) // _SAMPLED_ROWS)
     half = len(image) // 2

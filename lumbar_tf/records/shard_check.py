@@ -1,6 +1,6 @@
-"""Checks one shard in one pass: its digest, framing, records, and what the manifest says of them.
+"""Verification of one shard in one pass: digest, framing, records, and agreement with the manifest.
 
-A record is held in memory at a time, so a shard may have any size.
+Only one record at a time is held in memory.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ from lumbar_tf.records.framing import HEAD_BYTES, CorruptRecord, FramedRecord, s
 from lumbar_tf.records.issues import IssueCode, RecordIssue
 from lumbar_tf.records.schema import IMAGE_FEATURE, SCHEMA_VERSION
 
-#: A damaged record stands where the manifest has a study, so that study is not missed a second time.
+#: A damaged record stands for the study at its position in the manifest, which is not reported as missing.
 _NAMED_BY_PLACE = frozenset({IssueCode.DATA_DAMAGED, IssueCode.NOT_AN_EXAMPLE})
 
 
 @dataclass(frozen=True)
 class ExpectedShard:
-    """What the manifest says of a shard.
+    """The manifest's description of a shard.
 
     Attributes:
         plane: the plane of all its records.
-        sha256: of the file.
-        size_bytes: of the file.
-        num_slices: slices by study, in the order of its records; None where they are not known.
+        sha256: SHA-256 of the file.
+        size_bytes: size of the file.
+        num_slices: number of slices by study, in the order of the records; None if unknown.
     """
 
     plane: Plane
@@ -40,7 +40,7 @@ class ExpectedShard:
 
 @dataclass(frozen=True)
 class ShardCheckJob:
-    """One file to check; `expected` is None where no manifest speaks of it."""
+    """One file to check; `expected` is None without a manifest."""
 
     folder: Path
     file: str
@@ -49,18 +49,18 @@ class ShardCheckJob:
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """One sound record: where it is and what identifies its bytes.
+    """Position and digests of a valid record.
 
     Attributes:
-        study_id: its study.
-        plane: its plane's name.
-        file: its shard.
-        index: its place in the shard, from 0.
-        offset: where it begins in the shard, bytes.
-        size_bytes: of its data.
-        sha256: of its data.
-        labels: the grades of its findings; all planes of a study share them.
-        points_sha256: of its points; all planes of a study share them too.
+        study_id: the study.
+        plane: the plane's name.
+        file: the shard.
+        index: the record's index in the shard, from 0.
+        offset: the record's offset in the shard, bytes.
+        size_bytes: size of the data.
+        sha256: SHA-256 of the data.
+        labels: severities of the findings, equal in all planes of a study.
+        points_sha256: SHA-256 of the points, equal in all planes of a study.
     """
 
     study_id: str
@@ -149,7 +149,7 @@ def _check_framed(
             features[name][0].decode("utf-8") for name in ("study_id", "plane", "schema_version")
         )
     except (ValueError, KeyError, IndexError, AttributeError):
-        message = "the data are no Example with study_id, plane and schema_version"
+        message = "the data are not an Example with study_id, plane and schema_version"
         found.append(RecordIssue(IssueCode.NOT_AN_EXAMPLE, job.file, message, by_place, framed.index))
         return
     faults = list(_record_faults(job.expected, features, study_id, plane, version))
@@ -193,7 +193,7 @@ def _record_faults(
 def _compare_studies(
     file: str, expected: Sequence[str], records: Sequence[RecordSummary], damaged: set[int | None]
 ) -> Iterator[RecordIssue]:
-    """Which records are too many, too few or out of order."""
+    """Yields additional, missing and misplaced records."""
     names, seen = set(expected), set()
     kept = []
     for each in records:

@@ -18,12 +18,12 @@ from lumbar_tf.records.example import Piece
 from lumbar_tf.records.framing import RecordWriter
 from lumbar_tf.records.manifest import BuildOptions, RejectEntry, Shard, StudyEntry
 
-#: Every shard's name matches; nothing else in a plane's folder does.
+#: Pattern of the shards' names in a plane's folder.
 SHARD_PATTERN = "part-*.tfrecord"
 
 
 def shard_name(index: int) -> str:
-    """Returns a shard's file name. It does not say how many there are: studies may be added later.
+    """Returns a shard's file name, without the number of shards, since studies may be added later.
 
     >>> shard_name(3)
     'part-00003.tfrecord'
@@ -36,9 +36,9 @@ class _OpenShard:
     """A shard that is being written.
 
     Attributes:
-        file: under its temporary name.
-        writer: writes records to it.
-        study_ids: the records' studies so far.
+        file: the file under its temporary name.
+        writer: the writer of its records.
+        study_ids: studies of the records so far.
     """
 
     file: IO[bytes]
@@ -47,7 +47,7 @@ class _OpenShard:
 
 
 class ShardSet:
-    """The shards of one part, one a plane, made when a plane's first record comes."""
+    """Writer of one part's shards, one per plane, each opened for the plane's first record."""
 
     def __init__(self, folder: Path, index: int, stack: ExitStack) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class ShardSet:
         self._shards: dict[Plane, _OpenShard] = {}
 
     def write(self, study_id: str, records: Mapping[Plane, Sequence[Piece]]) -> None:
-        """Appends a study's record, in pieces, to the shard of each plane that it has."""
+        """Appends a study's records, in pieces, to the shards of their planes."""
         for plane, record in records.items():
             if plane not in self._shards:
                 self._shards[plane] = self._open(self._folder / plane.value / self._name)
@@ -67,12 +67,12 @@ class ShardSet:
 
     def _open(self, path: Path) -> _OpenShard:
         temporary = self._stack.enter_context(replace_atomically(path))
-        # Unbuffered: a record is written whole, and megabytes need no second copy.
+        # Unbuffered: records are written in large pieces, which a buffer would copy.
         file = self._stack.enter_context(temporary.open("wb", buffering=0))
         return _OpenShard(file, RecordWriter(file), [])
 
     def describe(self) -> dict[str, Shard]:
-        """Returns the manifest's entries of what was written, by the plane's name."""
+        """Returns the manifest's entries of the shards, by the plane's name."""
         return {
             plane.value: Shard(
                 file=f"{plane.value}/{self._name}",
@@ -87,17 +87,17 @@ class ShardSet:
 
 @contextmanager
 def open_shards(folder: Path, index: int) -> Iterator[ShardSet]:
-    """Writes a part's shards under temporary names; they get their own when the block ends well.
+    """Opens a part's shards, which appear under their names when the block ends without an exception.
 
     Args:
-        folder: where the records are.
+        folder: the records.
         index: the part's number.
 
     Yields:
-        The shards, to write to.
+        The writer of the shards.
 
     Raises:
-        OSError: also where the disk is full; then no shard of the part is there.
+        OSError: a write fails, for example because the disk is full; then none of the shards appears.
     """
     with ExitStack() as stack:
         yield ShardSet(folder, index, stack)
@@ -116,8 +116,8 @@ def remove_shards(folder: Path, is_wanted: Callable[[str], bool]) -> None:
     """Removes shards that are not wanted.
 
     Args:
-        folder: where the records are.
-        is_wanted: tells by a shard's name in a manifest, such as `sagittal_t1/part-00003.tfrecord`.
+        folder: the records.
+        is_wanted: predicate of a shard's path as in the manifest, `sagittal_t1/part-00003.tfrecord`.
     """
     for plane in Plane:
         for path in (folder / plane.value).glob(SHARD_PATTERN):
@@ -130,12 +130,12 @@ class ShardSetJob:
     """One part to build.
 
     Attributes:
-        index: its number.
-        studies: in the order in which they are written.
-        out: where the records go.
-        options: of the build.
-        key: for pseudonyms.
-        is_strict: whether the first fault ends the build.
+        index: the part's number.
+        studies: the studies in the order of their records.
+        out: folder of the records.
+        options: options of the build.
+        key: key of the pseudonyms, None to keep ids.
+        is_strict: whether the first invalid input ends the build.
     """
 
     index: int
@@ -147,17 +147,17 @@ class ShardSetJob:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name for messages."""
         return f"part {self.index} (studies {self.studies[0].study_id} to {self.studies[-1].study_id})"
 
 
 @dataclass(frozen=True, eq=False)
 class BuiltShardSet:
-    """A part that is done.
+    """A finished part.
 
     Attributes:
-        part: its entry in the journal.
-        patient_ids: by study, of the studies that were read now; in memory only.
+        part: its entry in the build state.
+        patient_ids: PatientID by study id of the studies read in this run; kept in memory only.
     """
 
     part: BuiltPart
@@ -165,10 +165,10 @@ class BuiltShardSet:
 
 
 def build_shards(job: ShardSetJob) -> BuiltShardSet:
-    """Builds a part, or finds in the journal that it is done already.
+    """Builds a part, unless an earlier run has finished it.
 
     Raises:
-        ValueError: the disk is full, or, where faults are fatal, there is one.
+        ValueError: the disk is full, or, if the build is strict, an input is invalid.
     """
     fingerprint = _fingerprint(job)
     done = read_built_part(job.out, job.index, fingerprint)
@@ -181,8 +181,8 @@ def build_shards(job: ShardSetJob) -> BuiltShardSet:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ValueError(
-            f"The disk of {job.out} must have room for the records. Received: {error.strerror}. What is done "
-            "stays; make room and go on with --resume."
+            f"The disk of {job.out} must have room for the records. Received: {error.strerror}. Finished "
+            "shards are kept; free some space and continue with --resume."
         ) from None
     return result
 
@@ -192,15 +192,15 @@ def _build(job: ShardSetJob, fingerprint: str) -> BuiltShardSet:
     rejects: list[RejectEntry] = []
     patient_ids: dict[str, str] = {}
     with open_shards(job.out, job.index) as shards:
-        for each in job.studies:
-            study = make_study_records(each, job.options, job.key)
+        for cohort_study in job.studies:
+            study = make_study_records(cohort_study, job.options, job.key)
             if job.is_strict:
                 raise_first_fault(study.rejects)
             rejects.extend(map(RejectEntry.of, study.rejects))
-            shards.write(each.study_id, study.records)
+            shards.write(cohort_study.study_id, study.records)
             if study.entry is not None:
                 entries.append(study.entry)
-                patient_ids[each.study_id] = study.patient_id
+                patient_ids[cohort_study.study_id] = study.patient_id
     part = BuiltPart(
         index=job.index,
         fingerprint=fingerprint,
@@ -212,8 +212,8 @@ def _build(job: ShardSetJob, fingerprint: str) -> BuiltShardSet:
 
 
 def _fingerprint(job: ShardSetJob) -> str:
-    """SHA-256 over what the part is made from, by names, sizes and times of files instead of their bytes."""
-    return hashlib.sha256(json.dumps([_describe(each) for each in job.studies]).encode()).hexdigest()
+    """Returns the SHA-256 of the part's input, with names, sizes and times of files, not their bytes."""
+    return hashlib.sha256(json.dumps([_describe(study) for study in job.studies]).encode()).hexdigest()
 
 
 def _describe(job: CohortStudy) -> Sequence[object]:
@@ -222,7 +222,7 @@ def _describe(job: CohortStudy) -> Sequence[object]:
         job.study_id,
         sorted((series, plane.value if plane else "") for series, plane in job.series_planes.items()),
         None if job.labels is None else job.labels.tolist(),
-        [repr(each) for each in job.coordinates],
+        [repr(point) for point in job.coordinates],
         [_describe_file(path, job.files.root) for path in files],
     ]
 

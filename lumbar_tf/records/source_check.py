@@ -1,7 +1,7 @@
-"""Proves records against the DICOM files that they were made from.
+"""Verification of records against the DICOM files that they were made from.
 
-Each study is read and encoded again, and its records are compared byte for byte: the encoder gives the same
-bytes for the same input. A study at a time, so memory depends on the workers and not on the cohort.
+Each study is read and encoded again, and its records are compared byte for byte, since encoding is
+deterministic. Each worker holds one study in memory.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from lumbar_tf.records.shard_check import RecordSummary, read_record_at
 from lumbar_tf.records.verification import Verification, sort_issues
 from lumbar_tf.runners import run_jobs
 
-#: Makes a study's records again, as the build did: `make_study_records` with the build's options.
+#: Function that encodes a study again: `make_study_records` with the build's options.
 Rebuild = Callable[[CohortStudy], StudyRecords]
 
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """One study: how to make it again, and what the folder holds of it."""
+    """One study of the source, the function to encode it, and its records."""
 
     study: CohortStudy
     rebuild: Rebuild
@@ -51,26 +51,26 @@ def verify_source(
     workers: int = 1,
     progress: ProgressMaker = silent_progress,
 ) -> tuple[RecordIssue, ...]:
-    """Reads every study of the source again and compares it with the folder.
+    """Encodes every study of the source again and compares the result with the records.
 
-    Records that `verification` found damaged are not compared: they are named already.
+    Damaged records, which `verification` already reports, are not compared.
 
     Args:
         folder: the records.
-        verification: what `verify_records` found in it.
-        studies: those of the source, under the ids that the records use.
-        rebuild: makes a study's records; a module's top-level function or a `functools.partial` of one.
+        verification: result of `verify_records`.
+        studies: studies of the source, under the ids of the records.
+        rebuild: function that encodes a study; a top-level function or a `functools.partial` of one.
         workers: processes.
-        progress: shows it, a unit a study.
+        progress: progress display; a unit is a study.
 
     Returns:
-        What differs. Nothing where there is no manifest to compare with: that is named already.
+        The differences. None without a manifest, which `verification` already reports.
     """
     manifest = verification.manifest
     if manifest is None:
         return ()
-    entries = {each.study_id: each for each in manifest.studies}
-    found = list(_absent_studies(entries, {each.study_id for each in studies}))
+    entries = {entry.study_id: entry for entry in manifest.studies}
+    found = list(_absent_studies(entries, {study.study_id for study in studies}))
     comparisons = _pair(folder, verification.records, manifest, studies, rebuild)
     with progress(len(comparisons)) as advance:
         for faults in run_jobs(_compare, comparisons, workers=workers, name=_job_name):
@@ -82,7 +82,7 @@ def verify_source(
 def _absent_studies(entries: Mapping[str, StudyEntry], in_source: Collection[str]) -> Iterator[RecordIssue]:
     for study_id in entries:
         if study_id not in in_source:
-            message = "the source does not hold this study"
+            message = "the source does not contain this study"
             yield RecordIssue(IssueCode.SOURCE_MISSING, MANIFEST_NAME, message, study_id)
 
 
@@ -93,7 +93,7 @@ def _pair(
     studies: Sequence[CohortStudy],
     rebuild: Rebuild,
 ) -> list[_Comparison]:
-    entries = {each.study_id: each for each in manifest.studies}
+    entries = {entry.study_id: entry for entry in manifest.studies}
     stored: dict[str, list[RecordSummary]] = defaultdict(list)
     rejects: dict[str, list[RejectEntry]] = defaultdict(list)
     for record in records:
@@ -103,20 +103,20 @@ def _pair(
     hint = _package_hint(manifest.packages)
     return [
         _Comparison(
-            study=each,
+            study=study,
             rebuild=rebuild,
             folder=folder,
-            entry=entries.get(each.study_id),
-            rejects=tuple(rejects[each.study_id]),
-            stored=tuple(stored[each.study_id]),
+            entry=entries.get(study.study_id),
+            rejects=tuple(rejects[study.study_id]),
+            stored=tuple(stored[study.study_id]),
             hint=hint,
         )
-        for each in studies
+        for study in studies
     ]
 
 
 def _package_hint(built_with: Mapping[str, str]) -> str:
-    """Other versions of a decoder or encoder may write other bytes: said beside every difference."""
+    """Returns a hint at differing package versions, which can change decoded or encoded bytes."""
     here = package_versions()
     others = sorted(name for name, version in built_with.items() if here.get(name) != version)
     return f"; built with other versions of {', '.join(others)}" if others else ""
@@ -137,25 +137,29 @@ def _differences(job: _Comparison, made: StudyRecords) -> Iterator[RecordIssue]:
         return RecordIssue(code, MANIFEST_NAME, message, study_id)
 
     if job.entry is None:
-        # A study that gave no records is known to the manifest by its rejects alone.
+        # The manifest contains only the rejects of a study without records.
         if not job.rejects:
             yield of_manifest(IssueCode.SOURCE_ADDED, "the records lack this study")
         elif made.entry is not None:
-            yield of_manifest(IssueCode.SOURCE_CHANGED, "it gave no records then and gives some now")
+            yield of_manifest(
+                IssueCode.SOURCE_CHANGED, "it gave no records when they were built, and gives some now"
+            )
         return
     if made.entry is None:
-        yield of_manifest(IssueCode.SOURCE_CHANGED, "its files give no records any more")
+        yield of_manifest(IssueCode.SOURCE_CHANGED, "its files no longer give records")
         return
     if made.entry.source_digest != job.entry.source_digest:
-        # That its records differ too follows, and says nothing more.
-        yield of_manifest(IssueCode.SOURCE_CHANGED, "its files are not those that the records were made from")
+        # Its records then differ as well.
+        yield of_manifest(
+            IssueCode.SOURCE_CHANGED, "its files differ from those that the records were made from"
+        )
         return
     for name in ("num_slices", "series"):
         if getattr(made.entry, name) != getattr(job.entry, name):
-            yield of_manifest(IssueCode.MANIFEST_DIFFERS, f"{name} is not what its files give{job.hint}")
-    lacking = {RejectEntry.of(each) for each in made.rejects} - set(job.rejects)
+            yield of_manifest(IssueCode.MANIFEST_DIFFERS, f"{name} differs from that of its files{job.hint}")
+    lacking = {RejectEntry.of(reject) for reject in made.rejects} - set(job.rejects)
     if lacking:
-        reasons = ", ".join(sorted({each.reason for each in lacking}))
+        reasons = ", ".join(sorted({reject.reason for reject in lacking}))
         yield of_manifest(
             IssueCode.MANIFEST_DIFFERS, f"rejects lack {len(lacking)} of it: {reasons}{job.hint}"
         )
@@ -164,18 +168,18 @@ def _differences(job: _Comparison, made: StudyRecords) -> Iterator[RecordIssue]:
 
 def _record_differences(job: _Comparison, made: StudyRecords) -> Iterator[RecordIssue]:
     records = {plane.value: join_pieces(pieces) for plane, pieces in made.records.items()}
-    for each in job.stored:
-        record = records.get(each.plane)
-        if record is None or hashlib.sha256(record).hexdigest() == each.sha256:
+    for stored in job.stored:
+        record = records.get(stored.plane)
+        if record is None or hashlib.sha256(record).hexdigest() == stored.sha256:
             continue
-        names = _differing_features(read_record_at(job.folder, each), record)
+        names = _differing_features(read_record_at(job.folder, stored), record)
         message = f"the source gives other values of {names}{job.hint}"
-        yield RecordIssue(IssueCode.RECORD_DIFFERS, each.file, message, each.study_id, each.index)
+        yield RecordIssue(IssueCode.RECORD_DIFFERS, stored.file, message, stored.study_id, stored.index)
 
 
 def _differing_features(stored: bytes, made: bytes) -> str:
-    """Names the features that differ; NaN equals NaN here, since points that nobody marked are NaN."""
+    """Returns the names of the features that differ; NaN equals NaN, which marks a missing point."""
     first, second = parse_example_features(stored), parse_example_features(made)
-    # Names in the schema only: those of a foreign record are not ours to show.
+    # Only names in the schema: unknown names could contain anything.
     names = [name for name in second if repr(first.get(name)) != repr(second[name])]
     return ", ".join(sorted(names)) or "nothing but order"

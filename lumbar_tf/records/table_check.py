@@ -1,4 +1,4 @@
-"""Proves the tables beside records, folds and labels, and names everything that is wrong with them."""
+"""Verification of the tables beside records: folds and labels."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from lumbar_tf.records.verification import Verification
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table
 from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
 
-#: What reading a damaged table raises. The readers' own messages hold the folder's path.
+#: Errors of reading a damaged table. The readers' messages contain the folder's path, which is not shown.
 _TABLE_ERRORS = (ValueError, OSError, TypeError, AttributeError)
 
 
@@ -25,11 +25,11 @@ def check_tables(folder: Path, verification: Verification) -> list[RecordIssue]:
 
 
 def check_folds(folder: Path, manifest: Manifest | None) -> list[RecordIssue]:
-    """Checks that each study has one fold, that a patient is in one, and that no fold is empty.
+    """Checks that each study has one fold, that each patient is in one fold, and that no fold is empty.
 
     Args:
         folder: the records.
-        manifest: theirs; None checks only that the table can be read.
+        manifest: their manifest; None checks only that the table can be read.
     """
     path = folder / FOLDS_NAME
     if not path.is_file():
@@ -47,16 +47,16 @@ def _fold_fault(code: IssueCode, message: str, study_id: str = "") -> RecordIssu
 
 
 def _compare_folds(folds: dict[str, int], manifest: Manifest) -> Iterator[RecordIssue]:
-    groups = {each.study_id: each.patient_group for each in manifest.studies}
+    groups = manifest.patient_groups
     num_folds = manifest.options.num_folds
     for study_id in sorted(groups.keys() - folds.keys()):
         yield _fold_fault(IssueCode.FOLD_MISSING, "the study has no fold", study_id)
     for study_id in sorted(folds.keys() - groups.keys()):
-        yield _fold_fault(IssueCode.FOLD_FOREIGN, "the manifest does not hold this study", study_id)
+        yield _fold_fault(IssueCode.FOLD_FOREIGN, "the manifest does not contain this study", study_id)
     for study_id, fold in sorted(folds.items()):
         if fold >= num_folds:
             yield _fold_fault(
-                IssueCode.FOLD_OUT_OF_RANGE, f"fold must be below {num_folds}, it is {fold}", study_id
+                IssueCode.FOLD_OUT_OF_RANGE, f"fold must be below {num_folds}, but is {fold}", study_id
             )
     sizes = Counter(fold for study_id, fold in folds.items() if study_id in groups)
     for fold in range(num_folds):
@@ -76,12 +76,12 @@ def _compare_folds(folds: dict[str, int], manifest: Manifest) -> Iterator[Record
 def check_labels(
     folder: Path, manifest: Manifest | None, records: Sequence[RecordSummary]
 ) -> list[RecordIssue]:
-    """Checks that the label table gives each study the labels that its records hold.
+    """Checks that the label table contains the labels of the records.
 
     Args:
         folder: the records.
-        manifest: theirs; None checks only that the table can be read.
-        records: those that are sound.
+        manifest: their manifest; None checks only that the table can be read.
+        records: the valid records.
     """
     if not (folder / LABELS_NAME).is_file():
         return [_label_fault(IssueCode.LABELS_ABSENT, "it is absent: the build did not finish")]
@@ -100,14 +100,14 @@ def _label_fault(code: IssueCode, message: str, study_id: str = "") -> RecordIss
 def _compare_labels(
     table: Mapping[str, tuple[int, ...]], manifest: Manifest, records: Sequence[RecordSummary]
 ) -> Iterator[RecordIssue]:
-    for study_id in sorted(table.keys() - {each.study_id for each in manifest.studies}):
-        yield _label_fault(IssueCode.LABELS_FOREIGN, "the manifest does not hold this study", study_id)
-    nobody_graded = (MISSING_LABEL,) * NUM_FINDINGS
-    held = {each.study_id: each.labels for each in records}
+    for study_id in sorted(table.keys() - manifest.patient_groups.keys()):
+        yield _label_fault(IssueCode.LABELS_FOREIGN, "the manifest does not contain this study", study_id)
+    without_labels = (MISSING_LABEL,) * NUM_FINDINGS
+    held = {record.study_id: record.labels for record in records}
     for study_id, labels in sorted(held.items()):
         differing = sum(
-            ours != theirs for ours, theirs in zip(table.get(study_id, nobody_graded), labels, strict=False)
+            ours != theirs for ours, theirs in zip(table.get(study_id, without_labels), labels, strict=False)
         )
         if differing:
-            message = f"{differing} labels are not those of its records"
+            message = f"{differing} labels differ from those of its records"
             yield _label_fault(IssueCode.LABELS_DIFFER, message, study_id)

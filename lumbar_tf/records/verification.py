@@ -30,7 +30,7 @@ from lumbar_tf.runners import run_jobs
 
 
 def load_manifest(folder: Path) -> tuple[Manifest | None, list[RecordIssue]]:
-    """Reads the manifest, or says what keeps it from being read."""
+    """Reads the manifest, or returns the issue that prevents it."""
 
     def fault(code: IssueCode, message: str) -> tuple[None, list[RecordIssue]]:
         return None, [RecordIssue(code, MANIFEST_NAME, message)]
@@ -42,7 +42,7 @@ def load_manifest(folder: Path) -> tuple[Manifest | None, list[RecordIssue]]:
         data = path.read_bytes()
         version = str(json.loads(data)["schema_version"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        return fault(IssueCode.MANIFEST_DAMAGED, f"it is no manifest ({type(error).__name__})")
+        return fault(IssueCode.MANIFEST_DAMAGED, f"it is not a manifest ({type(error).__name__})")
     major = SCHEMA_VERSION.partition(".")[0]
     if version.partition(".")[0] != major:
         return fault(IssueCode.MANIFEST_SCHEMA, f"the schema version must be {major}.x")
@@ -54,14 +54,14 @@ def load_manifest(folder: Path) -> tuple[Manifest | None, list[RecordIssue]]:
 
 
 def _is_plain(file: str, plane: str) -> bool:
-    """Whether a shard's path is `<plane>/<name>`, so that nothing outside the folder is read."""
+    """Whether a shard's path is `<plane>/<name>`, so that no file outside the folder is read."""
     parts = PurePosixPath(file).parts
     return len(parts) == 2 and parts[0] == plane and parts[1] != ".." and "\\" not in file
 
 
 def listed_shards(manifest: Manifest) -> Iterator[tuple[Plane, Shard]]:
-    """Yields the shards that may be read, with their planes."""
-    planes = {each.value: each for each in Plane}
+    """Yields the manifest's shards with valid paths, and their planes."""
+    planes = {plane.value: plane for plane in Plane}
     for name, shards in manifest.planes.items():
         for shard in shards:
             if name in planes and _is_plain(shard.file, name):
@@ -69,7 +69,7 @@ def listed_shards(manifest: Manifest) -> Iterator[tuple[Plane, Shard]]:
 
 
 def check_manifest(manifest: Manifest) -> Iterator[RecordIssue]:
-    """What the manifest says against itself."""
+    """Yields the contradictions within a manifest."""
 
     def fault(message: str, study_id: str = "") -> RecordIssue:
         return RecordIssue(IssueCode.MANIFEST_CONTRADICTION, MANIFEST_NAME, message, study_id)
@@ -83,10 +83,12 @@ def check_manifest(manifest: Manifest) -> Iterator[RecordIssue]:
     for _, shard in known:
         if shard.num_examples != len(shard.study_ids):
             yield fault(f"{shard.file}: num_examples {shard.num_examples}, study ids {len(shard.study_ids)}")
-    by_study = Counter(each.study_id for each in manifest.studies)
-    yield from (fault("the study is listed twice", each) for each, count in by_study.items() if count > 1)
+    by_study = Counter(study.study_id for study in manifest.studies)
+    yield from (
+        fault("the study is listed twice", study_id) for study_id, count in by_study.items() if count > 1
+    )
     listed = Counter((study, plane.value) for plane, shard in known for study in shard.study_ids)
-    counted = {(each.study_id, plane) for each in manifest.studies for plane in each.num_slices}
+    counted = {(study.study_id, plane) for study in manifest.studies for plane in study.num_slices}
     for (study_id, plane), count in sorted(listed.items()):
         if count > 1:
             yield fault(f"{plane}: the shards list the study {count} times", study_id)
@@ -95,7 +97,7 @@ def check_manifest(manifest: Manifest) -> Iterator[RecordIssue]:
     for study_id, plane in sorted(counted - listed.keys()):
         yield fault(f"{plane}: its slices are counted, no shard lists the study", study_id)
     if not manifest.options.is_pseudonymised:
-        groups = {each.study_id: each.patient_group for each in manifest.studies}
+        groups = manifest.patient_groups
         for study_id, group in groups.items():
             if groups.get(group) != group:
                 yield fault("patient_group must be a study of the same patient", study_id)
@@ -103,10 +105,10 @@ def check_manifest(manifest: Manifest) -> Iterator[RecordIssue]:
 
 SHARD_SUFFIX = ".tfrecord"
 
-#: What may lie beside records: the tables have checks of their own, the others are for people and git.
+#: Files that may lie beside shards.
 _COMPANIONS = frozenset({MANIFEST_NAME, "folds.csv", "labels.csv", "README.md", ".gitignore", ".gitkeep"})
 
-#: Damages that follow from a shard holding another shard's bytes.
+#: Issues that follow from a shard having another shard's content.
 _FOLLOW_FROM_SWAP = frozenset(
     {
         IssueCode.SHARD_CHANGED,
@@ -121,12 +123,12 @@ _FOLLOW_FROM_SWAP = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What a folder of records was found to be.
+    """The result of verifying a folder of records.
 
     Attributes:
-        manifest: None where it cannot be used.
-        records: every sound record.
-        found: what is wrong, by file and record.
+        manifest: the manifest, None if it cannot be used.
+        records: every valid record.
+        found: the issues, sorted by file and record.
     """
 
     manifest: Manifest | None
@@ -140,50 +142,50 @@ def verify_records(
     workers: int = 1,
     progress: ProgressMaker = silent_progress,
 ) -> Verification:
-    """Checks manifest, shards and records of a folder; folds and source have checks of their own.
+    """Verifies manifest, shards and records of a folder; see `table_check` and `source_check` for the rest.
 
     Args:
-        folder: what `build_records` wrote.
+        folder: output of `build_records`.
         workers: processes.
-        progress: shows it, a unit a shard.
+        progress: progress display; a unit is a shard.
 
     Returns:
-        What is there and what is wrong. Without a manifest shards are still read for themselves.
+        Valid records and issues. Without a manifest the shards are still read.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise ValueError(f"Records must be in a folder. Received: {str(folder)!r}, which is none.")
+        raise ValueError(f"Records must be a folder. Received: {str(folder)!r}, which is not one.")
     manifest, found = load_manifest(folder)
     if manifest is not None:
         found.extend(check_manifest(manifest))
-    jobs, strays = _plan(folder, manifest)
-    found.extend(strays)
+    jobs, unexpected = _list_shards(folder, manifest)
+    found.extend(unexpected)
     reports = []
     with progress(len(jobs)) as advance:
         for report in run_jobs(check_shard, jobs, workers=workers, name=_job_name):
             reports.append(report)
             advance(1)
-    reports = _name_swaps(reports, manifest)
+    reports = _detect_swapped_shards(reports, manifest)
     records = [record for report in reports for record in report.records]
-    found.extend(each for report in reports for each in report.found)
+    found.extend(issue for report in reports for issue in report.found)
     found.extend(_cross_checks(records))
     return Verification(manifest, tuple(records), sort_issues(found))
 
 
 def holds_records(folder: Path) -> bool:
-    """Whether a folder is one of records, finished or not: it has a manifest, a journal or a shard."""
-    names = (PurePosixPath(each) for each in list_record_files(folder))
+    """Whether a folder contains records, finished or not: a manifest, a build state or a shard."""
+    names = (PurePosixPath(file) for file in list_record_files(folder))
     marks = (MANIFEST_NAME, BUILD_STATE_NAME)
-    return any(each.parts[0] in marks or each.suffix == SHARD_SUFFIX for each in names)
+    return any(name.parts[0] in marks or name.suffix == SHARD_SUFFIX for name in names)
 
 
 def sort_issues(found: Iterable[RecordIssue]) -> tuple[RecordIssue, ...]:
-    """Sorts by file, record, study and code; what concerns a whole file comes first."""
+    """Sorts issues by file, record, study and code; issues of a whole file come first."""
 
-    def place(each: RecordIssue) -> tuple[str, int, str, str]:
-        return each.file, -1 if each.record is None else each.record, each.study_id, each.code.value
+    def place(issue: RecordIssue) -> tuple[str, int, str, str]:
+        return issue.file, -1 if issue.record is None else issue.record, issue.study_id, issue.code.value
 
     return tuple(sorted(found, key=place))
 
@@ -192,73 +194,73 @@ def _job_name(job: ShardCheckJob) -> str:
     return job.file
 
 
-def _plan(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[RecordIssue]]:
-    """Returns the shards to read and the files that do not belong."""
+def _list_shards(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[RecordIssue]]:
+    """Returns the shards to read, and an issue for every other file."""
     expected = _expect(manifest) if manifest else {}
-    jobs = [ShardCheckJob(folder, file, each) for file, each in expected.items()]
+    jobs = [ShardCheckJob(folder, file, shard) for file, shard in expected.items()]
     found = []
     for file in list_record_files(folder):
         if file in expected or file in _COMPANIONS:
             continue
         name = PurePosixPath(file).name
         if (folder / file).is_symlink():
-            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "a link that the manifest does not name"))
+            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "a link that is not in the manifest"))
         elif name.startswith(".") or file.startswith(f"{BUILD_STATE_NAME}/"):
             found.append(RecordIssue(IssueCode.LEFTOVER_FILE, file, "left by a build that did not finish"))
         elif not name.endswith(SHARD_SUFFIX):
-            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "no part of a folder of records"))
+            found.append(RecordIssue(IssueCode.FOREIGN_FILE, file, "not part of a folder of records"))
         elif manifest is None:
             jobs.append(ShardCheckJob(folder, file, None))
         else:
-            found.append(RecordIssue(IssueCode.SHARD_FOREIGN, file, "the manifest does not name it"))
+            found.append(RecordIssue(IssueCode.SHARD_FOREIGN, file, "it is not in the manifest"))
     return jobs, found
 
 
 def list_record_files(folder: Path) -> Iterator[str]:
-    """Yields every file and link below a folder, by its path there with forward slashes, in order."""
+    """Yields the relative path, with forward slashes, of every file and link below a folder, in order."""
     for parent, folders, names in os.walk(folder, followlinks=False):
-        links = [each for each in folders if Path(parent, each).is_symlink()]
+        links = [name for name in folders if Path(parent, name).is_symlink()]
         folders[:] = sorted(set(folders) - set(links))
         for name in sorted([*names, *links]):
             yield Path(parent, name).relative_to(folder).as_posix()
 
 
 def _expect(manifest: Manifest) -> dict[str, ExpectedShard]:
-    slices = {each.study_id: each.num_slices for each in manifest.studies}
+    slices = {study.study_id: study.num_slices for study in manifest.studies}
     expected = {}
     for plane, shard in listed_shards(manifest):
-        # A study that the manifest does not count is one of its contradictions: nothing to compare with.
+        # None for a study without a number of slices, which `check_manifest` reports.
         num_slices = {study: slices.get(study, {}).get(plane.value) for study in shard.study_ids}
         expected[shard.file] = ExpectedShard(plane, shard.sha256, shard.size_bytes, num_slices)
     return expected
 
 
-def _name_swaps(reports: Sequence[ShardReport], manifest: Manifest | None) -> list[ShardReport]:
-    """Says of a shard that holds another one's bytes just that, instead of a damage for each record."""
+def _detect_swapped_shards(reports: Sequence[ShardReport], manifest: Manifest | None) -> list[ShardReport]:
+    """Replaces the issues of a shard with another shard's content by a single one."""
     expected = {shard.file: shard.sha256 for _, shard in listed_shards(manifest)} if manifest else {}
     owners = {sha256: file for file, sha256 in expected.items()}
     named = []
     for report in reports:
         owner = owners.get(report.sha256)
         if owner is not None and report.file in expected and report.sha256 != expected[report.file]:
-            rest = [each for each in report.found if each.code not in _FOLLOW_FROM_SWAP]
-            swap = RecordIssue(IssueCode.SHARD_SWAPPED, report.file, f"it holds the bytes of {owner}")
+            rest = [issue for issue in report.found if issue.code not in _FOLLOW_FROM_SWAP]
+            swap = RecordIssue(IssueCode.SHARD_SWAPPED, report.file, f"it has the content of {owner}")
             report = ShardReport(report.file, report.sha256, report.records, (swap, *rest))
         named.append(report)
-    return sorted(named, key=lambda each: each.file)
+    return sorted(named, key=lambda report: report.file)
 
 
 def _cross_checks(records: Sequence[RecordSummary]) -> Iterator[RecordIssue]:
-    """What only several shards together can tell."""
+    """Compares the records of several shards."""
     by_record: dict[tuple[str, str], list[RecordSummary]] = defaultdict(list)
     by_study: dict[str, list[RecordSummary]] = defaultdict(list)
-    for each in records:
-        by_record[each.study_id, each.plane].append(each)
-        by_study[each.study_id].append(each)
+    for record in records:
+        by_record[record.study_id, record.plane].append(record)
+        by_study[record.study_id].append(record)
     for first, *others in by_record.values():
         for other in others:
             if other.file != first.file:
-                message = f"{first.file} holds this study too"
+                message = f"{first.file} contains this study too"
                 yield RecordIssue(
                     IssueCode.STUDY_IN_TWO_SHARDS, other.file, message, other.study_id, other.index
                 )
@@ -273,5 +275,5 @@ def _cross_checks(records: Sequence[RecordSummary]) -> Iterator[RecordIssue]:
                 if differs
             ]
             if differing:
-                message = f"its {' and '.join(differing)} are not those in {first.file}"
+                message = f"its {' and '.join(differing)} differ from those in {first.file}"
                 yield RecordIssue(IssueCode.PLANES_DISAGREE, other.file, message, other.study_id, other.index)

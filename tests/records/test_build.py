@@ -146,7 +146,7 @@ def test_a_build_that_fails_is_resumed_to_the_same_bytes(
     _fail_to_build(cohort, tmp_path / "out", monkeypatch)
     with pytest.raises(ValueError, match="did not finish"):
         read_manifest(tmp_path / "out")
-    with pytest.raises(ValueError, match="unfinished ones; --resume"):
+    with pytest.raises(ValueError, match="unfinished records; use --resume"):
         _build(cohort, tmp_path / "out")
     # Nothing is read again but the headers that say whose studies they are.
     with monkeypatch.context() as patch:
@@ -222,7 +222,7 @@ def test_added_studies_go_to_new_shards_and_leave_the_old_ones(
     old = read_tree(tmp_path / "out")
     for each in (tmp_path / "aside").iterdir():
         each.rename(cohort / "train_images" / each.name)
-    with pytest.raises(ValueError, match=r"without 2 of these studies, 11 first.*--append"):
+    with pytest.raises(ValueError, match=r"lack 2 of these studies; the first is 11.*--append"):
         _build(cohort, tmp_path / "out", mode=BuildMode.RESUME)
     manifest = _build(cohort, tmp_path / "out", mode=BuildMode.APPEND)
     new = read_tree(tmp_path / "out")
@@ -250,7 +250,7 @@ def test_studies_are_added_only_beside_the_old_ones_or_under_a_key(cohort: Path,
     secret = OPTIONS.model_copy(update={"is_pseudonymised": True})
     _build(cohort, tmp_path / "plain")
     first = _build(cohort, tmp_path / "secret", key=key, options=secret)
-    with pytest.raises(ValueError, match=r"Absent: 4, 10 first"):
+    with pytest.raises(ValueError, match=r"Missing: 4, the first is 10"):
         _build(tmp_path / "aside", tmp_path / "plain", mode=BuildMode.APPEND)
     new = cohort.with_name("new") / "train_images"
     new.parent.mkdir()

@@ -73,7 +73,7 @@ def test_with_the_key_the_sources_own_id_is_enough(cohort: Path, tmp_path: Path)
     key = bytes(range(32))
     options = OPTIONS.model_copy(update={"is_pseudonymised": True})
     run_build_task(BuildTask(sources=[cohort], out=tmp_path / "out", options=options, key=key))
-    with pytest.raises(ValueError, match="not there"):
+    with pytest.raises(ValueError, match="not in them"):
         remove_patients(tmp_path / "out", ["14"])
     assert len(remove_patients(tmp_path / "out", ["14"], key=key)) == 2
     assert len(read_manifest(tmp_path / "out").studies) == 3
