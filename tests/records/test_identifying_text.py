@@ -233,7 +233,7 @@ def test_escaped_and_encoded_texts_are_read(
     (clean / "e.txt").write_text("患者 山田 太郎")
     found = {(file, message) for file, _, message in _found(clean, values)}
     names = ("a.json", "b.html", "c.txt", "d.txt", "e.txt")
-    assert found == {(name, "it holds the source's PatientName") for name in names}
+    assert found == {(name, "it contains the source's PatientName") for name in names}
 
 
 def test_a_long_text_is_searched_across_its_blocks(
@@ -252,7 +252,7 @@ def test_a_damaged_shard_hides_nothing(clean: Path, values: IdentifyingValues) -
     _write_shard(path, {"notes": [b"Klinik Silberbach"]})
     path.write_bytes(path.read_bytes()[:-3])
     found = {(file, message) for file, _, message in _found(clean, values)}
-    message = "it holds the source's InstitutionName, outside its sound records"
+    message = "it contains the source's InstitutionName, outside its valid records"
     assert found == {("part-00000.tfrecord", message)}
 
 
@@ -263,20 +263,20 @@ def test_whole_words_only(clean: Path, values: IdentifyingValues) -> None:
     (clean / "model.pb").write_bytes(b"\x00xxquexleyxx ab88231907cd")
     found = {(file, message) for file, _, message in _found(clean, values)}
     # The whole part of a decimal number that long is an identifier with an ending.
-    assert found == {("notes.txt", "it holds the source's AccessionNumber")}
+    assert found == {("notes.txt", "it contains the source's AccessionNumber")}
 
 
 def test_ids_count_where_they_are_pseudonyms(clean: Path, study: StudyFiles) -> None:
     values = collect_identifying_values([study], are_ids_secret=True)
     messages = {message for _, _, message in _found(clean, values)}
-    assert "it holds the source's study id" in messages
-    assert "it holds the source's PatientID" in messages
+    assert "it contains the source's study id" in messages
+    assert "it contains the source's PatientID" in messages
     series = pydicom.dcmread(study.root / "1" / "2.dcm").SOPInstanceUID
     (clean / "notes.txt").write_text(f"of {series}.")
     messages = {message for file, _, message in _found(clean, values) if file == "notes.txt"}
     assert messages == {
-        "it holds the source's SOPInstanceUID",
-        "it holds the source's MediaStorageSOPInstanceUID",
+        "it contains the source's SOPInstanceUID",
+        "it contains the source's MediaStorageSOPInstanceUID",
     }
 
 
