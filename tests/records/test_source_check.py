@@ -169,7 +169,7 @@ def test_a_manifest_that_tells_something_else_is_named(records: Path, cohort: Pa
         ("manifest_differs", "manifest.json", "13"),
     }
     assert {each.message for each in found} == {
-        "series is not what its files give; built with other versions of numpy",
+        "series differs from that of its files; built with other versions of numpy",
         "rejects lack 1 of it: not_dicom; built with other versions of numpy",
     }
 
