@@ -91,7 +91,9 @@ def test_other_output_is_searched_without_a_manifest(
     assert _verify(records=answers, data=str(source), phi=True) == 0
     (answers / "results.json").write_text('{"institution": "Klinik Silberbach"}')
     assert _verify(records=answers, data=str(source), phi=True) == 1
-    assert "results.json: identifying_value: it contains the source's InstitutionName" in capsys.readouterr().out
+    assert (
+        "results.json: identifying_value: it contains the source's InstitutionName" in capsys.readouterr().out
+    )
     # Without --phi a folder of records is asked for.
     assert _verify(records=answers) == 1
     assert "manifest_absent" in capsys.readouterr().out
