@@ -1,21 +1,18 @@
 """`python -m lumbar_tf.build_records`: records from DICOM studies and tables."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
+import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command
 from lumbar_tf.cli.console import Summary
-from lumbar_tf.cli.progress import progress_bar, show_activity
-from lumbar_tf.records.schema import PixelEncoding
-from lumbar_tf.runners import Runner
+from lumbar_tf.cli.progress import show_activity
 
-if TYPE_CHECKING:
-    from lumbar_tf.records.build import BuildMode
-    from lumbar_tf.records.manifest import Manifest
+#: Flags that say what happens to records that are there already.
+_MODES = ("resume", "append", "overwrite")
 
 
 class BuildRecordsOptions(CommandOptions):
@@ -53,7 +50,7 @@ class BuildRecordsOptions(CommandOptions):
     data: CommaList = ()
     out: Path = Path("tfrecords")
     workers: PositiveInt = 1
-    runner: Runner = Runner.LOCAL
+    runner: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     resume: bool = False
     append: bool = False
@@ -63,7 +60,7 @@ class BuildRecordsOptions(CommandOptions):
     series_map: Path | None = None
     pseudonym_key_file: Path | None = None
     studies_per_shard: PositiveInt = 16
-    codec: PixelEncoding = PixelEncoding.RAW
+    codec: Literal["raw", "png"] = "raw"
     decoder: str = "pydicom"
     folds: PositiveInt = 5
     fold_seed: int = 0
@@ -74,96 +71,56 @@ class BuildRecordsOptions(CommandOptions):
     )
 
 
-def build(options: BuildRecordsOptions) -> Summary:
-    """Builds the records, or removes patients."""
-    # Imported here so that --help is fast.
-    from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
-    from lumbar_tf.privacy.pseudonyms import read_key
-    from lumbar_tf.records.build import BuildTask, run_build_task
-    from lumbar_tf.records.manifest import BuildOptions
-
-    mode = _mode(options)
-    key = read_key(options.pseudonym_key_file) if options.pseudonym_key_file else None
+def run_build_records(options: BuildRecordsOptions) -> Summary:
+    """Builds the records, or removes patients from them."""
+    modes = [mode for mode in _MODES if getattr(options, mode)]
+    if len(modes) + bool(options.forget) > 1:
+        raise UsageError("Only one of --resume, --append, --overwrite and --forget can be given.")
     if options.forget:
-        return _remove_patients(options, key)
+        return _remove_patients(options)
     if not options.data:
         raise UsageError("--data must name a folder or a zip. Received: none.")
-    decoder = Decoder(options.decoder)
-    frame_decoder(decoder)  # fails here rather than in a worker if the decoder cannot be loaded
-    manifest = run_build_task(
-        BuildTask(
-            sources=[Path(each) for each in options.data],
-            out=options.out,
-            options=BuildOptions(
-                studies_per_shard=options.studies_per_shard,
-                num_folds=options.folds,
-                fold_seed=options.fold_seed,
-                codec=options.codec,
-                decoder=decoder.value,
-                is_pseudonymised=key is not None,
-            ),
-            mode=mode,
-            series_map=options.series_map,
-            key=key,
-            is_strict=options.strict,
-        ),
+    records = lumbar_tf.build_records(
+        options.data,
+        options.out,
+        mode=modes[0] if modes else "new",
         workers=options.workers,
         runner=options.runner,
         ray_address=options.ray_address,
-        progress=lambda total: progress_bar("Building records", total),
+        strict=options.strict,
+        series_map=options.series_map,
+        pseudonym_key_file=options.pseudonym_key_file,
+        studies_per_shard=options.studies_per_shard,
+        codec=options.codec,
+        decoder=options.decoder,
+        folds=options.folds,
+        fold_seed=options.fold_seed,
+        verbose=True,
     )
-    return _summarise(manifest, options.out)
-
-
-def _mode(options: BuildRecordsOptions) -> "BuildMode":
-    from lumbar_tf.records.build import BuildMode
-
-    modes = [mode for mode in BuildMode if getattr(options, mode.value, False)]
-    if len(modes) + bool(options.forget) > 1:
-        raise UsageError("Only one of --resume, --append, --overwrite and --forget can be given.")
-    return modes[0] if modes else BuildMode.NEW
-
-
-def _remove_patients(options: BuildRecordsOptions, key: bytes | None) -> Summary:
-    from lumbar_tf.records.patients import remove_patients
-
-    if options.data:
-        raise UsageError("--forget works on finished records and does not use --data.")
-    with show_activity("Removing patients"):
-        removed = remove_patients(options.out, options.forget, key=key)
-    return Summary(
-        "Patients removed", {"studies removed": len(removed), "ids": removed}, {"records": options.out}
-    )
-
-
-def _summarise(manifest: "Manifest", out: Path) -> Summary:
-    from lumbar_tf.records.manifest import MANIFEST_NAME
-
-    planes = [
-        {
-            "plane": plane,
-            "records": sum(shard.num_examples for shard in shards),
-            "slices": sum(study.num_slices.get(plane, 0) for study in manifest.studies),
-            "shards": len(shards),
-            "bytes": sum(shard.size_bytes for shard in shards),
-        }
-        for plane, shards in manifest.planes.items()
-    ]
-    reasons = Counter(reject.reason for reject in manifest.rejects)
     return Summary(
         "Records built",
         {
-            "studies": len(manifest.studies),
-            "patients": len(set(manifest.patient_groups.values())),
-            **{str(plane["plane"]): _describe_plane(plane) for plane in planes},
-            "left out or noted": [f"{count} x {reason}" for reason, count in sorted(reasons.items())],
+            "studies": len(records.study_ids),
+            "patients": records.num_patients,
+            **{str(plane["plane"]): _plane_words(plane) for plane in records.planes},
+            "left out or noted": [f"{count} x {reason}" for reason, count in records.reject_counts.items()],
         },
-        {"records": out, "manifest": out / MANIFEST_NAME},
-        lists={"planes": planes},
+        {"records": options.out, "manifest": records.path},
+        lists={"planes": records.planes},
     )
 
 
-def _describe_plane(plane: Mapping[str, Any]) -> str:
+def _remove_patients(options: BuildRecordsOptions) -> Summary:
+    if options.data:
+        raise UsageError("--forget works on finished records and does not use --data.")
+    with show_activity("Removing patients"):
+        gone = lumbar_tf.forget_patients(
+            options.out, options.forget, pseudonym_key_file=options.pseudonym_key_file
+        )
+    return Summary("Patients removed", {"studies removed": len(gone), "ids": gone}, {"records": options.out})
+
+
+def _plane_words(plane: Mapping[str, Any]) -> str:
     size_mb = plane["bytes"] / 1e6
     return (
         f"{plane['records']:6,} records {plane['slices']:8,} slices {plane['shards']:5,} shards "
@@ -172,4 +129,4 @@ def _describe_plane(plane: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_command(BuildRecordsOptions, build)
+    run_command(BuildRecordsOptions, run_build_records)

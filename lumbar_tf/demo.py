@@ -1,23 +1,22 @@
 """`python -m lumbar_tf.demo`: the whole way on synthetic studies, from DICOM to a scored SavedModel."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
 from lumbar_tf.cli.console import Summary, print_status, print_tables
-from lumbar_tf.cli.progress import progress_bar, show_activity
-from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, PlaneConfig, dump_config, load_demo_config
-from lumbar_tf.runners import run_jobs
+from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, dump_config, load_demo_config
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: Held-out ids start here, so that no id is in both cohorts.
 _FIRST_HELD_OUT_ID = 800000001
@@ -64,7 +63,7 @@ class Stopwatch:
         self.seconds[name] = time.monotonic() - started
 
 
-def demo(options: DemoOptions) -> Summary:
+def run_demo(options: DemoOptions) -> Summary:
     """Runs all stages and shows times and scores."""
     config = load_demo_config(options.config, overrides=options.set)
     _open_folder(options, dump_config(config))
@@ -73,7 +72,7 @@ def demo(options: DemoOptions) -> Summary:
     train_members(config, options, watch)
     stack_members(options, watch)
     export_and_predict(options, watch)
-    return report(options, watch)
+    return summarise(options, watch)
 
 
 def _open_folder(options: DemoOptions, text: str) -> None:
@@ -94,201 +93,102 @@ def _open_folder(options: DemoOptions, text: str) -> None:
 
 def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Writes training and held-out studies as DICOM, and the records of the former only."""
-    from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
-    from lumbar_tf.records.manifest import BuildOptions
-    from lumbar_tf.synthetic import CohortOptions, Resolution, write_cohort
-
     cohort = config.cohort
-    training = CohortOptions(
-        num_studies=cohort.num_training,
-        seed=cohort.seed,
-        workers=options.workers,
-        resolution=Resolution(cohort.resolution),
-        severity_shift=cohort.severity_shift,
-    )
-    held_out = replace(
-        training, num_studies=cohort.num_held_out, seed=cohort.seed + 1, first_study_id=_FIRST_HELD_OUT_ID
-    )
     with watch.stage(f"synthetic studies ({cohort.num_training} + {cohort.num_held_out} held out)"):
-        for name, each in (("training", training), ("held_out", held_out)):
+        for name, num_studies, seed, first_id in (
+            ("training", cohort.num_training, cohort.seed, None),
+            ("held_out", cohort.num_held_out, cohort.seed + 1, _FIRST_HELD_OUT_ID),
+        ):
             # The tables are written last, this one at the very end.
             if not (options.out / name / "truth.csv").is_file():
-                write_cohort(
-                    options.out / name, each, progress=lambda total: progress_bar("Rendering", total)
+                lumbar_tf.write_synthetic_cohort(
+                    options.out / name,
+                    num_studies,
+                    seed=seed,
+                    first_study_id=first_id,
+                    resolution=cohort.resolution,
+                    severity_shift=cohort.severity_shift,
+                    workers=options.workers,
+                    verbose=True,
                 )
     with watch.stage("records"):
-        run_build_task(
-            BuildTask(
-                sources=[options.out / "training"],
-                out=options.out / "tfrecords",
-                options=BuildOptions(studies_per_shard=16, num_folds=config.num_folds, fold_seed=cohort.seed),
-                mode=BuildMode.RESUME if options.resume else BuildMode.OVERWRITE,
-            ),
+        lumbar_tf.build_records(
+            options.out / "training",
+            options.out / "tfrecords",
+            mode="resume" if options.resume else "overwrite",
+            folds=config.num_folds,
+            fold_seed=cohort.seed,
             workers=options.workers,
-            progress=lambda total: progress_bar("Building records", total),
+            verbose=True,
         )
 
 
 def train_members(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> None:
     """Trains localizers, then graders; networks train side by side in processes."""
-    from lumbar_tf.reports.training_page import write_training_pages
-    from lumbar_tf.training.cross_validation import grader_jobs, localizer_jobs, run_training_job
-    from lumbar_tf.training.epoch_progress import show_epochs
-    from lumbar_tf.training.runs import PlaneRun, open_run
-
-    def opened(plane: PlaneConfig) -> PlaneRun:
-        return open_run(plane, records=options.out / "tfrecords", runs=options.out / "runs")
-
-    runs = [opened(plane) for plane in config.planes]
-    shared = {
-        "threads": max((os.cpu_count() or 1) // options.workers, 1),
-        "on_update": partial(write_training_pages, is_synthetic=True),
-    }
-    sagittal = [run for run in runs if run.config.plane.is_sagittal]
-    axial = [run for run in runs if not run.config.plane.is_sagittal]
-    stages = (
-        ("localizers", localizer_jobs, sagittal),
-        # Searches around the points of those before.
-        ("axial localizer", localizer_jobs, axial),
-        ("graders", grader_jobs, runs),
-    )
-    for title, make_jobs, located in stages:
-        # The axial networks see most pictures: the longest jobs first, so that no worker ends alone.
-        jobs = [
-            job for run in reversed(located) for job in reversed(make_jobs(run, run.fold_numbers, **shared))
-        ]
-        if not jobs:
-            continue
-        with (
-            watch.stage(f"{title} ({len(jobs)} networks x {config.num_folds} folds)"),
-            show_epochs(
-                jobs,
-                progress=lambda total: progress_bar("Training", total, unit="epoch"),
-                print_line=print_status,
-            ),
-        ):
-            for line in run_jobs(run_training_job, jobs, workers=options.workers, name=lambda job: job.name):
-                print_status(line)
+    with watch.stage(f"training ({len(config.planes)} planes x {config.num_folds} folds)"):
+        lumbar_tf.train(
+            config.planes,
+            records=options.out / "tfrecords",
+            runs=options.out / "runs",
+            workers=options.workers,
+            verbose=True,
+        )
 
 
 def stack_members(options: DemoOptions, watch: Stopwatch) -> None:
     """Fits the stacker to the out-of-fold tables."""
-    from lumbar_tf.ensemble.stacking_run import stack_tables, write_stacking_run
-    from lumbar_tf.evaluation.console_tables import comparison_table
-    from lumbar_tf.evaluation.evaluation_run import write_scores
-    from lumbar_tf.evaluation.scorecard import compare_members
-    from lumbar_tf.tables.labels import read_labels
-    from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
-
+    runs = options.out / "runs"
     with watch.stage("stacking"):
-        study_ids, labels = read_labels(options.out / "training" / "train.csv")
-        tables = read_out_of_fold_tables(sorted((options.out / "runs").glob("*/*/oof.csv")))
-        blend = stack_tables(
-            tables, study_ids, labels, progress=lambda total: progress_bar("Fitting", total, unit="fit")
+        stacked = lumbar_tf.stack(
+            sorted(runs.glob("*/*/oof.csv")),
+            options.out / "training" / "train.csv",
+            out=runs / "stack",
+            verbose=True,
         )
-        rows = compare_members(blend)
-        write_stacking_run(blend, options.out / "runs" / "stack")
-        write_scores(rows, options.out / "runs" / "stack")
-    print_tables(comparison_table(rows, title="out of fold, synthetic training studies"))
+    print_tables(stacked.console_table("out of fold, synthetic training studies"))
 
 
 def export_and_predict(options: DemoOptions, watch: Stopwatch) -> None:
     """Exports the ensemble and grades the held-out DICOM studies with the SavedModel alone."""
-    from lumbar_tf.bundle.exporting import export_ensemble
-    from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
-    from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
-    from lumbar_tf.monitoring.bundle_reference import reference_writer
-    from lumbar_tf.tables.labels import read_labels
-    from lumbar_tf.training.runs import OOF_NAME
-
-    runs = options.out / "runs"
+    path = options.out / "models" / "1"
     with watch.stage("export"):
-        ensemble = load_trained_ensemble(runs, runs / "stack" / "stacker.json")
-        measured = measure_out_of_fold(runs / "stack", *read_labels(options.out / "training" / "train.csv"))
-        facts = ModelFacts("Synthetic studies of `lumbar_tf.demo`.", is_synthetic=True, measured=[measured])
-        tables = [runs / member / OOF_NAME for member in ensemble.stacker.members]
-        path = options.out / "models" / "1"
         if not path.is_dir():  # a version appears whole
-            with show_activity("Writing and testing the bundle"):
-                export_ensemble(
-                    ensemble,
-                    runs,
-                    path.parent,
-                    version=1,
-                    facts=facts,
-                    add=reference_writer(runs / "stack", tables, options.out / "tfrecords"),
-                )
+            lumbar_tf.export(
+                options.out / "runs",
+                path.parent,
+                version=1,
+                labels=options.out / "training" / "train.csv",
+                data="Synthetic studies of `lumbar_tf.demo`.",
+                synthetic=True,
+                records=options.out / "tfrecords",
+                verbose=True,
+            )
     with watch.stage("prediction of held-out studies"):
         lumbar_tf.load_ensemble(path, with_saliency=True).predict_studies(
-            options.out / "held_out",
-            options.out / "predictions",
-            max_sheets=_MAX_SHEETS,
-            progress=lambda total: progress_bar("Grading", total),
+            options.out / "held_out", options.out / "predictions", max_sheets=_MAX_SHEETS, verbose=True
         )
 
 
-def write_best_possible(truth: Path, out: Path) -> None:
-    """Writes the best answers there can be: each finding's exact P(grade | anatomy), in the metric's weights.
-
-    Args:
-        truth: the cohort's `truth.csv`.
-        out: a table in the submission's format.
-    """
-    from lumbar_tf.evaluation.metrics import SEVERITY_WEIGHTS
-    from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, write_out_of_fold_table
-
-    tables = read_out_of_fold_tables([truth])
-    study_ids = sorted(tables[0].rows)
-    weighted = align_members(tables, study_ids).probabilities[0] * SEVERITY_WEIGHTS
-    write_out_of_fold_table(out, study_ids, weighted / weighted.sum(axis=-1, keepdims=True))
-
-
-def report(options: DemoOptions, watch: Stopwatch) -> Summary:
-    """Scores the held-out answers and shows times and scores."""
-    from rich.table import Table
-
-    from lumbar_tf.ensemble.stacker import Head
-    from lumbar_tf.evaluation.console_tables import comparison_table, scorecard_table
-    from lumbar_tf.evaluation.evaluation_run import compare_files, evaluate_files
-    from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
-    from lumbar_tf.reports.prediction_folder import PredictedFolder
-    from lumbar_tf.reports.training_page import write_training_index
-
+def summarise(options: DemoOptions, watch: Stopwatch) -> Summary:
+    """Scores the held-out predictions and prints times and scores."""
+    predictions, labels = options.out / "predictions", options.out / "held_out" / "train.csv"
     with watch.stage("evaluation"):
-        labels = options.out / "held_out" / "train.csv"
-        predictions = options.out / "predictions"
-        graded, page = PredictedFolder(predictions), options.out / "evaluation" / PAGE_NAME
-        evaluated = evaluate_files(
+        evaluated = lumbar_tf.evaluate(
             predictions / "submission.csv",
-            [labels],
-            page.parent,
-            head=Head.COMPETITION,
-            members=graded.members,
-            progress=lambda total: progress_bar("Evaluating", total, unit="part"),
+            labels,
+            out=options.out / "evaluation",
+            head="competition",
+            verbose=True,
         )
-        write_evaluation_page(
-            page,
-            evaluated,
-            reports=graded.reports,
-            model_version=graded.model_version,
-            is_synthetic=True,
-        )
-        index = write_training_index(options.out / "runs", is_synthetic=True)
-        write_best_possible(options.out / "held_out" / "truth.csv", predictions / "best_possible.csv")
+        lumbar_tf.write_best_predictions(options.out / "held_out", predictions / "best_possible.csv")
         names = ("members.csv", "submission.csv", "best_possible.csv")
-        rows = compare_files([predictions / name for name in names], [labels])
-    print_tables(comparison_table(rows, title="held-out SYNTHETIC studies: members and stack (submission)"))
-    card = evaluated.card
-    print_tables(scorecard_table(card, title="held-out SYNTHETIC studies, competition head"))
-    prior, value = card.floors["prior by level"].score, card.scores["score"].value
-    times = Table(title="stages", title_justify="left")
-    times.add_column("")
-    times.add_column("seconds", justify="right")
-    for name, seconds in watch.seconds.items():
-        times.add_row(name, f"{seconds:.0f}")
-    times.add_row("all", f"{sum(watch.seconds.values()):.0f}")
-    print_tables(times)
+        compared = lumbar_tf.compare([predictions / name for name in names], labels)
+    print_tables(
+        compared.console_table("held-out SYNTHETIC studies: members and stack (submission)"),
+        evaluated.console_tables("held-out SYNTHETIC studies, competition head")[0],
+        _time_table(watch),
+    )
+    prior, value = evaluated.prior_score, evaluated.score.value
     return Summary(
         "Demo: every figure is of SYNTHETIC studies and says nothing about patients",
         {
@@ -298,13 +198,25 @@ def report(options: DemoOptions, watch: Stopwatch) -> Summary:
         },
         {
             "pictures": predictions / "sheets",
-            "evaluation": page,
-            "training": index,
+            "evaluation": options.out / "evaluation" / "evaluation.html",
+            "training": options.out / "runs" / "training.html",
             "model": options.out / "models" / "1",
         },
         lists={"stages": [{"stage": name, "seconds": spent} for name, spent in watch.seconds.items()]},
     )
 
 
+def _time_table(watch: Stopwatch) -> "Table":
+    from rich.table import Table
+
+    times = Table(title="stages", title_justify="left")
+    times.add_column("")
+    times.add_column("seconds", justify="right")
+    for name, seconds in watch.seconds.items():
+        times.add_row(name, f"{seconds:.0f}")
+    times.add_row("all", f"{sum(watch.seconds.values()):.0f}")
+    return times
+
+
 if __name__ == "__main__":
-    run_command(DemoOptions, demo)
+    run_command(DemoOptions, run_demo)

@@ -1,20 +1,13 @@
 """`python -m lumbar_tf.export`: the trained ensemble as one bundle that TF Serving serves."""
 
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, existing_file, run_command
+import lumbar_tf
+from lumbar_tf.cli.command import CommaList, CommandOptions, run_command
 from lumbar_tf.cli.console import Summary
-from lumbar_tf.cli.progress import show_activity
-
-if TYPE_CHECKING:
-    from lumbar_tf.bundle.model_card import Measured
 
 
 class ExportOptions(CommandOptions):
@@ -56,82 +49,32 @@ class ExportOptions(CommandOptions):
     after_interrupt: ClassVar[str] = "No version has appeared. Run the same command again."
 
 
-def export(options: ExportOptions) -> Summary:
-    """Exports and says where."""
-    # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.bundle.exporting import export_ensemble
-    from lumbar_tf.bundle.loading import CARD_NAME, EXTRA
-    from lumbar_tf.bundle.model_card import ModelFacts
-    from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
-    from lumbar_tf.monitoring.bundle_reference import reference_writer
-    from lumbar_tf.training.runs import OOF_NAME
-
-    with _stacker(options) as stacker:
-        with show_activity("Loading the networks"):
-            ensemble = load_trained_ensemble(options.runs, stacker)
-        with show_activity("Scoring out of fold"):
-            facts = ModelFacts(options.data, options.synthetic, _measure(options, stacker.parent))
-        tables = [options.runs / member / OOF_NAME for member in ensemble.stacker.members]
-        with show_activity("Writing and testing the bundle"):
-            path = export_ensemble(
-                ensemble,
-                options.runs,
-                options.out,
-                version=options.version,
-                facts=facts,
-                add=reference_writer(stacker.parent, tables, options.records),
-                has_saliency=options.saliency,
-            )
-    size_mb = sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) / 1e6
+def run_export(options: ExportOptions) -> Summary:
+    """Exports the ensemble and summarises the bundle."""
+    bundle = lumbar_tf.export(
+        options.runs,
+        options.out,
+        stacker=options.stacker,
+        version=options.version,
+        members=options.members,
+        labels=options.labels,
+        metrics=options.metrics,
+        data=options.data,
+        synthetic=options.synthetic,
+        saliency=options.saliency,
+        records=options.records,
+        verbose=True,
+    )
     return Summary(
         "Exported",
-        {"version": path.name, "members": ensemble.stacker.members, "size": f"{size_mb:,.1f} MB"},
-        {"bundle": path, "model card": path / EXTRA / CARD_NAME},
+        {
+            "version": bundle.path.name,
+            "members": bundle.members,
+            "size": f"{bundle.size_bytes / 1e6:,.1f} MB",
+        },
+        {"bundle": bundle.path, "model card": bundle.model_card},
     )
 
 
-@contextmanager
-def _stacker(options: ExportOptions) -> Iterator[Path]:
-    """Lends the stacker of the members that are wanted: the one there is, or one that is fitted now."""
-    from lumbar_tf.bundle.trained_ensemble import stack_subset
-    from lumbar_tf.ensemble.stacker_json import stacker_from_json
-    from lumbar_tf.ensemble.stacking_run import STACKER_NAME, write_stacking_run
-
-    path = existing_file(options.stacker or options.runs / "stack" / STACKER_NAME)
-    known = stacker_from_json(path.read_text(encoding="utf-8")).members
-    if not options.members or set(options.members) == set(known):
-        yield path
-        return
-    if not options.labels:
-        raise UsageError(
-            "--members needs --labels: weights that were fitted beside other members, and the calibration "
-            "of their sum, are wrong without them. "
-            f"Received: {', '.join(options.members)} of {', '.join(known)}."
-        )
-    blend = stack_subset(options.runs, options.members, _label_paths(options), path.parent)
-    with tempfile.TemporaryDirectory() as folder:
-        write_stacking_run(blend, Path(folder))
-        yield Path(folder) / STACKER_NAME
-
-
-def _label_paths(options: ExportOptions) -> list[Path]:
-    return [existing_file(Path(name)) for name in options.labels]
-
-
-def _measure(options: ExportOptions, stack: Path) -> "list[Measured]":
-    """Returns the figures for the model card."""
-    from lumbar_tf.bundle.model_card import Measured
-    from lumbar_tf.evaluation.evaluation_run import measure_out_of_fold
-    from lumbar_tf.tables.labels import read_label_tables
-
-    measured = []
-    if options.labels:
-        measured.append(measure_out_of_fold(stack, *read_label_tables(_label_paths(options))))
-    if options.metrics:
-        content = json.loads(existing_file(options.metrics).read_text(encoding="utf-8"))
-        measured.append(Measured("Held out: studies that had no part in training", content, {}))
-    return measured
-
-
 if __name__ == "__main__":
-    run_command(ExportOptions, export)
+    run_command(ExportOptions, run_export)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
 from lumbar_tf.cli.console import ExitStatus, Summary, current_output_options, print_answer
 
@@ -46,46 +47,34 @@ class MonitorOptions(CommandOptions):
     write_reference: Path | None = None
 
 
-def monitor(options: MonitorOptions) -> Summary | int:
-    """Compares and says what moved."""
-    # Here, not above: SciPy takes its time to import, and --help must not wait for it.
-    from lumbar_tf.monitoring.drift import (
-        compare_window,
-        comparison_json,
-        comparison_lines,
-        summarise_comparison,
-    )
-    from lumbar_tf.monitoring.log import read_log
-    from lumbar_tf.monitoring.reference import (
-        find_reference,
-        read_reference,
-        reference_of_log,
-        write_reference,
-    )
-
-    if options.write_reference is not None and options.reference is not None:
-        raise UsageError("--write-reference compares nothing: leave --reference out.")
-    window = read_log(options.log, since=options.since, until=options.until)
+def run_monitor(options: MonitorOptions) -> Summary | int:
+    """Compares the log with the reference and prints the quantities that changed."""
+    window = {"since": options.since, "until": options.until}
     if options.write_reference is not None:
-        write_reference(options.write_reference, reference_of_log(window.rows))
-        return Summary(
-            "Reference written", {"studies": len(window.rows)}, {"reference": options.write_reference}
-        )
-    reference = read_reference(find_reference(options.reference or Path("models/lumbar")))
-    comparison = compare_window(reference, window.rows)
-    status = ExitStatus.DATA if comparison.moved else ExitStatus.DONE
+        if options.reference is not None:
+            raise UsageError("--write-reference compares nothing: leave --reference out.")
+        count = lumbar_tf.write_site_reference(options.log, options.write_reference, **window)
+        return Summary("Reference written", {"studies": count}, {"reference": options.write_reference})
+    drift = lumbar_tf.monitor(options.log, options.reference or Path("models/lumbar"), **window)
+    summary = Summary(
+        "Compared",
+        {
+            "studies": drift.num_studies,
+            "version": drift.model_version,
+            "quantities": drift.num_quantities,
+            "moved": len(drift.moved),
+        },
+        lists={"moved": drift.moved_json()},
+        status=ExitStatus.DATA if drift.moved else ExitStatus.DONE,
+    )
     if options.format == "json":
-        print_answer(comparison_json(comparison, reference, num_bad_lines=window.num_bad_lines))
+        print_answer(drift.to_json())
         # Nothing may follow the document; --json has the summary.
-        return (
-            status
-            if current_output_options().has_answers
-            else summarise_comparison(comparison, reference, status)
-        )
-    for line in comparison_lines(comparison, reference, num_bad_lines=window.num_bad_lines):
+        return summary.status if current_output_options().has_answers else summary
+    for line in drift.lines:
         print_answer(line)
-    return summarise_comparison(comparison, reference, status)
+    return summary
 
 
 if __name__ == "__main__":
-    run_command(MonitorOptions, monitor)
+    run_command(MonitorOptions, run_monitor)

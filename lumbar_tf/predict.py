@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -11,7 +11,6 @@ from pydantic import Field, PositiveInt, model_validator
 import lumbar_tf
 from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
-from lumbar_tf.cli.progress import progress_bar, show_activity
 from lumbar_tf.dicom.sources.listing import shown_name
 from lumbar_tf.dicom.uids import is_safe_id
 from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
@@ -94,7 +93,7 @@ def run_predict(options: PredictOptions) -> Summary:
             study_id=str(options.study) if is_restricted else None,
             log=options.log,
             max_in_flight=options.in_flight if options.server else 1,
-            progress=lambda total: progress_bar("Grading", total),
+            verbose=True,
         )
         num_stored = _store_results(archive, options) if archive is not None and options.store else None
     # The path may contain a patient's name.
@@ -159,10 +158,9 @@ def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
 
 def _load_ensemble(options: PredictOptions) -> "lumbar_tf.Ensemble":
     """Loads the bundle, or connects to the server."""
-    with show_activity("Loading the model") if options.server is None else nullcontext():
-        return lumbar_tf.load_ensemble(
-            with_saliency=options.report, attempts=options.attempts, **options.model_arguments()
-        )
+    return lumbar_tf.load_ensemble(
+        with_saliency=options.report, attempts=options.attempts, verbose=True, **options.model_arguments()
+    )
 
 
 if __name__ == "__main__":

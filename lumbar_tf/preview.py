@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
+import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
 from lumbar_tf.cli.console import Summary
-from lumbar_tf.cli.progress import show_activity
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import Plane
 
@@ -39,34 +39,18 @@ class PreviewOptions(CommandOptions):
     out: Path = Path("preview.png")
 
 
-def preview(options: PreviewOptions) -> Summary:
-    """Draws the sheet that the options ask for."""
-    config = _read_config(options)
-    # Here, not above: TensorFlow takes seconds to import, and --help must not wait for it.
-    from lumbar_tf.inputs.crop_layout import CropLayout
-    from lumbar_tf.records.manifest import read_manifest
-    from lumbar_tf.reports.preview_crops import collect_previews
-    from lumbar_tf.reports.preview_sheet import draw_preview
-    from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
-    from lumbar_tf.training.runs import PlaneRun
-
-    manifest = read_manifest(options.records)
-    if not manifest.planes.get(config.plane.value):
-        raise ValueError(
-            f"The records in {options.records} hold no study with the plane {config.plane.value}."
-        )
-    folds = read_folds(options.folds or options.records / FOLDS_NAME, manifest.patient_groups)
-    run = PlaneRun(config, options.records, options.runs, manifest, folds)
-    with show_activity("Cutting crops"):
-        previews = collect_previews(run, num_studies=options.num_studies)
-    crop = config.grader.crop
-    title = f"{config.plane.value}: crops of {crop.side_mm:g} mm, {crop.side_px} px, seed {config.seed}"
-    layout = CropLayout.of(config)
-    is_mirrored = layout.is_sided and crop.mirror_right
-    note = f"Central slices{', right sides mirrored to look left' if is_mirrored else ''}."
-    with show_activity("Drawing"):
-        draw_preview(options.out, previews, layout, title=title, note=note)
-    return Summary("Preview drawn", {"studies": len(previews)}, {"picture": options.out})
+def run_preview(options: PreviewOptions) -> Summary:
+    """Draws the picture that the options describe."""
+    num_studies = lumbar_tf.preview(
+        _read_config(options),
+        options.out,
+        records=options.records,
+        folds=options.folds,
+        runs=options.runs,
+        num_studies=options.num_studies,
+        verbose=True,
+    )
+    return Summary("Preview drawn", {"studies": num_studies}, {"picture": options.out})
 
 
 def _read_config(options: PreviewOptions) -> PlaneConfig:
@@ -78,4 +62,4 @@ def _read_config(options: PreviewOptions) -> PlaneConfig:
 
 
 if __name__ == "__main__":
-    run_command(PreviewOptions, preview)
+    run_command(PreviewOptions, run_preview)

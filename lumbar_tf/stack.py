@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
+import lumbar_tf
 from lumbar_tf.cli.command import (
     CommaList,
     CommandOptions,
-    UsageError,
-    existing_file,
     run_command,
     write_options,
 )
 from lumbar_tf.cli.console import Summary, print_tables
-from lumbar_tf.cli.progress import progress_bar
-from lumbar_tf.files import find_paths
 
 
 class StackOptions(CommandOptions):
@@ -32,49 +29,23 @@ class StackOptions(CommandOptions):
     out: Path
 
 
-def main(options: StackOptions) -> Summary:
-    """Reads tables, stacks, writes."""
-    from lumbar_tf.ensemble.stacking_run import STACKER_NAME, stack_tables, write_stacking_run
-    from lumbar_tf.evaluation.console_tables import comparison_notes, comparison_table
-    from lumbar_tf.evaluation.evaluation_run import SCORES_NAME, write_scores
-    from lumbar_tf.evaluation.scorecard import compare_members
-    from lumbar_tf.tables.folds import read_fold_table
-    from lumbar_tf.tables.labels import read_label_tables
-    from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
-
-    paths = _matching(options.oof)
-    study_ids, labels = read_label_tables([existing_file(Path(name)) for name in options.labels])
-    folds = read_fold_table(existing_file(options.folds)) if options.folds else None
-    blend = stack_tables(
-        read_out_of_fold_tables(paths),
-        study_ids,
-        labels,
-        folds=folds,
-        progress=lambda total: progress_bar("Fitting", total, unit="fit"),
-    )
-    rows = compare_members(blend)
-    write_stacking_run(blend, options.out)
-    write_scores(rows, options.out)
+def run_stack(options: StackOptions) -> Summary:
+    """Stacks the tables and summarises the scores."""
+    stacked = lumbar_tf.stack(options.oof, options.labels, out=options.out, folds=options.folds, verbose=True)
     write_options(options, options.out)
-    print_tables(comparison_table(rows, title=f"{len(blend.study_ids)} studies, out of fold"))
+    count = len(stacked.study_ids)
+    print_tables(stacked.console_table(f"{count} studies, out of fold"))
     return Summary(
         "Stacked",
         {
-            "studies": len(blend.study_ids),
-            "members": blend.members.names,
-            **{f"score, {row.name}": row.score.score for row in rows if row.name.startswith("stacked")},
+            "studies": count,
+            "members": stacked.members,
+            **{f"score, {name}": score for name, score in stacked.scores.items()},
         },
-        {"stacker": options.out / STACKER_NAME, "scores": options.out / SCORES_NAME},
-        comparison_notes(rows, num_uncovered=blend.num_uncovered),
+        {"stacker": options.out / "stacker.json", "scores": options.out / "scores.json"},
+        stacked.notes,
     )
 
 
-def _matching(pattern: str) -> list[Path]:
-    paths = find_paths(pattern)
-    if not paths:
-        raise UsageError(f"--oof must match a file. Received: {pattern!r}.")
-    return paths
-
-
 if __name__ == "__main__":
-    run_command(StackOptions, main)
+    run_command(StackOptions, run_stack)

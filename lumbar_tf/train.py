@@ -1,22 +1,16 @@
 """Command `python -m lumbar_tf.train`: trains the networks of one plane and writes out-of-fold tables."""
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
+import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command, write_options
-from lumbar_tf.cli.console import Summary, print_status
-from lumbar_tf.cli.progress import progress_bar
+from lumbar_tf.cli.console import Summary
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import Plane
-from lumbar_tf.runners import JobShare, Runner, run_jobs
-
-if TYPE_CHECKING:
-    from lumbar_tf.training.cross_validation import TrainingJob
-    from lumbar_tf.training.runs import PlaneRun
 
 
 class TrainOptions(CommandOptions):
@@ -66,7 +60,7 @@ class TrainOptions(CommandOptions):
     noise_oof: str | None = None
     strategy: Literal["auto", "mirrored", "tpu"] = "auto"
     workers: PositiveInt = 1
-    runner: Runner = Runner.LOCAL
+    runner: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     cpus_per_job: PositiveInt = 1
     gpus_per_job: NonNegativeFloat = 0.0
@@ -115,114 +109,49 @@ def resolve_config(options: TrainOptions) -> PlaneConfig:
     return config
 
 
-def train(options: TrainOptions) -> Summary:
-    """Trains the networks that the options select."""
+def run_train(options: TrainOptions) -> Summary:
+    """Trains the networks that the options name."""
     config = resolve_config(options)
-    share = job_share(options)
-    # Imported here, since TensorFlow takes seconds to import and --help must not wait for it.
-    from lumbar_tf.reports.training_page import write_training_index, write_training_pages
-    from lumbar_tf.training.cross_validation import grader_jobs, localizer_jobs
-    from lumbar_tf.training.devices import StrategyName
-    from lumbar_tf.training.predicted_points import write_level_slices
-    from lumbar_tf.training.runs import open_run
-
-    # Absolute paths, because a job on another machine starts in another folder.
-    run = open_run(
+    _check_place(options)
+    trained = lumbar_tf.train(
         config,
-        records=options.records.absolute(),
-        runs=options.runs.absolute(),
-        folds_path=options.folds,
+        records=options.records,
+        runs=options.runs,
+        folds=options.folds,
+        fold=options.fold,
+        strategy=options.strategy,
+        workers=options.workers,
+        runner=options.runner,
+        ray_address=options.ray_address,
+        cpus_per_job=options.cpus_per_job,
+        gpus_per_job=options.gpus_per_job,
+        on_open=partial(write_options, options),
+        verbose=True,
     )
-    folds = _selected_folds(options, run)
-    write_options(options, run.directory)
-    shared = {
-        "strategy": StrategyName(options.strategy),
-        "threads": threads_per_job(options),
-        "on_update": partial(write_training_pages, is_synthetic=run.manifest.is_synthetic),
-    }
-    if not config.plane.is_sagittal:
-        print_status(f"{config.plane.value}, level points: {write_level_slices(run)}")
-    # Graders need the landmarks of finished localizers.
-    stages = {
-        "Training localizer": localizer_jobs(run, folds, **shared),
-        "Training graders": grader_jobs(run, folds, **shared),
-    }
-    notes = [line for title, jobs in stages.items() for line in _run_jobs(options, title, jobs, share)]
-    # Again, since of two jobs that end at the same time the older index may be written last.
-    index = write_training_index(run.runs, is_synthetic=run.manifest.is_synthetic)
     return Summary(
         f"{config.plane.value} trained",
-        {"networks": [job.name for jobs in stages.values() for job in jobs], "folds": list(map(str, folds))},
-        {"run": run.directory, "pages": index},
-        notes,
+        {"networks": trained.networks, "folds": list(map(str, trained.folds))},
+        {"run": trained.directories[0], "pages": trained.index},
+        trained.notes,
     )
 
 
-def _run_jobs(
-    options: TrainOptions, title: str, jobs: "list[TrainingJob]", share: JobShare | None
-) -> list[str]:
-    """Runs the jobs of one stage in parallel and joins the results of their folds.
-
-    Returns:
-        A line about each network.
-    """
-    from lumbar_tf.training.cross_validation import finish_member, run_training_job, split_by_fold
-    from lumbar_tf.training.epoch_progress import show_epochs
-
-    is_split = options.workers > 1 or options.runner is Runner.RAY
-    split = split_by_fold(jobs) if is_split else jobs
-    lines = []
-    with show_epochs(
-        split, progress=lambda total: progress_bar(title, total, unit="epoch"), print_line=print_status
-    ):
-        for line in run_jobs(
-            run_training_job,
-            split,
-            workers=options.workers,
-            name=lambda job: job.name,
-            runner=options.runner,
-            ray_address=options.ray_address,
-            share=share,
-        ):
-            print_status(line)
-            lines.append(line)
-    return [f"{job.name}: {finish_member(job) or 'done'}" for job in jobs] if is_split else lines
-
-
-def job_share(options: TrainOptions) -> JobShare | None:
-    """Returns the CPUs and GPUs of each Ray job; None with another runner.
+def _check_place(options: TrainOptions) -> None:
+    """Checks the flags that concern Ray.
 
     Raises:
-        UsageError: a flag needs Ray, or a path is relative and would differ between machines.
+        UsageError: a flag needs Ray, or a path would be relative on another machine.
     """
-    share = JobShare(options.cpus_per_job, options.gpus_per_job)
-    if options.runner is Runner.RAY:
-        for item in options.weights:
-            name, _, value = item.partition(":")
+    if options.runner == "ray":
+        for weights in options.weights:
+            name, _, value = weights.partition(":")
             if value not in ("none", "imagenet") and not Path(value).is_absolute():
                 raise UsageError(
                     f"--weights must be an absolute path with --runner=ray. Received: {value!r} for {name}."
                 )
-        return share
-    if share != JobShare() or options.ray_address is not None:
+    elif (options.ray_address, options.cpus_per_job, options.gpus_per_job) != (None, 1, 0.0):
         raise UsageError("--ray-address, --cpus-per-job and --gpus-per-job need --runner=ray.")
-    return None
-
-
-def threads_per_job(options: TrainOptions) -> int | None:
-    """Returns the CPU threads of each job; None leaves the number to TensorFlow."""
-    if options.runner is Runner.RAY:
-        return options.cpus_per_job
-    return max((os.cpu_count() or 1) // options.workers, 1) if options.workers > 1 else None
-
-
-def _selected_folds(options: TrainOptions, run: "PlaneRun") -> tuple[int, ...]:
-    if options.fold is None:
-        return run.fold_numbers
-    if options.fold not in run.fold_numbers:
-        raise UsageError(f"--fold must be one of {run.fold_numbers}. Received: {options.fold}.")
-    return (options.fold,)
 
 
 if __name__ == "__main__":
-    run_command(TrainOptions, train)
+    run_command(TrainOptions, run_train)

@@ -1,5 +1,6 @@
 """The front door: names, laziness, and grading with a model of known numbers."""
 
+import doctest
 import json
 import subprocess
 import sys
@@ -139,6 +140,22 @@ def test_predict_grades_a_folder_and_writes_only_where_out_is_given(
     assert (tmp_path / "out" / "submission.csv").is_file()
     assert {path.name for path in (tmp_path / "out" / "reports").iterdir()} == {f"{i}.html" for i in IDS}
     assert not (tmp_path / "out" / "sheets").exists()
+
+
+def test_the_pages_examples_run(
+    ensemble: lumbar_tf.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `ensemble` puts a model of known numbers into the place of models/lumbar.
+    page = Path(__file__).resolve().parents[1] / "docs" / "api.md"
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted > 20
+    assert found.failed == 0
+
+
+def test_the_page_names_everything_public() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text()
+    assert not [name for name in lumbar_tf.__all__ if f"`{name}" not in text]
 
 
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:

@@ -115,6 +115,38 @@ def test_commands_import_tensorflow_only_when_work_starts(path: Path) -> None:
     assert not {each.split(".")[0] for each in _imports(path, everywhere=False)} & slow
 
 
+#: Rooms that a command may import besides the library's public names.
+COMMAND_ROOMS = {"cli", "config", "labels"}
+#: What names the ends of a connection: options of archives and servers, which are interop's and serving's.
+CONNECTING = {"predict", "watch"}
+CONNECTION_ROOMS = {"interop", "serving", "dicom", "monitoring"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in MODULES
+        if path.parent == PACKAGE and '\nif __name__ == "__main__":' in path.read_text()
+    ],
+    ids=_module,
+)
+def test_commands_go_through_the_front_door(path: Path) -> None:
+    allowed = COMMAND_ROOMS | (CONNECTION_ROOMS if path.stem in CONNECTING else set())
+    rooms = {_room(name) for name in _imports(path, everywhere=True) if name.startswith("lumbar_tf.")}
+    assert rooms <= allowed, f"{path.name} must use lumbar_tf's public names instead of {rooms - allowed}"
+
+
+def test_nothing_but_its_own_command_and_the_library_makes_synthetic_studies() -> None:
+    importing = {
+        _room(_module(path))
+        for path in MODULES
+        if any(_room(name) == "synthetic" for name in _imports(path, everywhere=True))
+    }
+    # The bundle tests itself on a synthetic study before it appears.
+    assert importing <= {"synthetic", "api", "bundle"}
+
+
 def _modules_below(name: str) -> list[str]:
     path = PACKAGE / name
     return [_module(each) for each in sorted(path.rglob("*.py"))] if path.is_dir() else [_module(path)]

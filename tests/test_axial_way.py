@@ -24,7 +24,7 @@ from lumbar_tf.labels import Plane, mirror_indices
 from lumbar_tf.prediction.pipeline import encode_study
 from lumbar_tf.tables.landmarks import read_landmarks
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
-from lumbar_tf.train import TrainOptions, train
+from lumbar_tf.train import TrainOptions, run_train
 from lumbar_tf.training.predicted_points import predicted_levels
 from lumbar_tf.training.runs import landmark_tables, open_run
 from tests import way as way_module
@@ -179,13 +179,13 @@ def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_inter
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
-        patch.setattr("lumbar_tf.train.print_status", interrupt_when_located)
-        run_command(TrainOptions, train, arguments=words)
+        patch.setattr("lumbar_tf.api.training.print_status", interrupt_when_located)
+        run_command(TrainOptions, run_train, arguments=words)
     assert "ERROR: interrupted\nRun the same command again" in capsys.readouterr().err
     landmarks = tmp_path / "runs" / "axial_t2" / "localizer" / "fold1" / "landmarks.csv"
     before = landmarks.stat().st_mtime_ns
     with pytest.raises(SystemExit) as end:
-        run_command(TrainOptions, train, arguments=[*words, "--json"])
+        run_command(TrainOptions, run_train, arguments=[*words, "--json"])
     assert end.value.code == 0
     assert landmarks.stat().st_mtime_ns == before
     captured = capsys.readouterr()

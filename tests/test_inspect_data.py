@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from lumbar_tf.cli.command import run_command
-from lumbar_tf.inspect_data import InspectDataOptions, inspect
+from lumbar_tf.inspect_data import InspectDataOptions, run_inspect_data
 
 
 def _run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        run_command(InspectDataOptions, inspect, arguments=arguments)
+        run_command(InspectDataOptions, run_inspect_data, arguments=arguments)
     return int(ended.value.code or 0)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf import build_records, demo
-from lumbar_tf.build_records import BuildRecordsOptions
+from lumbar_tf import demo
+from lumbar_tf.api import progress
+from lumbar_tf.build_records import BuildRecordsOptions, run_build_records
 from lumbar_tf.cli.command import run_command
 from lumbar_tf.cli.console import Summary
 from lumbar_tf.cli.progress import Advance
@@ -45,10 +46,10 @@ def _interrupting(number: signal.Signals) -> Callable[..., Any]:
     """Progress whose first step brings a signal, as a user or a scheduler would."""
 
     @contextmanager
-    def progress(description: str, total: int, *, unit: str = "study") -> Iterator[Advance]:
+    def show(description: str, total: int, *, unit: str = "study") -> Iterator[Advance]:
         yield lambda count: os.kill(os.getpid(), number)
 
-    return progress
+    return show
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -65,11 +66,11 @@ def test_records_go_on_after_an_interrupt(
     flags = (f"--data={data}", "--studies-per-shard=1", "--folds=2")
 
     def build(*words: str) -> int:
-        return _run(BuildRecordsOptions, build_records.build, *flags, *words)
+        return _run(BuildRecordsOptions, run_build_records, *flags, *words)
 
     assert build(f"--out={tmp_path / 'whole'}") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(build_records, "progress_bar", _interrupting(number))
+        patch.setattr(progress, "progress_bar", _interrupting(number))
         capsys.readouterr()
         assert build(f"--out={out}") == status
     said = capsys.readouterr()
@@ -88,16 +89,16 @@ def test_a_demo_goes_on_after_an_interrupt(
     flags = (f"--config={REPOSITORY / 'configs' / 'demo.yaml'}", f"--out={out}", "--workers=1")
     sizes = "--set=num_folds=2,cohort.num_training=2,cohort.num_held_out=1"
     monkeypatch.setattr(demo, "train_members", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    assert _run(DemoOptions, demo.demo, *flags, sizes) == 130
+    assert _run(DemoOptions, demo.run_demo, *flags, sizes) == 130
     assert "--resume" in capsys.readouterr().err
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert has_manifest(out / "tfrecords")
 
     for stage in ("train_members", "stack_members", "export_and_predict"):
         monkeypatch.setattr(demo, stage, lambda *_: None)
-    monkeypatch.setattr(demo, "report", lambda *_: Summary("Done"))
-    assert _run(DemoOptions, demo.demo, *flags, sizes, "--resume") == 0
+    monkeypatch.setattr(demo, "summarise", lambda *_: Summary("Done"))
+    assert _run(DemoOptions, demo.run_demo, *flags, sizes, "--resume") == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     # Of another configuration, it would be a mixture.
-    assert _run(DemoOptions, demo.demo, *flags, "--resume") == 1
+    assert _run(DemoOptions, demo.run_demo, *flags, "--resume") == 1
     assert "--resume needs a demo" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.cli.command import run_command
-from lumbar_tf.monitor import MonitorOptions, monitor
+from lumbar_tf.monitor import MonitorOptions, run_monitor
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.monitoring.reference import REFERENCE_PATH, make_reference, write_reference
 
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
-        run_command(MonitorOptions, monitor, arguments=words)
+        run_command(MonitorOptions, run_monitor, arguments=words)
     said = capsys.readouterr()
     return int(end.value.code or 0), said.out, said.err
 

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from lumbar_tf.cli.command import UsageError
 from lumbar_tf.config import AugmentationConfig, load_plane_config
 from lumbar_tf.labels import Plane
-from lumbar_tf.preview import PreviewOptions, preview
+from lumbar_tf.preview import PreviewOptions, run_preview
 from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
 from lumbar_tf.reports.preview_crops import collect_previews
@@ -85,7 +85,7 @@ def test_the_command_draws_a_sheet_and_leaves_nothing_else(records: Path, tmp_pa
         num_studies=2,
         out=out,
     )
-    drawn = preview(options)
+    drawn = run_preview(options)
     assert imread(out).std() > 0.05
     assert drawn.figures == {"studies": 2} and drawn.paths == {"picture": out}
     assert [each.name for each in tmp_path.rglob("*")] == ["sheet", "a.png"]
@@ -93,7 +93,9 @@ def test_the_command_draws_a_sheet_and_leaves_nothing_else(records: Path, tmp_pa
 
 def test_another_planes_configuration_is_a_wrong_call(records: Path) -> None:
     with pytest.raises(UsageError, match="configures axial_t2"):
-        preview(PreviewOptions(plane=Plane.SAGITTAL_T2, config=CONFIGS / "axial_t2.yaml", records=records))
+        run_preview(
+            PreviewOptions(plane=Plane.SAGITTAL_T2, config=CONFIGS / "axial_t2.yaml", records=records)
+        )
 
 
 def test_without_any_point_there_is_nothing_to_show(records: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from lumbar_tf.labels import FINDINGS, MISSING_LABEL
 from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.records.schema import PixelEncoding
-from lumbar_tf.review_labels import ReviewLabelsOptions, main
+from lumbar_tf.review_labels import ReviewLabelsOptions, run_review_labels
 from lumbar_tf.synthetic import CohortOptions, write_cohort
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.labels import read_labels
@@ -58,7 +58,7 @@ def test_the_worst_labels_come_first_on_the_list_and_on_the_page(cohort: Path, t
     study_ids, labels = read_labels(cohort / "train.csv")
     assert labels[0, 3] != MISSING_LABEL and labels[2, 7] != MISSING_LABEL
     _write_oof(cohort, tmp_path / "oof.csv", {(study_ids[2], 7): 0.1, (study_ids[0], 3): 0.2})
-    main(_options(cohort, tmp_path))
+    run_review_labels(_options(cohort, tmp_path))
     with (tmp_path / "list" / "worklist.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [f"{study_ids[2]}_{FINDINGS[7].name}", f"{study_ids[0]}_{FINDINGS[3].name}"]
@@ -73,10 +73,10 @@ def test_the_worst_labels_come_first_on_the_list_and_on_the_page(cohort: Path, t
 def test_a_table_of_other_folds_is_refused_and_leaves_nothing(cohort: Path, tmp_path: Path) -> None:
     _write_oof(cohort, tmp_path / "oof.csv", {}, fold_shift=1)
     with pytest.raises(ValueError, match="held its study out"):
-        main(_options(cohort, tmp_path))
+        run_review_labels(_options(cohort, tmp_path))
     assert not (tmp_path / "list").exists()
 
 
 def test_a_pattern_that_matches_nothing_is_a_usage_error(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--oof"):
-        main(_options(cohort, tmp_path, oof=str(tmp_path / "none" / "*.csv")))
+        run_review_labels(_options(cohort, tmp_path, oof=str(tmp_path / "none" / "*.csv")))

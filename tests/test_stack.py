@@ -74,7 +74,7 @@ def test_the_callers_and_the_datas_faults_have_their_own_status(cohort: Path, tm
     faulty.write_text("row_id,normal_mild,moderate,severe\n1000_spinal_canal_stenosis_l1_l2,0.9,0.9,0.9\n")
     refused = _run("evaluate", f"--predictions={faulty}", labels, out)
     assert refused.returncode == 1
-    assert "faulty.csv, line 2, row_id 1000_spinal_canal_stenosis_l1_l2" in refused.stderr
+    assert "faulty.csv, line 2: the probabilities of 1000_spinal_canal_stenosis_l1_l2" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

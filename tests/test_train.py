@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+import lumbar_tf
+from lumbar_tf.api.training import TrainingResult
 from lumbar_tf.cli.command import UsageError
 from lumbar_tf.labels import Plane
 from lumbar_tf.runners import JobShare, Runner, run_jobs
-from lumbar_tf.train import TrainOptions, job_share, resolve_config, threads_per_job
+from lumbar_tf.train import TrainOptions, resolve_config, run_train
 
 
 def _options(**changes: object) -> TrainOptions:
@@ -15,20 +17,29 @@ def _options(**changes: object) -> TrainOptions:
 
 
 @pytest.mark.parametrize(
-    "flags", [{"ray_address": "auto"}, {"gpus_per_job": 1}, {"cpus_per_job": 4}], ids=lambda item: str(item)
+    "flags", [{"ray_address": "auto"}, {"gpus_per_job": 1}, {"cpus_per_job": 4}], ids=lambda each: str(each)
 )
 def test_shares_of_a_cluster_need_ray(flags: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="--runner=ray"):
-        job_share(_options(**flags))
-    assert job_share(_options(**flags, runner="ray")) is not None
+        run_train(_options(**flags))
 
 
-def test_a_rays_job_has_the_share_that_was_asked_for() -> None:
-    options = _options(runner="ray", gpus_per_job="0.5", cpus_per_job="3")
-    assert job_share(options) == JobShare(num_cpus=3, num_gpus=0.5)
-    assert threads_per_job(options) == 3
-    assert job_share(_options()) is None
-    assert threads_per_job(_options()) is None
+def test_a_rays_job_has_the_share_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def train(config: object, **options: object) -> TrainingResult:
+        given.update(options)
+        return TrainingResult((Path("runs"),), (), (), (), Path("training.html"), ())
+
+    monkeypatch.setattr(lumbar_tf, "train", train)
+    weights = "mobilenet_v2:/a.weights.h5"
+    run_train(_options(runner="ray", gpus_per_job="0.5", cpus_per_job="3", weights=weights))
+    assert (given["runner"], given["cpus_per_job"], given["gpus_per_job"]) == ("ray", 3, 0.5)
+
+
+def test_the_library_refuses_a_share_without_ray_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must come with runner='ray'"):
+        lumbar_tf.train("sagittal_t2", records=tmp_path, runs=tmp_path, cpus_per_job=2)
 
 
 @pytest.mark.parametrize("gpus", [-1, 1.5])
@@ -44,8 +55,7 @@ def test_a_share_without_ray_is_a_fault_of_the_call() -> None:
 
 def test_other_machines_need_absolute_paths_of_weights() -> None:
     with pytest.raises(UsageError, match="absolute"):
-        job_share(_options(runner="ray", weights="mobilenet_v2:a.weights.h5"))
-    assert job_share(_options(runner="ray", weights="mobilenet_v2:/a.weights.h5")) == JobShare()
+        run_train(_options(runner="ray", weights="mobilenet_v2:a.weights.h5"))
 
 
 def test_an_axial_localizer_takes_weights_only_where_there_is_one() -> None:
@@ -55,7 +65,7 @@ def test_an_axial_localizer_takes_weights_only_where_there_is_one() -> None:
         "training: {epochs: 1, batch_studies: 1, learning_rate: 0.001}}"
     )
     flags = {"plane": "axial_t2", "config": path, "weights": "mobilenet_v2:a.weights.h5", "init_from": "b"}
-    plain, located = (resolve_config(_options(**flags, set=item)) for item in ((), (localizer,)))
+    plain, located = (resolve_config(_options(**flags, set=each)) for each in ((), (localizer,)))
     assert plain.localizer is None
     assert located.localizer is not None
     assert located.localizer.training.weights == plain.grader.training.weights

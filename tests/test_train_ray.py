@@ -11,7 +11,7 @@ import pytest
 from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
-from lumbar_tf.train import TrainOptions, train
+from lumbar_tf.train import TrainOptions, run_train
 from tests.runners.ray_cluster import has_open_file, killed_once, start_cluster
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -80,7 +80,7 @@ def test_a_grid_that_loses_a_machine_is_finished(cluster: Any, tmp_path: Path) -
     )
     # It trains while a file of its run is open.
     with killed_once(doomed, lambda: has_open_file(doomed, runs)):
-        train(options)
+        run_train(options)
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     # Two networks and two folds, each epoch once, whoever trained it.
     losses = _losses(runs)

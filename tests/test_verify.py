@@ -10,7 +10,7 @@ import pytest
 from lumbar_tf.cli.command import run_command
 from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions
-from lumbar_tf.verify import VerifyOptions, verify
+from lumbar_tf.verify import VerifyOptions, run_verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS = BuildOptions(studies_per_shard=2, num_folds=1, fold_seed=0)
@@ -45,7 +45,7 @@ def records(source: Path, tmp_path: Path) -> Path:
 def _verify(**options: object) -> int:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with pytest.raises(SystemExit) as end:
-        run_command(VerifyOptions, verify, arguments=words)
+        run_command(VerifyOptions, run_verify, arguments=words)
     return int(end.value.code or 0)
 
 

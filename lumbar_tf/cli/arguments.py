@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import fire
 import fire.core
@@ -137,3 +137,13 @@ def program() -> str:
     """Returns how the running program is called, such as `python -m lumbar_tf.predict`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+
+
+def exit_renamed(module: str) -> NoReturn:
+    """Ends a command that has another name now, with the exit status of a wrong call.
+
+    Args:
+        module: the command's present module, such as "lumbar_tf.review_labels".
+    """
+    print(f"ERROR: renamed: use python -m {module}", file=sys.stderr)
+    sys.exit(2)

@@ -85,7 +85,7 @@ class EvaluationRun:
 def evaluate_files(
     predictions: Path | Sequence[Path],
     labels: Sequence[Path],
-    out: Path,
+    out: Path | None,
     *,
     head: Head = Head.PROBABILITY,
     members: Sequence[Path] = (),
@@ -100,7 +100,7 @@ def evaluate_files(
         predictions: a CSV row_id,normal_mild,moderate,severe of one model. Of several files, the first is
             evaluated and the others, which may contain several models each, are compared with it.
         labels: label tables in the layout of train.csv.
-        out: the output folder, created if absent.
+        out: the output folder, created if absent; None writes and draws nothing.
         head: meaning of the first table's predictions, see `evaluated_table.prepare_table`.
         members: tables of the members; the calibration of their plain mean is reported as before stacking.
         groupings: partitions of the studies, for scores of subgroups.
@@ -120,7 +120,8 @@ def evaluate_files(
     options = {"num_resamples": num_resamples, "seed": seed}
     evaluated, _ = prepare_table(chosen, probabilities, head=head)
     uncalibrated = read_uncalibrated(members, study_ids) if members else None
-    out.mkdir(parents=True, exist_ok=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     with progress(_NUM_PARTS) as advance:
         card = evaluate_table(chosen, probabilities, head=head, **options)
         advance(1)
@@ -130,7 +131,8 @@ def evaluate_files(
         subgroups = score_subgroups(study_ids, evaluated.labels, evaluated.table, groupings, **options)
         advance(1)
         data = SheetData(evaluated, card.conditions, uncalibrated=uncalibrated, **options)
-        pictures = draw_sheets(data, out, title=f"{tables[0].model}, {len(study_ids)} studies")
+        title = f"{tables[0].model}, {len(study_ids)} studies"
+        pictures = {} if out is None else draw_sheets(data, out, title=title)
         advance(1)
     run = EvaluationRun(
         model=tables[0].model,
@@ -143,7 +145,8 @@ def evaluate_files(
         num_resamples=num_resamples,
         calibration=() if uncalibrated is None else calibration_changes(evaluated, uncalibrated),
     )
-    write_json_atomically(out / METRICS_NAME, evaluation_json(run))
+    if out is not None:
+        write_json_atomically(out / METRICS_NAME, evaluation_json(run))
     return run
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lumbar_tf.cli.console import Summary
 from lumbar_tf.monitoring.log import LogRow
 from lumbar_tf.monitoring.reference import MIN_STUDIES, Distribution, Reference
 
@@ -203,21 +202,6 @@ def comparison_lines(comparison: Comparison, reference: Reference, *, num_bad_li
         if count:
             lines.append(f"  ({count} {reason})")
     return lines
-
-
-def summarise_comparison(comparison: Comparison, reference: Reference, status: int) -> Summary:
-    """Returns the summary of the command, with the moved quantities for `--json`."""
-    return Summary(
-        "Compared",
-        {
-            "studies": comparison.num_studies,
-            "version": reference.model,
-            "quantities": len(comparison.shifts),
-            "moved": len(comparison.moved),
-        },
-        lists={"moved": [_shift_json(shift) for shift in comparison.moved]},
-        status=status,
-    )
 
 
 def _shift_line(shift: Shift) -> str:

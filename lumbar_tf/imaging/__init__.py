@@ -1,0 +1,1 @@
+"""Former place of `lumbar_tf.synthetic`."""
