@@ -92,7 +92,8 @@ class EvaluationResult:
             ("condition", card.conditions),
             ("finding", card.findings),
         ):
-            rows += [(group, cell.name, figure, interval) for figure, interval in cell.metrics.items()]
+            for cell in cells:
+                rows += [(group, cell.name, figure, interval) for figure, interval in cell.metrics.items()]
         return pd.DataFrame(
             [
                 (group, name, figure, interval.value, interval.low, interval.high)
