@@ -220,7 +220,7 @@ def predict_members(
     landmarks, uncertainty = find_landmarks(networks, examples)
     predictions: dict[str, tf.Tensor] = {}
     for plane, plane_networks in networks.items():
-        inputs = grader_crops(plane_networks, examples[plane], landmarks)
+        inputs = cut_grader_inputs(plane_networks, examples[plane], landmarks)
         for backbone, folds in plane_networks.graders.items():
             predictions[f"{plane.value}/{backbone}"] = mean_log_probabilities(
                 folds(inputs), inputs["mask"], plane_networks.layout
@@ -243,7 +243,7 @@ def mean_log_probabilities(logits: tf.Tensor, mask: tf.Tensor, layout: CropLayou
     return log_probabilities(mean, mask, layout)
 
 
-def grader_crops(
+def cut_grader_inputs(
     networks: PlaneNetworks, serialized: tf.Tensor, landmarks: tf.Tensor
 ) -> dict[str, tf.Tensor]:
     """Cuts the crops of a plane's graders.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lumbar_tf.bundle.members import (
     Examples,
     MemberPredictions,
+    cut_grader_inputs,
     find_landmarks,
-    grader_crops,
     mean_log_probabilities,
 )
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks
@@ -44,7 +44,7 @@ def predict_members_with_saliency(
     maps: dict[str, tf.Tensor] = {}
     for plane, plane_networks in networks.items():
         layout, mirrored = plane_networks.layout, plane_networks.config.grader.crop.mirror_right
-        inputs = grader_crops(plane_networks, examples[plane], landmarks)
+        inputs = cut_grader_inputs(plane_networks, examples[plane], landmarks)
         for backbone, folds in plane_networks.graders.items():
             logits, contributions = folds.logits_and_saliency(inputs)
             name = f"{plane.value}/{backbone}"
