@@ -155,9 +155,9 @@ def encode_plane_pieces(
 
 def _encode_groups(groups: Sequence[SliceGroup], codec: PixelEncoding) -> dict[str, Values]:
     series_ids = sorted({group.series_id for group in groups})
-    members = [(index, each) for index, group in enumerate(groups) for each in group.slices]
-    geometries = [each.geometry for _, each in members]
-    stored = [_store(each) for _, each in members]
+    members = [(index, member) for index, group in enumerate(groups) for member in group.slices]
+    geometries = [member.geometry for _, member in members]
+    stored = [_store(member) for _, member in members]
     ranges = []
     for series_id in series_ids:
         mine = [
@@ -165,22 +165,22 @@ def _encode_groups(groups: Sequence[SliceGroup], codec: PixelEncoding) -> dict[s
         ]
         ranges.append(_value_range(mine))
     return {
-        "series/id": [each.encode() for each in series_ids],
+        "series/id": [series_id.encode() for series_id in series_ids],
         "series/low": _floats([low for low, _ in ranges]),
         "series/high": _floats([high for _, high in ranges]),
         "slices/image": [_encode_image(image, codec) for image, _, _ in stored],
         "slices/scale": _floats([scale for _, scale, _ in stored]),
         "slices/offset": _floats([offset for _, _, offset in stored]),
-        "slices/rows": _integers([each.rows for each in geometries]),
-        "slices/columns": _integers([each.columns for each in geometries]),
-        "slices/position": _floats([each.position for each in geometries]),
-        "slices/row_direction": _floats([each.row_direction for each in geometries]),
-        "slices/column_direction": _floats([each.column_direction for each in geometries]),
-        "slices/row_spacing_mm": _floats([each.row_spacing_mm for each in geometries]),
-        "slices/column_spacing_mm": _floats([each.column_spacing_mm for each in geometries]),
-        "slices/series": _integers([series_ids.index(each.series_id) for _, each in members]),
+        "slices/rows": _integers([geometry.rows for geometry in geometries]),
+        "slices/columns": _integers([geometry.columns for geometry in geometries]),
+        "slices/position": _floats([geometry.position for geometry in geometries]),
+        "slices/row_direction": _floats([geometry.row_direction for geometry in geometries]),
+        "slices/column_direction": _floats([geometry.column_direction for geometry in geometries]),
+        "slices/row_spacing_mm": _floats([geometry.row_spacing_mm for geometry in geometries]),
+        "slices/column_spacing_mm": _floats([geometry.column_spacing_mm for geometry in geometries]),
+        "slices/series": _integers([series_ids.index(member.series_id) for _, member in members]),
         "slices/group": _integers([index for index, _ in members]),
-        "slices/instance_number": _integers([each.instance_number for _, each in members]),
+        "slices/instance_number": _integers([member.instance_number for _, member in members]),
     }
 
 
