@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command
@@ -18,52 +18,83 @@ _MODES = ("resume", "append", "overwrite")
 class BuildRecordsOptions(CommandOptions):
     """Builds TFRecord shards, folds and a manifest from DICOM studies.
 
-    Flags:
-        --data                One folder or zip, or several with commas: the competition's folder as it is
-                              unzipped (train_images/ and the CSV tables beside it), or anything that a PACS
-                              exports: one study, a folder of studies, nested folders, a DICOMDIR.
-        --out                 Where the records go (tfrecords).
-        --workers             Processes that read studies (1).
-        --runner              Where they run: local or ray (local).
-        --ray-address         A Ray cluster that is there, "auto" or HOST:PORT; by default one is started
-                              on this machine.
-        --resume              Go on with a build that was cut off, with the flags that it was begun with.
-        --append              Add the studies that the records lack, in new shards.
-        --overwrite           Replace the records that are there.
-        --forget              Remove the patients of these studies (with commas) from finished records, and
-                              do nothing else: needs --out only, and the key where ids are pseudonyms.
-        --strict              Make the first fault in the input fatal; by default it is left out and listed.
-        --series-map          A CSV study_id,series_id,series_description that overrides tables and headers:
-                              `Sagittal T1`, `Sagittal T2/STIR`, `Axial T2` or `none` to leave a series out.
-        --pseudonym-key-file  Replace study, series and patient ids by hashes keyed with this file (32 bytes
-                              or more; `openssl rand -hex 32`).
-        --studies-per-shard   Studies in one shard (16: about 400 MB a plane for full-size studies).
-        --codec               How records hold images: raw (fastest) or png (about half of the size).
-        --decoder             What decodes DICOM: pydicom, or tfio (needs the extra [tfio]).
-        --folds               Folds to deal the patients to (5); 1 puts all in fold 0.
-        --fold-seed           Shuffles patients whose findings weigh about the same (0).
-
-    What cannot be used is left out and listed in manifest.json with a reason code; docs/ingestion.md has
-    them all. The bytes of the records do not depend on workers, runner or interruptions.
+    Files that cannot be used are left out and listed in manifest.json with a reason code; docs/ingestion.md
+    explains all codes. The bytes of the records depend neither on workers and runner nor on interruptions.
     """
 
-    data: CommaList = ()
-    out: Path = Path("tfrecords")
-    workers: PositiveInt = 1
-    runner: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
-    resume: bool = False
-    append: bool = False
-    overwrite: bool = False
-    forget: CommaList = ()
-    strict: bool = False
-    series_map: Path | None = None
-    pseudonym_key_file: Path | None = None
-    studies_per_shard: PositiveInt = 16
-    codec: Literal["raw", "png"] = "raw"
-    decoder: str = "pydicom"
-    folds: PositiveInt = 5
-    fold_seed: int = 0
+    data: CommaList = Field(
+        (),
+        description="Folder or zip, or several, comma-separated: the unzipped competition data "
+        "(train_images/ and the CSV tables beside it), or an export of a PACS: one study, a "
+        "folder of studies, nested folders, a DICOMDIR.",
+    )
+    out: Path = Field(
+        Path("tfrecords"),
+        description="Folder for the records.",
+    )
+    workers: PositiveInt = Field(
+        1,
+        description="Number of processes that read studies.",
+    )
+    runner: Literal["local", "ray"] = Field(
+        "local",
+        description="Place of the processes: local or ray.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Running Ray cluster, auto or HOST:PORT. By default one is started on this machine.",
+    )
+    resume: bool = Field(
+        False,
+        description="Continue an interrupted build; needs the same options as its start.",
+    )
+    append: bool = Field(
+        False,
+        description="Add the studies that the records lack, in new shards.",
+    )
+    overwrite: bool = Field(
+        False,
+        description="Replace existing records.",
+    )
+    forget: CommaList = Field(
+        (),
+        description="Remove the patients of these studies, comma-separated, from finished records, and do "
+        "nothing else. Needs --out, and the key if ids are pseudonyms.",
+    )
+    strict: bool = Field(
+        False,
+        description="Stop at the first fault in the input. By default it is left out and listed.",
+    )
+    series_map: Path | None = Field(
+        None,
+        description="CSV file study_id,series_id,series_description that overrides tables and headers: "
+        "`Sagittal T1`, `Sagittal T2/STIR`, `Axial T2`, or `none` to exclude a series.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="Replace study, series and patient ids by hashes keyed with this file (32 bytes or "
+        "more; `openssl rand -hex 32`).",
+    )
+    studies_per_shard: PositiveInt = Field(
+        16,
+        description="Number of studies in a shard; 16 make about 400 MB a plane for full-size studies.",
+    )
+    codec: Literal["raw", "png"] = Field(
+        "raw",
+        description="Encoding of images: raw (fastest) or png (about half the size).",
+    )
+    decoder: str = Field(
+        "pydicom",
+        description="DICOM decoder: pydicom, or tfio (needs the extra [tfio]).",
+    )
+    folds: PositiveInt = Field(
+        5,
+        description="Number of folds; 1 puts all patients into fold 0.",
+    )
+    fold_seed: int = Field(
+        0,
+        description="Seed that shuffles patients with about equal numbers of findings.",
+    )
 
     after_interrupt: ClassVar[str] = (
         "Finished shards stay, and there is no manifest.json yet. Go on with the same flags and --resume "

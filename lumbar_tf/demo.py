@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
@@ -27,23 +27,31 @@ _MARKER_NAME = "lumbar_tf_demo.yaml"
 
 
 class DemoOptions(CommandOptions):
-    """Makes a synthetic cohort, trains an ensemble on it and scores it on studies that it never saw.
+    """Makes a synthetic cohort, trains an ensemble on it and scores it on held-out studies.
 
-    Flags:
-        --config   The demo's YAML (configs/demo.yaml).
-        --set      Overrides, such as --set cohort.num_training=60.
-        --out      Folder for everything that it makes (demo); emptied first.
-        --resume   Go on with a demo that was cut off, with the flags that it was begun with.
-        --workers  Processes side by side (2).
-
-    Every figure that it prints is of synthetic studies and says nothing about patients.
+    All figures that it prints are of synthetic studies and say nothing about patients.
     """
 
-    config: Path = DEMO_CONFIG_PATH
-    set: tuple[str, ...] = ()
-    out: Path = Path("demo")
-    resume: bool = False
-    workers: PositiveInt = 2
+    config: Path = Field(
+        DEMO_CONFIG_PATH,
+        description="YAML file of the demo.",
+    )
+    set: tuple[str, ...] = Field(
+        (),
+        description="Overrides, such as --set cohort.num_training=60.",
+    )
+    out: Path = Field(
+        Path("demo"),
+        description="Folder for all results; emptied first.",
+    )
+    resume: bool = Field(
+        False,
+        description="Continue an interrupted demo; needs the same options as its start.",
+    )
+    workers: PositiveInt = Field(
+        2,
+        description="Number of processes.",
+    )
 
     after_interrupt: ClassVar[str] = "Go on with the same flags and --resume; without, it begins anew."
 

@@ -19,30 +19,51 @@ from lumbar_tf.cli.console import Summary, print_tables
 class EvaluateOptions(CommandOptions):
     """Scores predictions against labels, with bootstrap intervals over studies.
 
-    --predictions   a CSV row_id,normal_mild,moderate,severe of one model; others, after commas, are compared
-                    with it
-    --labels        the label table train.csv, or several with commas between them (default train.csv)
-    --out           the folder for metrics.json, evaluation.html and the pictures
-    --before        a pattern of the members' tables: the reliability diagrams show their plain mean as before
-                    calibration (members.csv beside the first table, where predict left one)
-    --reports       the folder of predict's reports, which the worst cases link to (reports beside the first
-                    table, where predict left them)
-    --records       records, or their manifest.json: scores by vendor, field strength, planes and matrix too
-    --head          what the first table holds: probability, or competition, whose weights 1, 2, 4 are taken
-                    out before anything but a log loss is measured (default probability)
-    --resamples     of the bootstrap (default 1000)
-    --seed          of the bootstrap (default 0)
+    Writes metrics.json, evaluation.html and pictures.
     """
 
-    predictions: CommaList = Field(min_length=1)
-    labels: CommaList = ("train.csv",)
-    out: Path
-    before: str | None = None
-    reports: Path | None = None
-    records: Path | None = None
-    head: Literal["probability", "competition"] = "probability"
-    resamples: int = Field(default=1000, ge=1)
-    seed: int = 0
+    predictions: CommaList = Field(
+        description="CSV table row_id,normal_mild,moderate,severe of one model. Further tables, "
+        "comma-separated, are compared with it.",
+        min_length=1,
+    )
+    labels: CommaList = Field(
+        ("train.csv",),
+        description="Label table, or several, comma-separated.",
+    )
+    out: Path = Field(
+        description="Folder for the results.",
+    )
+    before: str | None = Field(
+        None,
+        description="Pattern of the members' tables, whose plain mean stands for the state before "
+        "calibration in the reliability diagrams. By default members.csv beside the first "
+        "table.",
+    )
+    reports: Path | None = Field(
+        None,
+        description="Folder of the reports of predict, which the worst cases link to. By default reports "
+        "beside the first table.",
+    )
+    records: Path | None = Field(
+        None,
+        description="Records, or their manifest.json: adds scores by vendor, field strength, planes and "
+        "matrix.",
+    )
+    head: Literal["probability", "competition"] = Field(
+        "probability",
+        description="Kind of the first table: probability, or competition, whose weights 1, 2, 4 are "
+        "removed for everything but log losses.",
+    )
+    resamples: int = Field(
+        1000,
+        ge=1,
+        description="Number of bootstrap samples.",
+    )
+    seed: int = Field(
+        0,
+        description="Seed of the bootstrap.",
+    )
 
 
 def run_evaluate(options: EvaluateOptions) -> Summary:

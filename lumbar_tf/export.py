@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, run_command
@@ -11,40 +11,61 @@ from lumbar_tf.cli.console import Summary
 
 
 class ExportOptions(CommandOptions):
-    """Writes the ensemble as a bundle that TF Serving serves, and tests it before its version appears.
-
-    Flags:
-        --runs       Folder of the runs (runs).
-        --stacker    stacker.json, as lumbar_tf.stack wrote it (runs/stack/stacker.json).
-        --out        Folder of versions (models/lumbar).
-        --version    Version number; the next free one by default.
-        --members    Only these, with commas between them (sagittal_t2/densenet_narrow,...): the stacker is
-                     fitted anew to their out-of-fold tables, which takes --labels.
-        --labels     The label table train.csv, or several with commas between them: for --members, and for
-                     the model card's out-of-fold scores.
-        --metrics    metrics.json of lumbar_tf.evaluate on held-out studies, for the model card.
-        --data       Where the training studies came from, in words, for the model card.
-        --synthetic  They are synthetic: the model card says so first.
-        --nosaliency Leave out the signature that says where in the pictures the answers came from: it makes
-                     the bundle a third slower to load and to answer its first request.
-        --records    What it was trained on (tfrecords, where there are any): for reference.json, which
-                     lumbar_tf.monitor compares with.
+    """Writes the ensemble as a bundle for TensorFlow Serving, and tests it before its version appears.
 
     A bundle that fails its self-test (a known study, its mirror image, each missing plane) is not written.
     Research use, not a medical device.
     """
 
-    runs: Path = Path("runs")
-    stacker: Path | None = None
-    out: Path = Path("models/lumbar")
-    version: PositiveInt | None = None
-    members: CommaList = ()
-    labels: CommaList = ()
-    metrics: Path | None = None
-    data: str = ""
-    synthetic: bool = False
-    saliency: bool = True
-    records: Path = Path("tfrecords")
+    runs: Path = Field(
+        Path("runs"),
+        description="Folder of the runs.",
+    )
+    stacker: Path | None = Field(
+        None,
+        description="stacker.json of lumbar_tf.stack. By default stack/stacker.json in the folder of the "
+        "runs.",
+    )
+    out: Path = Field(
+        Path("models/lumbar"),
+        description="Folder of versions.",
+    )
+    version: PositiveInt | None = Field(
+        None,
+        description="Version number. By default the next free one.",
+    )
+    members: CommaList = Field(
+        (),
+        description="Only these networks, comma-separated, such as sagittal_t2/densenet_narrow. The "
+        "stacker is fitted again to their out-of-fold tables, which needs --labels.",
+    )
+    labels: CommaList = Field(
+        (),
+        description="Label table train.csv, or several, comma-separated: for --members, and for the "
+        "out-of-fold scores of the model card.",
+    )
+    metrics: Path | None = Field(
+        None,
+        description="metrics.json of lumbar_tf.evaluate on held-out studies, for the model card.",
+    )
+    data: str = Field(
+        "",
+        description="Origin of the training studies in words, for the model card.",
+    )
+    synthetic: bool = Field(
+        False,
+        description="The training studies are synthetic; the model card states this first.",
+    )
+    saliency: bool = Field(
+        True,
+        description="Leave out the signature that returns saliency maps; with it, a bundle takes a third "
+        "longer to load and to answer its first request.",
+    )
+    records: Path = Field(
+        Path("tfrecords"),
+        description="Records of the training studies, if there are any: for reference.json, which "
+        "lumbar_tf.monitor compares with.",
+    )
 
     after_interrupt: ClassVar[str] = "No version has appeared. Run the same command again."
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, run_command
@@ -10,26 +10,35 @@ from lumbar_tf.cli.console import Summary, print_tables
 
 
 class InspectDataOptions(CommandOptions):
-    """Counts what is in a data set and shows it on one page.
+    """Counts the contents of a data set and shows them on one page.
 
-    Flags:
-        --data                One folder or zip, or several with commas, as for build_records.
-        --out                 Where inspection.html and inspection.json go (inspection).
-        --workers             Processes that read studies (1).
-        --max-montages        Studies to draw, evenly spread (12: a page of about 7 MB).
-        --series-map          A CSV with study_id, series_id, series_description that overrides what tables
-                              and headers say of a series; "none" leaves it out.
-        --pseudonym-key-file  Shows keyed hashes instead of ids, as build_records does.
-
-    The page loads nothing from anywhere and names nothing of a patient but ids.
+    The page loads nothing from elsewhere and contains no patient data but ids.
     """
 
-    data: CommaList
-    out: Path = Path("inspection")
-    workers: PositiveInt = 1
-    max_montages: NonNegativeInt = 12
-    series_map: Path | None = None
-    pseudonym_key_file: Path | None = None
+    data: CommaList = Field(
+        description="Folder or zip, or several, comma-separated, as for build_records.",
+    )
+    out: Path = Field(
+        Path("inspection"),
+        description="Folder for inspection.html and inspection.json.",
+    )
+    workers: PositiveInt = Field(
+        1,
+        description="Number of processes.",
+    )
+    max_montages: NonNegativeInt = Field(
+        12,
+        description="Number of studies to draw, evenly spread; 12 make a page of about 7 MB.",
+    )
+    series_map: Path | None = Field(
+        None,
+        description="CSV file study_id,series_id,series_description that overrides tables and headers; the "
+        "description `none` excludes a series.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="Show hashes keyed with this file instead of ids, as build_records does.",
+    )
 
 
 def run_inspect_data(options: InspectDataOptions) -> Summary:

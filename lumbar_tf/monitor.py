@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
@@ -23,28 +23,37 @@ Time = Annotated[datetime, BeforeValidator(_parse_time)]
 
 
 class MonitorOptions(CommandOptions):
-    """Compares answers that were logged with what is expected, and names what moved.
+    """Compares logged predictions with a reference, and lists the quantities that have changed.
 
-    Flags:
-        --log              Folder that `predict --log=DIR` wrote to.
-        --reference        A reference.json, an exported version or the folder of versions (models/lumbar).
-        --since            First day or hour that counts, UTC: 2026-11-01 or 2026-11-01T12:00.
-        --until            First day or hour that counts no more.
-        --format           What is printed: table or json (table).
-        --write-reference  Write the window's own distributions to this file, as a reference, and compare
-                           nothing: for a site whose studies differ from the training cohort from the start.
-
-    Exit status: 0 nothing moved, 1 something moved (or the window is too small to tell: then stderr says
-    ERROR and stdout is empty). A quantity has moved where its population stability index is at least 0.1 and
-    chance does not explain it: see docs/serving.md.
+    The exit status is 0 if nothing has changed, 1 if something has, or if the window has too few studies
+    (then stderr has an ERROR and stdout is empty). A quantity has changed if its population stability index is at
+    least 0.1 and chance does not explain it; see docs/serving.md.
     """
 
-    log: Path
-    reference: Path | None = None
-    since: Time | None = None
-    until: Time | None = None
-    format: Literal["table", "json"] = "table"
-    write_reference: Path | None = None
+    log: Path = Field(
+        description="Folder of the log of `predict --log=DIR`.",
+    )
+    reference: Path | None = Field(
+        None,
+        description="reference.json, an exported version, or the folder of versions. Default: models/lumbar.",
+    )
+    since: Time | None = Field(
+        None,
+        description="First day or hour that counts, UTC, such as 2026-11-01 or 2026-11-01T12:00.",
+    )
+    until: Time | None = Field(
+        None,
+        description="First day or hour that no longer counts.",
+    )
+    format: Literal["table", "json"] = Field(
+        "table",
+        description="Format of the answer: table or json.",
+    )
+    write_reference: Path | None = Field(
+        None,
+        description="Compare nothing, and write the window's own distributions to this file as a "
+        "reference: for a site whose studies differ from the training cohort from the start.",
+    )
 
 
 def run_monitor(options: MonitorOptions) -> Summary | int:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
@@ -14,29 +14,42 @@ from lumbar_tf.labels import Plane
 class PreviewOptions(CommandOptions):
     """Draws augmented training crops beside the plain ones, with level, side and label.
 
-    Flags:
-        --plane        sagittal_t1, sagittal_t2 or axial_t2.
-        --config       The plane's YAML (configs/<plane>.yaml).
-        --set          Overrides, such as --set grader.training.augmentation.mixup=0.5 or --set seed=3.
-        --records      Where build_records put the records (tfrecords).
-        --folds        Folds file (folds.csv beside the records).
-        --runs         Where training put the localizers' points and measured their error (runs). Without any,
-                       only annotated points have crops, and they are moved as if the error were 2 mm.
-        --num-studies  How many studies (4).
-        --out          The PNG (preview.png).
-
-    The crops come from the dataset that trains, in batches as large; a mixed crop's target is written in
-    shares. Nothing is written but the picture.
+    The crops come from the dataset that trains, in batches of the same size; the target of a mixed crop is
+    written as shares. Nothing but the picture is written.
     """
 
-    plane: Plane
-    config: Path | None = None
-    set: tuple[str, ...] = ()
-    records: Path = Path("tfrecords")
-    folds: Path | None = None
-    runs: Path = Path("runs")
-    num_studies: PositiveInt = 4
-    out: Path = Path("preview.png")
+    plane: Plane = Field(
+        description="sagittal_t1, sagittal_t2 or axial_t2.",
+    )
+    config: Path | None = Field(
+        None,
+        description="YAML file of the plane. By default configs/<plane>.yaml.",
+    )
+    set: tuple[str, ...] = Field(
+        (),
+        description="Overrides, such as --set grader.training.augmentation.mixup=0.5 or --set seed=3.",
+    )
+    records: Path = Field(
+        Path("tfrecords"),
+        description="Folder of the records.",
+    )
+    folds: Path | None = Field(
+        None,
+        description="Folds file. By default folds.csv of the records.",
+    )
+    runs: Path = Field(
+        Path("runs"),
+        description="Folder of the runs, with the localizers' points and their measured error. Without "
+        "them only annotated points have crops, moved by an error of 2 mm.",
+    )
+    num_studies: PositiveInt = Field(
+        4,
+        description="Number of studies.",
+    )
+    out: Path = Field(
+        Path("preview.png"),
+        description="PNG file.",
+    )
 
 
 def run_preview(options: PreviewOptions) -> Summary:

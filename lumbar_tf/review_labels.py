@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import (
@@ -15,32 +15,43 @@ from lumbar_tf.cli.console import Summary
 
 
 class ReviewLabelsOptions(CommandOptions):
-    """Lists the labels that out-of-fold predictions most disagree with, for review.
+    """Lists the labels that out-of-fold predictions disagree with most, for review.
 
-    Flags:
-        --oof      A pattern such as 'runs/*/*/oof.csv': tables row_id,normal_mild,moderate,severe,fold,model.
-                   A table without the column fold, or with other folds than the records', is refused: its
-                   model may have trained on what it judges.
-        --labels   The label table train.csv, or several with commas between them (train.csv).
-        --records  Where build_records put the records: pictures and folds come from there, and only their
-                   studies are judged (tfrecords).
-        --runs     Where training put the localizers' out-of-fold points (runs). Without any, pictures are cut
-                   around the annotated points.
-        --folds    Folds file (folds.csv beside the records).
-        --most     How many labels to list (200: a page of up to 8 MB).
-        --out      The folder for worklist.csv and worklist.html.
-
-    A label is ranked by 1 - p(label), p being the mean over the models that answer the finding. The page
-    loads nothing from anywhere and names nothing of a patient but study ids.
+    Writes worklist.csv and worklist.html. A label is ranked by 1 - p(label), p being the mean over the models
+    that predict the finding. The page loads nothing from elsewhere and contains no patient data but
+    study ids.
     """
 
-    oof: str
-    labels: CommaList = ("train.csv",)
-    records: Path = Path("tfrecords")
-    runs: Path = Path("runs")
-    folds: Path | None = None
-    most: PositiveInt = 200
-    out: Path
+    oof: str = Field(
+        description="Pattern such as 'runs/*/*/oof.csv' of tables "
+        "row_id,normal_mild,moderate,severe,fold,model. A table without the column fold, or "
+        "with other folds than the records', is refused: its model may have been trained on "
+        "the labels under review.",
+    )
+    labels: CommaList = Field(
+        ("train.csv",),
+        description="Label table, or several, comma-separated.",
+    )
+    records: Path = Field(
+        Path("tfrecords"),
+        description="Folder of the records, for pictures and folds; only their studies are listed.",
+    )
+    runs: Path = Field(
+        Path("runs"),
+        description="Folder of the runs, with the localizers' out-of-fold points. Without them pictures "
+        "are cut around the annotated points.",
+    )
+    folds: Path | None = Field(
+        None,
+        description="Folds file. By default folds.csv of the records.",
+    )
+    most: PositiveInt = Field(
+        200,
+        description="Number of labels to list at most; 200 make a page of up to 8 MB.",
+    )
+    out: Path = Field(
+        description="Folder for the results.",
+    )
 
 
 def run_review_labels(options: ReviewLabelsOptions) -> Summary:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 import lumbar_tf
 from lumbar_tf.cli.command import (
     CommaList,
@@ -13,20 +15,28 @@ from lumbar_tf.cli.console import Summary, print_tables
 
 
 class StackOptions(CommandOptions):
-    """Fits the stacker to out-of-fold tables, and scores it on folds that it has not seen.
+    """Fits the stacker to out-of-fold tables and scores it on folds that it was not fitted to.
 
-    --oof      a pattern such as 'runs/*/*/oof.csv': CSV tables row_id,normal_mild,moderate,severe, with
-               fold and model where they are ours; a foreign table's model is called after its file
-    --labels   the label table train.csv, or several with commas between them (default train.csv)
-    --folds    a CSV study_id,fold_id; without it the tables' own folds, or new ones
-    --out      the folder for stacker.json, oof.csv (competition head), oof_probability.csv, folds.csv
-               and scores.json
+    Writes stacker.json, oof.csv (predictions for the competition's metric), oof_probability.csv (calibrated
+    probabilities), folds.csv and scores.json.
     """
 
-    oof: str
-    labels: CommaList = ("train.csv",)
-    folds: Path | None = None
-    out: Path
+    oof: str = Field(
+        description="Pattern such as 'runs/*/*/oof.csv' of CSV tables row_id,normal_mild,moderate,severe, "
+        "with fold and model in this package's own. The model of a table without that column "
+        "has the file's name.",
+    )
+    labels: CommaList = Field(
+        ("train.csv",),
+        description="Label table, or several, comma-separated.",
+    )
+    folds: Path | None = Field(
+        None,
+        description="CSV file study_id,fold_id. By default the tables' own folds, or new ones.",
+    )
+    out: Path = Field(
+        description="Folder for the results.",
+    )
 
 
 def run_stack(options: StackOptions) -> Summary:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command, write_options
@@ -16,54 +16,88 @@ from lumbar_tf.labels import Plane
 class TrainOptions(CommandOptions):
     """Trains the localizer and the graders of one plane, for all folds.
 
-    Flags:
-        --plane         sagittal_t1, sagittal_t2 or axial_t2. Axial crops and the axial localizer need the
-                        sagittal landmarks, so train sagittal_t2 first.
-        --config        The plane's YAML file (configs/<plane>.yaml).
-        --set           Overrides, such as --set grader.training.epochs=3.
-        --backbone      Comma-separated backbones to train instead of the configured ones.
-        --fold          One fold instead of all.
-        --records       Folder of the records (tfrecords).
-        --folds         Folds file (folds.csv in the folder of the records).
-        --runs          Folder of the runs (runs).
-        --weights       Comma-separated initial weights of backbones, NAME:FILE or NAME:imagenet (downloads);
-                        other backbones start from random weights. For localizer and graders.
-        --init-from     Run, or file of weights, to start from, member by member and fold by fold.
-        --drop-noisy    Ignore training labels that differ from --noise-oof by this much or more, such as 0.8
-                        (off). Labels of the held-out fold are never ignored.
-        --noise-oof     Glob pattern of the out-of-fold tables of an earlier run, in another folder.
-        --strategy      Devices of one job: auto, mirrored or tpu (untested).
-        --workers       Number of parallel jobs (1). With more than one, and with ray, each fold of a network
-                        is a job, else each network. Local jobs share this machine's cores.
-        --runner        Where jobs run: local or ray (local).
-        --ray-address   Existing Ray cluster, "auto" or HOST:PORT; by default one is started on this machine.
-                        All machines must have the folders at the same paths.
-        --cpus-per-job  With ray: CPUs of each job (1).
-        --gpus-per-job  With ray: GPUs of each job (0); below 1, several jobs share one.
-
     Writes weights, history, TensorBoard logs, out-of-fold tables and a page for each network to RUNS/<plane>,
     and RUNS/training.html with links to the pages. An interrupted run resumes after the last finished epoch
     with the same result; finished folds are skipped.
     """
 
-    plane: Plane
-    config: Path | None = None
-    set: tuple[str, ...] = ()
-    backbone: CommaList = ()
-    fold: int | None = None
-    records: Path = Path("tfrecords")
-    folds: Path | None = None
-    runs: Path = Path("runs")
-    weights: CommaList = ()
-    init_from: str | None = None
-    drop_noisy: float | None = None
-    noise_oof: str | None = None
-    strategy: Literal["auto", "mirrored", "tpu"] = "auto"
-    workers: PositiveInt = 1
-    runner: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
-    cpus_per_job: PositiveInt = 1
-    gpus_per_job: NonNegativeFloat = 0.0
+    plane: Plane = Field(
+        description="sagittal_t1, sagittal_t2 or axial_t2. Axial crops and the axial localizer need the "
+        "sagittal landmarks, so train sagittal_t2 first.",
+    )
+    config: Path | None = Field(
+        None,
+        description="YAML file of the plane. By default configs/<plane>.yaml.",
+    )
+    set: tuple[str, ...] = Field(
+        (),
+        description="Overrides, such as --set grader.training.epochs=3.",
+    )
+    backbone: CommaList = Field(
+        (),
+        description="Backbones to train instead of the configured ones, comma-separated.",
+    )
+    fold: int | None = Field(
+        None,
+        description="One fold instead of all.",
+    )
+    records: Path = Field(
+        Path("tfrecords"),
+        description="Folder of the records.",
+    )
+    folds: Path | None = Field(
+        None,
+        description="Folds file. By default folds.csv of the records.",
+    )
+    runs: Path = Field(
+        Path("runs"),
+        description="Folder of the runs.",
+    )
+    weights: CommaList = Field(
+        (),
+        description="Initial weights of backbones, NAME:FILE or NAME:imagenet (downloads), "
+        "comma-separated; other backbones start from random weights. For localizer and "
+        "graders.",
+    )
+    init_from: str | None = Field(
+        None,
+        description="Run, or file of weights, to start from, member by member and fold by fold.",
+    )
+    drop_noisy: float | None = Field(
+        None,
+        description="Ignore training labels that differ from --noise-oof by this much or more, such as "
+        "0.8. Labels of the held-out fold are never ignored.",
+    )
+    noise_oof: str | None = Field(
+        None,
+        description="Glob pattern of the out-of-fold tables of an earlier run, in another folder.",
+    )
+    strategy: Literal["auto", "mirrored", "tpu"] = Field(
+        "auto",
+        description="Devices of one job: auto, mirrored or tpu (untested).",
+    )
+    workers: PositiveInt = Field(
+        1,
+        description="Number of parallel jobs. With more than one, and with ray, each fold of a network is "
+        "a job, else each network. Local jobs share this machine's cores.",
+    )
+    runner: Literal["local", "ray"] = Field(
+        "local",
+        description="Place of the jobs: local or ray.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Existing Ray cluster, auto or HOST:PORT. By default one is started on this machine. "
+        "All machines must have the folders at the same paths.",
+    )
+    cpus_per_job: PositiveInt = Field(
+        1,
+        description="With ray: CPUs of each job.",
+    )
+    gpus_per_job: NonNegativeFloat = Field(
+        0.0,
+        description="With ray: GPUs of each job; below 1, several jobs share one.",
+    )
 
     after_interrupt: ClassVar[str] = (
         "Run the same command again: it resumes after the last finished epoch and skips finished folds."

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, existing_file, run_command
@@ -10,29 +10,38 @@ from lumbar_tf.cli.console import ExitStatus, Summary, print_answer, print_warni
 
 
 class VerifyOptions(CommandOptions):
-    """Names everything that is wrong with a finished folder.
+    """Finds everything that is wrong with a folder of records.
 
-    Flags:
-        --records             What build_records wrote (tfrecords); with --phi also any other output, such
-                              as what predict wrote.
-        --data                The source, as it was given to build_records: every study is read and encoded
-                              again, and compared byte for byte.
-        --phi                 Search every file of the folder for the names, dates, numbers, addresses and
-                              free texts in the source's headers. Needs --data.
-        --workers             Processes (1).
-        --series-map          The one that build_records was given.
-        --pseudonym-key-file  The one that build_records was given.
-
-    Prints a line for each damage: file, record, study, code, message. docs/ingestion.md lists the codes.
-    Exit status 0 where there is none, 1 where there is.
+    Prints a line for each fault: file, record, study, code, message. docs/ingestion.md lists the codes. The
+    exit status is 0 without faults, 1 with faults.
     """
 
-    records: Path = Path("tfrecords")
-    data: CommaList = ()
-    phi: bool = False
-    workers: PositiveInt = 1
-    series_map: Path | None = None
-    pseudonym_key_file: Path | None = None
+    records: Path = Field(
+        Path("tfrecords"),
+        description="Folder of the records. With --phi also any other output, such as that of predict.",
+    )
+    data: CommaList = Field(
+        (),
+        description="Source that was given to build_records: every study is read and encoded again, and "
+        "compared byte for byte.",
+    )
+    phi: bool = Field(
+        False,
+        description="Search every file of the folder for the names, dates, numbers, addresses and free "
+        "texts in the source's headers. Needs --data.",
+    )
+    workers: PositiveInt = Field(
+        1,
+        description="Number of processes.",
+    )
+    series_map: Path | None = Field(
+        None,
+        description="The file that was given to build_records.",
+    )
+    pseudonym_key_file: Path | None = Field(
+        None,
+        description="The file that was given to build_records.",
+    )
 
 
 def run_verify(options: VerifyOptions) -> Summary:
