@@ -26,8 +26,8 @@ class MonitorOptions(CommandOptions):
     """Compares logged predictions with a reference, and lists the quantities that have changed.
 
     The exit status is 0 if nothing has changed, 1 if something has, or if the window has too few studies
-    (then stderr has an ERROR and stdout is empty). A quantity has changed if its population stability index is at
-    least 0.1 and chance does not explain it; see docs/serving.md.
+    (then stderr has an ERROR and stdout is empty). A quantity has changed if its population stability
+    index is at least 0.1 and chance does not explain it; see docs/serving.md.
     """
 
     log: Path = Field(
