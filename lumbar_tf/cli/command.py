@@ -158,7 +158,9 @@ def _carry_out(
         with output_options(manners), _sigterm_interrupts():
             found = work(options)
     except UsageError as error:
-        return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
+        return ended(
+            ExitStatus.CALL, error=_with_flags(_one_line(error), make_options), hint=usage(make_options)
+        )
     except (ValueError, OSError, JobError) as error:
         return ended(ExitStatus.DATA, error=_one_line(error))
     except KeyboardInterrupt as interrupt:
@@ -195,6 +197,16 @@ def _sigterm_interrupts() -> Iterator[None]:
 def _command() -> str:
     """Returns the command's short name, such as `predict`."""
     return program().rpartition(" ")[2].removeprefix("lumbar_tf.")
+
+
+def _with_flags(message: str, make_options: Callable[..., Any]) -> str:
+    """Returns a message of the library with its arguments, such as `oof`, written as flags."""
+    fields = getattr(make_options, "model_fields", {})
+    return re.sub(
+        r"`(\w+)`",
+        lambda found: f"--{found[1].replace('_', '-')}" if found[1] in fields else found[0],
+        message,
+    )
 
 
 def _one_line(error: Exception) -> str:
