@@ -1,8 +1,8 @@
 """Candidate models for one pattern of members.
 
 The starting point and the centre of the ridge are the plain mean of the members' log-probabilities, with one
-temperature and one bias for each level. Candidates differ in how far the classes of the mean, the levels,
-single members and the context may deviate from it; `search.py` chooses between them.
+temperature and one bias for each level. Candidates differ in how far the levels, single members and the
+context may deviate from it; `search.py` chooses between them.
 """
 
 from dataclasses import dataclass, fields
@@ -60,24 +60,17 @@ class Candidate:
     Attributes:
         level: ridge on the bias of a level; None fits nothing: the plain mean of the members'
             log-probabilities.
-        vector: ridge on a separate scale for each class of the mean, in addition to the common temperature
-            (vector scaling; Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
-        mixing: ridge on a full matrix over the classes of the mean (Dirichlet calibration; Kull et al. 2019,
-            "Beyond temperature scaling"). With neither `vector` nor `mixing` the mean has temperature
-            scaling.
         members: ridge on the deviation of a single member from the mean.
         context: ridge on the coefficients of the context.
-        is_weighted: whether rows carry the competition's weights during the fit. Otherwise the competition
-            head adds ln 1, 2, 4 to the bias, which is equivalent with infinite data and has less variance
-            with little data.
+
+    The mean has temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks"). Rows have
+    equal weights: the competition head adds ln 1, 2, 4 to the bias, which is equivalent to fitting with these
+    weights where data are infinite, and has less variance where they are few.
     """
 
     level: float | None
-    vector: float | None = None
-    mixing: float | None = None
     members: float | None = None
     context: float | None = None
-    is_weighted: bool = False
 
     @property
     def description(self) -> str:
@@ -85,11 +78,9 @@ class Candidate:
         if self.level is None:
             return "plain mean as it comes"
         parts = ["mean" if self.members is None else f"members (ridge {self.members:g})"]
-        parts += [] if self.vector is None else [f"scaled classes (ridge {self.vector:g})"]
-        parts += [] if self.mixing is None else [f"mixed classes (ridge {self.mixing:g})"]
         parts += [f"level bias (ridge {self.level:g})"]
         parts += [] if self.context is None else [f"context (ridge {self.context:g})"]
-        return ", ".join([*parts, "weighted"] if self.is_weighted else parts)
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -126,32 +117,19 @@ _PLAIN = Candidate(None)
 _DEFAULT = Candidate(25.0)
 _FREER = (
     Candidate(5.0),
-    Candidate(5.0, vector=10.0),
-    Candidate(5.0, mixing=10.0),
     Candidate(25.0, members=100.0),
     Candidate(25.0, members=30.0),
     Candidate(5.0, members=30.0),
-    Candidate(5.0, mixing=10.0, members=10.0),
-    Candidate(5.0, mixing=10.0, members=30.0, context=100.0),
-    Candidate(5.0, mixing=10.0, members=10.0, context=20.0),
+    Candidate(5.0, members=10.0),
+    Candidate(5.0, members=30.0, context=100.0),
+    Candidate(5.0, members=10.0, context=20.0),
 )
 #: Candidates of each head in the order of preference. The competition head starts from the plain mean,
 #: because its score must not be worse than the mean's; the probability head starts from a calibrated
 #: candidate.
 CANDIDATES: dict[Head, tuple[Candidate, ...]] = {
     Head.PROBABILITY: (_DEFAULT, _PLAIN, Candidate(1000.0), *_FREER),
-    Head.COMPETITION: (
-        _PLAIN,
-        Candidate(1000.0),
-        _DEFAULT,
-        *_FREER,
-        Candidate(25.0, is_weighted=True),
-        Candidate(25.0, members=100.0, is_weighted=True),
-        Candidate(5.0, members=30.0, is_weighted=True),
-        Candidate(5.0, mixing=10.0, members=10.0, is_weighted=True),
-        Candidate(5.0, mixing=10.0, members=30.0, context=100.0, is_weighted=True),
-        Candidate(5.0, mixing=10.0, members=10.0, context=20.0, is_weighted=True),
-    ),
+    Head.COMPETITION: (_PLAIN, Candidate(1000.0), _DEFAULT, *_FREER),
 }
 
 
@@ -161,15 +139,13 @@ def default_candidates() -> dict[Head, Candidate]:
 
 
 def log_weights(head: Head, candidate: Candidate) -> Floats:
-    """Returns the offset that the head adds to the logits of an unweighted fit, [3]."""
-    is_tilted = head is Head.COMPETITION and not candidate.is_weighted and candidate.level is not None
+    """Returns the offset that the head adds to the logits of a fit, [3]."""
+    is_tilted = head is Head.COMPETITION and candidate.level is not None
     return np.log(CLASS_WEIGHTS) if is_tilted else np.zeros(NUM_SEVERITIES)
 
 
 #: Prior covariances of a 2 x 2 matrix on the contrasts, [2, 2, 2, 2]. Here a multiple of the identity:
 _SCALING: Floats = np.einsum("ij,kl->ijkl", np.eye(2), np.eye(2))
-#: A scale for each of the three classes, CONTRASTS' diag(d) CONTRASTS:
-_DIAGONAL: Floats = np.einsum("ci,cj,ck,cl->ijkl", *[CONTRASTS] * 4)
 #: Four free entries:
 _FREE: Floats = np.einsum("ik,jl->ijkl", np.eye(2), np.eye(2))
 
@@ -182,11 +158,9 @@ def _deviation(ridge: float) -> Floats:
 def _members_covariance(num_blocks: int, candidate: Candidate) -> Floats:
     """Returns the prior covariance of the members' matrices, [blocks, 2, 2, blocks, 2, 2].
 
-    The matrix of a member is (temperature * I + scales + mixture) / num_blocks + its own deviation.
+    The matrix of a member is temperature * I / num_blocks + its own deviation.
     """
-    shared = _SCALING / _TEMPERATURE_PRECISION + _FREE / (candidate.mixing or _RIGID)
-    if candidate.vector is not None:
-        shared = shared + _DIAGONAL / candidate.vector
+    shared = _SCALING / _TEMPERATURE_PRECISION + _FREE / _RIGID
     same = np.eye(num_blocks)
     covariance = np.einsum("ab,ijkl->aijbkl", np.ones_like(same) / num_blocks**2, shared)
     if candidate.members is not None:
@@ -252,14 +226,11 @@ def fit_candidate(
     parts = [(own @ CONTRASTS).reshape(num_rows, 2 * num_blocks), np.eye(NUM_LEVELS)[rows.levels]]
     parts += [(rows.context @ CONTRASTS).reshape(num_rows, 2 * num_slots)] if num_used else []
     centre, precision = _problem(num_blocks, num_used, candidate)
-    weights = CLASS_WEIGHTS[rows.labels] if candidate.is_weighted else np.ones(num_rows)
-    if weights.size:
-        weights = weights / weights.mean()  # so that a ridge has the same effect in both heads
     starts = {} if starts is None else starts
     fitted = fit_contrasts(
         np.concatenate(parts, axis=1),
         rows.labels,
-        weights,
+        np.ones(num_rows),
         centre=centre,
         precision=precision,
         start=starts.get(centre.shape),

@@ -72,7 +72,7 @@ def split_folds(folds: NDArray[np.integer]) -> Ints:
     With two folds, excluding one would leave a single fold, which cannot be cross-validated. A part never
     spans two folds, so excluding all parts of a fold excludes the fold.
 
-    np.array([0, 0, 0, 1, 1, 1])).tolist()
+    >>> split_folds(np.array([0, 0, 0, 1, 1, 1])).tolist()
     [0, 1, 2, 3, 4, 5]
     """
     known, fold_places = np.unique(folds, return_inverse=True)

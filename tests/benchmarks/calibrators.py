@@ -1,4 +1,4 @@
-"""Temperature, vector, Dirichlet and isotonic calibration of the plain mean, beside the stack's own head.
+"""Temperature scaling and isotonic calibration of the plain mean, beside the stacker's own head.
 
     python tests/benchmarks/calibrators.py [--seeds=3] [--first=0]
 
@@ -32,8 +32,6 @@ Floats = NDArray[np.float64]
 CALIBRATORS = {
     "as it comes": Candidate(None),
     "temperature": Candidate(5.0),
-    "vector": Candidate(5.0, vector=10.0),
-    "Dirichlet": Candidate(5.0, mixing=10.0),
 }
 
 

@@ -34,7 +34,7 @@ def test_without_rows_every_candidate_is_the_plain_mean(candidate: Candidate) ->
 def test_an_infinite_ridge_on_deviations_is_the_scaled_mean() -> None:
     rows = make_rows()
     mean = fit_candidate(rows, Candidate(25.0))
-    shrunk = fit_candidate(rows, Candidate(25.0, mixing=1e9, members=1e9, context=1e9))
+    shrunk = fit_candidate(rows, Candidate(25.0, members=1e9, context=1e9))
     assert_allclose(mean.weights[0], mean.weights[1])
     assert_allclose(shrunk.weights, mean.weights, atol=1e-5)
     assert_allclose(shrunk.bias, mean.bias, atol=1e-5)
@@ -47,8 +47,6 @@ def _stated(rows: Rows, candidate: Candidate) -> np.ndarray:
         "temperature": (),
         "bias": (3,),
         "levels": (5, 3),
-        "classes": (3,),
-        "mixture": (3, 3),
         "scales": (num_members,),
         "deviations": (num_members, 3, 3),
         "gains": (5,),
@@ -58,8 +56,6 @@ def _stated(rows: Rows, candidate: Candidate) -> np.ndarray:
         "temperature": 1.0,
         "bias": 0.1,
         "levels": candidate.level,
-        "classes": candidate.vector,
-        "mixture": candidate.mixing,
         "scales": candidate.members,
         "deviations": 4 * candidate.members,
         "gains": candidate.context,
@@ -76,7 +72,7 @@ def _stated(rows: Rows, candidate: Candidate) -> np.ndarray:
         around = np.einsum("k,nki->ni", p["gains"], rows.context)
         around += np.einsum("kij,nkj->ni", p["mixed_context"], rows.context)
         bias = p["bias"] + p["levels"][rows.levels]
-        return (1 + p["temperature"] + p["classes"]) * mean + mean @ p["mixture"].T + own + around + bias
+        return (1 + p["temperature"]) * mean + own + around + bias
 
     precision = np.concatenate([np.full(int(np.prod(shape)), ridges[name]) for name, shape in shapes.items()])
 
@@ -91,7 +87,7 @@ def _stated(rows: Rows, candidate: Candidate) -> np.ndarray:
 
 def test_the_prior_is_the_one_that_its_ridges_state() -> None:
     rows = make_rows(60)
-    candidate = Candidate(5.0, vector=4.0, mixing=2.0, members=3.0, context=6.0)
+    candidate = Candidate(5.0, members=3.0, context=6.0)
     expected, found = _stated(rows, candidate), fit_candidate(rows, candidate).logits(rows)
     centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (found, expected)]
     assert_allclose(*centred, atol=2e-3)
@@ -100,7 +96,7 @@ def test_the_prior_is_the_one_that_its_ridges_state() -> None:
 def test_a_start_changes_only_the_time() -> None:
     rows, candidate = make_rows(), Candidate(5.0, members=10.0)
     starts: dict = {}
-    fit_candidate(rows, Candidate(25.0, members=100.0, is_weighted=True), starts)
+    fit_candidate(rows, Candidate(25.0, members=100.0), starts)
     warm, cold = fit_candidate(rows, candidate, starts), fit_candidate(rows, candidate)
     assert_allclose(warm.weights, cold.weights, atol=1e-8)
 
