@@ -78,6 +78,6 @@ def test_an_image_that_carries_more_than_pixels_is_named(features: Features) -> 
         features["slices/image"][0] = image[:33] + _chunk(b"tEXt", b"Name\0Jane Doe") + image[33:]
         assert list(find_feature_errors(features)) == ["image 0 must hold pixels only"]
         features["slices/image"][0] = image[:-4]
-        assert list(find_feature_errors(features)) == ["image 0 must be one whole PNG"]
+        assert list(find_feature_errors(features)) == ["image 0 must be one complete PNG"]
         features["slices/image"][0] = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0IHDR"
         assert len(list(find_feature_errors(features))) == 1
