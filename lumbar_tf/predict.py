@@ -11,8 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 import lumbar_tf
 from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
-from lumbar_tf.dicom.sources.listing import shown_name
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.identifiers import display_name, is_safe_id
 from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def run_predict(options: PredictOptions) -> Summary:
         )
         num_stored = _store_results(archive, options) if archive is not None and options.store else None
     # The path may contain a patient's name.
-    shown = Path(shown_name(options.study, options.study.parent))
+    shown = Path(display_name(options.study, options.study.parent))
     write_options(options.model_copy(update={"study": shown}), options.out)
     return _summarise(predictions, ensemble.source, num_stored, options)
 

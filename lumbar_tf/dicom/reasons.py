@@ -101,7 +101,7 @@ class Reject:
     Attributes:
         study_id: the study, "" where none is known.
         series_id: the series, "" where none is known.
-        file_name: the file, as `shown_name` has it; "" for a whole series or study.
+        file_name: the file, as `display_name` has it; "" for a whole series or study.
         reason: the stable code.
         message: one line for a person: the rule and the value that broke it. It holds no header value
             that could identify a patient: no name, date, free text, path.
@@ -114,7 +114,7 @@ class Reject:
     message: str
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """A file, frame or archive is left out, for this reason. Always turned into a `Reject`."""
 
     def __init__(self, reason: RejectReason, message: str) -> None:

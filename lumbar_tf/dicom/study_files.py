@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lumbar_tf.dicom.files.frames import Frame, ImageFile, open_image
-from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.dicom.origin import ImageOrigin
-from lumbar_tf.dicom.reasons import RefusedError, Reject, RejectReason
-from lumbar_tf.dicom.sources.listing import shown_name
+from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warnings
+from lumbar_tf.dicom.identifiers import display_name, is_safe_id
+from lumbar_tf.dicom.reasons import Reject, RejectedError, RejectReason
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.study import ImageOrigin
 from lumbar_tf.labels import Plane
 
 #: Files of a study that wait for the choice of series are held up to here, and read again beyond. Ten
 #: times a lumbar examination; an archive's functional series would otherwise fill the memory.
-_MAX_HELD_BYTES = 512 << 20
+MAX_HELD_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +31,7 @@ class StudyFile:
     """
 
     path: Path
-    shown_name: str
+    display_name: str
     study_uid: str
     series_id: str
     sop_uid: str
@@ -49,7 +47,7 @@ class StudyFile:
 
 
 #: Notes a reject: series id, shown file name, reason, message.
-Refuse = Callable[[str, str, RejectReason, str], None]
+RecordReject = Callable[[str, str, RejectReason, str], None]
 
 
 def open_files(
@@ -62,22 +60,22 @@ def open_files(
     digests: list[str] = []
     held_bytes = 0
     for path in paths:
-        name = shown_name(path, study.root)
+        name = display_name(path, study.root)
         try:
             data = _read_bytes(path)
             digests.append(hashlib.sha256(data).hexdigest())
             image = open_image(data)
-        except RefusedError as error:
+        except RejectedError as error:
             # A folder's name may hold a patient's; one that a table names as a series does not.
             series_id = path.parent.name if path.parent.name in table else ""
             rejects.append(Reject(study.study_id, series_id, name, error.reason, str(error)))
             continue
         held_bytes += len(data)
-        held = image if held_bytes <= _MAX_HELD_BYTES else None
+        held = image if held_bytes <= MAX_HELD_BYTES else None
         files.append(
             StudyFile(
                 path=path,
-                shown_name=name,
+                display_name=name,
                 study_uid=image.study_uid,
                 series_id=_name_series(study, path, image, table),
                 sop_uid=image.sop_uid,
@@ -95,10 +93,10 @@ def _read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             message = f"a file must have at most {MAX_FILE_BYTES} bytes. Received: {size}"
-            raise RefusedError(RejectReason.TOO_LARGE, message)
+            raise RejectedError(RejectReason.TOO_LARGE, message)
         return path.read_bytes()
     except OSError as error:
-        raise RefusedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
+        raise RejectedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
 
 
 def _name_series(study: StudyFiles, path: Path, image: ImageFile, table: Mapping[str, Plane | None]) -> str:
@@ -108,7 +106,9 @@ def _name_series(study: StudyFiles, path: Path, image: ImageFile, table: Mapping
     return folder if folder in table or is_competition or not image.series_uid else image.series_uid
 
 
-def drop_foreign(study: StudyFiles, files: Sequence[StudyFile], refuse: Refuse) -> list[StudyFile]:
+def drop_other_studies(
+    study: StudyFiles, files: Sequence[StudyFile], refuse: RecordReject
+) -> list[StudyFile]:
     """Drops files that name another study than theirs: than the study's id or else than most of them."""
     counts = Counter(each.study_uid for each in files if each.study_uid)
     own = study.study_id if study.study_id in counts else max(counts, key=counts.__getitem__, default="")
@@ -118,11 +118,11 @@ def drop_foreign(study: StudyFiles, files: Sequence[StudyFile], refuse: Refuse) 
             kept.append(each)
             continue
         message = "its StudyInstanceUID is another one than that of the rest of the study"
-        refuse(each.series_id, each.shown_name, RejectReason.FOREIGN_FILE, message)
+        refuse(each.series_id, each.display_name, RejectReason.FOREIGN_FILE, message)
     return kept
 
 
-def join_copies(files: Iterable[StudyFile]) -> list[StudyFile]:
+def merge_copies(files: Iterable[StudyFile]) -> list[StudyFile]:
     """Puts files of one SOPInstanceUID together, in path order; files without one stand alone.
 
     Files that claim to be one image and lie elsewhere in the patient are no copies.
@@ -141,7 +141,7 @@ def read_patient_id(study: StudyFiles) -> str:
         for path in paths:
             try:
                 patient_id = open_image(_read_bytes(path)).patient_id
-            except RefusedError:
+            except RejectedError:
                 continue
             if patient_id:
                 return patient_id

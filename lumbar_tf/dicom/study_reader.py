@@ -12,21 +12,20 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import Frame, ImageFile
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.dicom.origin import StudyHeader, read_study_header
-from lumbar_tf.dicom.reasons import ReasonKind, RefusedError, Reject, RejectReason
-from lumbar_tf.dicom.series.choice import (
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
+from lumbar_tf.dicom.reasons import ReasonKind, Reject, RejectedError, RejectReason
+from lumbar_tf.dicom.series.series_selection import (
+    SeriesCandidate,
     SeriesDecision,
-    SeriesFacts,
-    choose_series,
     read_series_header,
+    select_series,
 )
 from lumbar_tf.dicom.series.stack import check_stack, median_gap_mm
 from lumbar_tf.dicom.sources.study_source import StudyFiles
-from lumbar_tf.dicom.study import SeriesSummary, Slice, Study, arrange_slices
-from lumbar_tf.dicom.study_files import Refuse, StudyFile, drop_foreign, join_copies, open_files
+from lumbar_tf.dicom.study import SeriesSummary, Slice, Study, StudyHeader, arrange_slices, read_study_header
+from lumbar_tf.dicom.study_files import RecordReject, StudyFile, drop_other_studies, merge_copies, open_files
 from lumbar_tf.labels import Plane
 
 #: What turns a frame of a file into pixels, see `pixels.decode_frame`.
@@ -63,15 +62,15 @@ def read_study_files(
 
     with suppress_pydicom_warnings():
         files, digest = open_files(study, table, rejects)
-        files = drop_foreign(study, files, refuse)
+        files = drop_other_studies(study, files, refuse)
         patients = {each.patient_id for each in files if each.patient_id}
         if len(patients) > 1:
             message = f"the files of one study name {len(patients)} patients"
             refuse("", "", RejectReason.MIXED_PATIENTS, message)
             files = []
-        series = _group(join_copies(files))
+        series = _group(merge_copies(files))
         facts = {name: _facts(name, members) for name, members in series.items()}
-        decisions = choose_series(list(facts.values()), table)
+        decisions = select_series(list(facts.values()), table)
         planes = _read_planes(series, decisions, decode, refuse)
         header = _read_header(files) if keep_header and files else None
     if not planes:
@@ -109,16 +108,16 @@ def _group(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
     return series
 
 
-def _facts(series_id: str, members: Sequence[_Member]) -> SeriesFacts:
+def _facts(series_id: str, members: Sequence[_Member]) -> SeriesCandidate:
     header = read_series_header(members[0][0].open().dataset)
-    return SeriesFacts(series_id, header, [frame.geometry for _, frame in members])
+    return SeriesCandidate(series_id, header, [frame.geometry for _, frame in members])
 
 
 def _read_planes(
     series: Mapping[str, Sequence[_Member]],
     decisions: Mapping[str, SeriesDecision],
     decode: FrameDecoder,
-    refuse: Refuse,
+    refuse: RecordReject,
 ) -> dict[Plane, tuple[Slice, ...]]:
     slices: dict[Plane, list[Slice]] = {}
     for series_id, members in sorted(series.items()):
@@ -138,21 +137,21 @@ def _read_planes(
     }
 
 
-def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: Refuse) -> list[_Member]:
+def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: RecordReject) -> list[_Member]:
     check = check_stack(
         [frame.geometry for _, frame in members],
         [frame.instance_number for _, frame in members],
         plane=plane,
     )
     for index, reason, message in check.rejects:
-        refuse(series_id, members[index][0].shown_name, reason, message)
+        refuse(series_id, members[index][0].display_name, reason, message)
     for reason, message in check.notes:
         refuse(series_id, "", reason, message)
     return [members[index] for index in check.kept]
 
 
 def _decode(
-    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: Refuse
+    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: RecordReject
 ) -> Iterator[Slice]:
     opened: tuple[StudyFile, ImageFile] | None = None
     for file, frame in members:
@@ -161,15 +160,15 @@ def _decode(
             if found is not None:
                 if frame.index == 0:
                     message = "a file before this one has the same SOPInstanceUID, and is taken"
-                    refuse(series_id, copy.shown_name, RejectReason.DUPLICATE_INSTANCE, message)
+                    refuse(series_id, copy.display_name, RejectReason.DUPLICATE_INSTANCE, message)
                 continue
             try:
                 # The frames of one file follow each other: it is opened once.
                 if opened is None or opened[0] is not copy:
                     opened = (copy, copy.open())
                 pixels = decode(opened[1], copy.frames[frame.index])
-            except RefusedError as error:
-                refuse(series_id, copy.shown_name, error.reason, str(error))
+            except RejectedError as error:
+                refuse(series_id, copy.display_name, error.reason, str(error))
             else:
                 number = frame.index + 1 if len(file.frames) > 1 else 0
                 origin = replace(copy.origin, frame_number=number)
@@ -178,7 +177,7 @@ def _decode(
             yield found
 
 
-def _summarize(facts: SeriesFacts, decision: SeriesDecision) -> SeriesSummary:
+def _summarize(facts: SeriesCandidate, decision: SeriesDecision) -> SeriesSummary:
     first = facts.geometries[0]
     return SeriesSummary(
         series_id=facts.series_id,

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import pydicom
 from dicomweb_client.web import DICOMwebClient
 
-from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.dicom.uids import check_study_uid
+from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warnings
+from lumbar_tf.dicom.identifiers import check_study_uid
 from lumbar_tf.interop.dicomweb_connection import DicomwebConnection
 from lumbar_tf.interop.dicomweb_http import (
     find_text,

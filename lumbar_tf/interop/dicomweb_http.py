@@ -11,7 +11,7 @@ import requests
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.identifiers import is_safe_id
 from lumbar_tf.interop.dicomweb_connection import CredentialsFile, DicomwebConnection
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
 

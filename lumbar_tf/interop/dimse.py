@@ -31,7 +31,7 @@ from pydicom.uid import (
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.interop.incoming_studies import IncomingStudies
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
 

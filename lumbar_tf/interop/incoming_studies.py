@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from lumbar_tf.dicom.files.headers import read_headered_file
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.dicom.origin import read_loose_text
-from lumbar_tf.dicom.reasons import RefusedError
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.files.headers import parse_file, suppress_pydicom_warnings
+from lumbar_tf.dicom.identifiers import is_safe_id
+from lumbar_tf.dicom.reasons import RejectedError
+from lumbar_tf.dicom.study import read_optional_text
 from lumbar_tf.files import remove_unfinished, replace_atomically
 from lumbar_tf.interop.interfaces import (
     MAX_STUDY_INSTANCES,
@@ -68,11 +67,11 @@ class IncomingStudies:
         """
         with suppress_pydicom_warnings():
             try:
-                dataset = read_headered_file(data).dataset
-            except RefusedError as error:
+                dataset = parse_file(data).dataset
+            except RejectedError as error:
                 raise PacsError(PacsFault.MALFORMED, error.reason.value) from None
-            study_uid = read_loose_text(dataset, "StudyInstanceUID")
-            own_uid = read_loose_text(dataset, "SOPInstanceUID")
+            study_uid = read_optional_text(dataset, "StudyInstanceUID")
+            own_uid = read_optional_text(dataset, "SOPInstanceUID")
         if not is_safe_id(study_uid) or not is_safe_id(own_uid) or own_uid != instance_uid:
             raise PacsError(PacsFault.MALFORMED, "its UIDs are missing, invalid or not those of the request")
         if shutil.disk_usage(self._incoming).free < self._min_free_bytes + len(data):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from lumbar_tf import __version__
-from lumbar_tf.dicom.origin import HEADER_KEYWORDS
+from lumbar_tf.dicom.study import HEADER_KEYWORDS
 from lumbar_tf.interop.source_references import SourceStudy, derived_uid
 from lumbar_tf.labels import FINDINGS, Finding, Flag, Severity
 from lumbar_tf.prediction.results import StudyFindings

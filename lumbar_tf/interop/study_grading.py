@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydicom
 
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.interop.interfaces import PacsError, PacsFault, ResultSink, StopCheck, StoppedError, never
 from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
 from lumbar_tf.interop.watch_journal import ResultFile

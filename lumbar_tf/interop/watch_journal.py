@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.dicom.uids import check_study_uid
+from lumbar_tf.dicom.identifiers import check_study_uid
 from lumbar_tf.files import lock_file, remove_unfinished, write_text_atomically
 
 _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"

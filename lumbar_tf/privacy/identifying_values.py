@@ -25,9 +25,9 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
-from lumbar_tf.dicom.files.all_elements import read_all_elements
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
-from lumbar_tf.dicom.sources.listing import is_plain_name
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
+from lumbar_tf.dicom.files.tolerant_reading import read_all_elements
+from lumbar_tf.dicom.identifiers import is_plain_name
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
 from lumbar_tf.privacy.phrases import extract_phrases, split_words
 from lumbar_tf.runners import run_jobs

@@ -18,9 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
-from lumbar_tf.dicom.origin import ImageOrigin, StudyHeader
 from lumbar_tf.dicom.reasons import Reject
-from lumbar_tf.dicom.study import Slice, Study
+from lumbar_tf.dicom.study import ImageOrigin, Slice, Study, StudyHeader
 
 #: Length of SHA-256's output; shorter keys weaken HMAC (RFC 2104, section 3).
 MIN_KEY_BYTES = 32

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.dicom.files.decoders import Decoder, FrameDecoder, frame_decoder
-from lumbar_tf.dicom.files.pixels import decode_frame
+from lumbar_tf.dicom.files.decoders import Decoder, FrameDecoder, decode_frame, frame_decoder
+from lumbar_tf.dicom.identifiers import display_name
 from lumbar_tf.dicom.reasons import ReasonKind, Reject, RejectReason
 from lumbar_tf.dicom.sources.archives import UnsafeArchiveError
-from lumbar_tf.dicom.sources.listing import shown_name
 from lumbar_tf.dicom.sources.study_source import StudyFiles, StudySources, is_synthetic_source, read_source
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
@@ -101,7 +100,7 @@ def open_cohort(
         if series_map is not None:
             faults.extend(absent_studies(series_map, overrides, frozenset(jobs)))
             # The file name is chosen by the user and can contain anything.
-            name = shown_name(series_map, series_map.parent)
+            name = display_name(series_map, series_map.parent)
             rejects.extend(replace(reject, file_name=name) for reject in faults)
         if key is not None:
             renamed = (_pseudonymised(job, key) for job in jobs.values())
@@ -121,7 +120,7 @@ def _open_sources(sources: Sequence[Path], stack: ExitStack, rejects: list[Rejec
         except UnsafeArchiveError as error:
             if len(sources) == 1:
                 raise
-            rejects.append(Reject("", "", error.shown_name, RejectReason.UNSAFE_ARCHIVE, str(error)))
+            rejects.append(Reject("", "", error.display_name, RejectReason.UNSAFE_ARCHIVE, str(error)))
             continue
         yield source
 

@@ -7,10 +7,8 @@ from lumbar_tf.synthetic.protocol import Resolution, SeriesPlan, plan_series
 from lumbar_tf.synthetic.render import Acquisition, render_slice
 from lumbar_tf.synthetic.severity import (
     GradedSeverity,
-    best_possible_losses,
     draw_severity,
     grade_probabilities,
-    prior_losses,
 )
 
 __all__ = [
@@ -29,6 +27,4 @@ __all__ = [
     "GradedSeverity",
     "draw_severity",
     "grade_probabilities",
-    "best_possible_losses",
-    "prior_losses",
 ]

@@ -11,7 +11,7 @@ from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
 from lumbar_tf.synthetic.protocol import Resolution
 
 
-class PhantomOptions(CommandOptions):
+class SyntheticOptions(CommandOptions):
     """Writes synthetic lumbar MRI studies in the layout of the RSNA 2024 competition.
 
     --out: folder to write to.
@@ -34,7 +34,7 @@ class PhantomOptions(CommandOptions):
     sheet: Path | None = None
 
 
-def make_phantoms(options: PhantomOptions) -> Summary:
+def write_synthetic_studies(options: SyntheticOptions) -> Summary:
     """Writes the cohort and, if asked, the sheet."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out must be a folder. Received: {options.out}.")
@@ -57,4 +57,4 @@ def make_phantoms(options: PhantomOptions) -> Summary:
 
 
 if __name__ == "__main__":
-    run_command(PhantomOptions, make_phantoms)
+    run_command(SyntheticOptions, write_synthetic_studies)

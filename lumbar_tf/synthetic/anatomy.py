@@ -188,7 +188,7 @@ _FIRST_GRADED_SEGMENT = 3
 _REFERENCE_SEGMENT = 5  # L3/L4 lies at the origin of spine space
 
 
-def closing(relative: float) -> float:
+def closure(relative: float) -> float:
     """Turns a relative severity (0 Moderate, 1 Severe) into how far a passage is closed, 0 to 1.
 
     Smooth and strictly growing, so that the images tell z and not only the grade.
@@ -262,7 +262,7 @@ def _make_segments(
         closed = dict.fromkeys(Condition, 0.05)
         if 0 <= graded < len(Level):
             level = list(Level)[graded]
-            closed = {each: closing(relative[finding_index(each, level)]) for each in Condition}
+            closed = {each: closure(relative[finding_index(each, level)]) for each in Condition}
         canal = closed[Condition.SPINAL_CANAL_STENOSIS]
         # Degeneration goes with stenosis only loosely: a black disc proves nothing.
         degeneration = float(1 / (1 + np.exp(-(rng.normal(0, 1.2) + health + 1.5 * (canal - 0.3)))))

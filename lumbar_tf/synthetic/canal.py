@@ -9,7 +9,7 @@ from lumbar_tf.synthetic.patch import Field, Patch, Tissue, along, ellipse
 
 
 @dataclass(frozen=True)
-class Passage:
+class SacWalls:
     """The thecal sac's walls at every pixel of a patch, float32 arrays.
 
     Attributes:
@@ -25,7 +25,7 @@ class Passage:
     at_disc: Field
 
 
-def passage(patch: Patch, segment: Segment) -> Passage:
+def sac_walls(patch: Patch, segment: Segment) -> SacWalls:
     """Returns the sac: 165 mm2 where open, under 45 mm2 where the canal is closed."""
     at_disc = np.exp(-((patch.d / 6.0) ** 2))
     above, below, tight = segment.above, segment.below, segment.canal
@@ -34,7 +34,7 @@ def passage(patch: Patch, segment: Segment) -> Passage:
     front = front + (0.5 * segment.bulge + 4.2 * tight) * at_disc
     back = back - (0.3 + 3.6 * tight) * at_disc
     half_width = along(patch, segment, above.sac_half_width, below.sac_half_width)
-    return Passage(
+    return SacWalls(
         centre=(front + back) / 2,
         half_width=half_width * (1 - 0.42 * tight * at_disc),
         half_depth=np.maximum((back - front) / 2, 0.6),
@@ -42,7 +42,7 @@ def passage(patch: Patch, segment: Segment) -> Passage:
     )
 
 
-def paint_canal_fat(patch: Patch, segment: Segment, sac: Passage) -> None:
+def paint_canal_fat(patch: Patch, segment: Segment, sac: SacWalls) -> None:
     """Paints the fat around the sac and the yellow ligament around the fat."""
     tight = segment.canal
     # Beside the disc the facets and the yellow ligament close in on the sac; elsewhere fat does.
@@ -85,7 +85,7 @@ def paint_foramen(patch: Patch, segment: Segment, *, sign: int, severity: float)
     patch.cover(Tissue.BLOOD, np.maximum(vessel, ends), room)
 
 
-def paint_recesses(patch: Patch, segment: Segment, sac: Passage) -> Field:
+def paint_recesses(patch: Patch, segment: Segment, sac: SacWalls) -> Field:
     """Fills the lateral recesses and returns the distance by which they cut the sac's corners."""
     cut = np.full_like(patch.u, -10.0)
     if segment.above.is_sacral:
@@ -104,7 +104,7 @@ def paint_recesses(patch: Patch, segment: Segment, sac: Passage) -> Field:
     return cut
 
 
-def paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: Passage, corner: Field) -> None:
+def paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: SacWalls, corner: Field) -> None:
     """Paints dura, CSF, cord and cauda equina; `corner` is the recesses' cut."""
     across, deep = patch.u / sac.half_width, (patch.v - sac.centre) / sac.half_depth
     s = patch.d + np.float32(segment.s_mm)
@@ -123,7 +123,7 @@ def paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: Passage, co
 
 
 def _paint_strands(
-    patch: Patch, anatomy: Anatomy, sac: Passage, place: tuple[Field, Field], inside: Field
+    patch: Patch, anatomy: Anatomy, sac: SacWalls, place: tuple[Field, Field], inside: Field
 ) -> None:
     """Paints the cauda equina: strands keep their size, so a small sac is full of them."""
     shade = np.zeros_like(patch.u)

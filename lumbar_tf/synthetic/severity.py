@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import (
-    FINDINGS,
     MISSING_LABEL,
     NUM_FINDINGS,
     NUM_LEVELS,
     NUM_SEVERITIES,
     Condition,
-    Family,
-    Severity,
 )
 
 Array = NDArray[np.float64]
@@ -187,50 +184,3 @@ def draw_severity(num_studies: int, *, shift: float, rng: np.random.Generator) -
     labels = (seen[..., None] > thresholds()).sum(axis=-1).astype(np.int64)
     missing = rng.random(labels.shape) < missing_rates()
     return GradedSeverity(latent=latent, labels=np.where(missing, MISSING_LABEL, labels))
-
-
-def competition_probabilities(probabilities: Array) -> Array:
-    """Returns p proportional to weight x probability, which minimises the WEIGHTED log loss.
-
-    Args:
-        probabilities: float64 [..., 3], calibrated.
-    """
-    weighted = probabilities * np.array([severity.weight for severity in Severity])
-    return weighted / weighted.sum(axis=-1, keepdims=True)
-
-
-def weighted_log_losses(competition: Array, labels: NDArray[np.int64]) -> dict[Family, float]:
-    """Returns the weighted log loss (weights 1, 2, 4) of each family of findings.
-
-    Args:
-        competition: predictions, float64 [study, 25, 3].
-        labels: int64 [study, 25]; missing ones are left out.
-    """
-    weights = np.array([severity.weight for severity in Severity])
-    losses = {}
-    for family in Family:
-        columns = [index for index, finding in enumerate(FINDINGS) if finding.condition.family is family]
-        kept = labels[:, columns] != MISSING_LABEL
-        grades = labels[:, columns][kept]
-        chosen = np.take_along_axis(competition[:, columns][kept], grades[:, None], axis=1)[:, 0]
-        row_weights = weights[grades]
-        losses[family] = float(-(row_weights * np.log(chosen)).sum() / row_weights.sum())
-    return losses
-
-
-def best_possible_losses(severity: GradedSeverity) -> dict[Family, float]:
-    """Returns the weighted log losses of someone who knows z but not the reader's noise."""
-    return weighted_log_losses(
-        competition_probabilities(grade_probabilities(severity.latent)), severity.labels
-    )
-
-
-def prior_losses(severity: GradedSeverity) -> dict[Family, float]:
-    """Returns the weighted log losses of each finding's own label frequencies in this cohort."""
-    counts = np.stack([(severity.labels == grade).sum(axis=0) for grade in Severity], axis=-1).astype(float)
-    # Half a case a grade: a small cohort may lack a grade at a level, and log 0 is no floor.
-    frequencies = (counts + 0.5) / (counts + 0.5).sum(axis=-1, keepdims=True)
-    prediction = np.broadcast_to(
-        competition_probabilities(frequencies), (*severity.labels.shape, NUM_SEVERITIES)
-    )
-    return weighted_log_losses(prediction, severity.labels)

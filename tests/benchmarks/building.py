@@ -26,8 +26,8 @@ def decode_file(path: str) -> int:
     import pydicom
     from pydicom.encaps import get_frame
 
+    from lumbar_tf.dicom.files.code_streams import PixelLayout
     from lumbar_tf.dicom.files.codecs import decode_stream
-    from lumbar_tf.dicom.files.streams import PixelLayout
 
     dataset = pydicom.dcmread(path)
     layout = PixelLayout(

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import ImageFile, open_image
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.reasons import RefusedError
+from lumbar_tf.dicom.reasons import RejectedError
 from tests.dicom.made_files import DEFLATED, LOSSLESS, LOSSY, NATIVE, make_enhanced, make_file, make_pixels
 
 MAX_SECONDS = 5
@@ -151,7 +151,7 @@ def read(data: bytes) -> str:
         image = open_image(data)
         for frame in image.frames:
             _check_frame(image, frame.index)
-    except RefusedError as error:
+    except RejectedError as error:
         if "MemoryError" in str(error):
             raise FuzzError("memory ran out") from error
         return error.reason.value

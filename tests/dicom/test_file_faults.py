@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.reasons import RefusedError
+from lumbar_tf.dicom.reasons import RejectedError
 from tests.dicom.file_damage import FileFault
 from tests.dicom.file_faults import FILE_FAULTS
 from tests.dicom.made_files import make_file, make_pixels
@@ -18,10 +18,10 @@ GOOD = make_file(make_pixels(24, 32))
 MAX_PEAK_BYTES = 160 << 20
 
 
-def _refusal(data: bytes) -> RefusedError:
+def _refusal(data: bytes) -> RejectedError:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as whoever reads a study does
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             image = open_image(data)
             for frame in image.frames:
                 decode_frame(image, frame)

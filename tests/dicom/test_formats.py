@@ -8,8 +8,8 @@ import pytest
 from highdicom.spatial import PixelToReferenceTransformer
 from pydicom import uid
 
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.pixels import decode_frame
 from lumbar_tf.dicom.geometry import pixel_to_patient
 from tests.dicom import made_files
 from tests.dicom.made_files import make_enhanced, make_file, make_pixels

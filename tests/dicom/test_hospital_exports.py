@@ -9,7 +9,7 @@ import pytest
 
 from lumbar_tf.dicom.files.frames import open_image
 from lumbar_tf.dicom.reasons import Reject, RejectReason
-from lumbar_tf.dicom.series.choice import SeriesFacts, choose_series, read_series_header
+from lumbar_tf.dicom.series.series_selection import SeriesCandidate, read_series_header, select_series
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files, read_source
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
@@ -30,7 +30,7 @@ def studies(export: Any) -> tuple[dict[str, Study], list[Reject]]:
         return {each.study_id: read_study_files(each) for each in source.studies}, list(source.rejects)
 
 
-def _series_facts(study: StudyFiles) -> list[SeriesFacts]:
+def _series_facts(study: StudyFiles) -> list[SeriesCandidate]:
     """Headers and geometries by series, without the study's reader."""
     images: dict[str, list[Any]] = {}
     for path in list_study_files(study)[0]:
@@ -39,7 +39,7 @@ def _series_facts(study: StudyFiles) -> list[SeriesFacts]:
             image = open_image(path.read_bytes())
             images.setdefault(image.series_uid, []).append(image)
     return [
-        SeriesFacts(
+        SeriesCandidate(
             series_id,
             read_series_header(members[0].dataset),
             [frame.geometry for image in members for frame in image.frames],
@@ -53,7 +53,7 @@ def test_the_right_series_are_chosen_each_with_its_reason(export: Any) -> None:
     with read_source(export.root) as source:
         assert [each.study_id for each in source.studies] == [hospital.LUMBAR_STUDY, hospital.CERVICAL_STUDY]
         for study in source.studies:
-            decisions = choose_series(_series_facts(study), {})
+            decisions = select_series(_series_facts(study), {})
             told |= {name: each.plane or each.reason for name, each in decisions.items()}
     assert told == {**export.planes, **export.reasons}
 

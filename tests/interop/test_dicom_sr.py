@@ -9,8 +9,7 @@ import pytest
 from highdicom.sr import srread
 from pydicom.sr.codedict import Code, codes
 
-from lumbar_tf.dicom.origin import StudyHeader
-from lumbar_tf.dicom.study import Study
+from lumbar_tf.dicom.study import Study, StudyHeader
 from lumbar_tf.interop.dicom_sr import write_sr
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Severity, Side

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.dicom.origin import ImageOrigin, StudyHeader
 from lumbar_tf.dicom.reasons import Reject, RejectReason
-from lumbar_tf.dicom.study import SeriesSummary, Slice, Study
+from lumbar_tf.dicom.study import ImageOrigin, SeriesSummary, Slice, Study, StudyHeader
 from lumbar_tf.labels import Plane
 from lumbar_tf.privacy.pseudonyms import (
     IdKind,

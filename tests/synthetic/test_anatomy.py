@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Level, Side
-from lumbar_tf.synthetic.anatomy import closing, make_anatomy, mirror_anatomy
+from lumbar_tf.synthetic.anatomy import closure, make_anatomy, mirror_anatomy
 from lumbar_tf.synthetic.cohort import landmark
 from lumbar_tf.synthetic.severity import thresholds
 
 
 def test_severity_closes_a_passage_steadily() -> None:
-    values = [closing(relative) for relative in np.linspace(-3, 3, 25)]
+    values = [closure(relative) for relative in np.linspace(-3, 3, 25)]
     assert all(first < second for first, second in pairwise(values))
     assert values[0] >= 0
     assert values[-1] <= 1

@@ -1,4 +1,4 @@
-"""tensorflow-io's pixels beside the default decoder's: `make test-tfio`, in an environment of its own."""
+"""Pixels of tensorflow-io compared with those of the default decoder (`make test-tfio`)."""
 
 import io
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from lumbar_tf.dicom.files import pixels, tfio_decoder
-from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
+from lumbar_tf.dicom.files import decoders
+from lumbar_tf.dicom.files.decoders import Decoder, decode_frame, frame_decoder
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
 WriteDicom = Callable[..., Path]
 Change = Callable[[pydicom.Dataset], None]
@@ -28,7 +28,7 @@ LOSSY_CODINGS = ["JPLY", "JLSN", "J2KI"]
 
 def decode_with_both(data: bytes) -> tuple[NDArray[Any], NDArray[Any]]:
     image = open_image(data)
-    return pixels.decode_frame(image, image.frames[0]), decode(data)
+    return decode_frame(image, image.frames[0]), decode(data)
 
 
 def decode(data: bytes) -> NDArray[Any]:
@@ -42,14 +42,14 @@ def save(dataset: pydicom.Dataset) -> bytes:
     return file.getvalue()
 
 
-def refusal(data: bytes) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def refusal(data: bytes) -> RejectedError:
+    with pytest.raises(RejectedError) as caught:
         decode(data)
     return caught.value
 
 
-def test_the_ops_load_here() -> None:
-    tfio_decoder.probe()
+def test_the_ops_load_in_this_environment() -> None:
+    assert frame_decoder(Decoder.TFIO) is decoders.decode_frame_with_tfio
 
 
 @pytest.mark.parametrize("name", QA_NAMES)
@@ -66,11 +66,11 @@ def test_a_philips_slice_without_its_rescale_is_the_same(shared_data: Path, codi
     assert "slope" in str(refusal(save(dataset)))
     del dataset.RescaleSlope, dataset.RescaleIntercept
     ours, theirs = decode_with_both(save(dataset))
-    # The two have libraries of their own; rounding in a lossy decoder's last step is theirs to choose.
+    # The two use different libraries, and lossy decoders may round differently in the last step.
     assert np.abs(ours.astype(int) - theirs).max() <= (1 if coding in LOSSY_CODINGS else 0)
 
 
-@pytest.mark.parametrize("coding", [each for each in NEMA_CODINGS if each != "JPLY"])
+@pytest.mark.parametrize("coding", [coding for coding in NEMA_CODINGS if coding != "JPLY"])
 def test_a_signed_toshiba_slice_is_refused(shared_data: Path, coding: str) -> None:
     data = (shared_data / "formats" / "nema_wg04" / f"MR1_{coding}.dcm").read_bytes()
     error = refusal(data)
@@ -147,7 +147,9 @@ SOUND: dict[str, Change] = {
     "jpeg_ls": compress(uid.JPEGLSLossless, imagecodecs.jpegls_encode),
     "jpeg_2000": compress(
         uid.JPEG2000Lossless,
-        lambda each: imagecodecs.jpeg2k_encode(each, codecformat="j2k", reversible=True, bitspersample=12),
+        lambda pixels: imagecodecs.jpeg2k_encode(
+            pixels, codecformat="j2k", reversible=True, bitspersample=12
+        ),
     ),
     "rubbish": put_rubbish_above_the_stored_bits,
     "eight_bits": use_eight_bits,
@@ -185,7 +187,7 @@ def set_tags(**tags: Any) -> Change:
     return change
 
 
-#: What the op answers with wrong pixels, and the word of the refusal.
+#: Files that the op decodes wrongly, and the word of the message.
 WRONG: dict[str, tuple[Change, str]] = {
     "signed": (set_tags(PixelRepresentation=1, BitsStored=13, HighBit=12), "signed"),
     "slope": (set_tags(RescaleSlope="2.5", RescaleIntercept="0"), "slope"),
@@ -197,19 +199,19 @@ WRONG: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_comes_out_wrong_is_refused(make_file: Callable[..., bytes], name: str) -> None:
+def test_files_that_come_out_wrong_are_rejected(make_file: Callable[..., bytes], name: str) -> None:
     change, word = WRONG[name]
     data = make_file(change)
     error = refusal(data)
     assert (error.reason, word in str(error)) == (RejectReason.DECODER_REFUSED, True)
-    # And the refusal is earned: the op itself answers, without an error, with other pixels.
+    # The op itself returns other pixels, without an error.
     image = open_image(data)
-    theirs = tfio_decoder._load()(data)[0, :, :, 0]
-    assert not np.array_equal(theirs, pixels.decode_frame(image, image.frames[0]))
+    theirs = decoders.load_tfio_op()(data)[0, :, :, 0]
+    assert not np.array_equal(theirs, decode_frame(image, image.frames[0]))
 
 
-def test_what_cannot_be_read_is_refused_and_never_empty(make_file: Callable[..., bytes]) -> None:
-    syntax = compress(uid.HTJ2KLossless, lambda each: imagecodecs.htj2k_encode(each, reversible=True))
+def test_unreadable_files_are_rejected_and_never_empty(make_file: Callable[..., bytes]) -> None:
+    syntax = compress(uid.HTJ2KLossless, lambda pixels: imagecodecs.htj2k_encode(pixels, reversible=True))
     try:
         data = make_file(syntax)
     except Exception:
@@ -217,8 +219,10 @@ def test_what_cannot_be_read_is_refused_and_never_empty(make_file: Callable[...,
     assert refusal(data).reason is RejectReason.DECODER_REFUSED
 
 
-def test_an_empty_answer_is_refused(make_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tfio_decoder, "_load", lambda: lambda data: np.zeros(0, np.uint16))
+def test_an_empty_result_is_rejected(
+    make_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "load_tfio_op", lambda: lambda data: np.zeros(0, np.uint16))
     error = refusal(make_file())
     assert (error.reason, "(0,)" in str(error)) == (RejectReason.DECODER_REFUSED, True)
 

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from lumbar_tf.dicom.files.jpeg_2000 import check_jpeg_2000
-from lumbar_tf.dicom.files.streams import (
+from lumbar_tf.dicom.files.code_streams import (
     PixelLayout,
-    Sample,
+    SampleFormat,
     check_jpeg,
+    check_jpeg_2000,
     check_jpeg_ls,
     check_rle,
     split_rle,
 )
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
 #: One zero pads a segment to an even length (PS3.5 section G.3.1); some archives pad to more, and those read
 #: as runs of zeros.
@@ -45,19 +45,19 @@ class FrameCodec:
     """How the frames of a transfer syntax are read.
 
     Attributes:
-        check: reads the code stream's own header; raises `RefusedError` where it is not the file's.
+        check: reads the code stream's own header; raises `RejectedError` where it is not the file's.
         decode: gives [rows, columns] of any integer type.
         is_lossy: values may come out beside those that went in.
         takes_view: both read a view of the file as well as bytes of their own.
     """
 
-    check: Callable[[Any, PixelLayout], Sample]
-    decode: Callable[[Any, PixelLayout, Sample], NDArray[Any]]
+    check: Callable[[Any, PixelLayout], SampleFormat]
+    decode: Callable[[Any, PixelLayout, SampleFormat], NDArray[Any]]
     is_lossy: bool = False
     takes_view: bool = False
 
 
-def _decode_rle(stream: memoryview, layout: PixelLayout, sample: Sample) -> NDArray[Any]:
+def _decode_rle(stream: memoryview, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     """Decodes RLE (PS3.5 annex G): a PackBits segment for each byte of the pixels, the high one first.
 
     A segment that holds more or fewer bytes than the frame has pixels is damaged, or another frame's.
@@ -79,11 +79,11 @@ def _decode_segment(segment: memoryview, layout: PixelLayout) -> NDArray[np.uint
     decoded = _unpack_bits(segment, out=np.empty(size + _RLE_PADDING_BYTES, np.uint8))
     if len(decoded) < size or decoded[size:].any():
         message = f"an RLE segment must hold {size} bytes. Received: {len(decoded)}"
-        raise RefusedError(RejectReason.UNDECODABLE, message)
+        raise RejectedError(RejectReason.UNDECODABLE, message)
     return decoded[:size]
 
 
-def _decode_jpeg(stream: bytes, layout: PixelLayout, sample: Sample) -> NDArray[Any]:
+def _decode_jpeg(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     """Decodes JPEG, and finds out whether the decoder made up its end.
 
     libjpeg reads zero bits where data have run out, and its warning is not passed on. Then the last two
@@ -95,15 +95,15 @@ def _decode_jpeg(stream: bytes, layout: PixelLayout, sample: Sample) -> NDArray[
         head, scan = stream[: sample.scan_start], stream[sample.scan_start :]
         longer = head + _JPEG_INTERVAL_END.sub(lambda end: _POISON + end.group(), scan)
         if not np.array_equal(pixels, imagecodecs.jpeg8_decode(longer)):
-            raise RefusedError(RejectReason.TRUNCATED, "the code stream ends before its last pixel")
+            raise RejectedError(RejectReason.TRUNCATED, "the code stream ends before its last pixel")
     return pixels
 
 
-def _decode_jpeg_ls(stream: bytes, layout: PixelLayout, sample: Sample) -> NDArray[Any]:
+def _decode_jpeg_ls(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     return imagecodecs.jpegls_decode(stream)
 
 
-def _decode_jpeg_2000(stream: bytes, layout: PixelLayout, sample: Sample) -> NDArray[Any]:
+def _decode_jpeg_2000(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     # Workers are processes; a decoder's threads would only fight them.
     return imagecodecs.jpeg2k_decode(stream, numthreads=1)
 
@@ -151,21 +151,21 @@ def decode_stream(syntax: str, code: bytes | memoryview, layout: PixelLayout) ->
         cleared (signed: filled with the sign).
 
     Raises:
-        RefusedError: TRUNCATED, UNDECODABLE, WRONG_PIXEL_COUNT or BAD_PIXEL_FORMAT.
+        RejectedError: TRUNCATED, UNDECODABLE, WRONG_PIXEL_COUNT or BAD_PIXEL_FORMAT.
     """
     codec = CODECS[syntax]
     stream = memoryview(code) if codec.takes_view else bytes(code)
     sample = codec.check(stream, layout)
     try:
         pixels = codec.decode(stream, layout, sample)
-    except RefusedError:
+    except RejectedError:
         raise
     except Exception as error:  # each decoder has errors of its own
         message = f"the code stream cannot be decoded ({type(error).__name__})"
-        raise RefusedError(RejectReason.UNDECODABLE, message) from None
+        raise RejectedError(RejectReason.UNDECODABLE, message) from None
     if pixels.shape != (layout.rows, layout.columns) or pixels.dtype.kind not in "ui":
         message = f"the code stream must decode to grey pixels. Received: {pixels.dtype} {pixels.shape}"
-        raise RefusedError(RejectReason.UNDECODABLE, message)
+        raise RejectedError(RejectReason.UNDECODABLE, message)
     if codec.is_lossy and sample.precision > layout.bits_stored:
         # Errors of coding can step over the range's end; a mask would wrap white to black.
         whole = replace(layout, bits_stored=layout.bits_allocated)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.codecs import CODECS, NATIVE_SYNTAXES
-from lumbar_tf.dicom.files.fragments import Ranges, find_encapsulated_frames, find_native_frames
-from lumbar_tf.dicom.files.headers import HeaderedFile, read_headered_file
+from lumbar_tf.dicom.files.fragments import ByteRanges, find_encapsulated_frames, find_native_frames
+from lumbar_tf.dicom.files.headers import ParsedFile, parse_file
 from lumbar_tf.dicom.files.placement import read_geometry, read_rescale
-from lumbar_tf.dicom.files.streams import PixelLayout
 from lumbar_tf.dicom.files.values import find_value, read_integer, read_uid, read_value
 from lumbar_tf.dicom.geometry import SliceGeometry
-from lumbar_tf.dicom.origin import ImageOrigin, read_loose_text
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
+from lumbar_tf.dicom.study import ImageOrigin, read_optional_text
 
 __all__ = ["Frame", "ImageFile", "find_value", "open_image"]
 
@@ -93,7 +93,7 @@ class ImageFile:
     syntax: str
     layout: PixelLayout
     body: bytes
-    pixel_ranges: tuple[Ranges, ...]
+    pixel_ranges: tuple[ByteRanges, ...]
     is_swapped: bool = False
 
 
@@ -104,19 +104,19 @@ def open_image(data: bytes) -> ImageFile:
         data: the whole file.
 
     Raises:
-        RefusedError: it is no grey MR image, or damaged; the reason says which.
+        RejectedError: it is no grey MR image, or damaged; the reason says which.
     """
-    file = read_headered_file(data)
+    file = parse_file(data)
     try:
         return _open(file, data)
-    except RefusedError:
+    except RejectedError:
         raise
     except Exception as error:  # values are parsed when they are asked for, and may be anything
         message = f"damaged value in the header ({type(error).__name__})"
-        raise RefusedError(RejectReason.DAMAGED_HEADER, message) from None
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message) from None
 
 
-def _open(file: HeaderedFile, data: bytes) -> ImageFile:
+def _open(file: ParsedFile, data: bytes) -> ImageFile:
     dataset = file.dataset
     _check_kind(file)
     layout = _read_layout(dataset)
@@ -139,17 +139,17 @@ def _open(file: HeaderedFile, data: bytes) -> ImageFile:
     )
 
 
-def _read_origin(file: HeaderedFile) -> ImageOrigin:
-    sop_class = read_loose_text(file.dataset, "SOPClassUID")
+def _read_origin(file: ParsedFile) -> ImageOrigin:
+    sop_class = read_optional_text(file.dataset, "SOPClassUID")
     return ImageOrigin(
-        sop_class_uid=sop_class or read_loose_text(file.meta, "MediaStorageSOPClassUID"),
-        sop_instance_uid=read_loose_text(file.dataset, "SOPInstanceUID"),
-        series_uid=read_loose_text(file.dataset, "SeriesInstanceUID"),
-        frame_of_reference_uid=read_loose_text(file.dataset, "FrameOfReferenceUID"),
+        sop_class_uid=sop_class or read_optional_text(file.meta, "MediaStorageSOPClassUID"),
+        sop_instance_uid=read_optional_text(file.dataset, "SOPInstanceUID"),
+        series_uid=read_optional_text(file.dataset, "SeriesInstanceUID"),
+        frame_of_reference_uid=read_optional_text(file.dataset, "FrameOfReferenceUID"),
     )
 
 
-def _check_kind(file: HeaderedFile) -> None:
+def _check_kind(file: ParsedFile) -> None:
     """Refuses what is no grey MR image."""
     dataset = file.dataset
     # The competition's files name their class in the file meta information alone.
@@ -157,28 +157,28 @@ def _check_kind(file: HeaderedFile) -> None:
     sop_class = str(read_value(dataset, "SOPClassUID") or meta_class)
     modality = str(read_value(dataset, "Modality") or "")
     if meta_class == uid.MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:
-        raise RefusedError(RejectReason.DICOMDIR, "a directory of other files")
+        raise RejectedError(RejectReason.DICOMDIR, "a directory of other files")
     if file.pixels is None:
         _refuse_without_pixels(dataset, sop_class)
     if sop_class.startswith(_SECONDARY_CAPTURE_PREFIX) or modality in _SECONDARY_MODALITIES:
-        raise RefusedError(RejectReason.SECONDARY_CAPTURE, "a secondary capture, not a scanner's image")
+        raise RejectedError(RejectReason.SECONDARY_CAPTURE, "a secondary capture, not a scanner's image")
     if modality not in ("", "MR") or (not modality and _is_other_class(sop_class)):
-        raise RefusedError(RejectReason.NOT_MR, "an image of another modality")
+        raise RejectedError(RejectReason.NOT_MR, "an image of another modality")
     kind = read_value(dataset, "PhotometricInterpretation")
     if not kind:
-        raise RefusedError(RejectReason.DAMAGED_HEADER, "PhotometricInterpretation must be there")
+        raise RejectedError(RejectReason.DAMAGED_HEADER, "PhotometricInterpretation must be there")
     if read_integer(dataset, "SamplesPerPixel", 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusedError(RejectReason.COLOUR, "not a grey image")
+        raise RejectedError(RejectReason.COLOUR, "not a grey image")
     if file.syntax not in CODECS and file.syntax not in NATIVE_SYNTAXES:
         message = f"the transfer syntax {_shown_uid(file.syntax)} is not read here"
-        raise RefusedError(RejectReason.UNSUPPORTED_SYNTAX, message)
+        raise RejectedError(RejectReason.UNSUPPORTED_SYNTAX, message)
 
 
 def _refuse_without_pixels(dataset: Dataset, sop_class: str) -> None:
     has_other = "SpectroscopyData" in dataset or "PixelDataProviderURL" in dataset
     if ("Rows" in dataset or sop_class in _MR_IMAGE_CLASSES) and not has_other:
-        raise RefusedError(RejectReason.TRUNCATED, "the file ends before its pixel data")
-    raise RefusedError(RejectReason.NO_PIXELS, "no pixel data")
+        raise RejectedError(RejectReason.TRUNCATED, "the file ends before its pixel data")
+    raise RejectedError(RejectReason.NO_PIXELS, "no pixel data")
 
 
 def _is_other_class(sop_class: str) -> bool:
@@ -197,16 +197,16 @@ def _read_layout(dataset: Dataset) -> PixelLayout:
     sign = read_integer(dataset, "PixelRepresentation")
     if rows < 1 or columns < 1:
         message = f"Rows and Columns must be at least 1. Received: {rows} x {columns}"
-        raise RefusedError(RejectReason.DAMAGED_HEADER, message)
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     if rows * columns > MAX_PIXELS:
         message = f"a frame must hold at most {MAX_PIXELS} pixels. Received: {rows} x {columns}"
-        raise RefusedError(RejectReason.TOO_LARGE, message)
+        raise RejectedError(RejectReason.TOO_LARGE, message)
     if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1 or sign not in (0, 1):
         message = (
             "pixels must be 8 or 16 bits, the lowest ones in use, signed or not. Received: "
             f"allocated {allocated}, stored {stored}, high bit {high}, representation {sign}"
         )
-        raise RefusedError(RejectReason.BAD_PIXEL_FORMAT, message)
+        raise RejectedError(RejectReason.BAD_PIXEL_FORMAT, message)
     return PixelLayout(
         rows,
         columns,
@@ -221,27 +221,29 @@ def _read_frame_count(dataset: Dataset) -> int:
     count = read_integer(dataset, "NumberOfFrames", 1)
     if not 1 <= count <= MAX_FRAMES:
         message = f"NumberOfFrames must be 1 to {MAX_FRAMES}. Received: {count}"
-        raise RefusedError(RejectReason.BAD_FRAMES, message)
+        raise RejectedError(RejectReason.BAD_FRAMES, message)
     if count == 1:
         return count
     groups = read_value(dataset, "PerFrameFunctionalGroupsSequence") or ()
     if len(groups) != count:
         message = f"{count} frames must have a functional group each. Received: {len(groups)}"
-        raise RefusedError(RejectReason.BAD_FRAMES, message)
+        raise RejectedError(RejectReason.BAD_FRAMES, message)
     return count
 
 
-def _find_frames(file: HeaderedFile, layout: PixelLayout, num_frames: int) -> tuple[Ranges, ...]:
+def _find_frames(file: ParsedFile, layout: PixelLayout, num_frames: int) -> tuple[ByteRanges, ...]:
     pixels = file.pixels
     if pixels is None or pixels.element != _INTEGER_PIXELS:
-        raise RefusedError(RejectReason.BAD_PIXEL_FORMAT, "pixels must be integers. Received: floating point")
+        raise RejectedError(
+            RejectReason.BAD_PIXEL_FORMAT, "pixels must be integers. Received: floating point"
+        )
     if file.syntax in NATIVE_SYNTAXES:
         return find_native_frames(file.body, pixels, layout, num_frames)
     offsets = read_value(file.dataset, "ExtendedOffsetTable") or b""
     return find_encapsulated_frames(file.body, pixels, num_frames, offsets)
 
 
-def _is_swapped(file: HeaderedFile, layout: PixelLayout) -> bool:
+def _is_swapped(file: ParsedFile, layout: PixelLayout) -> bool:
     """OW is a string of words, and big endian swaps words whatever they hold (PS3.5 section 8.1.1)."""
     is_word = file.pixels is not None and file.pixels.vr == "OW"
     return is_word and layout.bits_allocated == 8 and file.syntax == uid.ExplicitVRBigEndian

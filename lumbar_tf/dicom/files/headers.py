@@ -1,16 +1,12 @@
-"""From a file's bytes to its header: what of it is a DICOM dataset, and where its pixel data lie.
-
-pydicom reads the elements; this module decides what it is given. pydicom inflates without a bound, takes
-a value that the file's end has cut for a whole one, and forgets every element when an encapsulated pixel
-value has no end. So the preamble, the deflated stream and the pixel data are handled here, and pydicom
-stops where the pixel data begin.
-
-Only the structure is judged here; what the values mean is `frames.open_image`'s matter.
-"""
+"""Headers."""
 
 import io
+import logging
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +15,26 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
 from lumbar_tf.dicom.files.values import read_value
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
+
+
+@contextmanager
+def suppress_pydicom_warnings() -> Iterator[None]:
+    """Drops what pydicom warns of and logs for as long as the block runs.
+
+    Both quote header values, and a value can identify a patient. What is wrong with a file is told by
+    reason codes. Entering costs more than reading a file: wrap a study, not a file.
+    """
+    logger = logging.getLogger("pydicom")
+    was_disabled = logger.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.disabled = True
+        try:
+            yield
+        finally:
+            logger.disabled = was_disabled
+
 
 #: No MR file comes near this, multi-frame series included.
 MAX_FILE_BYTES = 1 << 30
@@ -37,8 +52,8 @@ MAX_INFLATED_BYTES = 512 << 20
 MAX_INFLATE_RATIO = 100
 SMALL_INFLATED_BYTES = 64 << 20
 
-_PREAMBLE_BYTES = 128
-_PREFIX = b"DICM"
+PREAMBLE_BYTES = 128
+DICM_PREFIX = b"DICM"
 #: A file that is DICOM and a program at once (CVE-2019-11687): PE, ELF, Mach-O in its five spellings, script.
 _EXECUTABLE_MAGICS = (
     b"MZ",
@@ -60,7 +75,7 @@ _FIRST_PIXEL_ELEMENT = 0x0008
 
 @dataclass(frozen=True)
 class PixelElement:
-    """Where the pixel data lie in `HeaderedFile.body`.
+    """Where the pixel data lie in `ParsedFile.body`.
 
     Attributes:
         element: 0x0010 for integers; 0x0008 and 0x0009 for floating point.
@@ -76,7 +91,7 @@ class PixelElement:
 
 
 @dataclass(frozen=True, eq=False)
-class HeaderedFile:
+class ParsedFile:
     """A DICOM file of which the header has been read.
 
     Attributes:
@@ -93,13 +108,13 @@ class HeaderedFile:
     body: bytes
     pixels: PixelElement | None
 
-    def joined(self) -> Dataset:
+    def with_meta(self) -> Dataset:
         """Returns the dataset with its `file_meta`, as pydicom itself reads a file."""
         self.dataset.file_meta = FileMetaDataset(self.meta)
         return self.dataset
 
 
-def parse_dataset(data: bytes) -> Dataset:
+def read_dataset_header(data: bytes) -> Dataset:
     """Reads a file's header.
 
     Args:
@@ -110,42 +125,44 @@ def parse_dataset(data: bytes) -> Dataset:
         and may raise anything then: see `frames.find_value`.
 
     Raises:
-        RefusedError: NOT_DICOM, EXECUTABLE_PREAMBLE, TRUNCATED, TOO_LARGE, DEFLATE_BOMB or DAMAGED_HEADER.
+        RejectedError: NOT_DICOM, EXECUTABLE_PREAMBLE, TRUNCATED, TOO_LARGE, DEFLATE_BOMB or DAMAGED_HEADER.
     """
-    return read_headered_file(data).joined()
+    return parse_file(data).with_meta()
 
 
-def read_headered_file(data: bytes) -> HeaderedFile:
-    """Reads a file's header and finds its pixel data; see `parse_dataset` for what is refused."""
+def parse_file(data: bytes) -> ParsedFile:
+    """Reads a file's header and finds its pixel data; see `read_dataset_header` for what is refused."""
     if len(data) > MAX_FILE_BYTES:
-        raise RefusedError(RejectReason.TOO_LARGE, f"the file holds {len(data)} bytes, over {MAX_FILE_BYTES}")
+        raise RejectedError(
+            RejectReason.TOO_LARGE, f"the file holds {len(data)} bytes, over {MAX_FILE_BYTES}"
+        )
     start = _dataset_start(data)
     try:
         return _parse(data, start)
-    except RefusedError:
+    except RejectedError:
         raise
     except (OSError, struct.error):  # pydicom asks for an item or a length beyond the end
-        raise RefusedError(RejectReason.TRUNCATED, "the header ends in the middle of an element") from None
+        raise RejectedError(RejectReason.TRUNCATED, "the header ends in the middle of an element") from None
     except Exception as error:  # pydicom raises many kinds on damaged headers, RecursionError among them
-        raise RefusedError(RejectReason.DAMAGED_HEADER, f"damaged header ({type(error).__name__})") from None
+        raise RejectedError(RejectReason.DAMAGED_HEADER, f"damaged header ({type(error).__name__})") from None
 
 
 def _dataset_start(data: bytes) -> int:
     """Returns where the first element is: after the preamble, or at 0 where there is none."""
     if not data:
-        raise RefusedError(RejectReason.TRUNCATED, "the file is empty")
-    if data[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_PREFIX)] == _PREFIX:
+        raise RejectedError(RejectReason.TRUNCATED, "the file is empty")
+    if data[PREAMBLE_BYTES : PREAMBLE_BYTES + len(DICM_PREFIX)] == DICM_PREFIX:
         if data.startswith(_EXECUTABLE_MAGICS):
             message = "the preamble is the beginning of a program"
-            raise RefusedError(RejectReason.EXECUTABLE_PREAMBLE, message)
-        return _PREAMBLE_BYTES + len(_PREFIX)
+            raise RejectedError(RejectReason.EXECUTABLE_PREAMBLE, message)
+        return PREAMBLE_BYTES + len(DICM_PREFIX)
     # Without the prefix a file is taken for DICOM where it begins as a file meta group or a dataset does:
     # an element of group 0002 or 0008, in ascending order and so of a low number, all inside the file.
     order: Literal["little", "big"] = "big" if data.startswith(_BIG_ENDIAN_START) else "little"
     group, element = int.from_bytes(data[:2], order), int.from_bytes(data[2:4], order)
     length = int.from_bytes(data[6:8] if _has_vr(data) else data[4:8], order)
     if group not in (_META_GROUP, _FIRST_GROUP) or element > 0x0100 or length > len(data):
-        raise RefusedError(RejectReason.NOT_DICOM, "not a DICOM file")
+        raise RejectedError(RejectReason.NOT_DICOM, "not a DICOM file")
     return 0
 
 
@@ -184,15 +201,15 @@ class _Watch:
         self._count += 1
         if self._count > MAX_ELEMENTS:
             message = f"the header must hold at most {MAX_ELEMENTS} elements"
-            raise RefusedError(RejectReason.DAMAGED_HEADER, message)
+            raise RejectedError(RejectReason.DAMAGED_HEADER, message)
         self.end = None if length == _UNDEFINED_LENGTH else start + length
         if self.end is not None and self.end > self._size:
             message = f"element {group:04X},{tag & 0xFFFF:04X} of {length} bytes ends beyond the file's end"
-            raise RefusedError(RejectReason.TRUNCATED, message)
+            raise RejectedError(RejectReason.TRUNCATED, message)
         return False
 
 
-def _parse(data: bytes, start: int) -> HeaderedFile:
+def _parse(data: bytes, start: int) -> ParsedFile:
     stream = io.BytesIO(data)
     stream.seek(start)
     meta = Dataset()
@@ -201,7 +218,7 @@ def _parse(data: bytes, start: int) -> HeaderedFile:
         meta = filereader.read_dataset(stream, False, True, stop_when=watch)
     start = stream.tell()
     if start >= len(data):
-        raise RefusedError(RejectReason.TRUNCATED, "the file ends before its dataset")
+        raise RejectedError(RejectReason.TRUNCATED, "the file ends before its dataset")
     syntax = str(read_value(meta, "TransferSyntaxUID") or guess_syntax(data[start : start + 6]))
     body = data
     if syntax == uid.DeflatedExplicitVRLittleEndian:
@@ -209,11 +226,11 @@ def _parse(data: bytes, start: int) -> HeaderedFile:
     head = body if len(body) <= MAX_HEADER_BYTES else body[:MAX_HEADER_BYTES]
     if len(head) > _SMALL_FILE_BYTES and max(map(head.count, _ITEM_TAGS)) > MAX_ITEMS:
         message = f"the header must hold at most {MAX_ITEMS} items of sequences"
-        raise RefusedError(RejectReason.DAMAGED_HEADER, message)
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     return _parse_dataset(head, start, meta, syntax, body)
 
 
-def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: bytes) -> HeaderedFile:
+def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: bytes) -> ParsedFile:
     """Reads the elements in `head`, which is all of `body` or as much as a header may take."""
     is_implicit, is_little_endian = syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
     stream = io.BytesIO(head)
@@ -222,20 +239,20 @@ def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: by
     dataset = filereader.read_dataset(stream, is_implicit, is_little_endian, stop_when=watch)
     if watch.pixels is None:
         _check_end(stream.tell(), watch.end, len(head), len(body))
-    return HeaderedFile(dataset, meta, syntax, body, watch.pixels)
+    return ParsedFile(dataset, meta, syntax, body, watch.pixels)
 
 
 def _check_end(told: int, end: int | None, head_size: int, size: int) -> None:
     """Refuses a dataset without pixel data that does not end where its file does."""
     if head_size < size:
         message = f"the header must take at most {MAX_HEADER_BYTES} bytes"
-        raise RefusedError(RejectReason.TOO_LARGE, message)
+        raise RejectedError(RejectReason.TOO_LARGE, message)
     if told < size:
         # Either an item's end outside any sequence, or a value of undefined length without an end, at
         # which pydicom goes back and drops all that it had read.
-        raise RefusedError(RejectReason.DAMAGED_HEADER, "the header ends in the middle of the file")
+        raise RejectedError(RejectReason.DAMAGED_HEADER, "the header ends in the middle of the file")
     if end is not None and end != size:
-        raise RefusedError(RejectReason.TRUNCATED, "the file ends in the middle of an element")
+        raise RejectedError(RejectReason.TRUNCATED, "the file ends in the middle of an element")
 
 
 def _inflate(deflated: bytes) -> bytes:
@@ -245,10 +262,10 @@ def _inflate(deflated: bytes) -> bytes:
     try:
         inflated = inflater.decompress(deflated, limit)
     except zlib.error:
-        raise RefusedError(RejectReason.UNDECODABLE, "the deflated dataset is damaged") from None
+        raise RejectedError(RejectReason.UNDECODABLE, "the deflated dataset is damaged") from None
     if inflater.unconsumed_tail:
         message = f"{len(deflated)} deflated bytes inflate to over {limit}"
-        raise RefusedError(RejectReason.DEFLATE_BOMB, message)
+        raise RejectedError(RejectReason.DEFLATE_BOMB, message)
     if not inflater.eof:
-        raise RefusedError(RejectReason.TRUNCATED, "the deflated dataset ends early")
+        raise RejectedError(RejectReason.TRUNCATED, "the deflated dataset ends early")
     return inflated

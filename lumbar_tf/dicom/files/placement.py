@@ -6,10 +6,10 @@ from operator import mul
 
 from pydicom.dataset import Dataset
 
-from lumbar_tf.dicom.files.streams import PixelLayout
+from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.values import find_value, read_numbers
 from lumbar_tf.dicom.geometry import SliceGeometry
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
 #: How far ImageOrientationPatient may be from two perpendicular unit vectors. Scanners write 6 or
 #: more digits; 0.01 still accepts two-digit rounding.
@@ -35,12 +35,12 @@ def read_geometry(dataset: Dataset, layout: PixelLayout, frame: int, *, in_group
             the top level there belongs to no frame in particular.
 
     Raises:
-        RefusedError: BAD_FRAMES, BAD_POSITION, BAD_ORIENTATION or BAD_SPACING.
+        RejectedError: BAD_FRAMES, BAD_POSITION, BAD_ORIENTATION or BAD_SPACING.
     """
     position = find_value(dataset, "ImagePositionPatient", frame, top_level=not in_groups)
     if in_groups and position is None:
         message = "each frame of several must have a position in its functional groups"
-        raise RefusedError(RejectReason.BAD_FRAMES, message)
+        raise RejectedError(RejectReason.BAD_FRAMES, message)
     orientation = find_value(dataset, "ImageOrientationPatient", frame, top_level=not in_groups)
     spacing = find_value(dataset, "PixelSpacing", frame, top_level=not in_groups)
     row_direction, column_direction = _check_orientation(orientation)
@@ -62,7 +62,7 @@ def _check_position(value: object) -> _Direction:
         message = (
             f"ImagePositionPatient must be within {_LARGEST_POSITION_MM:.0f} mm. Received: {x}, {y}, {z}"
         )
-        raise RefusedError(RejectReason.BAD_POSITION, message)
+        raise RejectedError(RejectReason.BAD_POSITION, message)
     return x, y, z
 
 
@@ -73,7 +73,7 @@ def _check_orientation(value: object) -> tuple[_Direction, _Direction]:
     faults = (math.hypot(*row) - 1, math.hypot(*column) - 1, sum(map(mul, row, column)))
     if max(map(abs, faults)) > _DIRECTION_TOLERANCE:
         message = "ImageOrientationPatient must hold two perpendicular unit vectors"
-        raise RefusedError(RejectReason.BAD_ORIENTATION, message)
+        raise RejectedError(RejectReason.BAD_ORIENTATION, message)
     return _unit(row), _unit(column)
 
 
@@ -90,7 +90,7 @@ def _check_spacing(value: object) -> tuple[float, float]:
             f"PixelSpacing must be in [{_SMALLEST_SPACING_MM}, {_LARGEST_SPACING_MM}] mm. "
             f"Received: {row_mm} x {column_mm}"
         )
-        raise RefusedError(RejectReason.BAD_SPACING, message)
+        raise RejectedError(RejectReason.BAD_SPACING, message)
     return row_mm, column_mm
 
 
@@ -98,10 +98,10 @@ def read_rescale(dataset: Dataset, frame: int, *, in_groups: bool) -> tuple[floa
     """Returns slope and intercept of a frame; 1 and 0 where the file has none.
 
     Raises:
-        RefusedError: BAD_RESCALE, where they are not finite, the slope is 0, or there is a table instead.
+        RejectedError: BAD_RESCALE, where they are not finite, the slope is 0, or there is a table instead.
     """
     if "ModalityLUTSequence" in dataset:
-        raise RefusedError(RejectReason.BAD_RESCALE, "a Modality LUT must be a slope and an intercept")
+        raise RejectedError(RejectReason.BAD_RESCALE, "a Modality LUT must be a slope and an intercept")
     slope = find_value(dataset, "RescaleSlope", frame, top_level=not in_groups)
     intercept = find_value(dataset, "RescaleIntercept", frame, top_level=not in_groups)
     (slope,) = read_numbers(1.0 if slope is None else slope, 1, "RescaleSlope", RejectReason.BAD_RESCALE)
@@ -110,5 +110,5 @@ def read_rescale(dataset: Dataset, frame: int, *, in_groups: bool) -> tuple[floa
     )
     if slope == 0 or max(abs(slope), abs(intercept)) > _LARGEST_RESCALE:
         message = f"RescaleSlope must be a number other than 0. Received: {slope}, intercept {intercept}"
-        raise RefusedError(RejectReason.BAD_RESCALE, message)
+        raise RejectedError(RejectReason.BAD_RESCALE, message)
     return slope, intercept

@@ -11,8 +11,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.identifiers import is_safe_id
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
 #: An Integer String is at most this (PS3.5 section 6.2).
 _LARGEST_INTEGER = 2**31 - 1
@@ -32,7 +32,7 @@ def find_value(dataset: Dataset, keyword: str, frame: int = 0, *, top_level: boo
         in whichever macro it is; None where it is nowhere, or empty.
 
     Raises:
-        RefusedError: DAMAGED_HEADER, where it cannot be parsed.
+        RejectedError: DAMAGED_HEADER, where it cannot be parsed.
     """
     try:
         if top_level:
@@ -46,7 +46,7 @@ def find_value(dataset: Dataset, keyword: str, frame: int = 0, *, top_level: boo
                     return value
     except Exception as error:  # values are parsed when they are asked for, and may be anything
         message = f"{keyword} cannot be parsed ({type(error).__name__})"
-        raise RefusedError(RejectReason.DAMAGED_HEADER, message) from None
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message) from None
     return None
 
 
@@ -139,14 +139,14 @@ def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> 
     """Returns a top-level whole number.
 
     Raises:
-        RefusedError: DAMAGED_HEADER, where it is absent (and there is no default) or no whole number.
+        RejectedError: DAMAGED_HEADER, where it is absent (and there is no default) or no whole number.
     """
     value = read_value(dataset, keyword)
     value = default if value is None else value
     if not isinstance(value, int) or abs(value) > _LARGEST_INTEGER:
         received = "nothing" if value is None else f"a {type(value).__name__}"
         message = f"{keyword} must be one whole number. Received: {received}"
-        raise RefusedError(RejectReason.DAMAGED_HEADER, message)
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     return int(value)
 
 
@@ -160,7 +160,7 @@ def read_numbers(value: Any, count: int, name: str, reason: RejectReason) -> tup
         reason: the code of the refusal.
 
     Raises:
-        RefusedError: there are more or fewer, or one is not finite.
+        RejectedError: there are more or fewer, or one is not finite.
 
     >>> read_numbers([1, "2.5"], 2, "PixelSpacing", RejectReason.BAD_SPACING)
     (1.0, 2.5)
@@ -171,7 +171,7 @@ def read_numbers(value: Any, count: int, name: str, reason: RejectReason) -> tup
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise RefusedError(reason, f"{name} must hold {count} finite numbers")
+        raise RejectedError(reason, f"{name} must hold {count} finite numbers")
     return numbers
 
 
@@ -179,10 +179,10 @@ def read_uid(dataset: Dataset, keyword: str) -> str:
     """Returns a top-level UID, "" where it is absent.
 
     Raises:
-        RefusedError: BAD_UID, where it holds what could mean something in a path, or is longer than 64.
+        RejectedError: BAD_UID, where it holds what could mean something in a path, or is longer than 64.
     """
     value = read_value(dataset, keyword) or ""
     if not isinstance(value, str) or (value and not is_safe_id(value)):
         message = f"{keyword} must be at most 64 letters, digits, single dots, dashes and underscores"
-        raise RefusedError(RejectReason.BAD_UID, message)
+        raise RejectedError(RejectReason.BAD_UID, message)
     return str(value)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydicom.dataset import Dataset
 
 from lumbar_tf.dicom.files.frames import find_value
-from lumbar_tf.dicom.series.series_description_patterns import names_contrast, simplify
+from lumbar_tf.dicom.series.series_description_patterns import mentions_contrast, normalize_text
 
 _Value = TypeVar("_Value")
 
@@ -93,7 +93,7 @@ def read_series_header(dataset: Dataset) -> SeriesHeader:
         scanning_sequence=_scanning_sequence(dataset),
         acquisition_contrast="".join(_codes(dataset, "AcquisitionContrast")[:1]),
         is_fat_suppressed=_is_fat_suppressed(dataset),
-        is_contrast=_has_agent(dataset) or names_contrast(description),
+        is_contrast=_has_agent(dataset) or mentions_contrast(description),
         vendor=normalize_vendor(_text(dataset, "Manufacturer")),
         field_strength_tesla=normalize_field_strength(_number(dataset, "MagneticFieldStrength")),
     )
@@ -105,7 +105,7 @@ def normalize_vendor(manufacturer: str) -> str:
     >>> normalize_vendor("SIEMENS"), normalize_vendor("GE MEDICAL SYSTEMS"), normalize_vendor("Esaote")
     ('siemens', 'ge', 'other')
     """
-    name = f"{simplify(manufacturer)} "
+    name = f"{normalize_text(manufacturer)} "
     if not name.strip():
         return ""
     return next((vendor for vendor, starts in _VENDORS.items() if name.startswith(starts)), "other")
@@ -146,7 +146,7 @@ def _is_fat_suppressed(dataset: Dataset) -> bool:
 
 
 def _has_agent(dataset: Dataset) -> bool:
-    if simplify(_text(dataset, "ContrastBolusAgent")) not in _NO_AGENT:
+    if normalize_text(_text(dataset, "ContrastBolusAgent")) not in _NO_AGENT:
         return True
     return _value(dataset, "ContrastBolusAgentSequence", lambda items: len(items) > 0, False)
 

@@ -61,55 +61,55 @@ _OTHER_REGION = re.compile(
 )
 
 
-def simplify(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Returns a text in lower case with one space between its words; `*` and `+` stay.
 
-    >>> simplify("t2_TSE-sag, 512 T2* +C")
+    >>> normalize_text("t2_TSE-sag, 512 T2* +C")
     't2 tse sag 512 t2* +c'
     """
     return _SEPARATORS.sub(" ", text.lower().replace("ä", "a")).strip()
 
 
-def names_localizer(text: str) -> bool:
+def mentions_localizer(text: str) -> bool:
     """Whether a text names a localiser, scout or calibration."""
-    return _LOCALIZER.search(simplify(text)) is not None
+    return _LOCALIZER.search(normalize_text(text)) is not None
 
 
-def names_derived(text: str) -> bool:
+def mentions_derived(text: str) -> bool:
     """Whether a text names a reformat, map, subtraction or screen shot."""
-    return _DERIVED.search(simplify(text)) is not None
+    return _DERIVED.search(normalize_text(text)) is not None
 
 
-def names_fat_suppression(text: str) -> bool:
+def mentions_fat_suppression(text: str) -> bool:
     """Whether a text names any fat suppression, STIR included."""
-    return _FAT_SUPPRESSED.search(simplify(text)) is not None
+    return _FAT_SUPPRESSED.search(normalize_text(text)) is not None
 
 
-def names_contrast(text: str) -> bool:
+def mentions_contrast(text: str) -> bool:
     """Whether a text says that contrast agent was given: `post`, `+C`, `Gd`, and not `without`."""
-    words = simplify(text)
+    words = normalize_text(text)
     return _CONTRAST.search(words) is not None and _NO_CONTRAST.search(words) is None
 
 
-def names_lumbar(text: str) -> bool | None:
+def mentions_lumbar(text: str) -> bool | None:
     """Whether a text names the lumbar spine (True) or only other parts of the body (False).
 
-    >>> [names_lumbar(each) for each in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
+    >>> [mentions_lumbar(each) for each in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
     [True, False, True, None]
     """
-    words = simplify(text)
+    words = normalize_text(text)
     if _LUMBAR.search(words):
         return True
     return False if _OTHER_REGION.search(words) else None
 
 
-def named_weighting(text: str) -> Weighting | None:
+def mentioned_weighting(text: str) -> Weighting | None:
     """Returns the weighting that a text names, None where it names none or both T1 and T2.
 
-    >>> named_weighting("t1_tirm_sag_dark-fluid"), named_weighting("SAG STIR"), named_weighting("AX T2*")
-    (<Weighting.T1: 't1'>, <Weighting.T2: 't2'>, <Weighting.OTHER: 'other'>)
+    >>> [mentioned_weighting(text).value for text in ("t1_tirm_sag_dark-fluid", "SAG STIR", "AX T2*")]
+    ['t1', 't2', 'other']
     """
-    words = simplify(text)
+    words = normalize_text(text)
     if _OTHER_WEIGHTING.search(words):
         return Weighting.OTHER
     is_t1, is_t2 = _T1.search(words) is not None, _T2.search(words) is not None

@@ -3,8 +3,8 @@
 from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
-    named_weighting,
-    names_fat_suppression,
+    mentioned_weighting,
+    mentions_fat_suppression,
 )
 
 # Bounds in ms between the ranges of Westbrook and Talbot, MRI in Practice, 5th edition, "Summary of
@@ -36,7 +36,7 @@ _CONTRASTS = {
 _FOREIGN_CONTRASTS = frozenset({"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "T2_STAR", "TOF"})
 
 
-def tell_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
+def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
     """Tells a series' weighting.
 
     Gradient and planar echoes are OTHER whatever they are called: "T2" is short for T2* there.
@@ -50,19 +50,19 @@ def tell_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
     """
     if _is_foreign(header):
         return Weighting.OTHER, False
-    named = named_weighting(header.description) or named_weighting(header.protocol)
-    measured = measure_weighting(header)
+    named = mentioned_weighting(header.description) or mentioned_weighting(header.protocol)
+    measured = classify_timing(header)
     if named is None:
         return measured, False
     return named, named is not Weighting.OTHER and measured not in (None, named)
 
 
-def measure_weighting(header: SeriesHeader) -> Weighting | None:
+def classify_timing(header: SeriesHeader) -> Weighting | None:
     """Returns the weighting of a spin echo by its timing, None between the usual ranges.
 
-    >>> measure_weighting(SeriesHeader(echo_time_ms=11.0, repetition_time_ms=550.0))
+    >>> classify_timing(SeriesHeader(echo_time_ms=11.0, repetition_time_ms=550.0))
     <Weighting.T1: 't1'>
-    >>> measure_weighting(SeriesHeader(echo_time_ms=105.0, repetition_time_ms=3600.0))
+    >>> classify_timing(SeriesHeader(echo_time_ms=105.0, repetition_time_ms=3600.0))
     <Weighting.T2: 't2'>
     """
     echo, repetition = header.echo_time_ms, header.repetition_time_ms
@@ -87,7 +87,7 @@ def is_fat_suppressed(header: SeriesHeader) -> bool:
     inversion = header.inversion_time_ms
     return (
         header.is_fat_suppressed
-        or names_fat_suppression(header.description)
+        or mentions_fat_suppression(header.description)
         or header.acquisition_contrast == "STIR"
         or (inversion is not None and _FAT_INVERSION[0] <= inversion <= _FAT_INVERSION[1])
     )

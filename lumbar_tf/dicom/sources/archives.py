@@ -6,8 +6,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from lumbar_tf.dicom.identifiers import display_name
 from lumbar_tf.dicom.reasons import RejectReason
-from lumbar_tf.dicom.sources.listing import shown_name
 
 #: A lumbar study is 20 to 200 MB; a cohort's zip beyond this should be unpacked by hand.
 MAX_ZIP_BYTES = 64 << 30
@@ -28,11 +28,11 @@ class UnsafeArchiveError(ValueError):
 
     Attributes:
         reason: UNSAFE_ARCHIVE.
-        shown_name: the zip's name as a manifest may hold it.
+        display_name: the zip's name as a manifest may hold it.
     """
 
     reason = RejectReason.UNSAFE_ARCHIVE
-    shown_name = ""
+    display_name = ""
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
@@ -51,7 +51,7 @@ def unpack_zip(archive: Path, folder: Path) -> None:
     try:
         _unpack(archive, folder)
     except UnsafeArchiveError as error:
-        error.shown_name = shown_name(archive, archive.parent)
+        error.display_name = display_name(archive, archive.parent)
         raise
 
 

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lumbar_tf.dicom.files.pydicom_warnings import suppress_pydicom_warnings
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
+from lumbar_tf.dicom.files.tolerant_reading import read_file_identity
+from lumbar_tf.dicom.identifiers import display_name, display_study_id, is_safe_id
 from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.sources.archives import UnsafeArchiveError, unpack_zip
-from lumbar_tf.dicom.sources.directory import find_absent_files
-from lumbar_tf.dicom.sources.file_heads import read_head
-from lumbar_tf.dicom.sources.listing import is_passed_over, judge_entry, list_files, shown_name, shown_study
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.sources.listing import check_entry, find_absent_files, is_ignored, list_files
 
 __all__ = [
     "StudySources",
@@ -22,7 +21,7 @@ __all__ = [
     "is_synthetic_source",
     "list_study_files",
     "read_source",
-    "shown_name",
+    "display_name",
 ]
 
 #: The competition's own names for its folders of studies.
@@ -91,7 +90,7 @@ def read_source(root: Path) -> Iterator[StudySources]:
     if root.name.lower() == DICOMDIR_NAME:
         yield _find_studies(root.parent)
         return
-    if read_head(root).is_dicom:
+    if read_file_identity(root).is_dicom:
         yield _group_files(root.parent, [root])
         return
     with tempfile.TemporaryDirectory(prefix="lumbar_tf_") as folder:
@@ -162,14 +161,14 @@ def _list_study_folders(images: Path) -> StudySources:
     loose: list[Path] = []
     rejects: list[Reject] = []
     for each in sorted(images.iterdir()):
-        if is_passed_over(each):
+        if is_ignored(each):
             continue
         is_folder = each.is_dir() and not each.is_symlink()
-        reason, message = (None, "") if is_folder else judge_entry(each)
+        reason, message = (None, "") if is_folder else check_entry(each)
         if is_folder and not is_safe_id(each.name):
             reason, message = RejectReason.BAD_UID, f"a study's folder: {_SAFE_ID_RULE}"
         if reason is not None:
-            rejects.append(Reject("", "", shown_name(each, images), reason, message))
+            rejects.append(Reject("", "", display_name(each, images), reason, message))
         elif is_folder:
             studies.append(StudyFiles(each.name, each))
         else:
@@ -186,12 +185,12 @@ def _group_files(root: Path, files: Sequence[Path]) -> StudySources:
     rejects: list[Reject] = []
 
     def refuse(path: Path, reason: RejectReason, message: str) -> None:
-        rejects.append(Reject("", "", shown_name(path, root), reason, message))
+        rejects.append(Reject("", "", display_name(path, root), reason, message))
 
     with suppress_pydicom_warnings():
         for path in files:
             try:
-                head = read_head(path)
+                head = read_file_identity(path)
             except OSError as error:
                 refuse(path, RejectReason.UNREADABLE, f"cannot be read: {error.strerror}")
                 continue
@@ -218,7 +217,7 @@ def _group_files(root: Path, files: Sequence[Path]) -> StudySources:
 def _folder_study(path: Path, root: Path) -> str:
     """The study of a file that names none: its top folder below the root, or the root."""
     parts = path.relative_to(root).parts
-    return shown_study(parts[0] if len(parts) > 1 else root.resolve().name)
+    return display_study_id(parts[0] if len(parts) > 1 else root.resolve().name)
 
 
 def _find_homes(lost: Sequence[Path], study_of: Mapping[Path, str], root: Path) -> dict[Path, str]:

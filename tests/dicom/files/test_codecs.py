@@ -7,9 +7,9 @@ from hypothesis.extra.numpy import arrays
 from pydicom import uid
 from rle import rle as pylibjpeg_rle
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.codecs import clear_unused_bits, decode_stream, value_range
-from lumbar_tf.dicom.files.streams import PixelLayout
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import LOSSLESS, encode, make_pixels
 
 SMALL = arrays(np.uint16, st.tuples(st.integers(2, 9), st.integers(2, 9)), elements=st.integers(0, 4095))
@@ -22,7 +22,7 @@ def _layout(pixels: np.ndarray, *, bits_stored: int | None = None, is_signed: bo
 
 
 def _reason(syntax: str, stream: bytes, layout: PixelLayout) -> RejectReason:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         decode_stream(syntax, stream, layout)
     return caught.value.reason
 

@@ -6,12 +6,12 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate, encapsulate_extended
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.fragments import find_encapsulated_frames, find_native_frames, read_frame_bytes
 from lumbar_tf.dicom.files.frames import open_image
 from lumbar_tf.dicom.files.headers import PixelElement
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.files.streams import PixelLayout
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import encode, make_enhanced, make_pixels
 
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
@@ -27,7 +27,7 @@ def _find(value: bytes, num_frames: int, extended_offsets: bytes = b"") -> list[
 
 
 def _reason(value: bytes, num_frames: int) -> RejectReason:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         _find(value, num_frames)
     return caught.value.reason
 
@@ -101,6 +101,6 @@ def test_native_frames_have_no_padding_between_them(num_frames: int, length: int
 
 @pytest.mark.parametrize("length", [0, 14, 17, 31])
 def test_native_lengths_are_those_of_the_frames(length: int) -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         find_native_frames(bytes(100), PixelElement(0x0010, "OB", 0, length), LAYOUT, 1)
     assert caught.value.reason is RejectReason.WRONG_PIXEL_COUNT

@@ -5,15 +5,15 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.headers import parse_dataset
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.files.headers import read_dataset_header
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import SAGITTAL, encode, make_enhanced, make_file, make_pixels
 
 
 def _reason(data: bytes) -> RejectReason:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         open_image(data)
     return caught.value.reason
 
@@ -38,7 +38,7 @@ def test_the_competitions_files_are_classic_whatever_their_meta_says() -> None:
     data = data[:start] + data[start + 8 + int.from_bytes(data[start + 6 : start + 8], "little") :]
     image = open_image(data)
     assert "SOPClassUID" not in image.dataset
-    assert parse_dataset(data).file_meta.MediaStorageSOPClassUID == uid.EnhancedMRImageStorage
+    assert read_dataset_header(data).file_meta.MediaStorageSOPClassUID == uid.EnhancedMRImageStorage
     assert image.frames[0].geometry.position == (1.5, -20.0, 300.25)
 
 
@@ -128,5 +128,5 @@ def test_one_bad_frame_of_a_file_does_not_hide_in_the_others() -> None:
     # The others are decoded without it.
     np.testing.assert_array_equal(decode_frame(image, image.frames[0]), frames[0])
     np.testing.assert_array_equal(decode_frame(image, image.frames[2]), frames[2] * 3.0 - 20)
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         decode_frame(image, image.frames[1])

@@ -8,10 +8,10 @@ from pydicom import uid
 from pydicom.filewriter import write_dataset
 
 from lumbar_tf.dicom.files import headers
+from lumbar_tf.dicom.files.decoders import decode_frame
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.headers import parse_dataset, read_headered_file
-from lumbar_tf.dicom.files.pixels import decode_frame
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.files.headers import parse_file, read_dataset_header
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import NATIVE, make_file, make_pixels
 
 GOOD = make_file()
@@ -31,7 +31,7 @@ def _without_meta(syntax: str) -> bytes:
 def test_header_is_what_pydicom_reads(syntax: str) -> None:
     data = make_file(syntax=syntax)
     expected = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-    dataset = parse_dataset(data)
+    dataset = read_dataset_header(data)
     assert dataset == expected
     assert dataset.file_meta == expected.file_meta
     assert "PixelData" not in dataset
@@ -54,11 +54,11 @@ def test_a_file_without_preamble_is_read() -> None:
 
 
 def test_a_tiff_preamble_is_no_fault() -> None:
-    assert parse_dataset(b"II*\0" + GOOD[4:]) == parse_dataset(GOOD)
+    assert read_dataset_header(b"II*\0" + GOOD[4:]) == read_dataset_header(GOOD)
 
 
 def test_pixel_data_are_found_where_they_lie() -> None:
-    file = read_headered_file(GOOD)
+    file = parse_file(GOOD)
     assert file.pixels is not None
     assert (file.pixels.element, file.pixels.vr) == (0x0010, "OW")
     assert file.pixels.length == make_pixels().nbytes
@@ -85,7 +85,7 @@ def test_pixel_data_in_a_sequence_are_not_the_image() -> None:
 def test_every_cut_is_noticed() -> None:
     # Wherever the file ends early, nothing of it is taken; behind the preamble it is known to be cut.
     for size in range(132, len(GOOD)):
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             open_image(GOOD[:size])
         assert caught.value.reason is RejectReason.TRUNCATED, size
 
@@ -96,24 +96,24 @@ def test_every_cut_of_packed_pixels_is_noticed(syntax: str) -> None:
     start = data.find(b"\xe0\x7f\x10\x00")
     # A deflated dataset may lose the byte that makes its length even.
     for size in range(start if start > 0 else 400, len(data) - 1):
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RejectedError) as caught:
             open_image(data[:size])
         assert caught.value.reason is RejectReason.TRUNCATED, size
 
 
 def test_a_file_is_weighed_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headers, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(RefusedError) as caught:
-        parse_dataset(bytes(1001))
+    with pytest.raises(RejectedError) as caught:
+        read_dataset_header(bytes(1001))
     assert caught.value.reason is RejectReason.TOO_LARGE
 
 
 def test_a_header_may_not_take_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headers, "MAX_HEADER_BYTES", len(GOOD) - make_pixels().nbytes + 8)
-    assert parse_dataset(GOOD) == pydicom.dcmread(io.BytesIO(GOOD), stop_before_pixels=True)
+    assert read_dataset_header(GOOD) == pydicom.dcmread(io.BytesIO(GOOD), stop_before_pixels=True)
     monkeypatch.setattr(headers, "MAX_HEADER_BYTES", 400)
-    with pytest.raises(RefusedError) as caught:
-        parse_dataset(GOOD)
+    with pytest.raises(RejectedError) as caught:
+        read_dataset_header(GOOD)
     assert caught.value.reason is RejectReason.TOO_LARGE
 
 

@@ -5,20 +5,20 @@ import pydicom
 import pytest
 from highdicom.spatial import PixelToReferenceTransformer
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.headers import parse_dataset
+from lumbar_tf.dicom.files.headers import read_dataset_header
 from lumbar_tf.dicom.files.placement import read_geometry, read_rescale
-from lumbar_tf.dicom.files.streams import PixelLayout
 from lumbar_tf.dicom.geometry import pixel_to_patient
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import make_enhanced, make_file
 
 LAYOUT = PixelLayout(12, 16, 16, 12, is_signed=False, is_inverted=False)
 
 
 def _reason(**tags: Any) -> RejectReason:
-    dataset = parse_dataset(make_file(**tags))
-    with pytest.raises(RefusedError) as caught:
+    dataset = read_dataset_header(make_file(**tags))
+    with pytest.raises(RejectedError) as caught:
         read_geometry(dataset, LAYOUT, 0, in_groups=False)
         read_rescale(dataset, 0, in_groups=False)
     return caught.value.reason
@@ -56,14 +56,14 @@ def test_directions_are_perpendicular() -> None:
 
 
 def test_rescale_is_that_of_the_frame() -> None:
-    dataset = parse_dataset(make_enhanced(RescaleSlope=7))
+    dataset = read_dataset_header(make_enhanced(RescaleSlope=7))
     assert [read_rescale(dataset, index, in_groups=True) for index in range(3)] == [
         (1, 0),
         (2, -10),
         (3, -20),
     ]
-    assert read_rescale(parse_dataset(make_file()), 0, in_groups=False) == (1.0, 0.0)
-    assert read_rescale(parse_dataset(make_file(RescaleSlope=-2)), 0, in_groups=False) == (-2.0, 0.0)
+    assert read_rescale(read_dataset_header(make_file()), 0, in_groups=False) == (1.0, 0.0)
+    assert read_rescale(read_dataset_header(make_file(RescaleSlope=-2)), 0, in_groups=False) == (-2.0, 0.0)
 
 
 @pytest.mark.parametrize(

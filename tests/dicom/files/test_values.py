@@ -5,9 +5,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from lumbar_tf.dicom.files.frames import open_image
-from lumbar_tf.dicom.files.headers import parse_dataset
+from lumbar_tf.dicom.files.headers import read_dataset_header
 from lumbar_tf.dicom.files.values import find_value, read_integer, read_numbers, read_uid
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import NATIVE, make_enhanced, make_file
 
 KEYWORDS = ("Rows", "PixelSpacing", "InstanceNumber", "SeriesDescription", "SOPClassUID", "SliceThickness")
@@ -17,7 +17,7 @@ KEYWORDS = ("Rows", "PixelSpacing", "InstanceNumber", "SeriesDescription", "SOPC
 def test_values_are_those_of_pydicom(syntax: str) -> None:
     data = make_file(syntax=syntax, SliceThickness="4.5 ", ImageType=["ORIGINAL", "PRIMARY"])
     expected = pydicom.dcmread(pydicom.filebase.DicomBytesIO(data))
-    dataset = parse_dataset(data)
+    dataset = read_dataset_header(data)
     for keyword in (*KEYWORDS, "ImageType"):
         assert find_value(dataset, keyword) == expected[keyword].value
     assert find_value(dataset, "EchoTime") is None
@@ -25,12 +25,12 @@ def test_values_are_those_of_pydicom(syntax: str) -> None:
 
 def test_text_in_another_alphabet_is_left_to_pydicom() -> None:
     data = make_file(SpecificCharacterSet="ISO_IR 192", PatientID="Müller", SeriesDescription="Wirbelsäule")
-    assert find_value(parse_dataset(data), "SeriesDescription") == "Wirbelsäule"
+    assert find_value(read_dataset_header(data), "SeriesDescription") == "Wirbelsäule"
     assert open_image(data).patient_id == "Müller"
 
 
 def test_a_frames_own_group_goes_before_the_shared_one() -> None:
-    dataset = parse_dataset(make_enhanced())
+    dataset = read_dataset_header(make_enhanced())
     assert [find_value(dataset, "ImagePositionPatient", index)[0] for index in range(3)] == [0, 4, 8]
     assert find_value(dataset, "PixelSpacing", 2) == [0.5, 0.75]
     assert find_value(dataset, "RescaleSlope", 2) == 3
@@ -43,21 +43,21 @@ def test_a_frames_own_group_goes_before_the_shared_one() -> None:
 
 
 def test_the_top_level_goes_first_unless_it_is_left_out() -> None:
-    dataset = parse_dataset(make_enhanced(RescaleSlope=50))
+    dataset = read_dataset_header(make_enhanced(RescaleSlope=50))
     assert find_value(dataset, "RescaleSlope", 1) == 50
     assert find_value(dataset, "RescaleSlope", 1, top_level=False) == 2
 
 
 def test_empty_values_are_as_good_as_none() -> None:
-    dataset = parse_dataset(make_file(SliceThickness="", SeriesDescription="", EchoTime=None or ""))
+    dataset = read_dataset_header(make_file(SliceThickness="", SeriesDescription="", EchoTime=None or ""))
     for keyword in ("SliceThickness", "SeriesDescription", "EchoTime"):
         assert find_value(dataset, keyword) is None
 
 
 def test_a_value_that_cannot_be_parsed_is_refused() -> None:
     data = make_file(SliceThickness=3456).replace(b"3456", b"much")
-    with pytest.raises(RefusedError) as caught:
-        find_value(parse_dataset(data), "SliceThickness")
+    with pytest.raises(RejectedError) as caught:
+        find_value(read_dataset_header(data), "SliceThickness")
     assert caught.value.reason is RejectReason.DAMAGED_HEADER
 
 
@@ -67,12 +67,12 @@ def test_digit_separators_are_no_numbers() -> None:
         data = make_file(InstanceNumber=3456, SliceThickness=3456)
         tag = pydicom.datadict.tag_for_keyword(keyword)
         start = data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF), 132)
-        with pytest.raises(RefusedError):
-            find_value(parse_dataset(data[:start] + data[start:].replace(b"3456", value, 1)), keyword)
+        with pytest.raises(RejectedError):
+            find_value(read_dataset_header(data[:start] + data[start:].replace(b"3456", value, 1)), keyword)
 
 
 def test_keywords_are_checked() -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         find_value(Dataset(), "NoSuchKeyword")
 
 
@@ -81,13 +81,13 @@ def test_integers_have_bounds() -> None:
     dataset.Rows = 5
     assert read_integer(dataset, "Rows") == 5
     assert read_integer(dataset, "Columns", 3) == 3
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         read_integer(dataset, "Columns")
 
 
 @pytest.mark.parametrize("value", [None, "", [], [1.0], [1.0, float("nan")], ["a", "b"], [1, 2, 3], 5])
 def test_numbers_are_counted_and_finite(value: object) -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         read_numbers(value, 2, "PixelSpacing", RejectReason.BAD_SPACING)
 
 

@@ -124,9 +124,9 @@ def test_odd_values_count_as_absent() -> None:
     )
     raw = pydicom.dataelem.RawDataElement
     tag = pydicom.tag.Tag("InversionTime")
-    dataset._dict[tag] = raw(tag, "DS", 4, b"1..2", 0, False, True)
+    dataset[tag] = raw(tag, "DS", 4, b"1..2", 0, False, True)
     tag = pydicom.tag.Tag("ImageType")
-    dataset._dict[tag] = raw(tag, "FD", 3, b"abc", 0, False, True)
+    dataset[tag] = raw(tag, "FD", 3, b"abc", 0, False, True)
     assert read_series_header(dataset) == SeriesHeader()
 
 

@@ -2,12 +2,12 @@ import pytest
 
 from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
-    named_weighting,
-    names_contrast,
-    names_derived,
-    names_fat_suppression,
-    names_localizer,
-    names_lumbar,
+    mentioned_weighting,
+    mentions_contrast,
+    mentions_derived,
+    mentions_fat_suppression,
+    mentions_localizer,
+    mentions_lumbar,
 )
 
 
@@ -56,7 +56,7 @@ from lumbar_tf.dicom.series.series_description_patterns import (
     ],
 )
 def test_the_weighting_that_a_description_names(text: str, weighting: Weighting | None) -> None:
-    assert named_weighting(text) is weighting
+    assert mentioned_weighting(text) is weighting
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_weighting_that_a_description_names(text: str, weighting: Weighting 
     ],
 )
 def test_localizers_are_told_by_name(text: str, is_localizer: bool) -> None:
-    assert names_localizer(text) is is_localizer
+    assert mentions_localizer(text) is is_localizer
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_localizers_are_told_by_name(text: str, is_localizer: bool) -> None:
     ],
 )
 def test_derived_images_are_told_by_name(text: str, is_derived: bool) -> None:
-    assert names_derived(text) is is_derived
+    assert mentions_derived(text) is is_derived
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_derived_images_are_told_by_name(text: str, is_derived: bool) -> None:
     ],
 )
 def test_the_part_of_the_body_that_a_text_names(text: str, is_lumbar: bool | None) -> None:
-    assert names_lumbar(text) is is_lumbar
+    assert mentions_lumbar(text) is is_lumbar
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_the_part_of_the_body_that_a_text_names(text: str, is_lumbar: bool | Non
     ],
 )
 def test_contrast_agent_is_told_by_name(text: str, is_contrast: bool) -> None:
-    assert names_contrast(text) is is_contrast
+    assert mentions_contrast(text) is is_contrast
 
 
 @pytest.mark.parametrize("text", ["T2 FS", "T1FS", "t2_tse_fs", "T2 FatSat", "SPAIR", "STIR", "T2 mDIXON"])
 def test_fat_suppression_is_told_by_name(text: str) -> None:
-    assert names_fat_suppression(text)
-    assert not names_fat_suppression("T2 TSE")
+    assert mentions_fat_suppression(text)
+    assert not mentions_fat_suppression("T2 TSE")

@@ -2,7 +2,7 @@ import pytest
 
 from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.series_description_patterns import Weighting
-from lumbar_tf.dicom.series.weighting import is_fat_suppressed, measure_weighting, tell_weighting
+from lumbar_tf.dicom.series.weighting import classify_timing, classify_weighting, is_fat_suppressed
 
 #: TE, TR, TI in ms and what it makes: "Summary of parameters" of Westbrook and Talbot, MRI in Practice, both
 #: ends of each range at 1.5 T and 3 T, and published lumbar protocols between them.
@@ -36,8 +36,8 @@ def test_timing_tells_the_weighting_of_spin_echoes(
     echo: float | None, repetition: float | None, inversion: float | None, weighting: Weighting | None
 ) -> None:
     header = SeriesHeader(echo_time_ms=echo, repetition_time_ms=repetition, inversion_time_ms=inversion)
-    assert measure_weighting(header) is weighting
-    assert tell_weighting(header) == (weighting, False)
+    assert classify_timing(header) is weighting
+    assert classify_weighting(header) == (weighting, False)
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_timing_tells_the_weighting_of_spin_echoes(
 def test_acquisition_contrast_speaks_where_timing_does_not(
     contrast: str, weighting: Weighting | None
 ) -> None:
-    assert measure_weighting(SeriesHeader(acquisition_contrast=contrast)) is weighting
+    assert classify_timing(SeriesHeader(acquisition_contrast=contrast)) is weighting
     told = SeriesHeader(acquisition_contrast=contrast, echo_time_ms=100.0, repetition_time_ms=4000.0)
-    assert measure_weighting(told) is Weighting.T2
+    assert classify_timing(told) is Weighting.T2
 
 
 def test_a_description_wins_over_its_timing_and_a_sequence_over_both() -> None:
     header = SeriesHeader(description="t2", echo_time_ms=10.0, repetition_time_ms=500.0)
-    assert tell_weighting(header) == (Weighting.T2, True)
+    assert classify_weighting(header) == (Weighting.T2, True)
     gradient = SeriesHeader(description="t2", scanning_sequence=("GR",))
-    assert tell_weighting(gradient) == (Weighting.OTHER, False)
+    assert classify_weighting(gradient) == (Weighting.OTHER, False)
     grase = SeriesHeader(description="t2", scanning_sequence=("SE", "GR"))
-    assert tell_weighting(grase) == (Weighting.T2, False)
+    assert classify_weighting(grase) == (Weighting.T2, False)
 
 
 def test_a_protocol_s_name_speaks_where_the_description_does_not() -> None:
-    assert tell_weighting(SeriesHeader(description="SAG", protocol="t2_tse"))[0] is Weighting.T2
-    assert tell_weighting(SeriesHeader(description="t1", protocol="t2_tse"))[0] is Weighting.T1
+    assert classify_weighting(SeriesHeader(description="SAG", protocol="t2_tse"))[0] is Weighting.T2
+    assert classify_weighting(SeriesHeader(description="t1", protocol="t2_tse"))[0] is Weighting.T1
 
 
 def test_an_inversion_that_nulls_fat_suppresses_it() -> None:

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from lumbar_tf.dicom.identifiers import display_name, display_study_id, is_plain_name
 from lumbar_tf.dicom.reasons import RejectReason
 from lumbar_tf.dicom.sources import listing
-from lumbar_tf.dicom.sources.listing import is_plain_name, list_files, shown_name, shown_study
+from lumbar_tf.dicom.sources.listing import list_files
 
 
 def _reasons(folder: Path) -> list[tuple[str, RejectReason]]:
@@ -75,7 +76,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     ],
 )  # fmt: skip
 def test_numbers_and_scanners_names_stay(name: str) -> None:
-    assert shown_name(Path("x") / name, Path("x")) == name
+    assert display_name(Path("x") / name, Path("x")) == name
 
 
 @pytest.mark.parametrize(
@@ -89,19 +90,19 @@ def test_numbers_and_scanners_names_stay(name: str) -> None:
 def test_anything_else_could_be_a_name_and_is_hidden(name: str) -> None:
     assert not is_plain_name(name)
     if name and "/" not in name:
-        shown = shown_name(Path("x") / name, Path("x"))
+        shown = display_name(Path("x") / name, Path("x"))
         assert shown.startswith("file-") and len(shown) == 17
-        assert shown_study(name).startswith("study-")
+        assert display_study_id(name).startswith("study-")
 
 
 def test_hidden_names_differ_by_place(tmp_path: Path) -> None:
-    names = {shown_name(tmp_path / place / "Doe", tmp_path) for place in ("a", "b", "a/b")}
+    names = {display_name(tmp_path / place / "Doe", tmp_path) for place in ("a", "b", "a/b")}
     assert len(names) == 3
-    assert shown_name(Path("/a/Doe"), Path("/a")) == shown_name(Path("/b/Doe"), Path("/b"))
+    assert display_name(Path("/a/Doe"), Path("/a")) == display_name(Path("/b/Doe"), Path("/b"))
 
 
 def test_names_that_are_no_text_are_hidden_too(tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\xfe"))
     path.touch()
-    assert shown_name(path, tmp_path).startswith("file-")
+    assert display_name(path, tmp_path).startswith("file-")
     assert list_files(tmp_path)[0] == [path]

@@ -14,9 +14,9 @@ from lumbar_tf.dicom.sources.study_source import (
     StudyFiles,
     StudySources,
     UnsafeArchiveError,
+    display_name,
     list_study_files,
     read_source,
-    shown_name,
 )
 
 Writer = Callable[..., Path]
@@ -298,7 +298,7 @@ def test_links_out_of_the_tree_are_not_followed(tmp_path: Path, write_dicom: Wri
 
 
 def test_names_below_the_root_are_shown_alike_wherever_it_lies(tmp_path: Path) -> None:
-    first, second = (shown_name(tmp_path / each / "s" / "Doe", tmp_path / each) for each in ("a", "b"))
+    first, second = (display_name(tmp_path / each / "s" / "Doe", tmp_path / each) for each in ("a", "b"))
     assert first == second
 
 

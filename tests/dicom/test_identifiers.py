@@ -1,6 +1,6 @@
 import pytest
 
-from lumbar_tf.dicom.uids import is_safe_id
+from lumbar_tf.dicom.identifiers import is_safe_id
 
 
 @pytest.mark.parametrize("text", ["1", "1.2.840", "100206310", "a-b_c", "x" * 64])

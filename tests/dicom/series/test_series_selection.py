@@ -6,12 +6,12 @@ import pytest
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.reasons import RejectReason
-from lumbar_tf.dicom.series.choice import (
+from lumbar_tf.dicom.series.series_selection import (
+    SeriesCandidate,
     SeriesDecision,
-    SeriesFacts,
     SeriesHeader,
-    choose_series,
     is_sagittal,
+    select_series,
 )
 from lumbar_tf.labels import Plane
 
@@ -44,17 +44,17 @@ def _stack(geometry: SliceGeometry, count: int = 15, gap_mm: float = 4.0) -> lis
 
 def _facts(
     series_id: str, header: SeriesHeader, geometry: SliceGeometry = SAGITTAL, **stack: Any
-) -> SeriesFacts:
-    return SeriesFacts(series_id, header, _stack(geometry, **stack))
+) -> SeriesCandidate:
+    return SeriesCandidate(series_id, header, _stack(geometry, **stack))
 
 
 def _decide(header: SeriesHeader, geometry: SliceGeometry = SAGITTAL) -> SeriesDecision:
-    return choose_series([_facts("1", header, geometry)], {})["1"]
+    return select_series([_facts("1", header, geometry)], {})["1"]
 
 
-def _planes(*facts: SeriesFacts, table: dict[str, Plane | None] | None = None) -> dict[str, Any]:
+def _planes(*facts: SeriesCandidate, table: dict[str, Plane | None] | None = None) -> dict[str, Any]:
     """The plane or the reason of each series."""
-    decisions = choose_series(facts, table or {})
+    decisions = select_series(facts, table or {})
     return {name: each.plane or each.reason for name, each in decisions.items()}
 
 
@@ -130,15 +130,15 @@ def test_what_is_not_graded_here_is_left_out(
 
 
 def test_slices_of_several_orientations_are_a_localiser() -> None:
-    scout = SeriesFacts("1", T2, [SAGITTAL, AXIAL, CORONAL])
+    scout = SeriesCandidate("1", T2, [SAGITTAL, AXIAL, CORONAL])
     assert _planes(scout) == {"1": RejectReason.LOCALIZER}
-    blocks = SeriesFacts("1", T2, [_tilt(AXIAL, 0, degrees) for degrees in (-30, -10, 0, 10, 35)])
+    blocks = SeriesCandidate("1", T2, [_tilt(AXIAL, 0, degrees) for degrees in (-30, -10, 0, 10, 35)])
     assert _planes(blocks) == {"1": Plane.AXIAL_T2}
 
 
 def test_a_series_without_slices_is_left_out() -> None:
-    assert _planes(SeriesFacts("1", T2, [])) == {"1": RejectReason.UNKNOWN_PLANE}
-    assert _planes(SeriesFacts("1", T2, []), table={"1": Plane.AXIAL_T2}) == {"1": Plane.AXIAL_T2}
+    assert _planes(SeriesCandidate("1", T2, [])) == {"1": RejectReason.UNKNOWN_PLANE}
+    assert _planes(SeriesCandidate("1", T2, []), table={"1": Plane.AXIAL_T2}) == {"1": Plane.AXIAL_T2}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_all_plain_axials_are_used() -> None:
 def test_a_table_s_word_wins_and_says_so_where_headers_disagree() -> None:
     table = {"1": Plane.AXIAL_T2, "2": Plane.SAGITTAL_T2, "3": None, "4": Plane.SAGITTAL_T1}
     series = [_facts("1", T2, CORONAL), _facts("2", T1), _facts("3", T2), _facts("4", SeriesHeader())]
-    decisions = choose_series(series, table)
+    decisions = select_series(series, table)
     assert {name: each.plane for name, each in decisions.items()} == table
     assert decisions["3"].reason is RejectReason.LEFT_OUT_BY_MAP
     flagged = {name for name, each in decisions.items() if each.notes}

@@ -15,18 +15,18 @@ from lumbar_tf.dicom.reasons import RejectReason
 from lumbar_tf.dicom.series.header import SeriesHeader, read_series_header
 from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
-    names_derived,
-    names_localizer,
-    names_lumbar,
+    mentions_derived,
+    mentions_localizer,
+    mentions_lumbar,
 )
-from lumbar_tf.dicom.series.weighting import is_fat_suppressed, tell_weighting
+from lumbar_tf.dicom.series.weighting import classify_weighting, is_fat_suppressed
 from lumbar_tf.labels import Plane
 
 __all__ = [
     "SeriesDecision",
-    "SeriesFacts",
+    "SeriesCandidate",
     "SeriesHeader",
-    "choose_series",
+    "select_series",
     "is_sagittal",
     "read_series_header",
 ]
@@ -51,7 +51,7 @@ _COVERAGE_STEP_MM = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class SeriesFacts:
+class SeriesCandidate:
     """What is known of a series before its pixels are decoded.
 
     Attributes:
@@ -82,8 +82,8 @@ class SeriesDecision:
     notes: tuple[tuple[RejectReason, str], ...] = ()
 
 
-def choose_series(
-    facts: Sequence[SeriesFacts], table: Mapping[str, Plane | None]
+def select_series(
+    facts: Sequence[SeriesCandidate], table: Mapping[str, Plane | None]
 ) -> dict[str, SeriesDecision]:
     """Decides what becomes of each series of ONE study.
 
@@ -126,12 +126,12 @@ def is_sagittal(geometry: SliceGeometry) -> bool | None:
     return bool(x > z)
 
 
-def _follow_table(facts: SeriesFacts, plane: Plane | None) -> SeriesDecision:
+def _follow_table(facts: SeriesCandidate, plane: Plane | None) -> SeriesDecision:
     if plane is None:
         return SeriesDecision(None, RejectReason.LEFT_OUT_BY_MAP, "the table says to leave the series out")
     orientations = Counter(is_sagittal(each) for each in facts.geometries)
     main = orientations.most_common(1)[0][0] if orientations else plane.is_sagittal
-    told = _plane_of(main, tell_weighting(facts.header)[0])
+    told = _plane_of(main, classify_weighting(facts.header)[0])
     notes: list[tuple[RejectReason, str]] = []
     if main is not plane.is_sagittal or told not in (None, plane):
         message = f"the table says {plane.value}, the headers disagree; the table's word is taken"
@@ -147,24 +147,24 @@ def _plane_of(sagittal: bool | None, weighting: Weighting | None) -> Plane | Non
     return Plane.AXIAL_T2 if weighting is Weighting.T2 else None
 
 
-def _judge(facts: SeriesFacts) -> SeriesDecision:
+def _judge(facts: SeriesCandidate) -> SeriesDecision:
     """Decides from headers and geometry alone; the first rule that speaks counts."""
     header = facts.header
     orientations = {is_sagittal(each) for each in facts.geometries}
     description = header.description or header.protocol
-    if "LOCALIZER" in header.image_type or names_localizer(description):
+    if "LOCALIZER" in header.image_type or mentions_localizer(description):
         return _leave_out(RejectReason.LOCALIZER, "ImageType or description name a localiser")
     if len(orientations) > 1:
         message = "a localiser: one series of sagittal, axial or coronal slices together"
         return _leave_out(RejectReason.LOCALIZER, message)
-    if _is_derived(header) or names_derived(description):
+    if _is_derived(header) or mentions_derived(description):
         return _leave_out(RejectReason.DERIVED, "ImageType or description name a derived image")
     if _is_elsewhere(header):
         return _leave_out(RejectReason.NOT_LUMBAR, "body part or description name another part of the body")
     sagittal = next(iter(orientations), None)
     if sagittal is None:
         return _leave_out(RejectReason.UNKNOWN_PLANE, "slices must be sagittal or axial, within 60 degrees")
-    weighting, is_contradicted = tell_weighting(header)
+    weighting, is_contradicted = classify_weighting(header)
     plane = _plane_of(sagittal, weighting)
     if plane is None:
         return _leave_out(RejectReason.UNKNOWN_WEIGHTING, _weighting_message(sagittal, weighting))
@@ -194,12 +194,12 @@ def _is_derived(header: SeriesHeader) -> bool:
 def _is_elsewhere(header: SeriesHeader) -> bool:
     """Whether the most particular text that names a part of the body names another than the lumbar spine."""
     texts = (header.description, header.protocol, header.body_part, header.study_description)
-    return next((told for each in texts if (told := names_lumbar(each)) is not None), True) is False
+    return next((told for each in texts if (told := mentions_lumbar(each)) is not None), True) is False
 
 
 def _less_suitable(
-    told: Sequence[SeriesFacts], plane: Plane, *, is_named: bool
-) -> list[tuple[SeriesFacts, str]]:
+    told: Sequence[SeriesCandidate], plane: Plane, *, is_named: bool
+) -> list[tuple[SeriesCandidate, str]]:
     """Returns the series of a plane that are left for better ones, each with the rule."""
     if not plane.is_sagittal:
         # Blocks and level ranges are spread over several axial series: all are used.
@@ -213,7 +213,7 @@ def _less_suitable(
     return [(each, message) for each in ranked[1:]]
 
 
-def _rank(facts: SeriesFacts) -> tuple[bool, bool, bool, int, int, float, str]:
+def _rank(facts: SeriesCandidate) -> tuple[bool, bool, bool, int, int, float, str]:
     """Returns what series of one sagittal plane are sorted by, the best first."""
     first = facts.geometries[0]
     places = [float(np.asarray(each.position) @ first.normal) for each in facts.geometries]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from lumbar_tf.dicom.origin import read_study_header
 from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.dicom.study import read_study_header
 from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from tests.interop import hospital

@@ -16,7 +16,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lumbar_tf.dicom.sources.file_heads import FileHead, read_head
+from lumbar_tf.dicom.files.tolerant_reading import FileIdentity, read_file_identity
 
 UID = "1.2.826.0.1.77"
 Writer = Callable[..., Path]
@@ -59,7 +59,7 @@ def dataset(tmp_path: Path, write_dicom: Writer) -> pydicom.Dataset:
 def test_the_uid_is_found_in_every_encoding(tmp_path: Path, dataset: pydicom.Dataset, syntax: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(_encode(dataset, syntax))
-    assert read_head(path) == FileHead(True, UID)
+    assert read_file_identity(path) == FileIdentity(True, UID)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -71,20 +71,20 @@ def test_the_uid_is_found_without_preamble_and_meta(
     if not has_meta:
         data = data[12 + int.from_bytes(data[8:12], "little") :]
     (tmp_path / "file").write_bytes(data)
-    assert read_head(tmp_path / "file") == FileHead(True, UID)
+    assert read_file_identity(tmp_path / "file") == FileIdentity(True, UID)
 
 
 def test_every_real_file_is_read_as_pydicom_reads_it(shared_data: Path) -> None:
     paths = sorted((shared_data / "formats").rglob("*.dcm"))
     assert len(paths) == 30
     for path in paths:
-        assert read_head(path) == FileHead(True, str(pydicom.dcmread(path).StudyInstanceUID))
+        assert read_file_identity(path) == FileIdentity(True, str(pydicom.dcmread(path).StudyInstanceUID))
 
 
 def test_a_file_without_the_uid_says_so(tmp_path: Path, dataset: pydicom.Dataset) -> None:
     del dataset.StudyInstanceUID
     (tmp_path / "file").write_bytes(_encode(dataset, ExplicitVRLittleEndian))
-    assert read_head(tmp_path / "file") == FileHead(True, "")
+    assert read_file_identity(tmp_path / "file") == FileIdentity(True, "")
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_a_file_without_the_uid_says_so(tmp_path: Path, dataset: pydicom.Dataset
 )
 def test_other_files_are_not_dicom(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert read_head(tmp_path / "file") == FileHead(False, None)
+    assert read_file_identity(tmp_path / "file") == FileIdentity(False, None)
 
 
 def test_an_empty_file_is_a_lost_image(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert read_head(tmp_path / "file") == FileHead(True, None)
+    assert read_file_identity(tmp_path / "file") == FileIdentity(True, None)
 
 
 def test_a_deflate_bomb_does_not_unpack(tmp_path: Path, dataset: pydicom.Dataset) -> None:
@@ -110,7 +110,7 @@ def test_a_deflate_bomb_does_not_unpack(tmp_path: Path, dataset: pydicom.Dataset
     head = b"\x08\x00\x01\x00OB\0\0" + (1 << 30).to_bytes(4, "little")
     bomb = deflate.compress(head) + b"".join(deflate.compress(bytes(1 << 20)) for _ in range(64))
     (tmp_path / "file").write_bytes(data[:meta_end] + bomb + deflate.flush())
-    assert read_head(tmp_path / "file") == FileHead(True, None)
+    assert read_file_identity(tmp_path / "file") == FileIdentity(True, None)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
@@ -126,5 +126,5 @@ def test_no_damage_is_more_than_an_answer(
     (tmp_path / "file").write_bytes(bytes(damaged[:cut]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        head = read_head(tmp_path / "file")
+        head = read_file_identity(tmp_path / "file")
     assert head.study_uid is None or isinstance(head.study_uid, str)

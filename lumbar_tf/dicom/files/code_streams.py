@@ -1,15 +1,11 @@
-"""What a compressed frame's code stream says of itself, checked before a decoder takes memory for it.
-
-Decoders believe the code stream's own size, and libjpeg paints what is missing of a cut stream without a
-word. So the size in the stream must be the header's, and the stream must end where its format ends it.
-"""
+"""Code streams."""
 
 import re
 import struct
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
 #: JPEG frames that DICOM uses for one grey component (ITU-T T.81 table B.1): baseline, extended sequential,
 #: lossless, all with Huffman coding; and JPEG-LS (T.87 table C.1). Progressive ones were retired.
@@ -55,7 +51,7 @@ class PixelLayout:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleFormat:
     """How a code stream stores its pixels.
 
     Attributes:
@@ -71,26 +67,26 @@ class Sample:
     has_restarts: bool = False
 
 
-def check_jpeg(stream: bytes, layout: PixelLayout) -> Sample:
+def check_jpeg(stream: bytes, layout: PixelLayout) -> SampleFormat:
     """Checks a JPEG code stream (ITU-T T.81): one grey scan of the header's size, ended by EOI.
 
     Raises:
-        RefusedError: TRUNCATED where its end is missing, UNDECODABLE for everything else.
+        RejectedError: TRUNCATED where its end is missing, UNDECODABLE for everything else.
     """
     return _check_markers(stream, layout, _JPEG_FRAMES, _JPEG_MARKER)
 
 
-def check_jpeg_ls(stream: bytes, layout: PixelLayout) -> Sample:
+def check_jpeg_ls(stream: bytes, layout: PixelLayout) -> SampleFormat:
     """Checks a JPEG-LS code stream (ITU-T T.87), as `check_jpeg` does."""
     return _check_markers(stream, layout, _JPEG_LS_FRAMES, _JPEG_LS_MARKER)
 
 
 def _check_markers(
     stream: bytes, layout: PixelLayout, frames: frozenset[int], marker_pattern: re.Pattern[bytes]
-) -> Sample:
+) -> SampleFormat:
     if not stream.startswith(_START_OF_IMAGE):
         raise undecodable("must begin with an SOI marker")
-    sample: Sample | None = None
+    sample: SampleFormat | None = None
     has_restarts = False
     at = len(_START_OF_IMAGE)
     while True:
@@ -118,12 +114,12 @@ def _check_markers(
     return replace(sample, scan_start=at, has_restarts=has_restarts)
 
 
-def _read_frame(segment: bytes, layout: PixelLayout) -> Sample:
+def _read_frame(segment: bytes, layout: PixelLayout) -> SampleFormat:
     if len(segment) < 6:
         raise truncated("ends in its frame header")
     precision, rows, columns, components = struct.unpack_from(">BHHB", segment)
     check_shape(rows, columns, components, layout)
-    return check_precision(Sample(precision), layout)
+    return check_precision(SampleFormat(precision), layout)
 
 
 def _check_scan_end(stream: bytes, found: re.Match[bytes] | None) -> None:
@@ -136,11 +132,11 @@ def _check_scan_end(stream: bytes, found: re.Match[bytes] | None) -> None:
         raise undecodable("must end with EOI; other bytes follow it")
 
 
-def check_rle(stream: memoryview, layout: PixelLayout) -> Sample:
+def check_rle(stream: memoryview, layout: PixelLayout) -> SampleFormat:
     """Checks an RLE frame's header (PS3.5 section G.5): a segment for each byte of a pixel.
 
     Raises:
-        RefusedError: TRUNCATED, UNDECODABLE, or WRONG_PIXEL_COUNT where so few bytes cannot make a frame.
+        RejectedError: TRUNCATED, UNDECODABLE, or WRONG_PIXEL_COUNT where so few bytes cannot make a frame.
     """
     if len(stream) < _RLE_HEADER.size:
         raise truncated("ends in its RLE header")
@@ -155,8 +151,8 @@ def check_rle(stream: memoryview, layout: PixelLayout) -> Sample:
         raise truncated("ends before its last RLE segment")
     if layout.num_bytes > _MAX_RLE_RATIO * len(stream):
         message = f"{len(stream)} RLE bytes cannot make {layout.rows} x {layout.columns} pixels"
-        raise RefusedError(RejectReason.WRONG_PIXEL_COUNT, message)
-    return Sample(layout.bits_allocated, layout.is_signed)
+        raise RejectedError(RejectReason.WRONG_PIXEL_COUNT, message)
+    return SampleFormat(layout.bits_allocated, layout.is_signed)
 
 
 def split_rle(stream: memoryview) -> list[memoryview]:
@@ -174,7 +170,7 @@ def check_shape(rows: int, columns: int, components: int, layout: PixelLayout) -
         )
 
 
-def check_precision(sample: Sample, layout: PixelLayout) -> Sample:
+def check_precision(sample: SampleFormat, layout: PixelLayout) -> SampleFormat:
     """Refuses a code stream whose pixels do not fit BitsAllocated, or leave their sign open."""
     if not 2 <= sample.precision <= layout.bits_allocated:
         raise undecodable(f"must hold 2 to {layout.bits_allocated} bits. Received: {sample.precision}")
@@ -182,15 +178,114 @@ def check_precision(sample: Sample, layout: PixelLayout) -> Sample:
     if layout.is_signed and not sample.is_signed and sample.precision not in widths:
         # JPEG has no sign: it codes two's complement, and no other width says which bit the sign is.
         message = f"signed pixels of {layout.bits_stored} bits must not be coded in {sample.precision}"
-        raise RefusedError(RejectReason.BAD_PIXEL_FORMAT, message)
+        raise RejectedError(RejectReason.BAD_PIXEL_FORMAT, message)
     return sample
 
 
-def undecodable(rule: str) -> RefusedError:
+def undecodable(rule: str) -> RejectedError:
     """Returns what is raised of a damaged code stream."""
-    return RefusedError(RejectReason.UNDECODABLE, f"the code stream {rule}")
+    return RejectedError(RejectReason.UNDECODABLE, f"the code stream {rule}")
 
 
-def truncated(rule: str) -> RefusedError:
+def truncated(rule: str) -> RejectedError:
     """Returns what is raised of a code stream that is cut."""
-    return RefusedError(RejectReason.TRUNCATED, f"the code stream {rule}")
+    return RejectedError(RejectReason.TRUNCATED, f"the code stream {rule}")
+
+
+_J2K_START = b"\xff\x4f\xff\x51"
+#: SIZ of one component (T.800 table A.9): Lsiz, Rsiz, image and its offset, tile and its offset, Csiz, Ssiz,
+#: XRsiz, YRsiz.
+_J2K_SIZE = struct.Struct(">HHIIIIIIIIHBBB")
+#: OpenJPEG takes memory for all tiles, precincts and code blocks before it reads one: 7 KB, 0.6 KB and 0.3 KB
+#: each. 1,024 x 1,024 pixels in the usual blocks of 64 x 64 are 340 in all.
+_MAX_TILES = 4096
+_MAX_PARTS = 1 << 17
+#: Marker segments (T.800 table A.2): the coding style and its exception for a component, tile-part, data.
+_J2K_STYLES, _J2K_TILE_PART, _J2K_DATA, _J2K_END = (0xFF52, 0xFF53), 0xFF90, 0xFF93, 0xFFD9
+_FIRST_MARKER = 0xFF00
+_TILE_PART_BYTES = 12
+#: Four for each tile that may be there.
+_MAX_SEGMENTS = 4 * _MAX_TILES
+_MAX_LEVELS, _MAX_BLOCK_EXPONENTS = 32, 12
+
+
+def check_jpeg_2000(stream: bytes, layout: PixelLayout) -> SampleFormat:
+    """Checks a JPEG 2000 code stream's SIZ segment (ITU-T T.800 section A.5.1); HTJ2K has the same.
+
+    Raises:
+        RejectedError: TRUNCATED or UNDECODABLE.
+    """
+    if not stream.startswith(_J2K_START):
+        raise undecodable("must begin with SOC and SIZ markers")
+    if len(stream) < len(_J2K_START) + _J2K_SIZE.size:
+        raise truncated("ends in its SIZ segment")
+    (
+        _,
+        _,
+        right,
+        bottom,
+        left,
+        top,
+        tile_width,
+        tile_height,
+        tile_left,
+        tile_top,
+        components,
+        depth,
+        *steps,
+    ) = _J2K_SIZE.unpack_from(stream, len(_J2K_START))
+    check_shape(bottom - top, right - left, components, layout)
+    if steps != [1, 1] or tile_width == 0 or tile_height == 0:
+        raise undecodable("must hold a component of full size in tiles")
+    tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
+    if not 1 <= tiles <= _MAX_TILES:
+        raise undecodable(f"must hold 1 to {_MAX_TILES} tiles. Received: {tiles}")
+    _check_coding_styles(stream, layout, tiles)
+    return check_precision(SampleFormat((depth & 0x7F) + 1, bool(depth & 0x80)), layout)
+
+
+def _check_coding_styles(stream: bytes, layout: PixelLayout, tiles: int) -> None:
+    """Walks the headers of image and tile-parts, and counts what each coding style cuts the image into."""
+    at = len(_J2K_START) - 2
+    tile_part_end: int | None = None
+    for _ in range(_MAX_SEGMENTS):
+        if at + 4 > len(stream):
+            return  # the end is the decoder's to miss
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker == _J2K_END:
+            return
+        if marker < _FIRST_MARKER:
+            raise undecodable("must hold a marker where a segment ends")
+        if marker == _J2K_DATA:
+            if not tile_part_end or tile_part_end <= at:  # a length of 0: up to the end
+                return
+            at = tile_part_end
+            continue
+        if marker == _J2K_TILE_PART and at + _TILE_PART_BYTES <= len(stream):
+            (size,) = struct.unpack_from(">I", stream, at + 6)
+            tile_part_end = at + size if size else None
+        elif marker in _J2K_STYLES:
+            _check_parts(stream[at : at + 2 + length], marker == _J2K_STYLES[0], layout, tiles)
+        at += 2 + length
+    raise undecodable(f"must hold at most {_MAX_SEGMENTS} marker segments")
+
+
+def _check_parts(segment: bytes, is_default: bool, layout: PixelLayout, tiles: int) -> None:
+    """Refuses a coding style (T.800 sections A.6.1, A.6.2) of too many precincts and code blocks."""
+    # COD has progression, layers and transform between the style and the levels, COC a component before it.
+    style_at, levels_at = (4, 9) if is_default else (5, 6)
+    if len(segment) < levels_at + 5:
+        raise truncated("ends in its coding style")
+    has_precincts, levels = segment[style_at] & 1, segment[levels_at]
+    width, height = segment[levels_at + 1] + 2, segment[levels_at + 2] + 2  # exponents of two
+    if levels > _MAX_LEVELS or width + height > _MAX_BLOCK_EXPONENTS:
+        raise undecodable("must hold at most 32 levels, and code blocks of at most 4,096 pixels")
+    sizes = segment[levels_at + 5 :] if has_precincts else b"\xff" * (levels + 1)
+    if len(sizes) < levels + 1:
+        raise truncated("ends in its coding style")
+    parts = layout.rows * layout.columns >> (width + height)
+    for level, size in zip(range(levels, -1, -1), sizes):
+        parts += tiles + (layout.columns >> level + (size & 15)) * (layout.rows >> level + (size >> 4))
+        parts += (layout.columns >> level + (size & 15)) + (layout.rows >> level + (size >> 4))
+    if parts > _MAX_PARTS:
+        raise undecodable(f"must hold at most {_MAX_PARTS} precincts and code blocks. Received: {parts}")

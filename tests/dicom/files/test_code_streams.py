@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from lumbar_tf.dicom.files.streams import (
+from lumbar_tf.dicom.files.code_streams import (
     PixelLayout,
     check_jpeg,
     check_jpeg_ls,
     check_rle,
     split_rle,
 )
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import encode, make_pixels
 
 PIXELS = make_pixels()
@@ -23,7 +23,7 @@ SIZE_AT = JPEG.index(b"\xff\xc3") + 5
 
 
 def _reason(check: Callable[[bytes, PixelLayout], object], stream: bytes) -> RejectReason:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         check(stream, LAYOUT)
     return caught.value.reason
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from pydicom import uid
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout, check_jpeg_2000
 from lumbar_tf.dicom.files.codecs import decode_stream
-from lumbar_tf.dicom.files.jpeg_2000 import check_jpeg_2000
-from lumbar_tf.dicom.files.streams import PixelLayout
-from lumbar_tf.dicom.reasons import RefusedError, RejectReason
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import encode, make_pixels
 
 PIXELS = make_pixels()
@@ -19,7 +18,7 @@ LARGE = PixelLayout(2048, 2048, 16, 12, is_signed=False, is_inverted=False)
 
 
 def _reason(stream: bytes, layout: PixelLayout = LAYOUT) -> RejectReason:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         check_jpeg_2000(stream, layout)
     return caught.value.reason
 
