@@ -1,1 +1,1 @@
-"""DICOM files to slices in patient space."""
+"""Reading of DICOM files into slices in patient space."""

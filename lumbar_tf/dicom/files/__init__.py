@@ -1,1 +1,1 @@
-"""One DICOM file: from its bytes to its header, its frames and their pixels."""
+"""Single DICOM files: header, frames and pixels."""

@@ -1,9 +1,9 @@
-"""Which decoder reads which transfer syntax, one frame at a time.
+"""Codecs of the transfer syntaxes, applied to one frame at a time.
 
-imagecodecs decodes all of them, JPEG Lossless and 12-bit JPEG Extended included. It is called straight:
-pydicom's own way through a plug-in takes longer than an RLE frame does, and another plug-in that happens
-to be installed would change pixels. For RLE it has PackBits, which with numpy to join the bytes is faster
-than pylibjpeg-rle and answers a damaged segment by an error, where that one panics.
+imagecodecs decodes all of them, including JPEG Lossless and 12-bit JPEG Extended. It is called directly:
+pydicom's plug-in mechanism takes longer than decoding an RLE frame, and another installed plug-in could
+change pixels. For RLE, imagecodecs provides PackBits; with numpy joining the bytes it is faster than
+pylibjpeg-rle, and a damaged segment raises an error instead of a panic.
 """
 
 import re
@@ -27,28 +27,29 @@ from lumbar_tf.dicom.files.code_streams import (
 )
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
-#: One zero pads a segment to an even length (PS3.5 section G.3.1); some archives pad to more, and those read
-#: as runs of zeros.
+#: A zero byte pads a segment to an even length (PS3.5 section G.3.1). Some archives add more padding, which
+#: decodes to runs of zeros.
 _RLE_PADDING_BYTES = 16
 
-#: It takes any buffer and fills any array; its annotations know fewer.
+#: It accepts any buffer and fills any array; its type annotations are narrower.
 _unpack_bits: Callable[..., Any] = imagecodecs.packbits_decode
 
-#: Where JPEG's entropy-coded data end: at a restart or at the end of the image.
+#: End of JPEG's entropy-coded data: a restart marker or the end of the image.
 _JPEG_INTERVAL_END = re.compile(rb"\xff+[\xd0-\xd7\xd9]")
-#: Bits that no zeros can be taken for, and not FF, which would be a marker.
+#: Bits that differ from zero padding, without FF, which would start a marker.
 _POISON = b"\xa7\x5b\xe6\x6d" * 8
 
 
 @dataclass(frozen=True)
 class FrameCodec:
-    """How the frames of a transfer syntax are read.
+    """Functions that check and decode the frames of a transfer syntax.
 
     Attributes:
-        check: reads the code stream's own header; raises `RejectedError` where it is not the file's.
-        decode: gives [rows, columns] of any integer type.
-        is_lossy: values may come out beside those that went in.
-        takes_view: both read a view of the file as well as bytes of their own.
+        check: reads the header of the code stream; raises `RejectedError` if it contradicts the file's
+            header.
+        decode: returns [rows, columns] of any integer type.
+        is_lossy: whether decoded values may differ from the original ones.
+        takes_view: whether both functions accept a memoryview of the file instead of bytes.
     """
 
     check: Callable[[Any, PixelLayout], SampleFormat]
@@ -58,12 +59,12 @@ class FrameCodec:
 
 
 def _decode_rle(stream: memoryview, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
-    """Decodes RLE (PS3.5 annex G): a PackBits segment for each byte of the pixels, the high one first.
+    """Decodes RLE (PS3.5 annex G): one PackBits segment per byte of a pixel, the high byte first.
 
-    A segment that holds more or fewer bytes than the frame has pixels is damaged, or another frame's.
+    A segment must have as many bytes as the frame has pixels; otherwise it is damaged or of another frame.
     """
     shape = (layout.rows, layout.columns)
-    segments = [_decode_segment(each, layout) for each in split_rle(stream)]
+    segments = [_decode_segment(segment, layout) for segment in split_rle(stream)]
     if len(segments) == 1:
         return segments[0].reshape(shape)
     high, low = segments
@@ -75,20 +76,20 @@ def _decode_rle(stream: memoryview, layout: PixelLayout, sample: SampleFormat) -
 
 def _decode_segment(segment: memoryview, layout: PixelLayout) -> NDArray[np.uint8]:
     size = layout.rows * layout.columns
-    # The decoder writes no further than this array and refuses what would not fit.
+    # The decoder does not write beyond this array, and raises an error for more data.
     decoded = _unpack_bits(segment, out=np.empty(size + _RLE_PADDING_BYTES, np.uint8))
     if len(decoded) < size or decoded[size:].any():
-        message = f"an RLE segment must hold {size} bytes. Received: {len(decoded)}"
+        message = f"an RLE segment must contain {size} bytes. Received: {len(decoded)}"
         raise RejectedError(RejectReason.UNDECODABLE, message)
     return decoded[:size]
 
 
 def _decode_jpeg(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
-    """Decodes JPEG, and finds out whether the decoder made up its end.
+    """Decodes JPEG and rejects a stream whose last pixels were invented by the decoder.
 
-    libjpeg reads zero bits where data have run out, and its warning is not passed on. Then the last two
-    pixels are equal (lossless: a difference of zero; else: an empty block), so only then is it worth
-    decoding again with other bits behind the data: a whole stream never comes to them.
+    libjpeg reads zero bits after the end of the data, and its warning is not passed on. The last two pixels
+    are equal in that case (lossless: a difference of zero; otherwise: an empty block). Only then the stream
+    is decoded again with other bits behind the data: the decoder does not reach them in a complete stream.
     """
     pixels = imagecodecs.jpeg8_decode(stream)
     if sample.has_restarts or pixels[-1, -1] == pixels[-1, -2:][0]:
@@ -104,14 +105,14 @@ def _decode_jpeg_ls(stream: bytes, layout: PixelLayout, sample: SampleFormat) ->
 
 
 def _decode_jpeg_2000(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
-    # Workers are processes; a decoder's threads would only fight them.
+    # Workers are processes, and decoder threads would compete with them.
     return imagecodecs.jpeg2k_decode(stream, numthreads=1)
 
 
 _LOSSLESS_J2K = FrameCodec(check_jpeg_2000, _decode_jpeg_2000)
 _LOSSY_J2K = FrameCodec(check_jpeg_2000, _decode_jpeg_2000, is_lossy=True)
 
-#: The encapsulated transfer syntaxes that are read.
+#: Supported encapsulated transfer syntaxes.
 CODECS: dict[str, FrameCodec] = {
     uid.RLELossless: FrameCodec(check_rle, _decode_rle, takes_view=True),
     uid.JPEGBaseline8Bit: FrameCodec(check_jpeg, _decode_jpeg, is_lossy=True),
@@ -127,7 +128,7 @@ CODECS: dict[str, FrameCodec] = {
     uid.HTJ2K: _LOSSY_J2K,
 }
 
-#: The transfer syntaxes whose pixels lie there as they are.
+#: Transfer syntaxes with uncompressed pixels.
 NATIVE_SYNTAXES = frozenset(
     (
         uid.ImplicitVRLittleEndian,
@@ -143,11 +144,11 @@ def decode_stream(syntax: str, code: bytes | memoryview, layout: PixelLayout) ->
 
     Args:
         syntax: one of `CODECS`.
-        code: the frame's code stream, its fragments joined.
-        layout: what the header says.
+        code: code stream of the frame, with its fragments joined.
+        layout: pixel storage declared in the header.
 
     Returns:
-        [rows, columns], uint8, int8, uint16 or int16 as the layout has it, with the bits above BitsStored
+        [rows, columns], uint8, int8, uint16 or int16 according to the layout, with the bits above BitsStored
         cleared (signed: filled with the sign).
 
     Raises:
@@ -160,14 +161,14 @@ def decode_stream(syntax: str, code: bytes | memoryview, layout: PixelLayout) ->
         pixels = codec.decode(stream, layout, sample)
     except RejectedError:
         raise
-    except Exception as error:  # each decoder has errors of its own
+    except Exception as error:  # every decoder has its own error classes
         message = f"the code stream cannot be decoded ({type(error).__name__})"
         raise RejectedError(RejectReason.UNDECODABLE, message) from None
     if pixels.shape != (layout.rows, layout.columns) or pixels.dtype.kind not in "ui":
         message = f"the code stream must decode to grey pixels. Received: {pixels.dtype} {pixels.shape}"
         raise RejectedError(RejectReason.UNDECODABLE, message)
     if codec.is_lossy and sample.precision > layout.bits_stored:
-        # Errors of coding can step over the range's end; a mask would wrap white to black.
+        # Lossy coding can exceed the range; masking would turn white into black.
         whole = replace(layout, bits_stored=layout.bits_allocated)
         pixels = clear_unused_bits(pixels, whole).clip(*value_range(layout))
     return clear_unused_bits(pixels, layout)
@@ -185,14 +186,16 @@ def value_range(layout: PixelLayout) -> tuple[int, int]:
 
 
 def clear_unused_bits(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
-    """Makes container values pixel values: the bits above BitsStored may hold anything, overlays too.
+    """Converts container values to pixel values by clearing the bits above BitsStored.
+
+    These bits may contain anything, including overlays.
 
     Args:
         pixels: integers of any width up to BitsAllocated, any byte order, [rows, columns].
-        layout: what the header says.
+        layout: pixel storage declared in the header.
 
     Returns:
-        uint8, int8, uint16 or int16, native byte order; the same array where nothing is to be done.
+        uint8, int8, uint16 or int16, native byte order; the same array if nothing has to be changed.
 
     >>> layout = PixelLayout(1, 2, 16, 12, is_signed=True, is_inverted=False)
     >>> clear_unused_bits(np.array([[0x0FFF, 0xF001]], np.uint16), layout).tolist()
@@ -206,5 +209,5 @@ def clear_unused_bits(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]
         return unsigned & unsigned.dtype.type(largest) if unused and unsigned.max() > largest else unsigned
     signed = unsigned.view(f"i{width}")
     if unused:
-        signed = (signed << unused) >> unused  # numpy shifts signed integers right by their sign
+        signed = (signed << unused) >> unused  # numpy's right shift of signed integers keeps the sign
     return signed

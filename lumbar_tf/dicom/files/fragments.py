@@ -1,4 +1,4 @@
-"""Where each frame's bytes lie in the pixel data, native or encapsulated (PS3.5 section A.4)."""
+"""Byte ranges of the frames in native and encapsulated pixel data (PS3.5 section A.4)."""
 
 import struct
 from bisect import bisect_left
@@ -8,10 +8,10 @@ from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.headers import PixelElement
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
-#: A frame's bytes: (start, stop) of each fragment.
+#: Bytes of one frame: (start, stop) of each fragment.
 ByteRanges = tuple[tuple[int, int], ...]
 
-#: 1 GiB in fragments of 64 KiB, as some archives cut them, is a quarter of this.
+#: Four times the number of 64 KiB fragments, which some archives write, in 1 GiB.
 MAX_FRAGMENTS = 65_536
 
 _ITEM = struct.Struct("<HHI")
@@ -22,14 +22,14 @@ _JPEG_END = b"\xff\xd9"
 def find_native_frames(
     body: bytes, pixels: PixelElement, layout: PixelLayout, num_frames: int
 ) -> tuple[ByteRanges, ...]:
-    """Cuts uncompressed pixel data into frames.
+    """Finds the frames in uncompressed pixel data.
 
     Raises:
-        RejectedError: TRUNCATED where the value ends beyond `body`, WRONG_PIXEL_COUNT where its length is
-            not that of the frames, DAMAGED_HEADER where it is encapsulated although the syntax is not.
+        RejectedError: TRUNCATED if the value ends beyond `body`, WRONG_PIXEL_COUNT if its length differs from
+            that of the frames, DAMAGED_HEADER if it is encapsulated although the syntax is native.
     """
     if pixels.length is None:
-        message = "uncompressed pixel data must have a length"
+        message = "uncompressed pixel data must have a defined length"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     if pixels.start + pixels.length > len(body):
         message = f"the pixel data end {pixels.start + pixels.length - len(body)} bytes beyond the file's end"
@@ -48,30 +48,30 @@ def find_native_frames(
 def find_encapsulated_frames(
     body: bytes, pixels: PixelElement, num_frames: int, extended_offsets: bytes = b""
 ) -> tuple[ByteRanges, ...]:
-    """Finds each frame's fragments.
+    """Finds the fragments of each frame in encapsulated pixel data.
 
     Args:
-        body: the bytes that hold the pixel data.
-        pixels: where they lie.
+        body: bytes that contain the pixel data.
+        pixels: position of the pixel data in `body`.
         num_frames: NumberOfFrames.
-        extended_offsets: the Extended Offset Table, where there is one.
+        extended_offsets: the Extended Offset Table, empty if there is none.
 
     Raises:
-        RejectedError: TRUNCATED where a fragment or the sequence's end is beyond `body`, UNDECODABLE where
-            something else than items stands there, WRONG_PIXEL_COUNT where there are fewer fragments than
-            frames, BAD_FRAMES where nothing tells which fragments belong together.
+        RejectedError: DAMAGED_HEADER if the length is defined, TRUNCATED if a fragment or the delimiter is
+            beyond `body`, UNDECODABLE if anything other than items follows, WRONG_PIXEL_COUNT if there are
+            fewer fragments than frames, BAD_FRAMES if the fragments cannot be assigned to frames.
     """
     if pixels.length is not None:
-        message = "encapsulated pixel data must have no length"
+        message = "encapsulated pixel data must have an undefined length"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     (table_start, table_stop), *fragments = _list_items(body, pixels.start)
     if len(fragments) < num_frames:
-        message = f"{num_frames} frames must have as many fragments. Received: {len(fragments)}"
+        message = f"{num_frames} frames must have at least as many fragments. Received: {len(fragments)}"
         raise RejectedError(RejectReason.WRONG_PIXEL_COUNT, message)
     if num_frames == 1:
         return (tuple(fragments),)
     if len(fragments) == num_frames:
-        return tuple((each,) for each in fragments)
+        return tuple((fragment,) for fragment in fragments)
     if len(extended_offsets) == 8 * num_frames:
         offsets = struct.unpack(f"<{num_frames}Q", extended_offsets)
     elif table_stop - table_start == 4 * num_frames:
@@ -82,7 +82,7 @@ def find_encapsulated_frames(
 
 
 def read_frame_bytes(body: bytes, ranges: ByteRanges) -> bytes | memoryview:
-    """Returns a frame's code stream: a view where it lies in one piece, else its fragments joined."""
+    """Returns the code stream of a frame: a view if it is contiguous, else its joined fragments."""
     if len(ranges) == 1:
         start, stop = ranges[0]
         return memoryview(body)[start:stop]
@@ -90,7 +90,7 @@ def read_frame_bytes(body: bytes, ranges: ByteRanges) -> bytes | memoryview:
 
 
 def _list_items(body: bytes, start: int) -> list[tuple[int, int]]:
-    """Lists the items' values up to the sequence's end; the first is the offset table."""
+    """Lists the values of the items up to the sequence delimiter; the first is the offset table."""
     items: list[tuple[int, int]] = []
     while True:
         if start + _ITEM.size > len(body):
@@ -100,7 +100,7 @@ def _list_items(body: bytes, start: int) -> list[tuple[int, int]]:
         if (group, element) == _END_TAG:
             break
         if (group, element) != _ITEM_TAG or len(items) > MAX_FRAGMENTS:
-            message = f"the pixel data must be at most {MAX_FRAGMENTS} items and their end"
+            message = f"the pixel data must consist of at most {MAX_FRAGMENTS} items and a sequence delimiter"
             raise RejectedError(RejectReason.UNDECODABLE, message)
         if start + length > len(body):
             message = f"a fragment of {length} bytes ends beyond the file's end"
@@ -108,7 +108,7 @@ def _list_items(body: bytes, start: int) -> list[tuple[int, int]]:
         items.append((start, start + length))
         start += length
     if not items:
-        raise RejectedError(RejectReason.WRONG_PIXEL_COUNT, "the pixel data hold no item")
+        raise RejectedError(RejectReason.WRONG_PIXEL_COUNT, "the pixel data contain no item")
     return items
 
 
@@ -121,7 +121,7 @@ def _group_by_offset(fragments: Sequence[tuple[int, int]], offsets: Sequence[int
     )
     if not is_sound or sorted(set(firsts)) != firsts:
         raise RejectedError(
-            RejectReason.BAD_FRAMES, "the offset table must name fragments in ascending order"
+            RejectReason.BAD_FRAMES, "the offset table must list fragments in ascending order"
         )
     return tuple(tuple(fragments[first:last]) for first, last in zip(firsts, [*firsts[1:], len(fragments)]))
 
@@ -138,6 +138,8 @@ def _group_by_end(
             frames.append(tuple(fragments[first : index + 1]))
             first = index + 1
     if len(frames) != num_frames or first != len(fragments):
-        message = f"without an offset table, {len(fragments)} fragments cannot be told to {num_frames} frames"
+        message = (
+            f"without an offset table, {len(fragments)} fragments cannot be assigned to {num_frames} frames"
+        )
         raise RejectedError(RejectReason.BAD_FRAMES, message)
     return tuple(frames)

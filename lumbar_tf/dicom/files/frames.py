@@ -1,9 +1,8 @@
-"""From a header to frames: which image this is, how its pixels are stored, where each frame lies.
+"""Frames of MR image files: identity, pixel storage and geometry.
 
-A classic file is one frame whose geometry stands at the top level. An Enhanced file holds many, and each
-one's geometry in the functional groups, its own or shared ones (PS3.3 section C.7.6.16). The
-competition's files call themselves Enhanced in their file meta information and are classic: what is in
-the dataset decides.
+A classic file is one frame whose geometry is at the top level. An Enhanced file has many frames with their
+geometry in the per-frame or shared functional groups (PS3.3 section C.7.6.16). The competition's files are
+Enhanced according to their file meta information, but classic in their dataset; the dataset decides.
 """
 
 import re
@@ -24,9 +23,10 @@ from lumbar_tf.dicom.study import ImageOrigin, read_optional_text
 
 __all__ = ["Frame", "ImageFile", "find_value", "open_image"]
 
-#: A frame of 8,192 x 8,192; MR has 1,024 x 1,024. A decoder takes up to 12 bytes a pixel, 768 MiB here.
+#: A frame of 8,192 x 8,192; MR has up to 1,024 x 1,024. A decoder needs up to 12 bytes per pixel, here 768
+#: MiB.
 MAX_PIXELS = 64 << 20
-#: Frames of one file; dynamic series have a few thousand.
+#: Maximum number of frames per file; dynamic series have a few thousand.
 MAX_FRAMES = 1 << 16
 
 _MR_IMAGE_CLASSES = frozenset(
@@ -37,7 +37,7 @@ _MR_IMAGE_CLASSES = frozenset(
         uid.LegacyConvertedEnhancedMRImageStorage,
     )
 )
-#: Secondary Capture Image Storage and its four multi-frame kinds (PS3.4 section B.5).
+#: Secondary Capture Image Storage and its four multi-frame classes (PS3.4 section B.5).
 _SECONDARY_CAPTURE_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
 _SECONDARY_MODALITIES = frozenset(("OT", "SC"))
 _INTEGER_PIXELS = 0x0010
@@ -45,14 +45,14 @@ _INTEGER_PIXELS = 0x0010
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image of a file.
+    """One frame of a file.
 
     Attributes:
-        index: its place in the file, from 0.
-        geometry: where its pixels lie, LPS mm.
-        instance_number: InstanceNumber, 0 where absent; in a multi-frame file the frame's number, from 1.
-        slope: RescaleSlope, 1 where absent.
-        intercept: RescaleIntercept, 0 where absent.
+        index: index in the file, from 0.
+        geometry: position of the pixels, LPS mm.
+        instance_number: InstanceNumber, 0 if absent; in a multi-frame file the frame number, from 1.
+        slope: RescaleSlope, 1 if absent.
+        intercept: RescaleIntercept, 0 if absent.
     """
 
     index: int
@@ -64,22 +64,22 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """A file whose header is sound and whose pixels can be decoded, one frame at a time.
+    """A file with a valid header, whose frames can be decoded one at a time.
 
     Attributes:
-        dataset: everything before the pixel data, without `file_meta`.
-        study_uid: StudyInstanceUID, "" where absent.
-        series_uid: SeriesInstanceUID, "" where absent.
-        sop_uid: SOPInstanceUID, "" where absent.
-        patient_id: PatientID, "" where absent. Never to be written anywhere.
-        origin: what the file and its series are called, for results that refer back to it.
+        dataset: elements before the pixel data, without `file_meta`.
+        study_uid: StudyInstanceUID, "" if absent.
+        series_uid: SeriesInstanceUID, "" if absent.
+        sop_uid: SOPInstanceUID, "" if absent.
+        patient_id: PatientID, "" if absent. It must not be written anywhere.
+        origin: UIDs of the image, for results that refer to it.
         frames: at least one.
-        data: the file as it was read.
+        data: the complete file.
         syntax: the transfer syntax UID.
-        layout: how pixels are stored.
-        body: the bytes that hold the pixel data: `data`, or what the dataset inflated to.
-        pixel_ranges: each frame's bytes in `body`.
-        is_swapped: 8-bit pixels lie in big-endian words of two.
+        layout: pixel storage.
+        body: bytes that contain the pixel data: `data`, or the inflated dataset.
+        pixel_ranges: byte ranges of each frame in `body`.
+        is_swapped: whether 8-bit pixels are stored in big-endian 16-bit words.
     """
 
     dataset: Dataset
@@ -98,20 +98,20 @@ class ImageFile:
 
 
 def open_image(data: bytes) -> ImageFile:
-    """Reads an MR image's header and finds its frames, without decoding any.
+    """Reads the header of an MR image and finds its frames, without decoding any.
 
     Args:
         data: the whole file.
 
     Raises:
-        RejectedError: it is no grey MR image, or damaged; the reason says which.
+        RejectedError: the file is not a grey-scale MR image, or is damaged.
     """
     file = parse_file(data)
     try:
         return _open(file, data)
     except RejectedError:
         raise
-    except Exception as error:  # values are parsed when they are asked for, and may be anything
+    except Exception as error:  # pydicom parses values on access, and a damaged value may raise anything
         message = f"damaged value in the header ({type(error).__name__})"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message) from None
 
@@ -150,27 +150,29 @@ def _read_origin(file: ParsedFile) -> ImageOrigin:
 
 
 def _check_kind(file: ParsedFile) -> None:
-    """Refuses what is no grey MR image."""
+    """Rejects files other than grey-scale MR images."""
     dataset = file.dataset
-    # The competition's files name their class in the file meta information alone.
+    # The competition's files have their SOP class in the file meta information only.
     meta_class = str(read_value(file.meta, "MediaStorageSOPClassUID") or "")
     sop_class = str(read_value(dataset, "SOPClassUID") or meta_class)
     modality = str(read_value(dataset, "Modality") or "")
     if meta_class == uid.MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:
-        raise RejectedError(RejectReason.DICOMDIR, "a directory of other files")
+        raise RejectedError(RejectReason.DICOMDIR, "a DICOMDIR, an index of other files")
     if file.pixels is None:
         _refuse_without_pixels(dataset, sop_class)
     if sop_class.startswith(_SECONDARY_CAPTURE_PREFIX) or modality in _SECONDARY_MODALITIES:
-        raise RejectedError(RejectReason.SECONDARY_CAPTURE, "a secondary capture, not a scanner's image")
+        raise RejectedError(
+            RejectReason.SECONDARY_CAPTURE, "a secondary capture rather than an acquired image"
+        )
     if modality not in ("", "MR") or (not modality and _is_other_class(sop_class)):
         raise RejectedError(RejectReason.NOT_MR, "an image of another modality")
     kind = read_value(dataset, "PhotometricInterpretation")
     if not kind:
-        raise RejectedError(RejectReason.DAMAGED_HEADER, "PhotometricInterpretation must be there")
+        raise RejectedError(RejectReason.DAMAGED_HEADER, "PhotometricInterpretation must be present")
     if read_integer(dataset, "SamplesPerPixel", 1) != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RejectedError(RejectReason.COLOUR, "not a grey image")
+        raise RejectedError(RejectReason.COLOUR, "not a grey-scale image")
     if file.syntax not in CODECS and file.syntax not in NATIVE_SYNTAXES:
-        message = f"the transfer syntax {_shown_uid(file.syntax)} is not read here"
+        message = f"the transfer syntax {_display_uid(file.syntax)} is not supported"
         raise RejectedError(RejectReason.UNSUPPORTED_SYNTAX, message)
 
 
@@ -185,8 +187,8 @@ def _is_other_class(sop_class: str) -> bool:
     return sop_class.startswith("1.2.840.10008.5.1.4.1.1.") and sop_class not in _MR_IMAGE_CLASSES
 
 
-def _shown_uid(value: str) -> str:
-    return value if re.fullmatch(r"[0-9.]{1,64}", value) else "of a damaged name"
+def _display_uid(value: str) -> str:
+    return value if re.fullmatch(r"[0-9.]{1,64}", value) else "with a damaged UID"
 
 
 def _read_layout(dataset: Dataset) -> PixelLayout:
@@ -199,11 +201,11 @@ def _read_layout(dataset: Dataset) -> PixelLayout:
         message = f"Rows and Columns must be at least 1. Received: {rows} x {columns}"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     if rows * columns > MAX_PIXELS:
-        message = f"a frame must hold at most {MAX_PIXELS} pixels. Received: {rows} x {columns}"
+        message = f"a frame must have at most {MAX_PIXELS} pixels. Received: {rows} x {columns}"
         raise RejectedError(RejectReason.TOO_LARGE, message)
     if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1 or sign not in (0, 1):
         message = (
-            "pixels must be 8 or 16 bits, the lowest ones in use, signed or not. Received: "
+            "pixels must have 8 or 16 bits, of which the lowest are used, signed or unsigned. Received: "
             f"allocated {allocated}, stored {stored}, high bit {high}, representation {sign}"
         )
         raise RejectedError(RejectReason.BAD_PIXEL_FORMAT, message)
@@ -226,7 +228,7 @@ def _read_frame_count(dataset: Dataset) -> int:
         return count
     groups = read_value(dataset, "PerFrameFunctionalGroupsSequence") or ()
     if len(groups) != count:
-        message = f"{count} frames must have a functional group each. Received: {len(groups)}"
+        message = f"{count} frames must have one functional group each. Received: {len(groups)}"
         raise RejectedError(RejectReason.BAD_FRAMES, message)
     return count
 
@@ -244,7 +246,7 @@ def _find_frames(file: ParsedFile, layout: PixelLayout, num_frames: int) -> tupl
 
 
 def _is_swapped(file: ParsedFile, layout: PixelLayout) -> bool:
-    """OW is a string of words, and big endian swaps words whatever they hold (PS3.5 section 8.1.1)."""
+    """Returns whether 8-bit pixels are swapped: OW consists of 16-bit words (PS3.5 section 8.1.1)."""
     is_word = file.pixels is not None and file.pixels.vr == "OW"
     return is_word and layout.bits_allocated == 8 and file.syntax == uid.ExplicitVRBigEndian
 

@@ -1,4 +1,4 @@
-"""Values of a header, wherever they stand, checked as they are read."""
+"""Header values from the top level or the functional groups, checked on reading."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,25 +14,25 @@ from pydicom.tag import BaseTag
 from lumbar_tf.dicom.identifiers import is_safe_id
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
-#: An Integer String is at most this (PS3.5 section 6.2).
+#: Largest Integer String (PS3.5 section 6.2).
 _LARGEST_INTEGER = 2**31 - 1
 
 
 def find_value(dataset: Dataset, keyword: str, frame: int = 0, *, top_level: bool = True) -> Any | None:
-    """Returns an attribute's value for one frame, wherever the file keeps it.
+    """Returns the value of an attribute for one frame, from the top level or the functional groups.
 
     Args:
-        dataset: a file's header.
+        dataset: header of a file.
         keyword: a DICOM keyword, such as `EchoTime`.
-        frame: the frame's index, from 0.
-        top_level: whether to look at the top level first.
+        frame: index of the frame, from 0.
+        top_level: whether the top level is searched first.
 
     Returns:
-        The value at the top level, else in the frame's own functional groups, else in the shared ones,
-        in whichever macro it is; None where it is nowhere, or empty.
+        The value at the top level, else in the frame's own functional groups, else in the shared ones, in any
+        of their macros; None if it is absent or empty.
 
     Raises:
-        RejectedError: DAMAGED_HEADER, where it cannot be parsed.
+        RejectedError: DAMAGED_HEADER if the value cannot be parsed.
     """
     try:
         if top_level:
@@ -40,24 +40,24 @@ def find_value(dataset: Dataset, keyword: str, frame: int = 0, *, top_level: boo
             if value is not None:
                 return value
         for group in _groups(dataset, frame):
-            for place in (group, *_macros(group)):
-                value = read_value(place, keyword)
+            for part in (group, *_macros(group)):
+                value = read_value(part, keyword)
                 if value is not None:
                     return value
-    except Exception as error:  # values are parsed when they are asked for, and may be anything
+    except Exception as error:  # pydicom parses values on access, and a damaged value may raise anything
         message = f"{keyword} cannot be parsed ({type(error).__name__})"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message) from None
     return None
 
 
 def read_value(dataset: Dataset, keyword: str) -> Any | None:
-    """Returns a value of the dataset itself; None where it is absent or empty.
+    """Returns a value of the dataset itself; None if it is absent or empty.
 
-    pydicom makes an object of many checks of each element, which takes as long as the pixels of a small
-    slice do. Plain values of the expected VR are parsed here instead; all else is left to pydicom.
+    pydicom constructs and validates an object for every element, which takes as long as decoding a small
+    slice. Plain values of the expected VR are parsed here instead; pydicom parses all others.
 
     Raises:
-        ValueError: a number cannot be parsed; or whatever pydicom raises.
+        ValueError: a number cannot be parsed. pydicom may raise other errors.
     """
     tag, vr = _entry(keyword)
     element = dataset.get_item(tag)
@@ -79,7 +79,7 @@ def _entry(keyword: str) -> tuple[BaseTag, str]:
 
 
 class _NotPlainError(Exception):
-    """A value that is left to pydicom: of several parts, or in another alphabet."""
+    """A value that pydicom must parse: it has several parts or non-ASCII characters."""
 
 
 def _parse_short(value: bytes, is_little_endian: bool) -> int | None:
@@ -97,9 +97,9 @@ def _parse_text(value: bytes, is_little_endian: bool) -> str | None:
 def _parse_decimals(value: bytes, is_little_endian: bool) -> float | list[float] | None:
     if not value.strip(b" \0"):
         return None
-    if b"_" in value:  # Python's digit separator, which pydicom takes too
+    if b"_" in value:  # Python's digit separator, which pydicom also accepts
         raise ValueError("a number must be digits")
-    numbers = [float(each) for each in value.rstrip(b" \0").split(b"\\")]
+    numbers = [float(number) for number in value.rstrip(b" \0").split(b"\\")]
     return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -121,7 +121,7 @@ _PARSERS: dict[str, Callable[[bytes, bool], Any]] = {
 
 
 def _groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
-    """The functional groups of a frame, its own first."""
+    """Yields the functional groups of a frame, its own before the shared ones."""
     own = read_value(dataset, "PerFrameFunctionalGroupsSequence") or ()
     if frame < len(own):
         yield own[frame]
@@ -129,57 +129,57 @@ def _groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
 
 
 def _macros(group: Dataset) -> Iterator[Dataset]:
-    """The items of a group's standard sequences. Philips' private ones repeat tags with other values."""
+    """Yields the items of the standard sequences; Philips' private ones repeat tags with other values."""
     for tag in sorted(group.keys()):
         if not tag.is_private and group[tag].VR == "SQ":
             yield from group[tag].value
 
 
 def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    """Returns a top-level whole number.
+    """Returns a top-level integer.
 
     Raises:
-        RejectedError: DAMAGED_HEADER, where it is absent (and there is no default) or no whole number.
+        RejectedError: DAMAGED_HEADER if it is not an integer, or is absent and there is no default.
     """
     value = read_value(dataset, keyword)
     value = default if value is None else value
     if not isinstance(value, int) or abs(value) > _LARGEST_INTEGER:
         received = "nothing" if value is None else f"a {type(value).__name__}"
-        message = f"{keyword} must be one whole number. Received: {received}"
+        message = f"{keyword} must be one integer. Received: {received}"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     return int(value)
 
 
 def read_numbers(value: Any, count: int, name: str, reason: RejectReason) -> tuple[float, ...]:
-    """Returns a value's numbers.
+    """Returns the numbers of a value.
 
     Args:
-        value: what `find_value` found.
-        count: how many there must be.
-        name: the attribute, for the message.
-        reason: the code of the refusal.
+        value: result of `find_value`.
+        count: required number of numbers.
+        name: name of the attribute, for the message.
+        reason: reason code of the error.
 
     Raises:
-        RejectedError: there are more or fewer, or one is not finite.
+        RejectedError: there are more or fewer numbers, or one is not finite.
 
     >>> read_numbers([1, "2.5"], 2, "PixelSpacing", RejectReason.BAD_SPACING)
     (1.0, 2.5)
     """
     values = [value] if isinstance(value, str | int | float) else value or ()
     try:
-        numbers = tuple(float(each) for each in values)
+        numbers = tuple(float(item) for item in values)
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise RejectedError(reason, f"{name} must hold {count} finite numbers")
+        raise RejectedError(reason, f"{name} must be {count} finite numbers")
     return numbers
 
 
 def read_uid(dataset: Dataset, keyword: str) -> str:
-    """Returns a top-level UID, "" where it is absent.
+    """Returns a top-level UID, "" if it is absent.
 
     Raises:
-        RejectedError: BAD_UID, where it holds what could mean something in a path, or is longer than 64.
+        RejectedError: BAD_UID if it has characters that are unsafe in a path, or more than 64 characters.
     """
     value = read_value(dataset, keyword) or ""
     if not isinstance(value, str) or (value and not is_safe_id(value)):

@@ -1,1 +1,1 @@
-"""Where studies lie: folders, exports, DICOMDIRs and zips."""
+"""Sources of studies: folders, exports, DICOMDIRs and zip archives."""

@@ -123,7 +123,7 @@ def test_the_zip_s_name_is_shown_where_it_names_nobody(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_no_fault_of_the_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     archive = _pack(tmp_path / "x.zip", **{"1": b"1"})
