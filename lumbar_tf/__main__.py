@@ -1,4 +1,4 @@
-"""`python -m lumbar_tf`, and the program `lumbar_tf`: one name for all commands."""
+"""Program `lumbar_tf`, also `python -m lumbar_tf`: one entry point for all commands."""
 
 import runpy
 import sys
@@ -13,7 +13,7 @@ _USAGE = "Usage: lumbar_tf COMMAND [--help] [flags of the command] | --completio
 
 
 def main() -> NoReturn:
-    """Runs a command as `python -m lumbar_tf.<command>` does, or says which there are."""
+    """Runs a command as `python -m lumbar_tf.<command>` does, or prints the list of commands."""
     words = sys.argv[1:]
     first = words[0] if words else "--help"
     try:
@@ -26,7 +26,7 @@ def main() -> NoReturn:
         else:
             check_command(first)
             sys.argv = words
-            # Also the processes that it starts have to find the command's module as their main one.
+            # Spawned processes import the main module by name, so it must be the command's module.
             runpy.run_module(f"lumbar_tf.{first}", run_name="__main__", alter_sys=True)
     except UsageError as error:
         print(f"ERROR: {error}\n{_USAGE}", file=sys.stderr)
@@ -43,7 +43,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Each is also `python -m lumbar_tf.COMMAND`; `lumbar_tf COMMAND --help` has its flags.",
+            "Each command is also `python -m lumbar_tf.COMMAND`; `lumbar_tf COMMAND --help` lists its flags.",
             _USAGE,
         )
     )

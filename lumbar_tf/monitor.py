@@ -79,7 +79,7 @@ def run_monitor(options: MonitorOptions) -> Summary | int:
     if options.format == "json":
         print_answer(drift.to_json())
         # Nothing may follow the document; --json has the summary.
-        return summary.status if current_output_options().has_answers else summary
+        return summary.status if current_output_options().has_text else summary
     for line in drift.lines:
         print_answer(line)
     return summary

@@ -1,8 +1,8 @@
-"""From the words of a command line to checked options.
+"""Parsing of a command line into validated options.
 
-python-fire alone runs a function before it rejects a misspelt flag, reads `1.10` as 1.1 and a study id as a
-number. Here it only binds flags to keyword arguments, every value stays text, and types come from the
-annotations through pydantic.
+python-fire alone would run a function before it rejects a misspelt flag, and would read `1.10` as 1.1 and a
+study id as a number. Here it only binds flags to keyword arguments as text; pydantic converts them to the
+annotated types.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _BETWEEN_OVERRIDES = re.compile(r",(?=[A-Za-z_][\w.]*=)")
 
 
 class UsageError(ValueError):
-    """The call is wrong: exit status 2. A work function may raise it too."""
+    """An invalid call, with exit status 2. Work functions may raise it too."""
 
 
 def parse_options(make_options: Callable[..., Options], arguments: Sequence[str]) -> Options:
@@ -37,12 +37,12 @@ def parse_options(make_options: Callable[..., Options], arguments: Sequence[str]
         arguments: words such as `--data=dir`, `--out dir`, `--resume`, `--noresume`.
 
     Returns:
-        What `make_options` returns for them.
+        The result of `make_options`.
 
     Raises:
-        UsageError: an unknown or missing flag, a word that is no flag, a flag without its value or
-            given twice.
-        ValueError: a value that does not fit its type.
+        UsageError: an unknown or missing flag, a word that is not a flag, a flag without its value or given
+            twice.
+        ValueError: a value of the wrong type.
     """
     parameters = inspect.signature(make_options).parameters
     words = list(arguments)
@@ -61,7 +61,7 @@ def parse_options(make_options: Callable[..., Options], arguments: Sequence[str]
 
 
 def _take_overrides(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Splits off every `--set key=value`: python-fire would keep only the last one."""
+    """Splits off every `--set key=value`; python-fire would keep only the last one."""
     rest: list[str] = []
     overrides: list[str] = []
     remaining = iter(words)
@@ -81,7 +81,7 @@ def _take_overrides(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _check_words(words: Sequence[str], parameters: Any) -> None:
-    """Refuses what python-fire would quietly accept: strays, missing values, repeats."""
+    """Rejects stray words, missing values and repeated flags, which python-fire would accept silently."""
     seen: set[str] = set()
     index = 0
     while index < len(words):
@@ -102,45 +102,48 @@ def _check_words(words: Sequence[str], parameters: Any) -> None:
 
 
 def is_flag(parameter: inspect.Parameter) -> bool:
-    """Whether an option is given without a value, and switched off by `--no`."""
+    """Returns whether an option takes no value and is switched off by `--no`."""
     return parameter.annotation is bool or isinstance(parameter.default, bool)
 
 
 def _bind_with_fire(make_options: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
-    """Lets python-fire bind the words to the parameters, as text, and calls nothing else."""
+    """Binds the words to the parameters with python-fire, as text, without calling `make_options`."""
     bound: dict[str, Any] = {}
 
     def bind(**keywords: Any) -> None:
         bound.update(keywords)
 
     signature = inspect.signature(make_options)
-    names = [each for name, each in signature.parameters.items() if name != "set"]
-    if any(each.kind is not inspect.Parameter.KEYWORD_ONLY for each in names):
+    parameters = [parameter for name, parameter in signature.parameters.items() if name != "set"]
+    if any(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in parameters):
         raise TypeError(f"Every parameter of {make_options} must be keyword-only.")
-    # Defaults become a marker: an option that was not given keeps the default of `make_options`.
+    # A marker replaces each default, so that an option that is not given keeps the default of `make_options`.
     marker = object()
     bind.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [each if each.default is each.empty else each.replace(default=marker) for each in names]
+        [
+            parameter if parameter.default is parameter.empty else parameter.replace(default=marker)
+            for parameter in parameters
+        ]
     )
     bind.__doc__ = make_options.__doc__
-    complaint = io.StringIO()
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(message):
             fire.Fire(fire.decorators.SetParseFn(str)(bind), command=list(words), name=program())
     except fire.core.FireExit:
-        # Its first line says what is wrong; its usage text describes `bind`, so ours replaces it.
-        raise UsageError(complaint.getvalue().partition("\n")[0].removeprefix("ERROR: ")) from None
+        # The first line is the error. The usage text describes `bind`, so ours replaces it.
+        raise UsageError(message.getvalue().partition("\n")[0].removeprefix("ERROR: ")) from None
     return {name: value for name, value in bound.items() if value is not marker}
 
 
 def program() -> str:
-    """Returns how the running program is called, such as `python -m lumbar_tf.predict`."""
+    """Returns the call of the running program, such as `python -m lumbar_tf.predict`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
 
 
 def exit_renamed(module: str) -> NoReturn:
-    """Ends a command that has another name now, with the exit status of a wrong call.
+    """Exits with the status of an invalid call and prints the present name of a renamed command.
 
     Args:
         module: the command's present module, such as "lumbar_tf.review_labels".

@@ -1,4 +1,4 @@
-"""The command line: the words are parsed (`arguments`), the options are checked, and only then work starts.
+"""Execution of a command: its options are parsed and checked before work starts.
 
     class TrainOptions(CommandOptions):
         \"\"\"Trains the graders of one plane. (This text heads the help.)\"\"\"
@@ -8,10 +8,9 @@
     if __name__ == "__main__":
         run_command(TrainOptions, train_plane)
 
-The work returns a `Summary` of what it did. `--quiet` and `--json` are every command's: they are taken off
-before the options are made, so they are in no `options.json` and shape no run. `docs/commands.md` has them
-and the exit statuses. Nothing here imports TensorFlow, so `--help` is quick as long as the command's module
-imports it inside its work function only.
+The work function returns a `Summary`. Every command takes `--quiet` and `--json`, which are no part of its
+options and so of no `options.json`. `docs/commands.md` describes them and the exit statuses. Nothing here
+imports TensorFlow, so `--help` is fast as long as the command's module imports it in its work function only.
 """
 
 import contextlib
@@ -48,7 +47,7 @@ __all__ = [
 
 Options = TypeVar("Options")
 
-#: What stands before the host in a URL; an option that is refused for it must not be repeated with it.
+#: Credentials in a URL, which an error message must not repeat.
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@")
 
 
@@ -63,7 +62,7 @@ CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 
 class CommandOptions(BaseModel):
-    """Base of a command's options: frozen, and unknown fields are refused.
+    """Base class of a command's options: frozen, without unknown fields.
 
     Each option is declared once, as a field with a description; `--help` and the shell completion are made
     from the fields (see `help_text`).
@@ -88,10 +87,10 @@ class CommandOptions(BaseModel):
 
 
 def existing_file(path: Path) -> Path:
-    """Returns a path that a flag names, if there is a file.
+    """Returns the path of a flag after checking that it is a file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it is not.
     """
     if not path.is_file():
         raise UsageError(f"A table must be a file. Received: {path}.")
@@ -99,12 +98,12 @@ def existing_file(path: Path) -> Path:
 
 
 def write_options(options: CommandOptions, folder: Path) -> None:
-    """Writes the options that made a result beside it, as `options.json`."""
+    """Writes the options of a run into its output folder, as `options.json`."""
     write_text_atomically(folder / "options.json", options.model_dump_json(indent=1))
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM came: as with Ctrl-C, blocks are left in order and temporary files vanish."""
+    """SIGTERM; as with Ctrl-C, `with` blocks are left in order and temporary files are removed."""
 
 
 def run_command(
@@ -113,12 +112,12 @@ def run_command(
     *,
     arguments: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Parses the command line, checks the options, runs the work, says how it ended and exits.
+    """Parses the command line, checks the options, runs the work, prints the outcome and exits.
 
     Args:
         make_options: a `CommandOptions` class, or a function with annotated keyword-only parameters.
-            Its docstring is the help. A parameter named `set` collects every `--set key=value`.
-        work: takes the checked options; returns a summary, or only an exit status, None for 0.
+            Its docstring heads the help. A parameter named `set` collects every `--set key=value`.
+        work: takes the checked options and returns a summary or an exit status; None is 0.
         arguments: the arguments after the program's name; `sys.argv[1:]` by default.
 
     Raises:
@@ -128,35 +127,35 @@ def run_command(
     if "--help" in words or "-h" in words:
         print(help_text(make_options))
         sys.exit(ExitStatus.DONE)
-    manners = OutputOptions(is_quiet="--quiet" in words, is_json="--json" in words)
-    # Quiet native start-up logs, before anything imports TensorFlow; a caller's own choice stands. What it
-    # calls an error, such as that there is no GPU, keeps nothing from being done.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if manners.is_quiet else "2")
-    rest = [each for each in words if each not in GLOBAL_FLAGS]
-    outcome = _carry_out(make_options, work, rest, manners)
-    print_outcome(outcome, manners)
+    output = OutputOptions(is_quiet="--quiet" in words, is_json="--json" in words)
+    # Fewer start-up logs of TensorFlow, unless the caller has set the level. Its errors, such as a missing
+    # GPU, do not prevent a run.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if output.is_quiet else "2")
+    rest = [word for word in words if word not in GLOBAL_FLAGS]
+    outcome = _execute(make_options, work, rest, output)
+    print_outcome(outcome, output)
     sys.exit(outcome.status)
 
 
-def _carry_out(
+def _execute(
     make_options: Callable[..., Options],
     work: Callable[[Options], Summary | int | None],
     words: Sequence[str],
-    manners: OutputOptions,
+    output: OutputOptions,
 ) -> Outcome:
-    """Parses and works; returns how it ended, but for faults of the program itself, which it lets through."""
+    """Parses the options and runs the work; returns the outcome. Exceptions of program faults propagate."""
     started = time.monotonic()
 
-    def ended(status: int, **said: Any) -> Outcome:
-        return Outcome(_command(), status, time.monotonic() - started, **said)
+    def ended(status: int, **details: Any) -> Outcome:
+        return Outcome(_command(), status, time.monotonic() - started, **details)
 
     try:
         options = parse_options(make_options, words)
     except ValueError as error:
         return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
     try:
-        with output_options(manners), _sigterm_interrupts():
-            found = work(options)
+        with output_options(output), _sigterm_interrupts():
+            result = work(options)
     except UsageError as error:
         return ended(
             ExitStatus.CALL, error=_with_flags(_one_line(error), make_options), hint=usage(make_options)
@@ -167,20 +166,18 @@ def _carry_out(
         status = ExitStatus.TERMINATED if isinstance(interrupt, _Terminated) else ExitStatus.INTERRUPTED
         return ended(status, error="interrupted", hint=getattr(make_options, "after_interrupt", ""))
     except Exception as error:
-        if manners.is_json:  # the trace follows on stderr
-            print_outcome(
-                ended(ExitStatus.DATA, error=f"{type(error).__name__}: {_one_line(error)}"), manners
-            )
+        if output.is_json:  # the trace follows on stderr
+            print_outcome(ended(ExitStatus.DATA, error=f"{type(error).__name__}: {_one_line(error)}"), output)
         raise
-    if isinstance(found, Summary):
-        return ended(found.status, summary=found)
-    return ended(found or ExitStatus.DONE)
+    if isinstance(result, Summary):
+        return ended(result.status, summary=result)
+    return ended(result or ExitStatus.DONE)
 
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Has SIGTERM end the block as Ctrl-C does; by default it would leave temporary files behind."""
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+    """Makes SIGTERM end the block as Ctrl-C does; by default it would leave temporary files behind."""
+    if threading.current_thread() is not threading.main_thread():  # where signals are handled
         yield
         return
 
@@ -213,7 +210,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         faults = []
         for fault in error.errors():
-            place = ".".join(str(each) for each in fault["loc"])
+            place = ".".join(str(part) for part in fault["loc"])
             faults.append(f"{place}: {fault['msg']}. Received: {fault['input']!r}")
         return _CREDENTIALS.sub("//...@", "; ".join(faults))
     return " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""Shell completion for the program `lumbar_tf`, made from the commands' option models.
+"""Shell completion for the program `lumbar_tf`, generated from the options of its commands.
 
-The script names every command and flag, the values of flags that take one of a few, and leaves paths to the
-shell. It is static: completing starts no Python.
+The script contains all commands and flags, and the values of flags with a fixed set of values; the shell
+completes paths. It is static: completion does not start Python.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.command import GLOBAL_FLAGS, CommandOptions
 from lumbar_tf.cli.help_text import flag_word
 
-#: The commands in the order of work.
+#: Commands in the order of a project.
 COMMANDS = (
     "inspect_data",
     "build_records",
@@ -39,18 +39,18 @@ COMMANDS = (
 PROGRAM_FLAGS = ("--completion=", "--help", "--version")
 SHELLS = ("bash", "zsh")
 
-#: Options of text that name files; those with a `Path` in their type say so themselves.
+#: Text options that name files; options of type `Path` need no entry.
 _PATH_NAMES = frozenset({"data", "labels", "oof", "noise_oof", "predictions", "metrics", "init_from"})
 
 
 @dataclass(frozen=True)
 class CommandFlag:
-    """One flag of a command.
+    """A flag of a command.
 
     Attributes:
         word: `--plane=` where a value follows, `--resume` where none does.
-        choices: its values, where there are only a few.
-        is_path: whether files are offered.
+        choices: its values, if the set is fixed.
+        is_path: whether the shell completes file names.
     """
 
     word: str
@@ -59,7 +59,7 @@ class CommandFlag:
 
 
 def check_command(command: str) -> None:
-    """Raises UsageError where there is no such command."""
+    """Raises UsageError if there is no such command."""
     if command not in COMMANDS:
         raise UsageError(f"The command must be one of {', '.join(COMMANDS)}. Received: {command!r}.")
 
@@ -80,7 +80,7 @@ def command_options(command: str) -> type[CommandOptions]:
 
 
 def first_line(command: str) -> str:
-    """Returns what a command does, in one line."""
+    """Returns the first line of a command's help."""
     return (inspect.getdoc(command_options(command)) or "").partition("\n")[0]
 
 
@@ -110,34 +110,34 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from get_args(annotation)
         return
     yield annotation
-    for each in get_args(annotation):
-        yield from _kinds(each)
+    for argument in get_args(annotation):
+        yield from _kinds(argument)
 
 
 def completion_script(shell: str) -> str:
-    """Returns the script that a shell has to read: `source <(lumbar_tf --completion=bash)`.
+    """Returns the completion script of a shell, to be read with `source <(lumbar_tf --completion=bash)`.
 
     Raises:
-        UsageError: another shell.
+        UsageError: the shell is not supported.
     """
     if shell not in SHELLS:
         raise UsageError(f"--completion must be one of {', '.join(SHELLS)}. Received: {shell!r}.")
     flags = {command: command_flags(command) for command in COMMANDS}
     words = "\n".join(
-        f"        {command}) echo '{' '.join(flag.word for flag in each)}' ;;"
-        for command, each in flags.items()
+        f"        {command}) echo '{' '.join(flag.word for flag in own)}' ;;"
+        for command, own in flags.items()
     )
     values = "\n".join(
         f"        {command}:{flag.word.removesuffix('=')}) echo '{' '.join(flag.choices)}' ;;"
-        for command, each in flags.items()
-        for flag in each
+        for command, own in flags.items()
+        for flag in own
         if flag.choices
     )
     values += f"\n        :--completion) echo '{' '.join(SHELLS)}' ;;"
     paths = " | ".join(
         f"{command}:{flag.word.removesuffix('=')}"
-        for command, each in flags.items()
-        for flag in each
+        for command, own in flags.items()
+        for flag in own
         if flag.is_path
     )
     script = _BASH
@@ -148,11 +148,11 @@ def completion_script(shell: str) -> str:
         ("@PATHS@", paths),
     ):
         script = script.replace(mark, text)
-    # zsh runs bash's functions.
+    # zsh runs functions of bash.
     return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if shell == "zsh" else script
 
 
-#: bash gives `--plane=sag` as the words `--plane`, `=`, `sag`, because `=` parts words there.
+#: bash splits `--plane=sag` into the words `--plane`, `=` and `sag`.
 _BASH = """\
 # Completion of lumbar_tf: the output of lumbar_tf --completion.
 _lumbar_tf_words() {
@@ -185,7 +185,7 @@ _lumbar_tf() {
     elif [[ "$before" == "=" ]]; then
         flag="${COMP_WORDS[COMP_CWORD-2]}"
     elif [[ "$current" == --*=* ]]; then
-        # Where = parts no words, as in zsh, the whole word is replaced.
+        # In zsh, = does not split words, and the whole word is replaced.
         flag="${current%%=*}" start="${current%%=*}=" current="${current#*=}"
     elif [[ "$before" == --* && " $(_lumbar_tf_words "$command") " == *" $before= "* ]]; then
         flag="$before"
@@ -193,7 +193,7 @@ _lumbar_tf() {
     COMPREPLY=()
     if [[ -n "$flag" ]] && _lumbar_tf_takes_path "$command" "$flag"; then
         compopt -o filenames 2> /dev/null
-        # Behind the last comma, where several are given.
+        # Completes the value after the last comma.
         [[ "$current" == *,* ]] && start="$start${current%,*}," current="${current##*,}"
         while IFS= read -r each; do COMPREPLY+=( "$start$each" ); done < <(compgen -f -- "$current")
         return
@@ -205,7 +205,7 @@ _lumbar_tf() {
         words="$(_lumbar_tf_words "$command")"
     fi
     for each in $(compgen -W "$words" -- "$current"); do COMPREPLY+=( "$start$each" ); done
-    # A value follows a flag that ends in =, and a space all else.
+    # A space ends every word but a flag that takes a value.
     [[ ${#COMPREPLY[@]} == 1 && "${COMPREPLY[0]}" != *= ]] && COMPREPLY=( "${COMPREPLY[0]} " )
 }
 complete -o nospace -F _lumbar_tf lumbar_tf

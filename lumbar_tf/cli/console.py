@@ -1,7 +1,7 @@
-"""What commands say: answers on stdout, progress and errors on stderr, or one JSON object for machines.
+"""Output of commands: results on stdout, progress and errors on stderr, or one JSON object.
 
-Commands hand over data (`Summary`) and lines or tables; how they look is decided here. Styles and colours
-are rich's: on a terminal, unless NO_COLOR is set, and nothing but plain text in a pipe or a file.
+Commands provide data (`Summary`), lines and tables; this module formats them. rich adds styles and colours on
+a terminal, unless NO_COLOR is set; pipes and files get plain text.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ from lumbar_tf.files import json_safe
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-#: Columns of tables where the output is no terminal, so that a log holds whole ones.
+#: Width of tables outside a terminal, so that logs hold whole rows.
 _LOG_WIDTH = 150
 
-#: A number or a few words; a few names are shown with commas. NaN is a figure that is not defined.
+#: A number, a few words, or names that are joined with commas. NaN is an undefined figure.
 Figure = int | float | str | Sequence[str] | None
 
 
 class ExitStatus(IntEnum):
-    """How a command ended, as the shell is told."""
+    """Exit status of a command."""
 
     DONE = 0
-    #: The data were at fault; of `verify`, `monitor` and `predict` also: there is something to look at.
+    #: The data were invalid; for `verify`, `monitor` and `predict` also: there is a finding to look at.
     DATA = 1
-    #: The call was.
+    #: The call was invalid.
     CALL = 2
     #: 128 + SIGINT and 128 + SIGTERM, as shells report them.
     INTERRUPTED = 130
@@ -45,32 +45,32 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How a command was asked to behave.
+    """Output mode of a command.
 
     Attributes:
-        is_quiet: say nothing but errors.
-        is_json: say one JSON object, and nothing else on stdout.
+        is_quiet: print errors only.
+        is_json: print one JSON object to stdout and nothing else.
     """
 
     is_quiet: bool = False
     is_json: bool = False
 
     @property
-    def has_answers(self) -> bool:
-        """Whether people read stdout."""
+    def has_text(self) -> bool:
+        """Whether results are printed to stdout as text."""
         return not (self.is_quiet or self.is_json)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a command did; what it returns to be shown at the end.
+    """Result of a command, printed at its end.
 
     Attributes:
         title: a few words, such as `Records built`.
         figures: counts and scores by name.
-        paths: what was written, by name, the one to look at first.
-        notes: sentences that a reader must know.
-        lists: long lists by name that people have read above, for the JSON object only.
+        paths: written files by name, the most important first.
+        notes: sentences that the reader must know.
+        lists: long lists by name, already printed as text; for the JSON object only.
         status: the command's exit status.
     """
 
@@ -84,15 +84,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended.
+    """Outcome of a command.
 
     Attributes:
         command: its name, such as `predict`.
         status: its exit status.
-        seconds: that it took.
-        summary: what it did, where it said so.
-        error: one line, "" where there was none.
-        hint: after an error: the usage, or how to go on.
+        seconds: its duration.
+        summary: its result, if it returned one.
+        error: one line, "" without an error.
+        hint: after an error, the usage or how to continue.
     """
 
     command: str
@@ -103,37 +103,37 @@ class Outcome:
     hint: str = ""
 
 
-_manners = OutputOptions()
+_current = OutputOptions()
 
 
 def current_output_options() -> OutputOptions:
-    """Returns how the running command was asked to behave."""
-    return _manners
+    """Returns the output mode of the running command."""
+    return _current
 
 
 @contextlib.contextmanager
-def output_options(manners: OutputOptions) -> Iterator[None]:
-    """Behaves so while its block runs.
+def output_options(options: OutputOptions) -> Iterator[None]:
+    """Sets the output mode while its block runs.
 
-    Where stdout is not for people, whatever else writes to it in the block (another library, native code, a
-    child process) ends on stderr, or nowhere where the command is to be quiet.
+    With `is_json`, anything else that writes to stdout in the block (another library, native code, a child
+    process) goes to stderr; with `is_quiet` it is discarded.
     """
-    global _manners
-    before, _manners = _manners, manners
+    global _current
+    before, _current = _current, options
     try:
         with contextlib.ExitStack() as stack:
-            if not manners.has_answers:
-                stack.enter_context(_stray_output(manners))
-            if manners.is_quiet:
+            if not options.has_text:
+                stack.enter_context(_stray_output(options))
+            if options.is_quiet:
                 stack.enter_context(_silent_libraries())
             yield
     finally:
-        _manners = before
+        _current = before
 
 
 @contextlib.contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """Lets other libraries report errors only."""
+    """Suppresses warnings and log records below ERROR."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
@@ -145,13 +145,13 @@ def _silent_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stray_output(manners: OutputOptions) -> Iterator[None]:
+def _stray_output(options: OutputOptions) -> Iterator[None]:
     sys.stdout.flush()
     kept = os.dup(1)
     with Path(os.devnull).open("w") as nothing:
         try:
-            os.dup2(nothing.fileno() if manners.is_quiet else 2, 1)
-            with contextlib.redirect_stdout(nothing if manners.is_quiet else sys.stderr):
+            os.dup2(nothing.fileno() if options.is_quiet else 2, 1)
+            with contextlib.redirect_stdout(nothing if options.is_quiet else sys.stderr):
                 yield
         finally:
             os.dup2(kept, 1)
@@ -159,37 +159,37 @@ def _stray_output(manners: OutputOptions) -> Iterator[None]:
 
 
 def print_answer(text: str) -> None:
-    """Prints a line of the answer, however long."""
-    if _manners.has_answers:
+    """Prints a line of the result to stdout, without wrapping."""
+    if _current.has_text:
         print(text, flush=True)
 
 
 def print_tables(*tables: "RenderableType") -> None:
-    """Prints tables of the answer, as wide as the terminal or as a log should be."""
-    if _manners.has_answers:
+    """Prints tables of the result to stdout."""
+    if _current.has_text:
         console = _stdout()
         for table in tables:
             console.print(table)
 
 
 def print_status(text: str) -> None:
-    """Prints a line about the work that is under way, on stderr."""
-    if not _manners.is_quiet:
+    """Prints a line about the progress of the work to stderr."""
+    if not _current.is_quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def print_warning(text: str) -> None:
-    """Prints a warning on stderr."""
-    if not _manners.is_quiet:
+    """Prints a warning to stderr."""
+    if not _current.is_quiet:
         _stderr().print(f"[yellow]WARNING:[/] {_escape(text)}", soft_wrap=True)
 
 
-def print_outcome(outcome: Outcome, manners: OutputOptions) -> None:
-    """Says how a command ended: a summary, an error, or the object for machines."""
-    if manners.is_json:
+def print_outcome(outcome: Outcome, options: OutputOptions) -> None:
+    """Prints the outcome of a command: its summary, its error, or the JSON object."""
+    if options.is_json:
         print(json.dumps(outcome_json(outcome), allow_nan=False), flush=True)
         return
-    if outcome.summary is not None and not manners.is_quiet:
+    if outcome.summary is not None and not options.is_quiet:
         _print_summary(outcome.summary, outcome.seconds)
     if outcome.error:
         _stderr().print(f"[bold red]ERROR:[/] {_escape(outcome.error)}", soft_wrap=True)
@@ -198,25 +198,25 @@ def print_outcome(outcome: Outcome, manners: OutputOptions) -> None:
 
 
 def outcome_json(outcome: Outcome) -> dict[str, object]:
-    """Returns the object that `--json` prints: JSON's types only, null for what is not defined."""
-    found: dict[str, object] = {
+    """Returns the object that `--json` prints, of JSON types only; undefined values are null."""
+    content: dict[str, object] = {
         "command": outcome.command,
         "version": __version__,
         "status": int(outcome.status),
         "seconds": round(outcome.seconds, 3),
     }
     if outcome.error:
-        found["error"] = outcome.error
+        content["error"] = outcome.error
         if outcome.hint:
-            found["hint"] = outcome.hint
-        return found
+            content["hint"] = outcome.hint
+        return content
     summary = outcome.summary or Summary("")
-    found["title"] = summary.title
-    found["figures"] = json_safe(summary.figures)
-    found["paths"] = {name: str(path) for name, path in summary.paths.items()}
-    found["notes"] = list(summary.notes)
-    found.update(json_safe({name: list(values) for name, values in summary.lists.items()}))
-    return found
+    content["title"] = summary.title
+    content["figures"] = json_safe(summary.figures)
+    content["paths"] = {name: str(path) for name, path in summary.paths.items()}
+    content["notes"] = list(summary.notes)
+    content.update(json_safe({name: list(values) for name, values in summary.lists.items()}))
+    return content
 
 
 def _print_summary(summary: Summary, seconds: float) -> None:
@@ -256,7 +256,7 @@ def _escape(text: str) -> str:
 def _stdout() -> "Console":
     from rich.console import Console
 
-    # Names of models and scanners are no markup.
+    # Names of models and scanners are not markup.
     return Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False, markup=False)
 
 

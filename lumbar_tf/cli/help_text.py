@@ -27,8 +27,8 @@ GLOBAL_FLAGS = {
     "--help": "Print this help.",
 }
 _EXIT_STATUSES = (
-    "Exit status: 0 done; 1 the data were at fault, or there is something to look at; 2 the call was at\n"
-    "fault; 130 interrupted by Ctrl-C, 143 by SIGTERM."
+    "Exit status: 0 done; 1 the data were invalid, or there is a finding to look at; 2 the call was\n"
+    "invalid; 130 interrupted by Ctrl-C, 143 by SIGTERM."
 )
 _WIDTH = 110
 _MARGIN = 4
@@ -37,9 +37,9 @@ _COLUMN = 28
 
 @dataclass(frozen=True)
 class OnlyWith:
-    """Annotation of an option that has a meaning only together with another one.
+    """Annotation of an option that is valid only together with another one.
 
-    `--help` lists such options under a heading of their own, and a call without the other option is refused.
+    `--help` lists such options under a heading of their own, and a call without the other option is rejected.
 
     Attributes:
         option: field name of the other option.

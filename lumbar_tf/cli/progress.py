@@ -1,4 +1,4 @@
-"""Progress with rate and time left: a bar on a terminal, plain lines anywhere else, on stderr."""
+"""Progress display with rate and remaining time on stderr: a bar on a terminal, otherwise plain lines."""
 
 import os
 import sys
@@ -12,18 +12,18 @@ from lumbar_tf.cli.console import current_output_options, print_status
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-#: How often plain lines are written, in seconds.
+#: Period of plain lines, in seconds.
 _LINE_PERIOD_S = 10.0
-#: Work of an unknown length is said to be done where it took as long as this, in seconds.
+#: Duration from which the end of work of unknown length is printed, in seconds.
 _LONG_S = 5.0
 
-#: Reports that so many more units are done, e.g. `advance(1)`.
+#: Function that reports finished units, e.g. `advance(1)`.
 Advance = Callable[[int], None]
 
-#: Makes a progress display for a number of units; library code takes one and stays silent itself.
+#: Function that makes a progress display for a number of units. Library code takes one and prints nothing.
 ProgressMaker = Callable[[int], AbstractContextManager[Advance]]
 
-#: Whether a bar is on the terminal: two would overwrite each other.
+#: Whether a bar is displayed; two would overwrite each other.
 _has_bar = False
 
 
@@ -32,12 +32,12 @@ def progress_bar(description: str, total: int, *, unit: str = "study") -> Iterat
     """Shows progress on stderr while its block runs.
 
     Args:
-        description: what is being done, a few words.
-        total: how many units there are.
-        unit: the unit's name, for the rate.
+        description: a few words about the work.
+        total: number of units.
+        unit: name of the unit, for the rate.
 
     Yields:
-        A function to call with the number of units just finished.
+        A function to call with the number of newly finished units.
     """
     if current_output_options().is_quiet or _has_bar:
         yield lambda count: None
@@ -49,10 +49,10 @@ def progress_bar(description: str, total: int, *, unit: str = "study") -> Iterat
 
 @contextmanager
 def show_activity(description: str) -> Iterator[None]:
-    """Shows that something goes on whose length is not known, and how long it has by now.
+    """Shows that work of unknown length is running, and for how long.
 
     Args:
-        description: what is being done, a few words.
+        description: a few words about the work.
     """
     started = time.monotonic()
     if current_output_options().is_quiet or _has_bar:
@@ -90,7 +90,7 @@ def _progress(*columns: "ProgressColumn") -> Iterator["Progress"]:
     from rich.console import Console
     from rich.progress import Progress
 
-    # Lines that are printed meanwhile go above the bar; an answer in a pipe is none of them.
+    # Lines that are printed meanwhile go above the bar, but not results that go to a pipe.
     bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
     with bar:
         _has_bar = True
@@ -137,7 +137,7 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 def _pace(done: float, total: float, seconds: float, unit: str) -> str:
-    """Returns the rate so far and, at that rate, the time left; `12.3 study/s, 40 s left`."""
+    """Returns the rate so far and the remaining time at that rate: `12.3 study/s, 40 s left`."""
     if not done or seconds <= 0:
         return ""
     rate = done / seconds
@@ -146,7 +146,7 @@ def _pace(done: float, total: float, seconds: float, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it.
+    """Returns a duration in a suitable unit.
 
     >>> duration(95), duration(600), duration(9000)
     ('95 s', '10 min', '2.5 h')

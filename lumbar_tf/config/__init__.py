@@ -1,8 +1,7 @@
 """Typed configuration: YAML in, frozen objects out.
 
-A misspelt or mistyped field is refused with its path. Values can be overridden on the command
-line (`--set grader.training.epochs=3`) and the resolved configuration is written beside every
-result, so that a run says what made it.
+An unknown or invalid field is rejected with its path. Values can be overridden on the command line
+(`--set grader.training.epochs=3`), and the resolved configuration is written beside every result.
 """
 
 from lumbar_tf.config.augmentation import AugmentationConfig

@@ -1,4 +1,4 @@
-"""What is changed at random while a network trains."""
+"""Configuration of random augmentation."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from lumbar_tf.config.fields import Config, Fraction
 
 
 class AugmentationConfig(Config):
-    """Random changes during training; zero switches one off.
+    """Random changes during training; zero switches a change off.
 
-    Geometric ones compose into the crop's one affine; the others act on the crop. Localizers take the
-    geometric ones and those of intensity; the rest is for graders alone.
+    Geometric changes are composed into the affine map of the crop; the others act on the crop. Localizers use
+    geometric and intensity changes; the rest is for graders.
 
     Attributes:
         rotation_deg: uniform rotation in the slice plane.
@@ -32,10 +32,11 @@ class AugmentationConfig(Config):
         cutout: probability, for each crop, of blanking a rectangle.
         grid_mask: probability, for each crop, of blanking a grid of squares.
         drop_slice: probability of masking each slice but the central one.
-        mixup: probability, for each crop, of being added to another study's of the same place.
-        mixup_alpha: its share is Beta(alpha, alpha); a small alpha keeps one of the two nearly whole.
-        cutmix: probability, for each crop, of taking a rectangle from another study's of the same place.
-        cutmix_alpha: the same for the rectangle's share of the area.
+        mixup: probability, for each crop, of being blended with the same level and side of another study.
+        mixup_alpha: the blending share is Beta(alpha, alpha); a small alpha keeps one crop nearly unchanged.
+        cutmix: probability, for each crop, of getting a rectangle from the same level and side of another
+            study.
+        cutmix_alpha: the same as `mixup_alpha` for the area of the rectangle.
     """
 
     rotation_deg: Annotated[float, Field(ge=0, le=90)] = 10.0

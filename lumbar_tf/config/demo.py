@@ -1,4 +1,4 @@
-"""The whole way on a synthetic cohort."""
+"""Configuration of the demo."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ class CohortConfig(Config):
 
 
 class DemoConfig(Config):
-    """The whole way on a synthetic cohort."""
+    """Configuration of the demo."""
 
     cohort: CohortConfig
     num_folds: Annotated[int, Field(ge=2, le=10)]

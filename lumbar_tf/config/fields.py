@@ -1,4 +1,4 @@
-"""The types that fields share, and what every configuration forbids."""
+"""Base class and field types of configurations."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Config(BaseModel):
-    """A frozen group of fields; a misspelt one is refused."""
+    """A frozen group of fields that rejects unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""What the localizer and the graders of one plane are."""
+"""Configuration of the localizer and the graders of a plane."""
 
 from typing import Annotated, Literal
 
@@ -8,20 +8,20 @@ from lumbar_tf.config.fields import Config, Count, Fraction, Positive
 from lumbar_tf.config.training import TrainingConfig
 from lumbar_tf.labels import Family, Plane
 
-#: What axial crops are cut around; see `GraderConfig`.
+#: Centre of axial crops; see `GraderConfig`.
 Anchor = Literal["level", "subarticular"]
 
 
 class CropConfig(Config):
-    """What is cut around a landmark.
+    """Crops around landmarks.
 
     Attributes:
         side_mm: edge length in patient space.
-        side_px: edge length in pixels of what the network sees.
+        side_px: edge length of the network's input, in pixels.
         num_slices: slices around the landmark, odd; those that do not exist are masked.
-        max_distance_mm: a landmark farther than this from the nearest slice plane has no crop
-            (an axial series often leaves levels out).
-        mirror_right: the right side is turned to look left, so that a grader needs to learn one side only.
+        max_distance_mm: a landmark farther than this from the nearest slice plane has no crop (axial series
+            often omit levels).
+        mirror_right: mirror crops of the right side, so that a grader needs to learn one side only.
     """
 
     side_mm: Positive
@@ -38,26 +38,26 @@ class CropConfig(Config):
 
 
 class LocalizerConfig(Config):
-    """The network that finds a sagittal plane's level points, or the axial plane's subarticular points.
+    """Network that locates the level points of a sagittal plane or the subarticular points of the axial one.
 
     Attributes:
         backbone: encoder, a name in `lumbar_tf.models.backbones.BACKBONES`.
-        side_mm: edge of the field that is searched, around the image centre; on axial slices around each
-            level point of the sagittal localizers.
-        side_px: edge in pixels of what the network sees.
-        covers_image: the field is each study's whole image (its longest edge) instead of `side_mm`: no
-            level is cut off, and a wrong pixel spacing does not change what the network sees.
-        supersample: the field is cut this much finer and averaged, against aliasing.
-        num_slices: slices drawn evenly from the largest stack; of axial slices those around each level point,
-            an odd number.
-        max_distance_mm: axial alone: a level point farther than this from the nearest slice is not searched.
-        jitter: axial alone: training level points are moved by this many times the sagittal localizer's
+        side_mm: edge length of the searched field of view around the image centre; on axial slices, around
+            each level point of the sagittal localizers.
+        side_px: edge length of the network's input, in pixels.
+        covers_image: use the whole image (its longest edge) as field of view instead of `side_mm`: no level
+            is cut off, and a wrong pixel spacing does not change the input.
+        supersample: factor of the finer resolution that is averaged to avoid aliasing.
+        num_slices: number of slices, spaced evenly in the largest stack; for axial slices the ones around
+            each level point, an odd number.
+        max_distance_mm: axial only: a level point farther than this from the nearest slice is not searched.
+        jitter: axial only: training level points are moved by this multiple of the sagittal localizer's
             measured error.
-        decoder_channels: width of the decoder.
-        sigma_mm: spread of the target around the true point.
-        init_from: a run whose localizer's weights this starts from, or a file of weights; see
+        decoder_channels: number of channels of the decoder.
+        sigma_mm: standard deviation of the target around the true point.
+        init_from: run whose localizer provides the initial weights, or a file of weights; see
             `lumbar_tf.training.warm_start`.
-        training: how it is fitted.
+        training: its fitting.
     """
 
     backbone: str
@@ -75,11 +75,12 @@ class LocalizerConfig(Config):
 
 
 class LabelNoiseConfig(Config):
-    """Which labels training leaves out: those that the members of a run before this one disagree with.
+    """Exclusion of training labels that the members of an earlier run disagree with.
 
     Attributes:
-        threshold: of 1 - p(label), p being the mean out-of-fold probability; as much or more is left out.
-        oof: pattern of that run's out-of-fold tables, such as `before/*/*/oof.csv`.
+        threshold: labels are excluded if 1 - p(label) is at least this, where p is the mean out-of-fold
+            probability.
+        oof: pattern of the earlier run's out-of-fold tables, such as `before/*/*/oof.csv`.
     """
 
     threshold: Annotated[float, Field(gt=0, le=1)]
@@ -87,30 +88,31 @@ class LabelNoiseConfig(Config):
 
 
 class GraderConfig(Config):
-    """The networks that grade crops.
+    """Networks that grade crops.
 
     Attributes:
-        backbones: names in `lumbar_tf.models.backbones.BACKBONES`; each is one member.
-        targets: which families of findings the plane grades.
-        auxiliary: families that it learns to grade, too, and is never asked for.
-        auxiliary_weight: of their terms in the loss, beside 1 for a target's.
-        crop: what the network sees.
-        anchor: what axial crops are cut around: the `level` point of the sagittal localizers, or each side's
-            `subarticular` point of the axial one.
-        jitter: training landmarks are moved by this many times the localizer's measured error.
-        channels: of the backbone's input: 3 repeats the grey crop, 1 sums the first kernel of given weights.
-        pooling: how a crop's slices become one: weighed by `attention`, by their `mean`, or by a `recurrent`
-            network that reads them in order.
-        level_context: let each level see its neighbours before it is graded.
-        dropout: before the heads.
+        backbones: names in `lumbar_tf.models.backbones.BACKBONES`; each is a member of the ensemble.
+        targets: families of findings that the plane grades.
+        auxiliary: families that are learned as auxiliary tasks only.
+        auxiliary_weight: weight of their loss terms; the weight of targets is 1.
+        crop: input of the network.
+        anchor: centre of axial crops: the `level` point of the sagittal localizers, or the `subarticular`
+            point of each side from the axial localizer.
+        jitter: training landmarks are moved by this multiple of the localizer's measured error.
+        channels: number of input channels of the backbone: 3 repeats the grey crop, 1 sums the first kernel
+            of initial weights over its channels.
+        pooling: combination of a crop's slices: `attention` weights, the `mean`, or a `recurrent` network
+            over the slices in order.
+        level_context: add the features of neighbouring levels before grading.
+        dropout: rate before the heads.
         loss: `weighted` is the metric's weighted cross-entropy of each family, `metric` adds its any-severe
-            term, `ordinal` charges a wrong grade by how far it is off.
-        two_step_epochs: after `training.epochs` without class weights, epochs that fit the heads alone with
-            the weights 1, 2, 4; 0 fits everything with the weights from the start.
-        init_from: a run whose members' weights these start from, or a file of weights; see
+            term, `ordinal` penalises a wrong grade by its distance.
+        two_step_epochs: number of epochs that fit only the heads with the weights 1, 2, 4, after
+            `training.epochs` without class weights; 0 uses the weights from the start.
+        init_from: run whose members provide the initial weights, or a file of weights; see
             `lumbar_tf.training.warm_start`.
-        label_noise: None trains on all labels; see `docs/training.md` for what dropping them cannot promise.
-        training: how they are fitted.
+        label_noise: None trains on all labels; `docs/training.md` has the limits of excluding labels.
+        training: their fitting.
     """
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -131,7 +133,7 @@ class GraderConfig(Config):
     training: TrainingConfig
 
     @model_validator(mode="after")
-    def _a_family_is_asked_for_or_not(self) -> "GraderConfig":
+    def _auxiliary_families_are_no_targets(self) -> "GraderConfig":
         both = [family.value for family in self.auxiliary if family in self.targets]
         if both or len(set(self.auxiliary)) < len(self.auxiliary):
             raise ValueError(
@@ -142,14 +144,14 @@ class GraderConfig(Config):
 
 
 class PlaneConfig(Config):
-    """Everything that trains one plane.
+    """Training of a plane.
 
     Attributes:
-        plane: which plane.
-        seed: of weights, shuffling and augmentation.
+        plane: the plane.
+        seed: seed of weights, shuffling and augmentation.
         mixed_precision: bfloat16 or float16 on a device that has it; `off` elsewhere.
-        localizer: None where the points come from other planes alone: axial T2 can take the sagittal ones
-            as they are, or have a localizer that finds the subarticular points around them.
+        localizer: None if the points come from other planes: axial T2 can use the sagittal points, or have a
+            localizer that finds the subarticular points around them.
         grader: the graders.
     """
 
@@ -175,12 +177,17 @@ class PlaneConfig(Config):
     def _an_axial_field_lies_around_its_point(self) -> "PlaneConfig":
         if self.plane.is_sagittal or self.localizer is None:
             return self
-        each = self.localizer
-        size_px = each.side_px * each.supersample
-        if each.covers_image or each.num_slices % 2 == 0 or each.num_slices > 31 or size_px > 512:
+        localizer = self.localizer
+        size_px = localizer.side_px * localizer.supersample
+        if (
+            localizer.covers_image
+            or localizer.num_slices % 2 == 0
+            or localizer.num_slices > 31
+            or size_px > 512
+        ):
             raise ValueError(
                 "The localizer of axial_t2 takes an odd num_slices up to 31, no covers_image, and up to 512 "
-                f"for side_px x supersample. Received: num_slices {each.num_slices}, covers_image "
-                f"{each.covers_image}, {each.side_px} x {each.supersample}."
+                f"for side_px x supersample. Received: num_slices {localizer.num_slices}, covers_image "
+                f"{localizer.covers_image}, {localizer.side_px} x {localizer.supersample}."
             )
         return self

@@ -1,4 +1,4 @@
-"""How a network is fitted."""
+"""Configuration of the fitting of a network."""
 
 from typing import Annotated, Literal
 
@@ -9,16 +9,16 @@ from lumbar_tf.config.fields import Config, Count, Fraction, Positive
 
 
 class EarlyStoppingConfig(Config):
-    """When training ends before its last epoch, and which epoch's weights are used then.
+    """Early stopping: the end of training before its last epoch, and the epoch whose weights are used.
 
-    What decides is a part of the TRAINING studies, by patient, that is kept out of training for it. The
-    held-out fold is scored afterwards: to choose an epoch by it would make that score too good.
+    It monitors some of the TRAINING patients, which are excluded from training for this purpose. The held-out
+    fold is scored afterwards; choosing an epoch by it would make its score too optimistic.
 
     Attributes:
-        patience: epochs without a better value that end the training.
-        metric: `loss`, or `weighted_log_loss` for graders: the competition's weighted log loss of all
-            watched studies together.
-        share: of the training patients that are kept out.
+        patience: number of epochs without improvement after which training ends.
+        metric: `loss`, or `weighted_log_loss` for graders: the competition's weighted log loss over all
+            early-stopping studies.
+        share: share of the training patients that are monitored.
     """
 
     patience: Count
@@ -27,28 +27,28 @@ class EarlyStoppingConfig(Config):
 
 
 class TrainingConfig(Config):
-    """How a network is fitted.
+    """Fitting of a network.
 
     Attributes:
         epochs: passes over the training folds.
-        batch_studies: whole studies a batch.
+        batch_studies: number of studies in a batch.
         learning_rate: peak of the warm-up and cosine schedule (AdamW).
-        warmup_fraction: share of the steps that warm up.
+        warmup_fraction: share of the steps in the warm-up.
         weight_decay: decoupled weight decay.
         clip_norm: global gradient norm.
         ema_momentum: exponential moving average of the weights; 0 switches it off.
-        weights: where each backbone starts: `none`, `imagenet` (an explicit download) or the path of
-            a `.weights.h5` file. A backbone that is not named starts from nothing.
-        freeze_batch_norm: keep batch normalisation as it came with given weights (it learns where
-            there are none).
+        weights: initial weights of each backbone: `none`, `imagenet` (an explicit download) or the path of a
+            `.weights.h5` file. A backbone that is not listed starts from random weights.
+        freeze_batch_norm: keep the batch normalisation of initial weights fixed (without initial weights it
+            is trained).
         augmentation: random changes.
-        batch_norm_momentum: of the running statistics; short trainings need a short memory.
-        validate_every: epochs between looks at the held-out fold; 0 looks only after training.
+        batch_norm_momentum: momentum of the running statistics; a short training needs a small one.
+        validate_every: number of epochs between validations on the held-out fold; 0 validates only after
+            training.
         cache: keep decoded slices in memory between epochs.
         early_stopping: None trains all epochs and uses the last one's weights.
-        jit_compile: compile the step with XLA, on one device; the first step waits for it, and dropout draws
-            other numbers.
-        board_pictures: show the crops of the first batch, and the confusions at each validation, in
+        jit_compile: compile the training step with XLA, on one device; dropout then draws other numbers.
+        board_pictures: log the crops of the first batch and the confusion matrix of each validation to
             TensorBoard.
     """
 
@@ -70,5 +70,5 @@ class TrainingConfig(Config):
     board_pictures: bool = True
 
     def weights_of(self, backbone: str) -> str:
-        """Returns where a backbone starts: `none`, `imagenet` or a file."""
+        """Returns the initial weights of a backbone: `none`, `imagenet` or a file."""
         return self.weights.get(backbone, "none")

@@ -1,4 +1,4 @@
-"""Where independent jobs run: this process, local processes, a Ray cluster."""
+"""Execution of independent jobs in this process, local processes or a Ray cluster."""
 
 from lumbar_tf.runners.jobs import Runner, run_jobs
 from lumbar_tf.runners.outcomes import JobError, JobShare

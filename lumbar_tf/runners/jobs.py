@@ -1,4 +1,4 @@
-"""Runs a function over jobs, wherever the caller wants them run."""
+"""Entry point of the runners."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -9,7 +9,7 @@ from lumbar_tf.runners.ray_tasks import run_on_ray
 
 
 class Runner(Enum):
-    """Where jobs run."""
+    """Place where jobs run."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -25,33 +25,33 @@ def run_jobs(
     ray_address: str | None = None,
     share: JobShare | None = None,
 ) -> Iterator[Result]:
-    """Runs a function over jobs and yields each result as it is finished, in any order.
+    """Runs a function over jobs and yields the results as they are finished, in any order.
 
-    A job whose process dies (killed, out of memory, a decoder's segmentation fault, a lost machine) is
-    run again, three times in all, so jobs must bear to be repeated: let them write whole files or
-    none. No more jobs are handed out than there are processes for.
+    A job whose process dies (killed, out of memory, segmentation fault of a decoder, lost machine) runs
+    again, up to three times, so jobs must be repeatable: they should write files atomically. At most as
+    many jobs are submitted as there are processes.
 
     Args:
-        function: a module's top-level function; it and its jobs are pickled where there are workers.
-        jobs: one argument each.
-        workers: with `Runner.LOCAL`, 1 runs the jobs here, one after the other, without protection from
-            a process that dies; more runs so many spawned processes, so a command's module must be
-            guarded by `if __name__ == "__main__"`. With `Runner.RAY`, for how many jobs side by side the
-            cluster that is started here has CPUs; a cluster that runs already says itself what it has.
-        name: names a job for error messages.
-        runner: where to run. With `Runner.RAY` all machines must see the input and output folders at
-            the same paths, and have this package installed.
-        ray_address: of the Ray cluster to use, `auto` (on one of its machines) or `host:port`; None starts
-            one on this machine and stops it at the end.
-        share: with `Runner.RAY`, what each job has of a machine; one CPU by default.
+        function: top-level function of a module; it and the jobs are pickled if there are workers.
+        jobs: arguments of the calls.
+        workers: with `Runner.LOCAL`, 1 runs the jobs in this process, one after the other; a larger number is
+            the number of spawned processes, which requires that the main module is guarded by
+            `if __name__ == "__main__"`. With `Runner.RAY`, the number of concurrent jobs that the cluster
+            started here has CPUs for; a running cluster keeps its resources.
+        name: returns the name of a job for error messages.
+        runner: place where the jobs run. With `Runner.RAY` all machines must see the input and output folders
+            at the same paths, and have this package installed.
+        ray_address: of the Ray cluster, `auto` (on one of its machines) or `host:port`; None starts a cluster
+            on this machine and stops it at the end.
+        share: with `Runner.RAY`, the resources of a job; one CPU by default.
 
     Yields:
-        What the function returned.
+        The results of the function.
 
     Raises:
-        ValueError: a job raised ValueError, its message with the job's name; or a bad argument here.
-        JobError: a job raised anything else. Or its process died every time: then only after all other
-            jobs have yielded their results.
+        ValueError: a job raised ValueError (the message has the job's name), or an argument is invalid.
+        JobError: a job raised another exception, or its process died in every attempt; the latter is raised
+            after all other jobs have yielded their results.
     """
     if workers < 1:
         raise ValueError(f"`workers` must be at least 1. Received: {workers}.")

@@ -1,4 +1,4 @@
-"""What a job is given, and what becomes of it: its result, its exception, or a process that died of it."""
+"""Resources and outcomes of jobs."""
 
 import traceback
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-#: How often a job is started before its dying processes are taken to be its own doing.
+#: Number of attempts before a job is blamed for the death of its processes.
 MAX_ATTEMPTS = 3
 
 
 class JobError(RuntimeError):
-    """A job failed through no fault of its data."""
+    """A job failed for a reason other than its data."""
 
 
 @dataclass(frozen=True)
 class JobShare:
-    """What one job has of a cluster's machine to itself.
+    """Resources of a cluster that a job reserves.
 
     Attributes:
         num_cpus: whole CPUs, at least one.
@@ -29,7 +29,7 @@ class JobShare:
     num_gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses what no machine can give."""
+        """Checks the numbers."""
         if self.num_cpus < 1 or self.num_gpus < 0 or (self.num_gpus > 1 and self.num_gpus % 1):
             raise ValueError(
                 "A job's share must be at least one CPU and no GPU, a part of one, or whole ones. "
@@ -39,20 +39,20 @@ class JobShare:
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What a job returned."""
+    """Result of a job."""
 
     value: Result
 
 
 @dataclass(frozen=True)
 class JobFailure:
-    """What a job raised, as text: many exceptions cannot be pickled, or not be unpickled.
+    """Exception of a job, as text, because many exceptions cannot be pickled.
 
     Attributes:
         is_data_fault: whether it was a ValueError.
-        type_name: the exception's class.
+        type_name: name of the exception's class.
         message: its text.
-        trace: where it was raised.
+        trace: its traceback.
     """
 
     is_data_fault: bool
@@ -69,9 +69,9 @@ class JobFailure:
     def named(self, job_name: str) -> Exception:
         """Returns the exception for the caller, with the job's name in its message.
 
-        >>> Failure.of(ValueError("two is bad")).named("job 2")
+        >>> JobFailure.of(ValueError("two is bad")).named("job 2")
         ValueError('job 2: two is bad')
-        >>> Failure.of(KeyError("three")).named("job 3")
+        >>> JobFailure.of(KeyError("three")).named("job 3")
         JobError("job 3: KeyError: 'three'")
         """
         error: Exception
@@ -84,7 +84,7 @@ class JobFailure:
 
 
 def attempt(function: Callable[[Job], Result], job: Job) -> Done[Result] | JobFailure:
-    """Runs a job and returns what became of it."""
+    """Runs a job and returns its outcome."""
     try:
         return Done(function(job))
     except Exception as error:
@@ -92,10 +92,10 @@ def attempt(function: Callable[[Job], Result], job: Job) -> Done[Result] | JobFa
 
 
 def lost_jobs_error(reasons: dict[str, str]) -> JobError:
-    """Returns the error for jobs that never came to an end.
+    """Returns the error for jobs that never finished.
 
     Args:
-        reasons: by the job's name, how its last process ended.
+        reasons: reason for the end of the last process, by name of the job.
     """
     lost = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
     return JobError(f"The worker process died in each of {MAX_ATTEMPTS} attempts at: {lost}.")

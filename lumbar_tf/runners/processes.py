@@ -1,8 +1,8 @@
 """Jobs in local processes.
 
-Each process has one job at a time and a pipe of its own, so it is known which job a process died of, and
-the others go on undisturbed. A pool of the standard library knows neither: when one of its processes
-dies it gives up all of them and every job that was handed out.
+Each process has one job at a time and its own pipe, so the job of a process that dies is known and the other
+processes continue. A pool of the standard library breaks when one of its processes dies, and loses all jobs
+that were submitted.
 """
 
 import multiprocessing
@@ -27,28 +27,28 @@ from lumbar_tf.runners.outcomes import (
     lost_jobs_error,
 )
 
-#: How long a process that is told to stop may take to leave its blocks, seconds.
+#: Time for a process to leave its `with` blocks after SIGTERM, in seconds.
 _GRACE_S = 5.0
-#: Ends that come up in practice; any other is told by its number.
+#: Names of common signals; others are reported by number.
 _SIGNALS = {int(signal.SIGKILL): "SIGKILL, out of memory?", int(signal.SIGSEGV): "SIGSEGV"}
 
 
 def run_in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int, name: Callable[[Job], str]
 ) -> Iterator[Result]:
-    """Runs jobs in spawned processes; see `run_jobs`, which this is a part of."""
-    crew = _Crew(function, jobs, workers=workers, name=name)
+    """Runs jobs in spawned processes. See `run_jobs`."""
+    pool = _ProcessPool(function, jobs, workers=workers, name=name)
     try:
-        yield from crew.run()
+        yield from pool.run()
     finally:
-        # Also when the caller stops early, by an exception, Ctrl-C or closing the generator.
-        crew.dismiss()
-    if crew.lost:
-        raise lost_jobs_error(crew.lost)
+        # Also if the caller stops early: an exception, Ctrl-C or a closed generator.
+        pool.stop()
+    if pool.lost:
+        raise lost_jobs_error(pool.lost)
 
 
 class _Worker:
-    """A process and the job it is at."""
+    """A process and its current job."""
 
     def __init__(self) -> None:
         # Forking after TensorFlow has started its threads can deadlock; spawned processes start clean.
@@ -59,40 +59,42 @@ class _Worker:
         theirs.close()  # so that the pipe ends when the process does
         self.job: int | None = None
 
-    def give(self, job: int, message: bytes) -> None:
-        """Hands over a job."""
+    def submit(self, job: int, message: bytes) -> None:
+        """Sends a job to the process."""
         self.job = job
-        with suppress(OSError):  # a process that is dead by now shows when it is waited for
+        with suppress(OSError):  # a dead process is noticed when it is waited for
             self.pipe.send_bytes(message)
 
-    def take(self) -> tuple[int, Done | JobFailure | None]:
-        """Returns the job and what became of it, None where the process died."""
+    def receive(self) -> tuple[int, Done | JobFailure | None]:
+        """Returns the job and its outcome; None if the process died."""
         if self.job is None:
-            raise ValueError("A process must have a job before it can answer. Received: an idle one.")
+            raise ValueError(
+                "A process must have a job before its outcome is received. Received: an idle process."
+            )
         job, self.job = self.job, None
         try:
-            # A process that died without an answer leaves nothing to read, or the end of the pipe.
+            # A process that died leaves nothing to read, or the end of the pipe.
             return job, pickle.loads(self.pipe.recv_bytes()) if self.pipe.poll() else None  # noqa: S301
         except (EOFError, OSError):
             return job, None
 
-    def bury(self) -> str:
-        """Waits for the end of a process that died and says how it came."""
+    def exit_reason(self) -> str:
+        """Waits for the end of a process that died and returns the reason."""
         self.pipe.close()
         self.end()
         code = self.process.exitcode or 0
         return _SIGNALS.get(-code, f"signal {-code}") if code < 0 else f"exit status {code}"
 
     def end(self) -> None:
-        """Waits for the process, and kills it where it does not end by itself."""
+        """Waits for the process, and kills it if it does not end."""
         self.process.join(_GRACE_S)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
 
-class _Crew(Generic[Job, Result]):
-    """The processes and the jobs that wait for them."""
+class _ProcessPool(Generic[Job, Result]):
+    """Processes and the jobs that wait for them."""
 
     def __init__(
         self,
@@ -112,20 +114,20 @@ class _Crew(Generic[Job, Result]):
         self._workers: list[_Worker] = []
 
     def run(self) -> Iterator[Result]:
-        """Yields the results of all jobs that come to an end."""
-        self._hand_out()
+        """Yields the results of all finished jobs."""
+        self._submit_jobs()
         while ready := self._wait():
-            outcomes = [self._take(worker) for worker in ready]
-            # No process idles while the caller looks at results.
-            self._hand_out()
+            outcomes = [self._receive(worker) for worker in ready]
+            # Processes work while the caller uses the results.
+            self._submit_jobs()
             for job, outcome in outcomes:
                 if isinstance(outcome, JobFailure):
                     raise outcome.named(self._name(self._jobs[job]))
                 if outcome is not None:
                     yield outcome.value
 
-    def dismiss(self) -> None:
-        """Stops all processes: those that idle by closing their pipes, the others by SIGTERM."""
+    def stop(self) -> None:
+        """Stops all processes: idle ones by closing their pipes, the others by SIGTERM."""
         for worker in self._workers:
             worker.pipe.close()
             if worker.job is not None:
@@ -134,66 +136,69 @@ class _Crew(Generic[Job, Result]):
             worker.end()
 
     def _wait(self) -> list[_Worker]:
-        """Returns the processes that have answered or died; none where none has a job."""
-        busy = [each for each in self._workers if each.job is not None]
-        signs = wait([sign for each in busy for sign in (each.pipe, each.process.sentinel)]) if busy else []
-        return [each for each in busy if each.pipe in signs or each.process.sentinel in signs]
+        """Returns the processes that have finished a job or died; empty if none has a job."""
+        busy = [worker for worker in self._workers if worker.job is not None]
+        handles = [handle for worker in busy for handle in (worker.pipe, worker.process.sentinel)]
+        ready = wait(handles) if busy else []
+        return [worker for worker in busy if worker.pipe in ready or worker.process.sentinel in ready]
 
-    def _take(self, worker: _Worker) -> tuple[int, Done | JobFailure | None]:
-        """Returns a process's job and what became of it; a dead one is taken off the list."""
-        job, outcome = worker.take()
+    def _receive(self, worker: _Worker) -> tuple[int, Done | JobFailure | None]:
+        """Returns the job of a process and its outcome; removes a dead process."""
+        job, outcome = worker.receive()
         if outcome is None:
             self._workers.remove(worker)
-            self._repeat(job, worker.bury())
+            self._repeat(job, worker.exit_reason())
         return job, outcome
 
     def _repeat(self, job: int, reason: str) -> None:
-        """Puts a job that its process died of behind all others, or gives it up."""
+        """Queues a job whose process died again, or gives it up after the last attempt."""
         self._deaths[job] += 1
         if self._deaths[job] < MAX_ATTEMPTS:
             self._waiting.append(job)
         else:
             self.lost[self._name(self._jobs[job])] = reason
 
-    def _hand_out(self) -> None:
-        """Gives jobs to all who have none, and starts processes as long as there are too few."""
+    def _submit_jobs(self) -> None:
+        """Submits jobs to idle processes, and starts missing processes."""
         while self._waiting and len(self._workers) < self._size:
             self._workers.append(_Worker())
-            self._give(self._workers[-1])
+            self._submit(self._workers[-1])
         for worker in self._workers:
             if self._waiting and worker.job is None:
-                self._give(worker)
+                self._submit(worker)
 
-    def _give(self, worker: _Worker) -> None:
+    def _submit(self, worker: _Worker) -> None:
         index = self._waiting.popleft()
         try:
             message = pickle.dumps((self._function, self._jobs[index]))
         except Exception as error:
             raise JobFailure.of(error).named(self._name(self._jobs[index])) from error
-        worker.give(index, message)
+        worker.submit(index, message)
 
 
 def _serve(pipe: Connection) -> None:
-    """What a process does: one job after the other until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller decides
-    # Unlike the default, this leaves `with` and `finally` blocks, so temporary files vanish.
+    """Runs one job after the other until the pipe is closed; main function of a process."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole process group; the caller handles it
+    # Unlike the default handler, this runs `finally` blocks, so temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
+            pipe.send_bytes(_run_message(pipe.recv_bytes()))
 
 
-def _answer(message: bytes) -> bytes:
+def _run_message(message: bytes) -> bytes:
     try:
         function, job = pickle.loads(message)  # noqa: S301
         return pickle.dumps(attempt(function, job))
-    except Exception as error:  # what cannot be imported here, or not be pickled
+    except Exception as error:  # the job cannot be imported, or its result cannot be pickled
         return pickle.dumps(JobFailure.of(error))
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed: two builds never write side by side."""
+    """Ends this process when its parent is killed, so that two builds never write at the same time."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

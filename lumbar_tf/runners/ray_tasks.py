@@ -1,6 +1,6 @@
-"""Jobs as tasks of a Ray cluster, which runs them again when a process or a machine is lost.
+"""Jobs as tasks of a Ray cluster, which repeats tasks of a lost process or machine.
 
-The machine that this runs on and the cluster's head must live; any other may go at any time.
+This machine and the head of the cluster must stay up; other machines may be lost at any time.
 """
 
 import logging
@@ -22,10 +22,10 @@ from lumbar_tf.runners.outcomes import (
     lost_jobs_error,
 )
 
-#: Tasks handed to the cluster for each that it has room for: one runs, one waits, so that no CPU idles and
-#: a cluster that can grow sees that it should.
+#: Submitted tasks per free place: one runs and one waits, so that no CPU idles and an autoscaling cluster sees
+#: the demand.
 _TASKS_PER_PLACE = 2
-#: How long cancelled tasks may take to leave their blocks, seconds.
+#: Time for cancelled tasks to leave their `with` blocks, in seconds.
 _GRACE_S = 5.0
 
 
@@ -38,11 +38,11 @@ def run_on_ray(
     address: str | None,
     share: JobShare,
 ) -> Iterator[Result]:
-    """Runs jobs on a Ray cluster; see `run_jobs`, which this is a part of.
+    """Runs jobs on a Ray cluster. See `run_jobs`.
 
     Raises:
         ValueError: Ray is not installed, there is no cluster at the address, or a job raised it.
-        JobError: as `run_jobs` has it.
+        JobError: see `run_jobs`.
     """
     ray = _load_ray()
     with _connect(ray, min(workers, len(jobs)) * share.num_cpus, address):
@@ -50,8 +50,8 @@ def run_on_ray(
 
 
 def _load_ray() -> ModuleType:
-    # Ray reads these once, while it is imported. A hospital's machine tells nobody that it runs; and Ray
-    # would repeat a task that runs out of memory without end.
+    # Ray reads these variables when it is imported: no usage reports, and a limit on the attempts of tasks
+    # that run out of memory.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_ATTEMPTS - 1))
     try:
@@ -65,13 +65,13 @@ def _load_ray() -> ModuleType:
 
 @contextmanager
 def _connect(ray: ModuleType, num_cpus: int, address: str | None) -> Iterator[None]:
-    """Starts a cluster or joins one, and ends what was begun. A connection that the caller has is used."""
+    """Starts or joins a cluster, and disconnects at the end. An existing connection is used as it is."""
     if ray.is_initialized():
         yield
         return
     if address and address != "auto":
         _check_port(address)
-    # Without an address Ray would join any cluster that it finds; "local" always starts one.
+    # Without an address Ray would join any cluster it finds; "local" always starts one.
     options: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": num_cpus}
     try:
         ray.init(include_dashboard=None if address else False, logging_level=logging.ERROR, **options)
@@ -84,7 +84,7 @@ def _connect(ray: ModuleType, num_cpus: int, address: str | None) -> Iterator[No
 
 
 def _check_port(address: str) -> None:
-    """Refuses an address that nobody answers at; Ray itself would try for minutes."""
+    """Raises if nothing listens at an address; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _GRACE_S).close()
@@ -106,7 +106,7 @@ def _run_tasks(
     name: Callable[[Job], str],
     share: JobShare,
 ) -> Iterator[Result]:
-    # Ray ends the process of a job with GPUs after it: TensorFlow gives their memory back no sooner.
+    # Ray ends the process after a job with GPUs, because TensorFlow does not free their memory earlier.
     task = ray.remote(num_cpus=share.num_cpus, num_gpus=share.num_gpus, max_retries=MAX_ATTEMPTS - 1)(attempt)
     waiting = deque(range(len(jobs)))
     running: dict[Any, int] = {}
@@ -120,7 +120,7 @@ def _run_tasks(
                 job_name = name(jobs[running.pop(reference)])
                 try:
                     outcome = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:  # a job or a result that cannot be pickled
+                except ray.exceptions.RayTaskError as error:  # the job or its result cannot be pickled
                     raise JobFailure.of(error.cause).named(job_name) from error
                 except ray.exceptions.RayError as error:
                     lost[job_name] = type(error).__name__
@@ -135,11 +135,11 @@ def _run_tasks(
 
 
 def _window(ray: ModuleType, share: JobShare) -> int:
-    """Returns how many tasks may be outstanding; machines come and go, so it is asked every time."""
-    has = ray.cluster_resources()
-    places = int(has.get("CPU", 0)) // share.num_cpus
+    """Returns the maximum number of submitted tasks; the cluster's size may have changed."""
+    resources = ray.cluster_resources()
+    places = int(resources.get("CPU", 0)) // share.num_cpus
     if share.num_gpus:
-        places = min(places, int(has.get("GPU", 0) / share.num_gpus))
+        places = min(places, int(resources.get("GPU", 0) / share.num_gpus))
     return _TASKS_PER_PLACE * max(places, 1)
 
 
@@ -151,7 +151,7 @@ def _submit(task: Any, function: Callable[[Job], Result], job: Job, name: Callab
 
 
 def _cancel(ray: ModuleType, references: list[Any]) -> None:
-    """Stops what still runs, by KeyboardInterrupt over there, so that temporary files vanish."""
+    """Cancels running tasks by KeyboardInterrupt, so that temporary files are removed."""
     for reference in references:
         ray.cancel(reference)
     if references:
