@@ -22,7 +22,7 @@ from lumbar_tf.runners.outcomes import (
     lost_jobs_error,
 )
 
-#: Submitted tasks per free place: one runs and one waits, so that no CPU idles and an autoscaling cluster sees
+#: Submitted tasks per free place: one runs and one waits, so that no CPU idles and an autoscaler sees
 #: the demand.
 _TASKS_PER_PLACE = 2
 #: Time for cancelled tasks to leave their `with` blocks, in seconds.

@@ -33,8 +33,8 @@ import logging, os, subprocess, sys, warnings
 from pathlib import Path
 from rich.table import Table
 from lumbar_tf.cli.command import CommandOptions, run_command, write_options
-from lumbar_tf.cli.console import Summary, say, show, tell, warn
-from lumbar_tf.cli.progress import progress_bar, working
+from lumbar_tf.cli.console import Summary, print_answer, print_status, print_tables, print_warning
+from lumbar_tf.cli.progress import progress_bar, show_activity
 
 class ToyOptions(CommandOptions):
     "Does a toy's work."
@@ -45,16 +45,16 @@ def work(options):
     table = Table(title="a table")
     table.add_column("name")
     table.add_row("[value]")
-    show(table)
-    say("a line of the answer")
-    tell("a line of the work")
-    warn("a warning")
+    print_tables(table)
+    print_answer("a line of the answer")
+    print_status("a line of the work")
+    print_warning("a warning")
     logging.warning("a library's warning")
     warnings.warn("a library's other warning")
     print("a library's print")
     os.write(1, b"native code's print\\n")
     subprocess.run([sys.executable, "-c", "print('a child process')"])
-    with working("Loading"):
+    with show_activity("Loading"):
         pass
     with progress_bar("Working", 3) as advance:
         advance(1)
