@@ -13,7 +13,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.preview import PreviewOptions, run_preview
 from lumbar_tf.records.build import BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, read_manifest
-from lumbar_tf.reports.preview_crops import collect_previews
+from lumbar_tf.reports.augmentation_preview import collect_previews
 from lumbar_tf.synthetic import CohortOptions, write_cohort
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.training.runs import PlaneRun

@@ -163,7 +163,7 @@ def evaluate(
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder
-    from lumbar_tf.reports.study_groups import study_groupings
+    from lumbar_tf.reports.series_attributes import study_groupings
 
     tables, label_tables = ([existing(path) for path in paths_of(paths)] for paths in (predictions, labels))
     beside = PredictedFolder(tables[0].parent)

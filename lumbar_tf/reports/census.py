@@ -1,4 +1,4 @@
-"""Counts over a data set: planes, scanners, sizes, labels, and what was left out or noted."""
+"""Census of a data set: counts of planes, scanners, sizes, labels, exclusions and notes."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,21 +14,21 @@ from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITI
 from lumbar_tf.reports.label_contradictions import Contradiction
 from lumbar_tf.reports.series_attributes import Attribute, describe_series
 
-#: So many cases of one reason are listed, the first by study and file; all are counted.
+#: Cases listed per reason, the first by study and file; all are counted.
 MAX_CASES = 100
 
 
 @dataclass(frozen=True, eq=False)
 class StudyFacts:
-    """What is kept of one study once it has been looked at.
+    """Facts about one study that a census counts.
 
     Attributes:
         study_id: the study.
         series: its series, kept or left out.
-        rejects: what was left out or noted.
-        contradictions: what does not fit together, with a word on where.
-        labels: int8 [25], None where there is no row.
-        num_points: level points that could be placed.
+        rejects: files and series that were left out or noted.
+        contradictions: contradictions in labels and points, each with its location.
+        labels: int8 [25]; None if the study has no row in the label table.
+        num_points: level points that lie on a slice of the study.
     """
 
     study_id: str
@@ -41,7 +41,7 @@ class StudyFacts:
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One thing that was left out, noted or found contradictory; unknown fields are ""."""
+    """An exclusion, a note or a contradiction; unknown fields are ""."""
 
     study_id: str
     series_id: str
@@ -54,10 +54,10 @@ class CaseList:
     """All cases of one code.
 
     Attributes:
-        code: of a `RejectReason` or a `Contradiction`.
+        code: value of a `RejectReason` or a `Contradiction`.
         kind: `fault`, `note`, `choice` or `contradiction`.
-        count: how many there are.
-        num_studies: studies that they name.
+        count: number of cases.
+        num_studies: number of studies with such a case.
         cases: the first `MAX_CASES`.
     """
 
@@ -70,7 +70,7 @@ class CaseList:
 
 @dataclass(frozen=True)
 class PlaneCount:
-    """How much there is of a plane."""
+    """Numbers of studies, kept series and slices of a plane."""
 
     plane: Plane
     num_studies: int
@@ -83,15 +83,15 @@ class Breakdown:
     """The kept series by one attribute.
 
     Attributes:
-        attribute: what they are counted by.
-        rows: the values in their natural order, each with its number of series by plane.
+        attribute: the attribute.
+        rows: (value, number of series by plane), in the natural order of the values.
     """
 
     attribute: Attribute
     rows: tuple[tuple[str, Mapping[Plane, int]], ...]
 
     def condensed(self, max_rows: int = 14) -> "Breakdown":
-        """Returns the most frequent rows in their order, and one for all the others."""
+        """Returns the most frequent rows in their order, with the others added up in a last row."""
         if len(self.rows) <= max_rows:
             return self
         frequent = sorted(self.rows, key=lambda row: -sum(row[1].values()))[: max_rows - 1]
@@ -106,21 +106,21 @@ class Breakdown:
 
 @dataclass(frozen=True, eq=False)
 class Census:
-    """All counts.
+    """Counts over a data set.
 
     Attributes:
-        num_studies: studies that were found.
-        num_usable: those with a slice of any plane.
-        num_graded: those with a row of labels.
-        num_points: level points that could be placed.
+        num_studies: number of studies.
+        num_usable: studies with a slice of any plane.
+        num_graded: studies with a row in the label table.
+        num_points: level points that lie on a slice of their study.
         num_series_left_out: readable series that were left out.
-        planes: by plane.
-        combinations: studies by the planes that they have, most frequent first.
+        planes: counts by plane.
+        combinations: studies by available planes, most frequent first.
         breakdowns: kept series by attribute.
-        labels: int64 [25, 4], studies by finding: Normal/Mild, Moderate, Severe, missing; None where no
-            study has labels.
+        labels: int64 [25, 4], studies by finding and label: Normal/Mild, Moderate, Severe, missing; None if
+            no study has labels.
         left_out: faults, then notes, then choices, the most frequent first.
-        contradictions: the most frequent first.
+        contradictions: contradictions, the most frequent first.
     """
 
     num_studies: int
@@ -137,22 +137,22 @@ class Census:
 
 
 class Tally:
-    """Adds studies up, in any order; of each it keeps no more than numbers, ids and a few cases."""
+    """Accumulates a census over studies in any order; memory holds counts, ids and a few cases."""
 
     def __init__(self) -> None:
         self._totals: Counter[str] = Counter()
         self._planes: dict[Plane, Counter[str]] = {plane: Counter() for plane in Plane}
         self._combinations: Counter[tuple[Plane, ...]] = Counter()
         self._attributes: dict[Attribute, dict[tuple[float, str], Counter[Plane]]] = {
-            each: {} for each in Attribute
+            attribute: {} for attribute in Attribute
         }
         self._labels = np.zeros((NUM_FINDINGS, NUM_SEVERITIES + 1), np.int64)
         self._cases: dict[RejectReason | Contradiction, _Cases] = {}
 
     def add(self, facts: StudyFacts) -> None:
         """Counts one study."""
-        kept = [each for each in facts.series if each.plane is not None]
-        planes = tuple(plane for plane in Plane if any(each.plane is plane for each in kept))
+        kept = [series for series in facts.series if series.plane is not None]
+        planes = tuple(plane for plane in Plane if any(series.plane is plane for series in kept))
         self._combinations[planes] += 1
         self._totals["studies"] += 1
         self._totals["usable"] += bool(planes)
@@ -160,18 +160,18 @@ class Tally:
         self._totals["left out"] += len(facts.series) - len(kept)
         for plane in planes:
             self._planes[plane]["studies"] += 1
-        for each in kept:
-            self._add_series(each)
+        for series in kept:
+            self._add_series(series)
         self._add_labels(facts.labels)
         self.add_rejects(facts.rejects)
         for kind, message in facts.contradictions:
-            self._case_list(kind).add([Case(facts.study_id, "", "", message)])
+            self._case_list(kind).add(Case(facts.study_id, "", "", message))
 
     def add_rejects(self, rejects: Iterable[Reject]) -> None:
-        """Counts what was left out or noted of a source, beside its studies."""
-        for each in rejects:
-            case = Case(each.study_id, each.series_id, each.file_name, each.message)
-            self._case_list(each.reason).add([case])
+        """Counts exclusions and notes, for instance those of a source that belong to no study."""
+        for reject in rejects:
+            case = Case(reject.study_id, reject.series_id, reject.file_name, reject.message)
+            self._case_list(reject.reason).add(case)
 
     def census(self) -> Census:
         """Returns the counts so far."""
@@ -188,7 +188,7 @@ class Tally:
             combinations=tuple(
                 sorted(self._combinations.items(), key=lambda item: (-item[1], [p.value for p in item[0]]))
             ),
-            breakdowns=tuple(self._breakdown(each) for each in Attribute),
+            breakdowns=tuple(self._breakdown(attribute) for attribute in Attribute),
             labels=self._labels.copy() if self._totals["graded"] else None,
             left_out=tuple(self._case_lists(RejectReason)),
             contradictions=tuple(self._case_lists(Contradiction)),
@@ -205,7 +205,7 @@ class Tally:
     def _add_labels(self, labels: NDArray[np.int8] | None) -> None:
         if labels is not None:
             self._totals["graded"] += 1
-            # The last column is that of the missing.
+            # The last column counts missing labels.
             columns = np.where(labels == MISSING_LABEL, NUM_SEVERITIES, labels)
             self._labels[np.arange(len(FINDINGS)), columns] += 1
 
@@ -218,24 +218,23 @@ class Tally:
 
     def _case_lists(self, of: type[Enum]) -> Iterator[CaseList]:
         order = ["fault", "note", "choice", "contradiction"]
-        lists = [each.freeze(kind) for kind, each in self._cases.items() if isinstance(kind, of)]
-        yield from sorted(lists, key=lambda each: (order.index(each.kind), -each.count, each.code))
+        lists = [cases.freeze(kind) for kind, cases in self._cases.items() if isinstance(kind, of)]
+        yield from sorted(lists, key=lambda cases: (order.index(cases.kind), -cases.count, cases.code))
 
 
 class _Cases:
-    """The cases of one code: all counted, the first kept."""
+    """The cases of one code: all are counted, the first are kept."""
 
     def __init__(self) -> None:
         self.count = 0
         self.studies: set[str] = set()
         self.first: list[Case] = []
 
-    def add(self, cases: Iterable[Case]) -> None:
-        for case in cases:
-            self.count += 1
-            self.studies.add(case.study_id)
-            self.first.append(case)
-        # Studies come in any order: trimmed now and then, so that the first ones are kept.
+    def add(self, case: Case) -> None:
+        self.count += 1
+        self.studies.add(case.study_id)
+        self.first.append(case)
+        # Studies arrive in any order, so more than MAX_CASES are held between sorts.
         if len(self.first) > 2 * MAX_CASES:
             self.first = sorted(self.first)[:MAX_CASES]
 

@@ -1,4 +1,4 @@
-"""Writes an evaluation as one self-contained HTML page; its worst cases lead to the studies' reports."""
+"""Evaluation as a self-contained HTML page, with links to the reports of the worst cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lumbar_tf import __version__
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell
 from lumbar_tf.evaluation.comparison import SMALL_GROUP
@@ -16,29 +15,28 @@ from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
 from lumbar_tf.evaluation.scorecard import Scorecard
-from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Severity
-from lumbar_tf.reports.page_templates import data_uri, page_templates
-from lumbar_tf.reports.report_links import report_link
+from lumbar_tf.reports.pages import write_page
+from lumbar_tf.reports.prediction_folder import report_link
 
 PAGE_NAME = "evaluation.html"
 
-#: A line of a condition's tables: name, figures, and whether levels are pooled.
+#: A row of a condition's tables: name, metrics, and whether levels are pooled.
 _Line = tuple[str, Cell, bool]
 
 
 @dataclass(frozen=True)
 class LinkedCase:
-    """One of the findings that cost most.
+    """One of the findings with the largest loss.
 
     Attributes:
-        case: the label and what was said.
-        said: the most probable grade.
-        link: the finding in its study's report, relative to the page; None where there is no report.
+        case: label and predicted probabilities.
+        predicted_grade: the most probable grade.
+        link: URL of the finding in its study's report, relative to the page; None without a report.
     """
 
     case: WorstCase
-    said: Severity
+    predicted_grade: Severity
     link: str | None
 
 
@@ -50,54 +48,45 @@ def write_evaluation_page(
     model_version: str = "",
     is_synthetic: bool = False,
 ) -> None:
-    """Writes the page, whole or not at all; under 8 MB.
+    """Writes the page, atomically; it is smaller than 8 MB.
 
     Args:
         path: the HTML file.
-        evaluated: what was found.
-        reports: the folder of the studies' reports, which the worst cases link to.
-        model_version: of the export that answered; "" where unknown.
-        is_synthetic: whether the studies are synthetic.
+        evaluated: the evaluation.
+        reports: folder of the study reports, to which the worst cases are linked.
+        model_version: version of the exported model that made the predictions; "" if unknown.
+        is_synthetic: whether all studies are synthetic.
     """
     card = evaluated.card
     worst = _link_cases(path, evaluated.worst, card.head, reports)
-    stream = (
-        page_templates()
-        .get_template("evaluation.html")
-        .generate(
-            version=__version__,
-            evaluated=evaluated,
-            model_version=model_version,
-            is_synthetic=is_synthetic,
-            worst=worst,
-            num_linked=sum(each.link is not None for each in worst),
-            card=card,
-            num_resamples=evaluated.num_resamples,
-            notes=evaluation_notes(evaluated),
-            families=[
-                (cell.name.capitalize(), cell, False) for cell in card.families if sum(cell.counts) > 0
-            ],
-            conditions=[(condition, _lines(card, condition)) for condition in _graded(card)],
-            subgroups={
-                attribute: list(groups)
-                for attribute, groups in groupby(evaluated.subgroups, key=lambda each: each.attribute)
-            },
-            points=OPERATING_POINTS,
-            metrics=METRICS,
-            few_labels=FEW_LABELS,
-            small_group=SMALL_GROUP,
-            number=number,
-            data_uri=data_uri,
-        )
-    )
-    write_text_atomically(path, stream)
+    values = {
+        "evaluated": evaluated,
+        "model_version": model_version,
+        "worst": worst,
+        "num_linked": sum(case.link is not None for case in worst),
+        "card": card,
+        "num_resamples": evaluated.num_resamples,
+        "notes": evaluation_notes(evaluated),
+        "families": [(cell.name.capitalize(), cell, False) for cell in card.families if sum(cell.counts) > 0],
+        "conditions": [(condition, _lines(card, condition)) for condition in _graded(card)],
+        "subgroups": {
+            attribute: list(groups)
+            for attribute, groups in groupby(evaluated.subgroups, key=lambda group: group.attribute)
+        },
+        "points": OPERATING_POINTS,
+        "metrics": METRICS,
+        "few_labels": FEW_LABELS,
+        "small_group": SMALL_GROUP,
+        "number": number,
+    }
+    write_page(path, "evaluation.html", values, is_synthetic=is_synthetic)
 
 
 def _link_cases(page: Path, cases: Sequence[WorstCase], head: Head, reports: Path | None) -> list[LinkedCase]:
     linked = []
     for case in cases:
         shares = np.array(case.predicted)
-        # The most probable grade is that of probabilities, without the metric's weights.
+        # The most probable grade refers to probabilities without the metric's weights.
         shares = unweighted(shares) if head is Head.COMPETITION else shares
         link = report_link(page, reports, case.study_id, case.finding)
         linked.append(LinkedCase(case, Severity(int(shares.argmax())), link))
@@ -109,7 +98,7 @@ def _graded(card: Scorecard) -> list[Condition]:
 
 
 def _lines(card: Scorecard, condition: Condition) -> list[_Line]:
-    """Returns the condition, and each of its levels that has labels."""
+    """Returns rows for the condition and for each of its levels with labels."""
     pooled = next(cell for cell in card.conditions if cell.name == condition.value)
     levels = [
         (finding.level.title, cell, False)

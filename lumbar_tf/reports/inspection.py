@@ -1,4 +1,4 @@
-"""Looks at a data set: reads it study by study, counts, draws a few studies, writes page and JSON."""
+"""Inspection of a data set: counts over all studies and pictures of a few, as a page and as JSON."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,30 +20,30 @@ from lumbar_tf.reports.inspection_page import (
     PAGE_NAME,
     render_montage,
     write_census_json,
-    write_page,
+    write_inspection_page,
 )
 from lumbar_tf.reports.label_contradictions import find_contradictions
 from lumbar_tf.reports.montage import LevelPoints, make_montage
-from lumbar_tf.reports.slice_resampling import Floats
+from lumbar_tf.reports.slice_pictures import Floats
 from lumbar_tf.runners import run_jobs
 from lumbar_tf.tables.coordinates import Coordinate
 
-#: Positions are float32: a point lies within this of the slice that it was placed on, mm.
+#: Tolerance of a float32 point on the slice that it was placed on, mm.
 _ON_SLICE_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """One study to look at.
+class _InspectionJob:
+    """One study to inspect.
 
     Attributes:
-        job: the study and its tables.
-        picture: where its pictures go, a piece of HTML; None draws none.
-        key: replaces ids by keyed hashes, None to keep them.
+        study: the study and its tables.
+        montage: file for its montage, as an HTML fragment; None to draw none.
+        key: key of the hashes that replace ids; None to keep the ids.
     """
 
-    job: CohortStudy
-    picture: Path | None
+    study: CohortStudy
+    montage: Path | None
     key: bytes | None
 
 
@@ -57,25 +57,25 @@ def inspect_sources(
     key: bytes | None = None,
     progress: ProgressMaker = silent_progress,
 ) -> Census:
-    """Looks at every study of one or several sources.
+    """Inspects every study of one or several sources.
 
-    Studies are read whole, as building does, and forgotten one by one: memory holds what the workers
-    are reading, counts, and a few cases of each reason.
+    Studies are read whole, as for building records, and released one by one: memory holds the studies that
+    the workers are reading, the counts, and a few cases per reason.
 
     Args:
         sources: see `dicom.sources.study_source.read_source`.
-        out: gets `inspection.html` and `inspection.json`.
-        max_montages: draw so many studies, evenly spread over the source.
-        workers: processes; what is written does not depend on it.
-        series_map: a table whose rows override the sources' own.
-        key: replaces ids by keyed hashes.
-        progress: shows it.
+        out: folder that receives `inspection.html` and `inspection.json`.
+        max_montages: number of studies with pictures, evenly spread over the sources.
+        workers: number of processes; the results do not depend on it.
+        series_map: a table whose rows override those of the sources.
+        key: key of the hashes that replace ids; None to keep the ids.
+        progress: makes a progress display, advanced once per study.
 
     Returns:
         The counts.
 
     Raises:
-        ValueError: no source can be read, or a table lacks its columns.
+        ValueError: no source can be read, or a table lacks columns.
     """
     tally = Tally()
     with (
@@ -84,52 +84,52 @@ def inspect_sources(
     ):
         tally.add_rejects(cohort.rejects)
         drawn = _spread(len(cohort.jobs), max_montages)
-        pictures = {index: Path(folder, f"{index:09d}.html") for index in drawn}
-        looks = [_Look(job, pictures.get(index), key) for index, job in enumerate(cohort.jobs)]
-        with progress(len(looks)) as advance:
-            for facts in run_jobs(_look, looks, workers=workers, name=_look_name):
+        paths = {index: Path(folder, f"{index:09d}.html") for index in drawn}
+        jobs = [_InspectionJob(study, paths.get(index), key) for index, study in enumerate(cohort.jobs)]
+        with progress(len(jobs)) as advance:
+            for facts in run_jobs(_inspect_study, jobs, workers=workers, name=_job_name):
                 tally.add(facts)
                 advance(1)
         census = tally.census()
-        present = (path for path in pictures.values() if path.is_file())
+        present = (path for path in paths.values() if path.is_file())
         montages = (path.read_text(encoding="utf-8") for path in present)
-        is_synthetic = all(is_synthetic_source(each) for each in sources)
-        write_page(out / PAGE_NAME, census, montages, is_synthetic=is_synthetic)
+        is_synthetic = all(is_synthetic_source(source) for source in sources)
+        write_inspection_page(out / PAGE_NAME, census, montages, is_synthetic=is_synthetic)
         write_census_json(out / JSON_NAME, census)
     return census
 
 
 def _spread(count: int, num_chosen: int) -> list[int]:
-    """Returns so many of `range(count)`, evenly spread, the first and the last among them."""
-    return sorted({int(each) for each in np.linspace(0, max(count - 1, 0), min(count, num_chosen)).round()})
+    """Returns `num_chosen` indices below `count`, evenly spread, including the first and the last."""
+    places = np.linspace(0, max(count - 1, 0), min(count, num_chosen)).round()
+    return sorted({int(place) for place in places})
 
 
-def _look_name(look: _Look) -> str:
-    return f"study {look.job.study_id}"
+def _job_name(job: _InspectionJob) -> str:
+    return f"study {job.study.study_id}"
 
 
-def _look(look: _Look) -> StudyFacts:
-    job = look.job
-    study, positions = read_cohort_study(job)
-    placed = _find_slices(study, positions, job.coordinates)
-    slices = {index: (each.series_id, each.instance_number) for index, (_, each) in placed.items()}
-    if look.key is not None:
-        key = look.key
+def _inspect_study(job: _InspectionJob) -> StudyFacts:
+    study, positions = read_cohort_study(job.study)
+    placed = _find_slices(study, positions, job.study.coordinates)
+    slices = {index: (source.series_id, source.instance_number) for index, (_, source) in placed.items()}
+    if job.key is not None:
+        key = job.key
         study = pseudonymise_study(study, key)
         slices = {
             index: (pseudonym(key, IdKind.SERIES, series_id), number)
             for index, (series_id, number) in slices.items()
         }
-    if look.picture is not None and study.planes:
-        montage = make_montage(study, LevelPoints(positions, slices, job.labels))
-        look.picture.write_text(render_montage(montage), encoding="utf-8")
+    if job.montage is not None and study.planes:
+        montage = make_montage(study, LevelPoints(positions, slices, job.study.labels))
+        job.montage.write_text(render_montage(montage), encoding="utf-8")
     on_planes = {index: plane for index, (plane, _) in placed.items()}
     return StudyFacts(
         study_id=study.study_id,
         series=study.series,
         rejects=study.rejects,
-        contradictions=find_contradictions(job.labels, positions, on_planes),
-        labels=job.labels,
+        contradictions=find_contradictions(job.study.labels, positions, on_planes),
+        labels=job.study.labels,
         num_points=len(placed),
     )
 
@@ -137,19 +137,19 @@ def _look(look: _Look) -> StudyFacts:
 def _find_slices(
     study: Study, positions: Floats, coordinates: Sequence[Coordinate]
 ) -> Mapping[int, tuple[Plane, Slice]]:
-    """Returns the slice that each point was placed on, by the finding's row."""
+    """Returns the plane and slice that each point was placed on, by the finding's row."""
     by_name = {
-        (each.series_id, each.instance_number): (plane, each)
+        (source.series_id, source.instance_number): (plane, source)
         for plane, slices in study.planes.items()
-        for each in slices
+        for source in slices
     }
     found = {}
-    for each in coordinates:
-        named = by_name.get((each.series_id, each.instance_number))
-        position = positions[each.finding]
-        # A point may be named twice, and by a row that was refused.
+    for coordinate in coordinates:
+        named = by_name.get((coordinate.series_id, coordinate.instance_number))
+        position = positions[coordinate.finding]
+        # A table can name a point twice, and one of the rows may have been rejected.
         if named is not None and np.isfinite(position).all():
             _, _, distance_mm = patient_to_pixel(named[1].geometry, position.tolist())
             if abs(distance_mm) < _ON_SLICE_MM:
-                found[each.finding] = named
+                found[coordinate.finding] = named
     return found

@@ -1,4 +1,4 @@
-"""Where the tables of a study contradict each other, or the patient's anatomy."""
+"""Contradictions between a study's labels, level points and anatomy."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -20,7 +20,7 @@ from lumbar_tf.labels import (
 
 
 class Contradiction(Enum):
-    """What does not fit together. The value is a code like those of `RejectReason`."""
+    """A kind of contradiction; the value is a code like those of `RejectReason`."""
 
     LABEL_WITHOUT_POINT = "label_without_point"
     POINT_WITHOUT_LABEL = "point_without_label"
@@ -30,32 +30,31 @@ class Contradiction(Enum):
 
     @property
     def title(self) -> str:
-        """One line for a reader."""
+        """Description for a reader."""
         return _TITLES[self]
 
 
 _TITLES = {
-    Contradiction.LABEL_WITHOUT_POINT: "Graded, but no point says where",
-    Contradiction.POINT_WITHOUT_LABEL: "A point, but no grade",
-    Contradiction.POINT_ON_OTHER_PLANE: "The point lies on a plane that this finding is not marked on",
-    Contradiction.SIDES_SWAPPED: "The left point lies to the right of the right one",
-    Contradiction.LEVELS_OUT_OF_ORDER: "The canal point of a level lies below that of the next level down",
+    Contradiction.LABEL_WITHOUT_POINT: "Graded, but without a level point",
+    Contradiction.POINT_WITHOUT_LABEL: "A level point without a grade",
+    Contradiction.POINT_ON_OTHER_PLANE: "The point lies on a plane on which this finding is not annotated",
+    Contradiction.SIDES_SWAPPED: "The left point lies to the right of the right point",
+    Contradiction.LEVELS_OUT_OF_ORDER: "The canal point of a level lies below that of the next lower level",
 }
 
 
 def find_contradictions(
     labels: NDArray[np.int8] | None, points: NDArray[np.float32], planes: Mapping[int, Plane]
 ) -> tuple[tuple[Contradiction, str], ...]:
-    """Compares a study's labels and points with each other.
+    """Compares a study's labels and points with each other and with anatomy.
 
     Args:
-        labels: int8 [25], `MISSING_LABEL` where nobody graded; None where there is no row to compare with.
-        points: LPS mm, float32 [25, 3], NaN where there is none. A study without any point is not asked
-            for points.
-        planes: the plane of the slice that each point was placed on, by the finding's row.
+        labels: int8 [25], `MISSING_LABEL` if not graded; None if the study has no row in the label table.
+        points: LPS mm, float32 [25, 3], NaN if absent. A study without any point has no contradictions.
+        planes: plane of the slice that each point was placed on, by the finding's row.
 
     Returns:
-        What was found and where, by contradiction and finding.
+        (contradiction, location), ordered by contradiction and finding.
     """
     is_placed = np.asarray(np.isfinite(points).all(axis=1))
     if not is_placed.any():
@@ -83,7 +82,7 @@ def _compare_with_labels(
 
 def _compare_planes(planes: Mapping[int, Plane]) -> list[tuple[Contradiction, str]]:
     return [
-        (Contradiction.POINT_ON_OTHER_PLANE, f"{FINDINGS[index].name} is marked on {plane.value}")
+        (Contradiction.POINT_ON_OTHER_PLANE, f"{FINDINGS[index].name} is annotated on {plane.value}")
         for index, plane in sorted(planes.items())
         if plane is not FINDINGS[index].condition.family.spec.graded_on[0]
     ]
@@ -94,7 +93,7 @@ def _compare_sides(points: NDArray[np.float32]) -> list[tuple[Contradiction, str
     for index, finding in enumerate(FINDINGS):
         if finding.condition.side is Side.LEFT:
             right = finding_index(finding.mirrored.condition, finding.level)
-            # LPS: +x is the patient's left. NaN compares as False.
+            # LPS: +x is the patient's left. Comparisons with NaN are False.
             if points[index, 0] < points[right, 0]:
                 by_mm = points[right, 0] - points[index, 0]
                 found.append((Contradiction.SIDES_SWAPPED, f"{finding.name} by {by_mm:.1f} mm"))

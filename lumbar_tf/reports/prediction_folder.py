@@ -1,16 +1,19 @@
-"""What `predict` left beside its tables."""
+"""Output folder of `predict`: tables, reports, and links to the reports."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
+from lumbar_tf.labels import Finding
 from lumbar_tf.prediction.result_tables import JSON_NAME, MEMBERS_NAME
 from lumbar_tf.reports.study_report import REPORTS_FOLDER
 
 
 @dataclass(frozen=True)
 class PredictedFolder:
-    """A folder that may be one of `predict`'s.
+    """A folder that may have been written by `predict`.
 
     Attributes:
         path: the folder.
@@ -20,20 +23,40 @@ class PredictedFolder:
 
     @property
     def members(self) -> tuple[Path, ...]:
-        """The table of the members as they come, if there is one."""
+        """The table of the members' uncalibrated predictions, if present."""
         path = self.path / MEMBERS_NAME
         return (path,) if path.is_file() else ()
 
     @property
     def reports(self) -> Path | None:
-        """The folder of the studies' reports, if there is one."""
+        """The folder of the study reports, if present."""
         path = self.path / REPORTS_FOLDER
         return path if path.is_dir() else None
 
     @property
     def model_version(self) -> str:
-        """The version of the export that answered; "" where the folder does not say."""
+        """Version of the exported model that made the predictions; "" if the folder does not contain it."""
         path = self.path / JSON_NAME
         if not path.is_file():
             return ""
         return str(json.loads(path.read_text(encoding="utf-8")).get("model", ""))
+
+
+def report_link(page: Path, reports: Path | None, study_id: str, finding: Finding) -> str | None:
+    """Returns the URL of a finding in its study's report, relative to a page; None without a report.
+
+    Args:
+        page: the HTML file that contains the link.
+        reports: the folder of the study reports that `predict` wrote.
+        study_id: the study.
+        finding: the finding at which the report opens.
+
+    >>> from lumbar_tf.labels import FINDINGS
+    >>> report_link(Path("a.html"), None, "1", FINDINGS[0]) is None
+    True
+    """
+    if reports is None or not (report := reports / f"{study_id}.html").is_file():
+        return None
+    path = Path(os.path.relpath(report.absolute(), page.absolute().parent)).as_posix()
+    # A file name can look like a URL with a scheme, `a:b.html`; a leading folder makes it a path.
+    return f"{quote(path if path.startswith('.') else f'./{path}')}#{finding.name}"

@@ -1,4 +1,4 @@
-"""The calibrated probabilities of a study's 25 findings as one picture for a reader."""
+"""Table of the calibrated probabilities of a study's 25 findings, drawn with matplotlib."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.labels import Condition, Flag, Level, Severity, finding_index
 from lumbar_tf.prediction.results import StudyFindings
+from lumbar_tf.reports.finding_texts import FLAG_TEXTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,40 +18,32 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Colour = str | tuple[float, float, float]
 
-#: What stands where there is no picture and no answer.
+#: Background of a missing picture or result.
 MISSING_COLOUR = "0.82"
-#: Colours of Normal/Mild, Moderate, Severe that remain apart for colour-blind readers and in grey.
+#: Colours of Normal/Mild, Moderate, Severe, distinguishable by colour-blind readers and in greyscale.
 _SEVERITY_COLOURS = ("#a6cee3", "#fdae61", "#c51b29")
-_HEADING = "Calibrated probabilities (the likeliest grade in words)"
-#: Cells are shaded from white, all Normal/Mild, to this, all Severe; black text stays readable on it.
+_HEADING = "Calibrated probabilities, with the most probable grade"
+#: RGB shade of a cell that is certainly Severe; Normal/Mild is white. Black text stays readable on both.
 _SEVERE_SHADE = (0.96, 0.62, 0.58)
-#: Characters in a line of a condition's heading.
+#: Maximum characters per line of a condition's heading.
 _HEADING_WIDTH = 12
-#: The order of footnote marks that typesetters use.
+#: Footnote marks in the customary typographic order.
 _FLAG_MARKS = dict(zip(Flag, ("*", "†", "‡", "§", "¶", "‖"), strict=True))
-_FLAG_WORDS = {
-    Flag.NO_SAGITTAL_T1: "answered without sagittal T1",
-    Flag.NO_SAGITTAL_T2: "answered without sagittal T2",
-    Flag.NO_AXIAL_T2: "answered without axial T2",
-    Flag.NO_LANDMARK: "no level point",
-    Flag.PRIOR_ONLY: "prior only: no image was looked at",
-    Flag.LEVEL_SHIFT: "the level may be its neighbour",
-}
 
 
 def _heading(condition: Condition) -> str:
-    """Returns the condition's title in short lines, its side in capitals."""
+    """Returns the condition's title in short lines, with its side in capitals."""
     side = condition.side
     title = condition.title if side is None else condition.title.replace(side.value.capitalize(), side.name)
     return "\n".join(textwrap.wrap(title, _HEADING_WIDTH, break_long_words=False))
 
 
 def draw_table(figure: "SubFigure", result: StudyFindings) -> None:
-    """Fills a figure with conditions by levels: shade, stacked bar, numbers, footnotes and legend.
+    """Draws a table of conditions by levels with shades, stacked bars, numbers, footnotes and legend.
 
     Args:
         figure: an empty part of a sheet.
-        result: the answer; a row with NaN is shown as missing.
+        result: the study's findings; a row with NaN is shown as missing.
     """
     axes = figure.add_axes((0.145, 0.25, 0.845, 0.6))
     axes.set(xlim=(0, len(Level)), ylim=(len(Condition), 0), xticks=[], yticks=[])
@@ -72,16 +65,16 @@ def _draw_cell(
 ) -> None:
     """Draws one finding: shaded by expected severity, a stacked bar, and three numbers in percent.
 
-    What no image supports is grey and names no grade, or a reader would take the prior for a finding.
+    A finding that rests on no image is grey and names no grade, so that the prior is not taken for a finding.
     """
     shade = MISSING_COLOUR if grade is None else _shade(expected_severity(probability))
     axes.add_patch(_rectangle(column + 0.02, line + 0.03, 0.96, 0.94, shade, edge="0.75"))
     axes.text(column + 0.95, line + 0.17, marks, ha="right", va="center", fontsize=10, color="0.1")
     if not np.isfinite(probability).all():
-        axes.text(column + 0.5, line + 0.5, "no answer", ha="center", va="center", fontsize=9, color="0.25")
+        axes.text(column + 0.5, line + 0.5, "no result", ha="center", va="center", fontsize=9, color="0.25")
         return
-    words = "prior only" if grade is None else grade.title
-    axes.text(column + 0.06, line + 0.17, words, ha="left", va="center", fontsize=7.5)
+    title = "prior only" if grade is None else grade.title
+    axes.text(column + 0.06, line + 0.17, title, ha="left", va="center", fontsize=7.5)
     start = 0.06
     for severity, colour, x in zip(Severity, _SEVERITY_COLOURS, (0.06, 0.5, 0.94), strict=True):
         width = 0.88 * float(probability[severity])
@@ -115,7 +108,7 @@ def expected_severity(probability: Floats) -> float:
 
 def _shade(expected: float) -> Colour:
     share = min(max(expected / (len(Severity) - 1), 0.0), 1.0)
-    red, green, blue = (1 + (each - 1) * share for each in _SEVERE_SHADE)
+    red, green, blue = (1 + (channel - 1) * share for channel in _SEVERE_SHADE)
     return red, green, blue
 
 
@@ -123,12 +116,12 @@ def _draw_legend(figure: "SubFigure", result: StudyFindings) -> None:
     from matplotlib.patches import Patch
 
     patches = [
-        Patch(facecolor=colour, label=each.title)
-        for each, colour in zip(Severity, _SEVERITY_COLOURS, strict=True)
+        Patch(facecolor=colour, label=severity.title)
+        for severity, colour in zip(Severity, _SEVERITY_COLOURS, strict=True)
     ]
     patches += [
-        Patch(facecolor=_shade(expected), edgecolor="0.6", label=f"shade: {words}")
-        for expected, words in ((0.0, "all Normal/Mild"), (2.0, "all Severe"))
+        Patch(facecolor=_shade(expected), edgecolor="0.6", label=f"shade: {grade}")
+        for expected, grade in ((0.0, "all Normal/Mild"), (2.0, "all Severe"))
     ]
     figure.legend(
         handles=patches,
@@ -141,10 +134,10 @@ def _draw_legend(figure: "SubFigure", result: StudyFindings) -> None:
         frameon=False,
     )
     lines = [_footnote(flag, result) for place, flag in enumerate(Flag) if result.flags[:, place].any()]
-    lines = lines or ["No plane and no level point was missing."]
+    lines = lines or ["All planes were available and all level points were found."]
     figure.text(0.145, 0.195, "\n".join(lines), va="top", fontsize=9, linespacing=1.5)
 
 
 def _footnote(flag: Flag, result: StudyFindings) -> str:
     count = int(result.flags[:, list(Flag).index(flag)].sum())
-    return f"{_FLAG_MARKS[flag]}  {_FLAG_WORDS[flag]} ({count} of {len(result.flags)} findings)"
+    return f"{_FLAG_MARKS[flag]}  {FLAG_TEXTS[flag].footnote} ({count} of {len(result.flags)} findings)"

@@ -1,30 +1,24 @@
-"""Writes what was found in one study as one self-contained HTML page, with the slices to doubt it by."""
+"""Report of one study as a self-contained HTML page with its slices."""
 
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf import __version__
 from lumbar_tf.dicom.study import SeriesSummary, Study
-from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Flag, Level, Plane, Severity, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
 from lumbar_tf.prediction.results import ModelSource, StudyFindings
 from lumbar_tf.prediction.saliency import StudySaliency, make_overlays
-from lumbar_tf.reports.finding_texts import (
-    COLUMNS,
-    LONG_FLAGS,
-    SHORT_FLAGS,
-    list_warnings,
-    number_ranges,
-)
-from lumbar_tf.reports.page_templates import page_templates
+from lumbar_tf.reports.finding_texts import COLUMNS, FLAG_TEXTS, format_slice_numbers, list_warnings
+from lumbar_tf.reports.pages import page_templates, write_page
+from lumbar_tf.reports.probability_table import expected_severity
 from lumbar_tf.reports.slice_stacks import MAX_BYTES, make_stacks
 from lumbar_tf.reports.viewer_data import viewer_data
 
@@ -33,17 +27,17 @@ Floats = NDArray[np.float32]
 REPORTS_FOLDER = "reports"
 _SCRIPT = "study.js"
 _SHORT_GRADES = {Severity.NORMAL_MILD: "N/M", Severity.MODERATE: "Mod", Severity.SEVERE: "Sev"}
-_ORDER = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2)
+_PLANE_ORDER = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2)
 
 
 @dataclass(frozen=True)
 class MemberRow:
-    """What one member says of a finding.
+    """Prediction of one ensemble member for a finding.
 
     Attributes:
         name: such as `sagittal_t2/densenet121`.
-        shares: of each grade, uncalibrated.
-        slices: of its plane that it looked at, as a reader counts them, or why there are none.
+        shares: uncalibrated probability of each grade.
+        slices: numbers of the slices that it graded, or "not known".
     """
 
     name: str
@@ -52,17 +46,17 @@ class MemberRow:
 
 
 @dataclass(frozen=True)
-class FindingView:
-    """A finding as the page shows it.
+class FindingEntry:
+    """A finding as shown on the page.
 
     Attributes:
-        row: of the 25.
-        finding: which.
-        shares: calibrated probability of each grade; None where there is no answer.
-        bounds: lower and upper bound of each; None where there are none.
-        likeliest: the grade that is named; None where no image supports one.
-        flags: what it had to do without.
-        members: what each member says.
+        row: index of the finding, 0 to 24.
+        finding: the finding.
+        shares: calibrated probability of each grade; None without a result.
+        bounds: lower and upper bound of each probability; None if the model gives no intervals.
+        likeliest: most probable grade; None if no image supports one.
+        flags: limitations of the result.
+        members: predictions of the members.
     """
 
     row: int
@@ -74,27 +68,27 @@ class FindingView:
     members: tuple[MemberRow, ...]
 
     @property
-    def words(self) -> str:
-        """The answer in a word or two."""
+    def answer(self) -> str:
+        """The result in one or two words."""
         if self.shares is None:
-            return "No answer"
+            return "No result"
         return "Prior only" if self.likeliest is None else self.likeliest.title
 
     @property
-    def short_words(self) -> str:
-        """The same where there is room for three letters."""
+    def short_answer(self) -> str:
+        """The result in at most five characters."""
         if self.shares is None:
             return "?"
         return "Prior" if self.likeliest is None else _SHORT_GRADES[self.likeliest]
 
     @property
-    def short_flags(self) -> tuple[Flag, ...]:
-        """Those that a cell names: where no image was looked at, it does not matter which are missing."""
+    def cell_flags(self) -> tuple[Flag, ...]:
+        """Flags named in the grid; if no image was used, the missing planes are not listed as well."""
         return (Flag.PRIOR_ONLY,) if Flag.PRIOR_ONLY in self.flags else self.flags
 
 
 def percent(share: float) -> str:
-    """Writes a share in whole percents, none of them as a certainty that it is not.
+    """Formats a probability in whole percent; only 0 and 1 themselves become 0% and 100%.
 
     >>> percent(0.004), percent(0.62), percent(0.998)
     ('<1%', '62%', '>99%')
@@ -110,85 +104,81 @@ def write_study_report(
     study: Study,
     result: StudyFindings,
     source: ModelSource,
-    evidence: Mapping[Plane, PlaneCropOutlines],
+    crop_outlines: Mapping[Plane, PlaneCropOutlines],
     saliency: StudySaliency | None = None,
 ) -> None:
-    """Writes the page, whole or not at all; under 8 MB.
+    """Writes the report, atomically; it is smaller than 8 MB.
 
-    The study's and its series' ids are the only thing said of the patient.
+    The ids of the study and its series are the only patient data on the page.
 
     Args:
         path: the HTML file.
-        study: its slices.
-        result: its answer.
-        source: who answered.
-        evidence: what the graders saw, of `find_evidence`; a plane of unknown configuration is absent.
-        saliency: where in it they found their answers; None of a model that does not say.
+        study: the study's slices.
+        result: the study's findings.
+        source: the model that made the predictions.
+        crop_outlines: the graders' crops, from `find_crop_outlines`; a plane without known crops is absent.
+        saliency: saliency maps of the crops; None if the model does not provide them.
     """
-    overlays = make_overlays(saliency, source.members, evidence) if saliency and source.members else {}
-    overlay_bytes = sum(len(each) for overlay in overlays.values() for each in overlay.pictures.values())
-    wanted = {plane: {each.index for each in _all_crops(seen)} for plane, seen in evidence.items()}
-    stacks = make_stacks(study, result.landmarks, wanted, max_bytes=MAX_BYTES - overlay_bytes)
-    views = [_view(row, result, source, evidence) for row in range(len(FINDINGS))]
-    templates = page_templates()
+    overlays = make_overlays(saliency, source.members, crop_outlines) if saliency and source.members else {}
+    overlay_bytes = sum(len(png) for overlay in overlays.values() for png in overlay.pictures.values())
+    graded = {plane: _graded_slices(outlines) for plane, outlines in crop_outlines.items()}
+    stacks = make_stacks(study, result.landmarks, graded, max_bytes=MAX_BYTES - overlay_bytes)
+    entries = [_finding_entry(row, result, source, crop_outlines) for row in range(len(FINDINGS))]
     script = _read_script()
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    text = templates.get_template("study.html").render(
-        version=__version__,
-        is_synthetic=source.is_synthetic,
-        study=study,
-        source=source,
-        warnings=list_warnings(study, result),
-        grid=[[views[finding_index(condition, level)] for condition in COLUMNS] for level in Level],
-        columns=COLUMNS,
-        views=views,
-        chosen=_most_severe(views),
-        levels=list(Level),
-        severities=list(Severity),
-        short_flags=SHORT_FLAGS,
-        long_flags=LONG_FLAGS,
-        planes=[plane for plane in _ORDER if plane in stacks],
-        stacks=stacks,
-        evidence=evidence,
-        overlays=overlays,
-        has_saliency=saliency is not None,
-        has_intervals=any(each.bounds is not None for each in views),
-        series=_list_series(study),
-        left_out=[each for each in study.series if each.plane is None],
-        num_rejects=len(study.rejects),
-        percent=percent,
-        data=viewer_data(stacks, result, evidence, overlays),
-        script=script,
-        script_digest=digest,
-    )
-    write_text_atomically(path, text)
+    values: dict[str, Any] = {
+        "study": study,
+        "source": source,
+        "warnings": list_warnings(study, result),
+        "grid": [[entries[finding_index(condition, level)] for condition in COLUMNS] for level in Level],
+        "columns": COLUMNS,
+        "sides": [(side, len(list(columns))) for side, columns in groupby(COLUMNS, key=lambda c: c.side)],
+        "entries": entries,
+        "chosen": _most_severe(entries),
+        "levels": list(Level),
+        "severities": list(Severity),
+        "flag_texts": FLAG_TEXTS,
+        "planes": [plane for plane in _PLANE_ORDER if plane in stacks],
+        "stacks": stacks,
+        "has_outlines": bool(crop_outlines),
+        "overlays": overlays,
+        "has_saliency": saliency is not None,
+        "has_intervals": any(entry.bounds is not None for entry in entries),
+        "series": _list_series(study),
+        "left_out": [series for series in study.series if series.plane is None],
+        "num_rejects": len(study.rejects),
+        "percent": percent,
+        "data": viewer_data(stacks, result, crop_outlines, overlays),
+        "script": script,
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+    }
+    write_page(path, "study.html", values, is_synthetic=source.is_synthetic)
 
 
 def _read_script() -> str:
-    """Returns the page's script as it stands in its file: its digest is what a browser compares."""
+    """Returns the page's script byte for byte, since the browser compares its digest."""
     environment = page_templates()
     if environment.loader is None:
-        raise ValueError("the templates must have a loader. Received: none.")
+        raise ValueError("The template environment must have a loader. Received: None.")
     return environment.loader.get_source(environment, _SCRIPT)[0]
 
 
-def _all_crops(seen: PlaneCropOutlines) -> list[Any]:
-    return [each for crops in seen.crops.values() for each in crops]
+def _graded_slices(plane_outlines: PlaneCropOutlines) -> set[int]:
+    return {outline.index for outlines in plane_outlines.crops.values() for outline in outlines}
 
 
-def _view(
-    row: int, result: StudyFindings, source: ModelSource, evidence: Mapping[Plane, PlaneCropOutlines]
-) -> FindingView:
+def _finding_entry(
+    row: int, result: StudyFindings, source: ModelSource, crop_outlines: Mapping[Plane, PlaneCropOutlines]
+) -> FindingEntry:
     bounds = result.bounds_of(row)
     members = tuple(
-        MemberRow(name, tuple(float(each) for each in said[row]), _slices_of(name, row, evidence))
-        for name, said in zip(_member_names(result, source), result.members, strict=True)
-        if np.isfinite(said[row]).all()
+        MemberRow(name, tuple(probabilities[row].tolist()), _slices_of(name, row, crop_outlines))
+        for name, probabilities in zip(_member_names(result, source), result.members, strict=True)
+        if np.isfinite(probabilities[row]).all()
     )
-    return FindingView(
+    return FindingEntry(
         row,
         FINDINGS[row],
-        tuple(float(each) for each in result.probability[row]) if result.is_known(row) else None,
+        tuple(result.probability[row].tolist()) if result.is_known(row) else None,
         None if bounds is None else tuple((float(low), float(high)) for low, high in bounds),
         result.grade_of(row),
         result.flags_of(row),
@@ -200,21 +190,25 @@ def _member_names(result: StudyFindings, source: ModelSource) -> Sequence[str]:
     return source.members or tuple(f"member {place + 1}" for place in range(len(result.members)))
 
 
-def _slices_of(name: str, row: int, evidence: Mapping[Plane, PlaneCropOutlines]) -> str:
-    """Says which slices a member, named `<plane>/<backbone>`, looked at for a finding."""
-    for plane, seen in evidence.items():
-        if name.startswith(f"{plane.value}/") and seen.crops.get(row):
-            return number_ranges(each.index for each in seen.crops[row])
+def _slices_of(name: str, row: int, crop_outlines: Mapping[Plane, PlaneCropOutlines]) -> str:
+    """Returns the numbers of the slices that a member, `<plane>/<backbone>`, graded for a finding."""
+    for plane, plane_outlines in crop_outlines.items():
+        if name.startswith(f"{plane.value}/") and plane_outlines.crops.get(row):
+            return format_slice_numbers(outline.index for outline in plane_outlines.crops[row])
     return "not known"
 
 
-def _most_severe(views: Sequence[FindingView]) -> int:
-    """Returns the row of the graded finding with the largest mean grade: the page opens at it."""
-    graded = [each for each in views if each.likeliest is not None and each.shares is not None]
+def _most_severe(entries: Sequence[FindingEntry]) -> int:
+    """Returns the row of the graded finding with the largest expected severity, the one shown first."""
+    graded = {
+        entry.row: expected_severity(np.array(entry.shares))
+        for entry in entries
+        if entry.likeliest is not None and entry.shares is not None
+    }
     if not graded:
         return finding_index(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
-    return max(graded, key=lambda each: sum(k * share for k, share in enumerate(each.shares or ()))).row
+    return max(graded, key=lambda row: graded[row])
 
 
 def _list_series(study: Study) -> list[SeriesSummary]:
-    return [each for plane in _ORDER for each in study.series if each.plane is plane]
+    return [series for plane in _PLANE_ORDER for series in study.series if series.plane is plane]

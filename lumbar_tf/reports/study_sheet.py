@@ -1,4 +1,4 @@
-"""One picture a study: where the level points lie, and the calibrated probabilities of the 25 findings."""
+"""Sheet of a study: its level points and the calibrated probabilities of its 25 findings in one picture."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,13 @@ from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Condition, Level, Plane, Side, finding_index
 from lumbar_tf.prediction.results import StudyFindings
 from lumbar_tf.reports.probability_table import MISSING_COLOUR, draw_table
-from lumbar_tf.reports.slice_resampling import Floats, View, choose_slice, cut_view
+from lumbar_tf.reports.slice_pictures import (
+    Floats,
+    ResampledSlice,
+    choose_slice,
+    display_window,
+    resample_slice,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,29 +26,29 @@ if TYPE_CHECKING:
 _FOOTER = "lumbar_tf - calibrated probabilities - research use, not a medical device"
 _INCHES = (17.0, 8.1)
 _DPI = 110
-#: L1/L2 to L5/S1 is 110 to 160 mm; the rest is so that a reader can count the vertebrae, mm.
+#: Size of a sagittal picture, mm: L1/L2 to L5/S1 spans 110 to 160 mm; the rest lets a reader count vertebrae.
 _SAGITTAL_MM = (165.0, 230.0)
-#: Vertebra, canal, facets and the muscles around them, mm.
+#: Size of an axial picture, mm: vertebra, canal, facets and the surrounding muscles.
 _AXIAL_MM = (110.0, 110.0)
-#: A point farther than this from every slice is not shown on any, mm.
+#: Largest distance of a point from the slice on which it is shown, mm.
 _MAX_DISTANCE_MM = 10.0
-#: Beyond about one slice's spacing a point is drawn hollow: the slice does not show its place, mm.
+#: Points farther from the slice than this, about one slice spacing, are drawn hollow, mm.
 _HOLLOW_MM = 5.0
 _POINT_COLOUR = "#ffe14d"
-#: Seen on white fluid as on black bone.
+#: Visible on bright fluid and on dark bone.
 _CROSS_COLOUR = "#ff3b1f"
 
 
 def draw_study_sheet(path: Path, study: Study, result: StudyFindings) -> None:
     """Draws the sheet of one study, atomically.
 
-    Pictures lie along the patient's axes: axial slices seen from the feet with the patient's left at the
-    right, sagittal ones with the front at the left. The study's id is the only thing said of the patient.
+    Pictures have radiological orientation: axial slices are viewed from the feet with the patient's left at
+    the right, sagittal ones have anterior at the left. The study id is the only patient data on the sheet.
 
     Args:
         path: the PNG.
-        study: its slices.
-        result: its answer; probabilities or landmarks of NaN are shown as missing.
+        study: the study's slices.
+        result: the study's findings; probabilities or landmarks of NaN are shown as missing.
     """
     figure = _make_sheet(study, result)
     with replace_atomically(path) as temporary:
@@ -50,7 +56,7 @@ def draw_study_sheet(path: Path, study: Study, result: StudyFindings) -> None:
 
 
 def sheet_pixels(study: Study, result: StudyFindings) -> NDArray[np.uint8]:
-    """Returns what `draw_study_sheet` draws as colours, uint8 [height, width, 3]."""
+    """Returns the sheet of `draw_study_sheet` as RGB, uint8 [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _make_sheet(study, result)
@@ -70,7 +76,7 @@ def _make_sheet(study: Study, result: StudyFindings) -> "Figure":
     pictures, table = (figure.add_subfigure(grid[0, place]) for place in range(2))
     _draw_pictures(pictures, study, result.landmarks)
     draw_table(table, result)
-    # A study's id may hold a dollar sign, which must not start mathematics.
+    # A dollar sign in a study id must not start a formula.
     figure.text(
         0.012, 0.97, f"Study {result.study_id}", fontsize=15, weight="bold", va="center", parse_math=False
     )
@@ -79,7 +85,7 @@ def _make_sheet(study: Study, result: StudyFindings) -> "Figure":
 
 
 def _points(landmarks: Floats, condition: Condition) -> Floats:
-    """Returns a condition's points, one a level, float32 [5, 3]."""
+    """Returns a condition's points, one per level, float32 [5, 3]."""
     return landmarks[[finding_index(condition, level) for level in Level]]
 
 
@@ -95,7 +101,7 @@ def _draw_pictures(figure: "SubFigure", study: Study, landmarks: Floats) -> None
         axes = figure.add_subplot(upper[0, place])
         _draw_sagittal(axes, study, plane, _points(landmarks, condition), title)
     lower = figure.add_gridspec(1, 5, left=0.02, right=0.99, top=0.272, bottom=0.045, wspace=0.04)
-    figure.text(0.02, 0.322, "Axial T2 at each level point, seen from the feet", fontsize=10, weight="bold")
+    figure.text(0.02, 0.322, "Axial T2 at each level point, viewed from the feet", fontsize=10, weight="bold")
     note = f"Points: filled within {_HOLLOW_MM:.0f} mm of the slice shown, hollow beyond."
     figure.text(0.99, 0.322, note, fontsize=8.5, color="0.3", ha="right")
     for place, level in enumerate(Level):
@@ -108,21 +114,22 @@ def _draw_sagittal(axes: "Axes", study: Study, plane: Plane, points: Floats, tit
     known = np.isfinite(points).all(axis=-1)
     slices = study.planes.get(plane, ())
     if not slices:
-        _draw_nothing(axes, f"no {plane.series_description}\nin this study")
+        _draw_placeholder(axes, f"no {plane.series_description}\nin this study")
         return
     if not known.any():
-        _draw_nothing(axes, "no points found")
+        _draw_placeholder(axes, "no points found")
         return
     chosen = choose_slice(slices, points, max_distance_mm=_MAX_DISTANCE_MM)
     if chosen is None:
-        _draw_nothing(axes, f"no slice within {_MAX_DISTANCE_MM:.0f} mm\nof the points")
+        _draw_placeholder(axes, f"no slice within {_MAX_DISTANCE_MM:.0f} mm\nof the points")
         return
-    view = cut_view(chosen, points[known].mean(axis=0).astype(float), size_mm=_SAGITTAL_MM, is_sagittal=True)
-    _draw_image(axes, view, edges=("A", "P"))
+    around = points[known].mean(axis=0).astype(float)
+    resampled = resample_slice(chosen, around, size_mm=_SAGITTAL_MM, is_sagittal=True)
+    _draw_image(axes, resampled, edges=("A", "P"))
     for level, point in zip(Level, points, strict=True):
         if np.isfinite(point).all():
-            _draw_point(axes, view, point, name=level.title)
-    notes = [f"slice at {_lateral(view.centre[0])}"]
+            _draw_point(axes, resampled, point, name=level.title)
+    notes = [f"slice at {_lateral(resampled.centre[0])}"]
     if not known.all():
         absent = [level.title for level, point in zip(Level, points, strict=True) if np.isnan(point).any()]
         notes.append("no point: " + ", ".join(absent))
@@ -134,20 +141,20 @@ def _draw_axial(axes: "Axes", study: Study, level: Level, point: Floats) -> None
     axes.set_box_aspect(_AXIAL_MM[1] / _AXIAL_MM[0])
     slices = study.planes.get(Plane.AXIAL_T2, ())
     if not slices:
-        _draw_nothing(axes, "no Axial T2\nin this study")
+        _draw_placeholder(axes, "no Axial T2\nin this study")
         return
     if not np.isfinite(point).all():
-        _draw_nothing(axes, "no level point")
+        _draw_placeholder(axes, "no level point")
         return
     chosen = choose_slice(slices, point[np.newaxis], max_distance_mm=_MAX_DISTANCE_MM)
     if chosen is None:
-        _draw_nothing(axes, f"no slice within\n{_MAX_DISTANCE_MM:.0f} mm of the point")
+        _draw_placeholder(axes, f"no slice within\n{_MAX_DISTANCE_MM:.0f} mm of the point")
         return
-    view = cut_view(chosen, point.astype(float), size_mm=_AXIAL_MM, is_sagittal=False)
-    _draw_image(axes, view, edges=(_initial(Side.RIGHT), _initial(Side.LEFT)))
+    resampled = resample_slice(chosen, point.astype(float), size_mm=_AXIAL_MM, is_sagittal=False)
+    _draw_image(axes, resampled, edges=(_initial(Side.RIGHT), _initial(Side.LEFT)))
     # A cross, because a dot would hide a narrow canal.
-    axes.plot(*view.place(point)[:2], "+", markersize=8, markeredgewidth=1.4, color=_CROSS_COLOUR)
-    _caption(axes, f"{abs(view.place(point)[2]):.1f} mm off")
+    axes.plot(*resampled.place(point)[:2], "+", markersize=8, markeredgewidth=1.4, color=_CROSS_COLOUR)
+    _caption(axes, f"{abs(resampled.place(point)[2]):.1f} mm off")
 
 
 def _initial(side: Side) -> str:
@@ -155,28 +162,27 @@ def _initial(side: Side) -> str:
 
 
 def _lateral(x_mm: float) -> str:
-    """Says a patient x: LPS +x is left."""
+    """Formats a patient x, such as `x = 12 mm L`; LPS +x is left."""
     side = Side.LEFT if x_mm > 0 else Side.RIGHT
     rounded = f"{abs(x_mm):.0f}"
     return "x = 0 mm" if rounded == "0" else f"x = {rounded} mm {_initial(side)}"
 
 
-def _draw_nothing(axes: "Axes", words: str) -> None:
+def _draw_placeholder(axes: "Axes", text: str) -> None:
     axes.set_facecolor(MISSING_COLOUR)
-    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=10, color="0.25", transform=axes.transAxes)
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color="0.25", transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-def _draw_image(axes: "Axes", view: View, *, edges: tuple[str, str]) -> None:
-    """Shows a view in millimetres, windowed to its own values, with a letter at the left and right edge."""
-    width, height = view.size_mm
-    values = view.image[np.isfinite(view.image)]
-    low, high = np.percentile(values, (1.0, 99.5)) if values.size else (0.0, 1.0)
+def _draw_image(axes: "Axes", resampled: ResampledSlice, *, edges: tuple[str, str]) -> None:
+    """Draws a slice in millimetres in its own window, with a letter at the left and right edge."""
+    width, height = resampled.size_mm
+    low, high = display_window(resampled.image)
     axes.set_facecolor("black")
     axes.imshow(
-        view.image,
+        resampled.image,
         cmap="gray",
         vmin=low,
         vmax=max(high, low + 1e-6),
@@ -199,11 +205,11 @@ def _draw_image(axes: "Axes", view: View, *, edges: tuple[str, str]) -> None:
         )
 
 
-def _draw_point(axes: "Axes", view: View, point: Floats, *, name: str) -> None:
-    x, y, distance = view.place(point)
+def _draw_point(axes: "Axes", resampled: ResampledSlice, point: Floats, *, name: str) -> None:
+    x, y, distance = resampled.place(point)
     fill, edge = (_POINT_COLOUR, "black") if abs(distance) <= _HOLLOW_MM else ("none", _POINT_COLOUR)
     axes.plot(x, y, "o", markersize=5.5, markerfacecolor=fill, markeredgecolor=edge, clip_on=True)
-    # Behind the point, where muscle leaves room beside the canal.
+    # Posterior to the point, where muscle leaves room for the name.
     axes.annotate(
         name,
         (x, y),

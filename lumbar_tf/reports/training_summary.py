@@ -1,39 +1,59 @@
-"""What a member's training has left so far, read from the files of its run."""
+"""Summary of a member's training so far: folds, epochs and out-of-fold scores, from the files of its run."""
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lumbar_tf.config import TrainingConfig, dump_config
+from lumbar_tf.evaluation.cells import Cell, make_cells
+from lumbar_tf.evaluation.evaluated_table import (
+    FAMILIES,
+    EvaluatedTable,
+    WorstCase,
+    answered_labels,
+    worst_cases,
+)
+from lumbar_tf.evaluation.metrics import condition_level_prior
 from lumbar_tf.inputs.study_batches import batches_per_epoch
-from lumbar_tf.reports.training_scores import OutOfFold, StudyLabels, score_out_of_fold
+from lumbar_tf.labels import Family
 from lumbar_tf.tables.labels import LABELS_NAME, read_record_labels
+from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables, restrict_studies
 from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.cross_validation import split_fold
 from lumbar_tf.training.fold_crops import read_fold_crops
 from lumbar_tf.training.metadata import FoldMetadata, read_fold_metadata
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, table_name
 
-#: A row an epoch, as `history.json` has them.
+#: Fewer than in `evaluate`, because the page is rewritten after every fold.
+NUM_RESAMPLES = 200
+_NUM_WORST = 15
+
+#: Labels by study, int8 [25].
+StudyLabels = Mapping[str, NDArray[np.int8]]
+#: One row per epoch, as in `history.json`.
 History = tuple[dict[str, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class FoldSummary:
-    """One fold.
+    """Training of one fold.
 
     Attributes:
-        number: the fold that is held out.
-        num_train: studies that it learns from.
-        num_watched: training studies that are kept out for early stopping.
-        num_held_out: studies that it answers.
-        num_batches: steps an epoch.
-        history: a row an epoch that is done.
-        record: what `fold.json` says; None until the fold is trained.
-        jitter_mm: how far training crops are moved along x, y, z; None where none are.
-        is_answered: whether the held-out studies have been answered.
+        number: the held-out fold.
+        num_train: training studies.
+        num_watched: training studies set aside for early stopping.
+        num_held_out: held-out studies.
+        num_batches: steps per epoch.
+        history: one row per finished epoch.
+        record: content of `fold.json`; None until the fold is trained.
+        jitter_mm: standard deviation of the shift of training crops along x, y, z; None without jitter.
+        is_answered: whether the held-out studies have been predicted.
     """
 
     number: int
@@ -48,24 +68,54 @@ class FoldSummary:
 
     @property
     def seconds(self) -> float:
-        """Of all epochs that are done."""
+        """Duration of all finished epochs."""
         return sum(row["seconds"] for row in self.history)
 
     @property
     def epoch_seconds(self) -> float | None:
-        """Median of an epoch; the first, which traces the graph, counts only where it is alone."""
+        """Median duration of an epoch, without the first, which traces the graph, if there are others."""
         later = [row["seconds"] for row in self.history[1:]] or [row["seconds"] for row in self.history]
         return statistics.median(later) if later else None
 
     @property
     def steps_per_second(self) -> float | None:
-        """Training steps, with all that an epoch does beside them."""
+        """Training steps per second, including everything else that an epoch does."""
         return self.num_batches / self.epoch_seconds if self.epoch_seconds else None
 
     @property
     def studies_per_second(self) -> float | None:
-        """Training studies, likewise."""
+        """Training studies per second, likewise."""
         return self.num_train / self.epoch_seconds if self.epoch_seconds else None
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyScore:
+    """Out-of-fold scores of one family of findings.
+
+    Attributes:
+        family: the family.
+        cell: metrics of the uncalibrated predictions.
+        confusion: counts by label (rows) and most probable grade (columns), int64 [3, 3].
+    """
+
+    family: Family
+    cell: Cell
+    confusion: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Out-of-fold scores of a grader.
+
+    Attributes:
+        num_studies: studies with predictions and labels.
+        families: families with at least one prediction for a label.
+        worst: the findings with the largest loss.
+    """
+
+    num_studies: int
+    families: tuple[FamilyScore, ...]
+    worst: tuple[WorstCase, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +123,16 @@ class MemberSummary:
     """A localizer or a grader.
 
     Attributes:
-        name: `sagittal_t2/mobilenet_v2`.
-        is_localizer: whether it points instead of grading.
-        backbone: of the network.
-        weights: where the backbone starts, or the run that all weights start from; no path.
-        training: how it is fitted.
+        name: such as `sagittal_t2/mobilenet_v2`.
+        is_localizer: whether it is a localizer instead of a grader.
+        backbone: name of the backbone.
+        weights: initial weights as text, without a path.
+        training: training configuration.
         config: its part of the plane's configuration, as YAML.
-        seed: of the plane.
-        folds: all of the plane's.
-        error: what `error.json` says of a localizer; None until it was measured.
-        out_of_fold: a grader's scores; None until a fold is answered, or without labels.
+        seed: seed of the plane.
+        folds: all folds of the plane.
+        error: content of a localizer's `error.json`; None until it is written.
+        out_of_fold: a grader's scores; None until a fold is predicted, or without labels.
     """
 
     name: str
@@ -98,29 +148,31 @@ class MemberSummary:
 
     @property
     def num_done(self) -> int:
-        """Folds whose held-out studies have been answered."""
-        return sum(each.is_answered for each in self.folds)
+        """Number of folds whose held-out studies have been predicted."""
+        return sum(fold.is_answered for fold in self.folds)
 
     @property
     def packages(self) -> dict[str, str]:
-        """Installed where the last fold was trained."""
-        records = [each.record for each in self.folds if each.record is not None]
-        return max(records, key=lambda each: each.finished_at).packages if records else {}
+        """Package versions that trained the last fold."""
+        records = [fold.record for fold in self.folds if fold.record is not None]
+        return max(records, key=lambda record: record.finished_at).packages if records else {}
 
 
 def summarize_member(run: PlaneRun, member: str) -> MemberSummary:
-    """Reads what there is of a member.
+    """Reads the files of a member's run that exist so far.
 
     Args:
         run: the plane's run.
-        member: `LOCALIZER` or a backbone's name.
+        member: `LOCALIZER` or the name of a backbone.
 
     Raises:
         ValueError: the plane has no localizer, or a file of the run is damaged.
     """
     part = run.config.localizer if member == LOCALIZER else run.config.grader
     if part is None:
-        raise ValueError(f"The plane {run.config.plane.value} has no localizer.")
+        raise ValueError(
+            f"`member` must not be the localizer of a plane without one. Received: {run.config.plane.value}."
+        )
     backbone = run.config.localizer.backbone if run.config.localizer and member == LOCALIZER else member
     tables = [
         path
@@ -131,7 +183,7 @@ def summarize_member(run: PlaneRun, member: str) -> MemberSummary:
         name=run.member_name(member),
         is_localizer=member == LOCALIZER,
         backbone=backbone,
-        weights=_start(part.init_from, part.training.weights_of(backbone)),
+        weights=_describe_weights(part.init_from, part.training.weights_of(backbone)),
         training=part.training,
         config=dump_config(part),
         seed=run.config.seed,
@@ -141,13 +193,13 @@ def summarize_member(run: PlaneRun, member: str) -> MemberSummary:
     )
 
 
-def _start(init_from: str | None, weights: str) -> str:
-    """Says where weights come from by the last name of a path: the rest is of a machine."""
+def _describe_weights(init_from: str | None, weights: str) -> str:
+    """Describes the initial weights; of a path only the last part, as the rest belongs to a machine."""
     if init_from is not None:
         return f"all weights from {Path(init_from).name}"
     if weights == "none":
-        return "from nothing"
-    return "ImageNet" if weights == "imagenet" else f"backbone from {Path(weights).name}"
+        return "randomly initialised"
+    return "ImageNet weights" if weights == "imagenet" else f"backbone weights from {Path(weights).name}"
 
 
 def _labels(run: PlaneRun) -> StudyLabels:
@@ -179,3 +231,34 @@ def _read_history(path: Path) -> History:
 def _read_error(run: PlaneRun) -> dict[str, Any] | None:
     path = run.member_directory(LOCALIZER) / ERROR_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def score_out_of_fold(tables: Sequence[Path], labels: StudyLabels) -> OutOfFold | None:
+    """Scores the out-of-fold tables of the finished folds together.
+
+    Args:
+        tables: out-of-fold tables of one member, one per fold.
+        labels: labels of the records.
+
+    Returns:
+        The scores; None if no labelled finding has a prediction.
+    """
+    found = restrict_studies(read_out_of_fold_tables(tables), labels)
+    study_ids = sorted({study_id for table in found for study_id in table.rows})
+    if not study_ids:
+        return None
+    answers = align_members(found, study_ids).probabilities[0]
+    known, _ = answered_labels(
+        np.stack([labels[study_id] for study_id in study_ids]).astype(np.int64), answers
+    )
+    evaluated = EvaluatedTable(known, answers, answers)
+    groups = {name: rows for name, rows in FAMILIES.items() if evaluated.rows(rows)[0].size}
+    if not groups:
+        return None
+    prior = np.broadcast_to(condition_level_prior(known), answers.shape)
+    cells = make_cells(evaluated, prior, groups, num_resamples=NUM_RESAMPLES, seed=0)
+    families = tuple(
+        FamilyScore(Family(name), cell, evaluated.confusion(rows))
+        for (name, rows), cell in zip(groups.items(), cells, strict=True)
+    )
+    return OutOfFold(len(study_ids), families, worst_cases(study_ids, known, answers, num_worst=_NUM_WORST))

@@ -62,7 +62,7 @@ def severe_row() -> int:
     return finding_index(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L4_L5)
 
 
-def make_evidence(result: StudyFindings) -> dict[Plane, PlaneCropOutlines]:
+def make_crop_outlines(result: StudyFindings) -> dict[Plane, PlaneCropOutlines]:
     """The left foramen's crops, on three slices of which the ninth is the nearest."""
     row = severe_row()
     _, y, z = result.landmarks[row].tolist()
@@ -73,7 +73,7 @@ def make_evidence(result: StudyFindings) -> dict[Plane, PlaneCropOutlines]:
         corners = np.array([(x, y + _HALF_MM * a, z + _HALF_MM * b) for a, b in signs], np.float32)
         step = index - _SLICE_OF_CROP - 1
         outlines.append(CropOutline(index, corners, abs(x - 16.0), step=step))
-    outlines.sort(key=lambda each: each.index)
+    outlines.sort(key=lambda outline: outline.index)
     return {Plane.SAGITTAL_T1: PlaneCropOutlines(2 * _HALF_MM, {row: tuple(outlines)})}
 
 

@@ -22,17 +22,18 @@ from lumbar_tf.evaluation.plots import PanelPicture as Diagram
 from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity
 from lumbar_tf.reports.census import StudyFacts, Tally
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
-from lumbar_tf.reports.inspection_page import render_montage, write_page
+from lumbar_tf.reports.inspection_page import render_montage, write_inspection_page
 from lumbar_tf.reports.label_contradictions import Contradiction
-from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture, encode_png
-from lumbar_tf.reports.review_labels_page import finding_key, write_review_page
+from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture
+from lumbar_tf.reports.review_labels import finding_key, write_review_page
+from lumbar_tf.reports.slice_pictures import encode_png
 from lumbar_tf.reports.study_report import write_study_report
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.runs import LOCALIZER
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 from tests.reports.browser import CHROMIUM, Tab, open_tab
-from tests.reports.reported_study import SOURCE, make_evidence, make_result, make_study
+from tests.reports.reported_study import SOURCE, make_crop_outlines, make_result, make_study
 from tests.reports.trained_run import BACKBONE, make_run, train_fold, write_error
 
 AXE = find_spec("axe_core_python")
@@ -40,7 +41,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
     pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed"),
 ]
-#: A rule that could not run is an incomplete one without a node: it found nothing as it did not look.
+#: An incomplete rule without nodes is one that could not run.
 RUN = """axe.run(document, {resultTypes: ["violations", "incomplete"]}).then((found) => JSON.stringify({
   violations: found.violations.map((each) => [each.id, each.impact, each.nodes.map((node) => node.html)]),
   failed: found.incomplete.filter((each) => !each.nodes.length).map((each) => each.id),
@@ -49,7 +50,9 @@ PNG = encode_png(np.eye(20, dtype=np.float32), (10.0, 10.0))
 
 
 def _study(folder: Path) -> Path:
-    write_study_report(folder / "p.html", make_study(), make_result(), SOURCE, make_evidence(make_result()))
+    write_study_report(
+        folder / "p.html", make_study(), make_result(), SOURCE, make_crop_outlines(make_result())
+    )
     return folder / "p.html"
 
 
@@ -62,7 +65,9 @@ def _evaluation(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # Drawing takes seconds, and a diagram is a picture to axe-core, whatever it shows.
         diagram = Diagram("A diagram", PNG)
-        patch.setattr(evaluation_run, "draw_sheets", lambda *_, **__: {each: [diagram] for each in Condition})
+        patch.setattr(
+            evaluation_run, "draw_sheets", lambda *_, **__: {condition: [diagram] for condition in Condition}
+        )
         evaluated = evaluation_run.evaluate_files(
             [folder / "one.csv", folder / "two.csv"],
             [folder / "train.csv"],
@@ -97,10 +102,10 @@ def _row() -> MontageRow:
     )
 
 
-def _worklist(folder: Path) -> Path:
-    said = {"sagittal_t2/net": (0.025, 0.9)}
-    doubt = SuspectLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.06, 0.75, said)
-    write_review_page(folder / "p.html", (doubt,), {finding_key(doubt): [_row()]}, num_labels=1)
+def _review_labels(folder: Path) -> Path:
+    by_member = {"sagittal_t2/net": (0.025, 0.9)}
+    suspect = SuspectLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.06, 0.75, by_member)
+    write_review_page(folder / "p.html", (suspect,), {finding_key(suspect): [_row()]}, num_labels=1)
     return folder / "p.html"
 
 
@@ -116,7 +121,7 @@ def _inspection(folder: Path) -> Path:
             num_points=5,
         )
     )
-    write_page(folder / "p.html", tally.census(), [render_montage(Montage("11", (_row(),)))])
+    write_inspection_page(folder / "p.html", tally.census(), [render_montage(Montage("11", (_row(),)))])
     return folder / "p.html"
 
 
@@ -126,7 +131,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "grader": lambda folder: _training(folder, BACKBONE),
     "localizer": lambda folder: _training(folder, LOCALIZER),
     "training index": _index,
-    "worklist": _worklist,
+    "review labels": _review_labels,
     "inspection": _inspection,
 }
 
@@ -143,36 +148,38 @@ def script() -> str:
     return Path(AXE.origin).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
-def _judge(tab: Tab) -> dict[str, Any]:
+def _run_axe(tab: Tab) -> dict[str, Any]:
     return dict(json.loads(tab.run(RUN)))
 
 
 @pytest.mark.parametrize("kind", PAGES)
-def test_nothing_serious_is_wrong_for_those_who_do_not_see_or_point(
-    tab: Tab, script: str, tmp_path: Path, kind: str
-) -> None:
+def test_axe_reports_no_serious_violation(tab: Tab, script: str, tmp_path: Path, kind: str) -> None:
     address = PAGES[kind](tmp_path).as_uri()
     tab.requests.clear()
     tab.errors.clear()
     tab.open(address)
     tab.run(script + "; 0")
-    # What is folded is judged as well.
+    # Collapsed sections are checked as well.
     tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     for width in (1280, 400):
         for is_dark in (False, True):
             tab.look(width=width, is_dark=is_dark)
-            found = _judge(tab)
-            serious = [each for each in found["violations"] if each[1] in ("serious", "critical")]
+            found = _run_axe(tab)
+            serious = [
+                violation for violation in found["violations"] if violation[1] in ("serious", "critical")
+            ]
             assert not serious, (width, is_dark)
             assert not found["failed"], (width, is_dark)
         assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.requests == [address] and not tab.errors
 
 
-def test_what_is_wrong_is_found(tab: Tab, script: str, tmp_path: Path) -> None:
-    page = _worklist(tmp_path)
+def test_axe_reports_poor_contrast_and_missing_alternative_texts(
+    tab: Tab, script: str, tmp_path: Path
+) -> None:
+    page = _review_labels(tmp_path)
     text = page.read_text(encoding="utf-8").replace("--soft: #5b6675", "--soft: #b0b6c0")
     page.write_text(text.replace(' alt="', ' data-alt="'), encoding="utf-8")
     tab.open(page.as_uri())
     tab.run(script + "; 0")
-    assert {"color-contrast", "image-alt"} <= {each[0] for each in _judge(tab)["violations"]}
+    assert {"color-contrast", "image-alt"} <= {violation[0] for violation in _run_axe(tab)["violations"]}

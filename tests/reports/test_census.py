@@ -19,8 +19,8 @@ def _series(
 
 def _census(*facts: StudyFacts) -> Census:
     tally = Tally()
-    for each in facts:
-        tally.add(each)
+    for study in facts:
+        tally.add(study)
     return tally.census()
 
 

@@ -61,7 +61,7 @@ def test_the_page_holds_the_figures(text: str, evaluated: EvaluationRun) -> None
     point = cell.operating_points["severe_fifth"]
     assert f"{point.sensitivity.value:.2f} {point.sensitivity.low:.2f} to" in words
     assert "P(Severe) is at least 0.2: missing a severe finding counts four times a false alarm" in words
-    assert "two" in words and "less the first" in words
+    assert "two" in words and "minus the first" in words
     difference = evaluated.comparison[1].difference["score"]
     assert f"{difference.value:+.4f} {difference.low:+.4f} to {difference.high:+.4f}" in words
     assert f"{_NASTY} (small) 5" in words
@@ -77,8 +77,8 @@ def test_the_worst_case_is_named_and_conditions_without_labels_are_not(text: str
     assert len(page.pictures) == 16 and "ROC curve, Spinal canal stenosis: severe" in page.pictures
 
 
-def test_the_page_says_how_reports_are_made_where_there_are_none(text: str) -> None:
-    assert "No report of these studies was found" in Page(text).words
+def test_without_reports_the_page_names_the_command_that_writes_them(text: str) -> None:
+    assert "No reports of these studies were found" in Page(text).words
     assert "<a " not in text and "Synthetic" not in text
 
 
@@ -95,21 +95,21 @@ def test_worst_cases_lead_to_findings_in_their_studies_reports(
     check_self_contained(text)
     links = [attributes["href"] for tag, attributes in Page(text).tags if tag == "a"]
     expected = [
-        f"../predictions/reports/{each.study_id}.html#{each.finding.name}"
-        for each in evaluated.worst
-        if each.study_id in _IDS[:20]
+        f"../predictions/reports/{case.study_id}.html#{case.finding.name}"
+        for case in evaluated.worst
+        if case.study_id in _IDS[:20]
     ]
     assert links == expected and expected
     words = Page(text).words
     assert f"{len(evaluated.worst) - len(expected)} of them have no report" in words
-    assert "answered by model version 7" in words and "Synthetic studies" in words
+    assert "predictions of model version 7" in words and "Synthetic studies" in words
 
 
 def test_calibration_is_shown_before_and_after(text: str, evaluated: EvaluationRun) -> None:
     canal, left = evaluated.calibration
-    for each in (canal, left):
-        figures = (each.error_before, each.error, each.brier_before, each.brier)
+    for row in (canal, left):
+        figures = (row.error_before, row.error, row.brier_before, row.brier)
         line = " ".join(f"{value:.3f}" for value in figures)
-        assert f"{each.condition.title} {each.num_rows} {line}" in Page(text).words
+        assert f"{row.condition.title} {row.num_rows} {line}" in Page(text).words
     pictures = Page(text).pictures
     assert "Reliability diagram before and after calibration, Spinal canal stenosis: Severe" in pictures

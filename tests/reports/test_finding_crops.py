@@ -1,4 +1,4 @@
-"""Pictures are held against `views`, which cuts the DICOM slices in NumPy, without records or TensorFlow."""
+"""Pictures are compared with `resample_slice`, which resamples DICOM slices in NumPy, without TensorFlow."""
 
 import io
 from pathlib import Path
@@ -11,9 +11,9 @@ from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Level, Plane, finding_index
 from lumbar_tf.records.cohort import open_cohort, read_cohort_study
 from lumbar_tf.records.manifest import read_manifest
-from lumbar_tf.reports.finding_crops import cut_views
-from lumbar_tf.reports.montage import MontageRow, encode_png
-from lumbar_tf.reports.slice_resampling import choose_slice, cut_view
+from lumbar_tf.reports.finding_crops import cut_finding_crops
+from lumbar_tf.reports.montage import MontageRow
+from lumbar_tf.reports.slice_pictures import choose_slice, encode_png, resample_slice
 
 CANAL = finding_index(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 FORAMEN = finding_index(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, Level.L3_L4)
@@ -42,7 +42,7 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def _nearest(row: MontageRow) -> np.ndarray:
-    (picture,) = (each for each in row.pictures if each.caption == "nearest")
+    (picture,) = (picture for picture in row.pictures if picture.caption == "nearest")
     return _pixels(picture.png)
 
 
@@ -59,15 +59,17 @@ def test_a_picture_shows_the_slice_nearest_to_the_predicted_point(
     study, annotated = studies[whole]
     predicted = np.full((NUM_FINDINGS, 3), np.nan, np.float32)
     predicted[finding] = annotated[finding] + np.array(shift, np.float32)
-    rows = cut_views(phantom_records, read_manifest(phantom_records), [(whole, finding)], {whole: predicted})
-    (views,) = rows.values()
-    assert tuple(row.plane for row in views) == FINDINGS[finding].condition.family.spec.graded_on
-    for row in views:
+    by_finding = cut_finding_crops(
+        phantom_records, read_manifest(phantom_records), [(whole, finding)], {whole: predicted}
+    )
+    (found_rows,) = by_finding.values()
+    assert tuple(row.plane for row in found_rows) == FINDINGS[finding].condition.family.spec.graded_on
+    for row in found_rows:
         point = predicted[finding].astype(np.float64)
-        each = choose_slice(study.planes[row.plane], point[None].astype(np.float32), max_distance_mm=10)
-        assert each is not None
-        view = cut_view(each, point, size_mm=(60.0, 60.0), is_sagittal=row.plane.is_sagittal)
-        expected = _pixels(encode_png(view.image, (60.0, 60.0), pitch_mm=0.5))
+        chosen = choose_slice(study.planes[row.plane], point[None].astype(np.float32), max_distance_mm=10)
+        assert chosen is not None
+        resampled = resample_slice(chosen, point, size_mm=(60.0, 60.0), is_sagittal=row.plane.is_sagittal)
+        expected = _pixels(encode_png(resampled.image, (60.0, 60.0), pitch_mm=0.5))
         found = _nearest(row)
         assert found.shape == expected.shape == (120, 120)
         # Records keep the same pixels; crops end at 1.5 times the series' range, and PNGs have 64 greys.
@@ -83,20 +85,22 @@ def test_the_annotated_point_is_marked_where_it_lies(
     # LPS: the prediction lies 5 mm behind and 3 mm above the annotator's point.
     predicted[CANAL] = studies[whole][1][CANAL] + np.array([0, 5, 3], np.float32)
     manifest = read_manifest(phantom_records)
-    (views,) = cut_views(phantom_records, manifest, [(whole, CANAL)], {whole: predicted}).values()
-    sagittal = views[0]
-    assert sagittal.note == "around the localizer's point, 5.8 mm from the annotated one"  # sqrt(25 + 9)
-    (mark,) = (mark for each in sagittal.pictures if each.caption == "nearest" for mark in each.marks)
+    (found_rows,) = cut_finding_crops(
+        phantom_records, manifest, [(whole, CANAL)], {whole: predicted}
+    ).values()
+    sagittal = found_rows[0]
+    assert sagittal.note == "around the localizer's point, 5.8 mm from the annotated point"  # sqrt(25 + 9)
+    (mark,) = (m for picture in sagittal.pictures if picture.caption == "nearest" for m in picture.marks)
     # Right is backwards and down is down on a sagittal picture of 60 mm; slices may tilt by a few degrees.
     assert (mark.x, mark.y) == (pytest.approx(25, abs=1), pytest.approx(33, abs=1))
 
 
 def test_without_a_prediction_the_annotated_point_is_the_middle(phantom_records: Path, whole: str) -> None:
     manifest = read_manifest(phantom_records)
-    (views,) = cut_views(phantom_records, manifest, [(whole, FORAMEN)], {}).values()
-    (row,) = views
+    (found_rows,) = cut_finding_crops(phantom_records, manifest, [(whole, FORAMEN)], {}).values()
+    (row,) = found_rows
     assert (row.plane, row.note) == (Plane.SAGITTAL_T1, "around the annotated point")
-    (mark,) = (mark for each in row.pictures if each.caption == "nearest" for mark in each.marks)
+    (mark,) = (m for picture in row.pictures if picture.caption == "nearest" for m in picture.marks)
     assert (mark.x, mark.y) == (30.0, 30.0)
     assert len(row.pictures) == 3
 
@@ -104,5 +108,7 @@ def test_without_a_prediction_the_annotated_point_is_the_middle(phantom_records:
 def test_a_finding_that_no_slice_shows_has_no_picture(phantom_records: Path, whole: str) -> None:
     far = np.full((NUM_FINDINGS, 3), 900.0, np.float32)
     manifest = read_manifest(phantom_records)
-    assert cut_views(phantom_records, manifest, [(whole, CANAL)], {whole: far}) == {(whole, CANAL): []}
-    assert cut_views(phantom_records, manifest, [("absent", CANAL)], {}) == {("absent", CANAL): []}
+    assert cut_finding_crops(phantom_records, manifest, [(whole, CANAL)], {whole: far}) == {
+        (whole, CANAL): []
+    }
+    assert cut_finding_crops(phantom_records, manifest, [("absent", CANAL)], {}) == {("absent", CANAL): []}

@@ -8,9 +8,10 @@ from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.reports.census import Census, StudyFacts, Tally
-from lumbar_tf.reports.inspection_page import render_montage, write_census_json, write_page
+from lumbar_tf.reports.inspection_page import render_montage, write_census_json, write_inspection_page
 from lumbar_tf.reports.label_contradictions import Contradiction
-from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture, encode_png
+from lumbar_tf.reports.montage import Mark, Montage, MontageRow, SlicePicture
+from lumbar_tf.reports.slice_pictures import encode_png
 from tests.reports.html_page import Page, check_self_contained
 
 NASTY = '<script>alert("1")</script>'
@@ -48,7 +49,7 @@ def census() -> Census:
 
 def _write(folder: Path, census: Census, montages: list[Montage]) -> str:
     path = folder / "inspection.html"
-    write_page(path, census, map(render_montage, montages))
+    write_inspection_page(path, census, map(render_montage, montages))
     return path.read_text(encoding="utf-8")
 
 
@@ -73,11 +74,11 @@ def test_the_page_holds_the_counts(tmp_path: Path, census: Census) -> None:
         "2 studies 1 usable studies 1 graded studies 5 level points",
         "1 series kept 0 series left out 150 faults 1 contradictions",
         "Sagittal T2/STIR 1 1 17",
-        "none that could be used 1 50.0%",
+        "no usable plane 1 50.0%",
         "L3/L4 0 0 0 1",
         "truncated 150 The first 100 of 150, in 1 studies.",
-        "sides_swapped The left point lies to the right of the right one 1",
-        "No study could be shown.",
+        "sides_swapped The left point lies to the right of the right point 1",
+        "No study with usable slices.",
     ):
         assert expected in text
 

@@ -61,7 +61,7 @@ def test_a_canal_point_on_a_sagittal_t1(points: np.ndarray, planes: dict, labels
     planes[finding_index(CANAL, Level.L2_L3)] = Plane.SAGITTAL_T1
     ((kind, message),) = find_contradictions(labels, points, planes)
     assert kind is Contradiction.POINT_ON_OTHER_PLANE
-    assert message == "spinal_canal_stenosis_l2_l3 is marked on sagittal_t1"
+    assert message == "spinal_canal_stenosis_l2_l3 is annotated on sagittal_t1"
 
 
 def test_sides_that_are_swapped(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:

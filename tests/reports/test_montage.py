@@ -8,7 +8,8 @@ from PIL import Image
 from lumbar_tf.dicom.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.dicom.study import Slice, Study
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, Condition, Level, Plane, Severity, finding_index
-from lumbar_tf.reports.montage import LevelPoints, SlicePicture, encode_png, make_montage
+from lumbar_tf.reports.montage import LevelPoints, SlicePicture, make_montage
+from lumbar_tf.reports.slice_pictures import encode_png
 
 #: Sagittal slices stored back to front and axial ones tilted by 14 degrees: marks must not mind.
 SAGITTAL = ((0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
@@ -73,7 +74,7 @@ def test_a_mark_lies_on_the_pixel_that_was_annotated() -> None:
     study, points = _study_with_points()
     sagittal, axial = make_montage(study, points).rows
     marked = [picture for picture in sagittal.pictures if picture.marks]
-    assert [len(each.marks) for each in marked] == [5]
+    assert [len(picture.marks) for picture in marked] == [5]
     for mark in marked[0].marks:
         assert _brightness(marked[0], mark.x, mark.y) == 255
         assert not mark.is_projected
@@ -86,22 +87,22 @@ def test_a_mark_lies_on_the_pixel_that_was_annotated() -> None:
 def test_a_sagittal_row_shows_the_annotated_slice_and_its_neighbours_from_right_to_left() -> None:
     study, points = _study_with_points()
     row = make_montage(study, points).rows[0]
-    assert [each.caption for each in row.pictures] == ["15 mm R", "10 mm R", "5 mm R", "0 mm", "5 mm L"]
+    assert [picture.caption for picture in row.pictures] == ["15 mm R", "10 mm R", "5 mm R", "0 mm", "5 mm L"]
     assert row.note == "9 slices"
 
 
 def test_an_axial_row_shows_a_slice_a_level_with_the_canal_point_projected() -> None:
     study, points = _study_with_points()
     row = make_montage(study, points).rows[1]
-    assert [each.caption for each in row.pictures] == [level.title for level in Level]
-    projected = [mark for each in row.pictures for mark in each.marks if mark.is_projected]
+    assert [picture.caption for picture in row.pictures] == [level.title for level in Level]
+    projected = [mark for picture in row.pictures for mark in picture.marks if mark.is_projected]
     assert {mark.family for mark in projected} <= {"canal"}
     assert projected
 
 
-def test_a_mark_says_finding_and_grade() -> None:
+def test_the_title_of_a_mark_names_finding_and_grade() -> None:
     study, points = _study_with_points()
-    titles = {mark.title for each in make_montage(study, points).rows[0].pictures for mark in each.marks}
+    titles = {mark.title for p in make_montage(study, points).rows[0].pictures for mark in p.marks}
     assert "spinal canal stenosis L5/S1: Severe" in titles
     assert "spinal canal stenosis L1/L2: Normal/Mild" in titles
 
@@ -109,9 +110,15 @@ def test_a_mark_says_finding_and_grade() -> None:
 def test_without_points_a_montage_shows_the_middle_and_an_even_spread() -> None:
     study, _ = _study_with_points()
     sagittal, axial = make_montage(study, _no_points()).rows
-    assert [each.caption for each in sagittal.pictures] == ["10 mm R", "5 mm R", "0 mm", "5 mm L", "10 mm L"]
+    assert [picture.caption for picture in sagittal.pictures] == [
+        "10 mm R",
+        "5 mm R",
+        "0 mm",
+        "5 mm L",
+        "10 mm L",
+    ]
     assert len(axial.pictures) == 5
-    assert not any(each.marks for each in (*sagittal.pictures, *axial.pictures))
+    assert not any(picture.marks for picture in (*sagittal.pictures, *axial.pictures))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -155,12 +162,11 @@ def test_an_image_without_contrast_makes_a_png(value: float) -> None:
 def test_stored_integers_are_drawn_as_they_are(make_slice: Callable[..., Slice]) -> None:
     slices = tuple(_sagittal(number, [(100, 100)]) for number in range(3))
     stored = tuple(
-        Slice(each.geometry, each.pixels.astype(np.uint16), each.series_id, each.instance_number)
-        for each in slices
+        Slice(s.geometry, s.pixels.astype(np.uint16), s.series_id, s.instance_number) for s in slices
     )
     pictures = [
-        make_montage(Study("7", "", {Plane.SAGITTAL_T2: each}), _no_points()).rows[0].pictures
-        for each in (slices, stored)
+        make_montage(Study("7", "", {Plane.SAGITTAL_T2: stack}), _no_points()).rows[0].pictures
+        for stack in (slices, stored)
     ]
     assert pictures[0] == pictures[1]
 
@@ -170,6 +176,6 @@ def test_every_finding_can_be_marked() -> None:
     positions = np.full((NUM_FINDINGS, 3), points.positions[CANAL[0]], np.float32)
     slices = dict.fromkeys(range(NUM_FINDINGS), ("sag", 3))
     row = make_montage(study, LevelPoints(positions, slices, None)).rows[0]
-    marks = [mark for each in row.pictures for mark in each.marks]
+    marks = [mark for picture in row.pictures for mark in picture.marks]
     assert len(marks) == len(FINDINGS)
     assert {mark.family for mark in marks} == {"canal", "foraminal", "subarticular"}

@@ -14,7 +14,7 @@ from lumbar_tf.reports.study_report import percent, write_study_report
 from tests.reports.html_page import Page, check_self_contained
 from tests.reports.reported_study import (
     SOURCE,
-    make_evidence,
+    make_crop_outlines,
     make_result,
     make_saliency,
     make_study,
@@ -27,11 +27,15 @@ NASTY = '<script>alert("1")</script>'
 
 
 def _write(
-    folder: Path, study: Study, result: StudyFindings, source: ModelSource = SOURCE, evidence: object = None
+    folder: Path,
+    study: Study,
+    result: StudyFindings,
+    source: ModelSource = SOURCE,
+    crop_outlines: object = None,
 ) -> str:
     path = folder / "new" / "report.html"
-    seen = make_evidence(result) if evidence is None else evidence
-    write_study_report(path, study, result, source, seen)  # type: ignore[arg-type]
+    outlines = make_crop_outlines(result) if crop_outlines is None else crop_outlines
+    write_study_report(path, study, result, source, outlines)  # type: ignore[arg-type]
     return path.read_text(encoding="utf-8")
 
 
@@ -48,9 +52,9 @@ def _data(text: str) -> dict:
 def _cells(text: str) -> list[list[tuple[int, str]]]:
     """The grid, line by line: each cell's row of the 25 and its classes."""
     rows = [
-        (int(each["data-row"]), each["class"])
-        for tag, each in Page(text).tags
-        if tag == "button" and "cell" in each.get("class", "")
+        (int(attributes["data-row"]), attributes["class"])
+        for tag, attributes in Page(text).tags
+        if tag == "button" and "cell" in attributes.get("class", "")
     ]
     return [rows[5 * line : 5 * line + 5] for line in range(5)]
 
@@ -64,7 +68,7 @@ def test_the_page_loads_nothing_runs_only_its_own_script_and_escapes_everything(
     study = replace(
         study,
         planes={
-            plane: tuple(replace(each, series_id=NASTY) for each in slices)
+            plane: tuple(replace(source, series_id=NASTY) for source in slices)
             for plane, slices in study.planes.items()
         },
     )
@@ -74,7 +78,7 @@ def test_the_page_loads_nothing_runs_only_its_own_script_and_escapes_everything(
     assert "alert" not in re.sub("&lt;script&gt;alert|u003cscript.u003ealert|script&gt;alert", "", nasty)
 
 
-def test_nobody_is_named(text: str) -> None:
+def test_patient_and_vendor_are_not_named(text: str) -> None:
     # Base64 may hold any three letters by chance.
     plain = re.sub(r"base64,[^\"]*", "", text)
     assert "Doe" not in plain and "Jane" not in plain and "siemens" not in plain
@@ -87,14 +91,14 @@ def test_every_number_is_there_with_its_range_its_members_and_their_slices(text:
     assert "Left neural foraminal narrowing L4/L5: Severe Sev 70% range 35% to 85%" in words
     assert "Severe 70.0% 35.0 to 85.0%" in words
     assert "sagittal_t1/net 9-11 50% 30% 20%" in words
-    assert "All three planes were there, and every level point was found." in words
-    assert words.count("No member answered.") == 15
+    assert "All three planes are available, and all level points were found." in words
+    assert words.count("No member has a prediction for this finding.") == 15
     assert "Sagittal T1 900 11 4.0 mm 80 x 100 2.00 mm" in words
 
 
 def test_left_findings_stand_in_the_columns_that_are_labelled_left(text: str) -> None:
     lines = _cells(text)
-    titles = [re.sub("\u00ad", "", each) for each in re.findall(r'<th scope="col">([^<]*)</th>', text)[:5]]
+    titles = [re.sub("\u00ad", "", title) for title in re.findall(r'<th scope="col">([^<]*)</th>', text)[:5]]
     for line, level in zip(lines, Level, strict=True):
         for (row, _), title in zip(line, titles, strict=True):
             assert FINDINGS[row].level is level
@@ -108,12 +112,12 @@ def test_left_findings_stand_in_the_columns_that_are_labelled_left(text: str) ->
 
 
 def test_the_mirrored_study_is_severe_at_the_other_side_of_the_page(tmp_path: Path) -> None:
-    text = _write(tmp_path, mirror_study(make_study()), mirror_result(make_result()), evidence={})
+    text = _write(tmp_path, mirror_study(make_study()), mirror_result(make_result()), crop_outlines={})
     severe = [
-        (line, c)
+        (line, column)
         for line, cells in enumerate(_cells(text))
-        for c, each in enumerate(cells)
-        if "severe" in each[1]
+        for column, (_, classes) in enumerate(cells)
+        if "severe" in classes
     ]
     assert severe == [(3, 0)]
     # And the slice that it opens at lies at the patient's right.
@@ -134,12 +138,12 @@ def test_a_point_and_an_outline_lie_where_simpleitk_puts_them(text: str) -> None
     place = result.landmarks[row].astype(float).tolist()
     column, line, off = image.TransformPhysicalPointToContinuousIndex(place)
     slice_ = plane["slices"][start]
-    (point,) = (each for each in slice_["points"] if each[0] == row)
+    (point,) = (point for point in slice_["points"] if point[0] == row)
     # Millimetres from the picture's edges; a pixel's centre is half a pixel from its edge.
     assert point[1:3] == pytest.approx([2 * (column + 0.5), 2 * (line + 0.5)], abs=0.01)
     assert abs(point[3]) == pytest.approx(abs(off), abs=0.01)
     assert slice_["size"] == [160, 200]
-    (crop,) = (each for each in plane["crops"][str(row)] if each["slice"] == start)
+    (crop,) = (crop for crop in plane["crops"][str(row)] if crop["slice"] == start)
     corners = np.array(crop["corners"])
     np.testing.assert_allclose(corners.mean(axis=0), point[1:3], atol=0.01)
     np.testing.assert_allclose(corners[0], np.array(point[1:3]) - 20, atol=0.01)
@@ -148,33 +152,38 @@ def test_a_point_and_an_outline_lie_where_simpleitk_puts_them(text: str) -> None
 
 def test_points_far_from_a_slice_are_not_drawn_on_it(text: str) -> None:
     for plane in _data(text)["planes"].values():
-        distances = [abs(point[3]) for each in plane["slices"] for point in each["points"]]
+        distances = [abs(point[3]) for slice_ in plane["slices"] for point in slice_["points"]]
         assert distances and max(distances) <= 10
 
 
-def test_without_intervals_points_or_answers_there_is_a_page_that_says_so(tmp_path: Path) -> None:
+def test_the_page_states_missing_slices_results_intervals_and_outlines(tmp_path: Path) -> None:
     result = make_result()
     nothing = np.full_like(result.probability, np.nan)
     flags = result.flags.copy()
     flags[:, list(Flag).index(Flag.PRIOR_ONLY)] = True
     unknown = np.full_like(result.landmarks, np.nan)
     text = _write(
-        tmp_path, Study("s", "", {}), replace(result, probability=nothing, interval=None), evidence={}
+        tmp_path, Study("s", "", {}), replace(result, probability=nothing, interval=None), crop_outlines={}
     )
-    assert "No slice of this study could be used." in text and "No answer" in text
+    assert "This study has no usable slices." in text and "No result" in text
     check_self_contained(text, has_script=True)
     prior = replace(result, flags=flags, interval=np.full_like(result.interval, np.nan), landmarks=unknown)
-    text = _write(tmp_path, make_study(), prior, ModelSource("1"), evidence={})
+    text = _write(tmp_path, make_study(), prior, ModelSource("1"), crop_outlines={})
     words = Page(text).words
-    assert "25 findings were answered without any image" in words
-    assert "Prior only" in words and "range" not in words.partition("Findings")[2].partition("The finding")[0]
+    assert "25 findings were predicted without any image" in words
+    assert (
+        "Prior only" in words
+        and "range" not in words.partition("Findings")[2].partition("Selected finding")[0]
+    )
     assert "severe" not in {name for line in _cells(text) for _, classes in line for name in classes.split()}
-    assert "The model does not say which slices its members looked at." in words
+    assert "The slices that the members graded are unknown" in words
     assert "member 1" in words
 
 
 @pytest.mark.parametrize("size", [512, 900])
-def test_a_large_study_of_noise_stays_under_8_mb_and_says_what_it_left_out(tmp_path: Path, size: int) -> None:
+def test_a_large_study_of_noise_stays_under_8_mb_and_counts_the_slices_left_out(
+    tmp_path: Path, size: int
+) -> None:
     """Forty sagittal slices and 190 axial ones: the longest stack of the competition's profile."""
     study, generator = make_study(), np.random.default_rng(0)
     (first, *_), pixels = (
@@ -197,28 +206,31 @@ def test_a_large_study_of_noise_stays_under_8_mb_and_says_what_it_left_out(tmp_p
 def test_saliency_lies_on_the_slices_of_the_member_that_weighed_most(tmp_path: Path) -> None:
     result, row = make_result(), severe_row()
     path = tmp_path / "report.html"
-    write_study_report(path, make_study(), result, SOURCE, make_evidence(result), make_saliency())
+    write_study_report(path, make_study(), result, SOURCE, make_crop_outlines(result), make_saliency())
     text = path.read_text(encoding="utf-8")
     check_self_contained(text, has_script=True)
     crops = _data(text)["planes"]["sagittal_t1"]["crops"][str(row)]
-    assert [each["slice"] for each in crops if "map" in each] == [8, 9, 10]
+    assert [crop["slice"] for crop in crops if "map" in crop] == [8, 9, 10]
     assert _data(text)["saliency"][str(row)] == {
-        "plane": "sagittal_t1", "words": "sagittal_t1/net, on Sagittal T1", "percent": 100, "number": 10,
+        "plane": "sagittal_t1", "source": "sagittal_t1/net, on Sagittal T1", "percent": 100, "number": 10,
     }  # fmt: skip
     words = Page(text).words
-    assert "sagittal_t1/net (none weighed more) 9-11" in words
-    assert "not a segmentation" in words and "No saliency is shown" not in words
+    assert "sagittal_t1/net (largest weight) 9-11" in words
+    assert "not a segmentation" in words and "Saliency is not available" not in words
 
 
-def test_without_saliency_the_page_says_so_and_has_no_switch_for_it(text: str, tmp_path: Path) -> None:
-    assert 'id="saliency"' not in text and "this model does not give it" in Page(text).words
+def test_without_saliency_the_page_states_it_and_has_no_checkbox(text: str, tmp_path: Path) -> None:
+    assert 'id="saliency"' not in text and "the model does not provide it" in Page(text).words
     path = tmp_path / "report.html"
     write_study_report(path, make_study(), make_result(), SOURCE, {}, make_saliency())
     unplaced = path.read_text(encoding="utf-8")
-    assert 'id="saliency"' not in unplaced and "no crop of this study is known" in Page(unplaced).words
+    assert (
+        'id="saliency"' not in unplaced
+        and "the positions of this study's crops are unknown" in Page(unplaced).words
+    )
 
 
-def test_percents_never_claim_a_certainty() -> None:
-    assert [percent(each) for each in (0.0, 0.0001, 0.005, 0.5, 0.9999, 1.0)] == [
+def test_percentages_round_to_certainty_only_if_exact() -> None:
+    assert [percent(share) for share in (0.0, 0.0001, 0.005, 0.5, 0.9999, 1.0)] == [
         "0%", "<1%", "<1%", "50%", ">99%", "100%",
     ]  # fmt: skip

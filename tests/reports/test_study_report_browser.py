@@ -1,4 +1,4 @@
-"""The page in a browser: what a reader does with it, and that nothing is asked for and nothing fails."""
+"""The page in a browser: interaction, without requests to other addresses and without errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from lumbar_tf.reports.study_report import write_study_report
 from tests.reports.browser import CHROMIUM, Tab, open_tab
 from tests.reports.reported_study import (
     SOURCE,
-    make_evidence,
+    make_crop_outlines,
     make_result,
     make_saliency,
     make_study,
@@ -26,8 +26,8 @@ T1 = "document.querySelector('[data-plane=sagittal_t1]')"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    evidence = make_evidence(make_result())
-    write_study_report(path, make_study(), make_result(), SOURCE, evidence, make_saliency())
+    outlines = make_crop_outlines(make_result())
+    write_study_report(path, make_study(), make_result(), SOURCE, outlines, make_saliency())
     return path.as_uri()
 
 
@@ -39,7 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.fixture
 def tab(browser: Tab, page: str) -> Iterator[Tab]:
-    """The page, just opened; afterwards nothing has failed and nothing else was asked for."""
+    """The freshly opened page; afterwards checks that nothing failed and nothing else was requested."""
     browser.errors.clear()
     browser.requests.clear()
     browser.open("about:blank")
@@ -50,7 +50,7 @@ def tab(browser: Tab, page: str) -> Iterator[Tab]:
     assert browser.requests == [page]
 
 
-def _words(tab: Tab, selector: str) -> str:
+def _text(tab: Tab, selector: str) -> str:
     return str(tab.run(f"{T1}.querySelector('{selector}').textContent"))
 
 
@@ -61,9 +61,9 @@ def _shown(tab: Tab) -> list[str]:
 
 def test_it_opens_at_the_most_severe_finding_on_the_slice_that_was_graded(tab: Tab) -> None:
     assert _shown(tab) == ["left_neural_foraminal_narrowing_l4_l5"]
-    assert _words(tab, ".where") == "Slice 10 of 11, 16 mm left of the canal, graded"
-    assert _words(tab, ".jumps") == "Graded on slice91011"
-    assert _words(tab, ".source") == "Series 900, image 1"
+    assert _text(tab, ".position") == "Slice 10 of 11, 16 mm left of the canal, graded"
+    assert _text(tab, ".graded-slices") == "Graded on slice91011"
+    assert _text(tab, ".source") == "Series 900, image 1"
     assert tab.run(f"{T1}.querySelectorAll('polygon').length") == 1
     alt = str(tab.run(f"{T1}.querySelector('img').alt"))
     assert alt.startswith("Sagittal T1. Slice 10 of 11, 16 mm left of the canal.") and "L4/L5" in alt
@@ -95,7 +95,7 @@ def test_a_finding_is_chosen_by_mouse_by_keys_and_by_address(tab: Tab, page: str
     tab.run(f"document.querySelector('.cell[data-row=\"{CANAL}\"]').click()")
     assert _shown(tab) == ["spinal_canal_stenosis_l3_l4"]
     assert tab.run("location.hash") == "#spinal_canal_stenosis_l3_l4"
-    assert _words(tab, ".jumps") == "No member graded this finding here."
+    assert _text(tab, ".graded-slices") == "No member graded this finding on this plane."
     assert tab.run(f"{T1}.querySelectorAll('polygon').length") == 0
     tab.run(f"document.querySelector('.cell[data-row=\"{CANAL}\"]').focus()")
     tab.press("ArrowDown")
@@ -116,44 +116,44 @@ def test_the_slider_and_the_buttons_move_through_the_stack(tab: Tab) -> None:
     tab.run(f"{T1}.querySelector('.slider').focus()")
     tab.press("ArrowLeft")
     tab.press("ArrowLeft")
-    assert _words(tab, ".where") == "Slice 8 of 11, 8 mm left of the canal"
+    assert _text(tab, ".position") == "Slice 8 of 11, 8 mm left of the canal"
     assert tab.run(f"{T1}.querySelector('img').src") != before
     assert tab.run(f"{T1}.querySelectorAll('polygon').length") == 0
-    tab.run(f"{T1}.querySelector('.jumps button').click()")
-    assert _words(tab, ".where") == "Slice 9 of 11, 12 mm left of the canal, graded"
+    tab.run(f"{T1}.querySelector('.graded-slices button').click()")
+    assert _text(tab, ".position") == "Slice 9 of 11, 12 mm left of the canal, graded"
     assert tab.run(f"{T1}.querySelector('.slider').getAttribute('aria-valuetext')").startswith(
         "Slice 9 of 11"
     )
 
 
 def test_crops_and_points_can_be_switched_off(tab: Tab) -> None:
-    look = f"getComputedStyle({T1}.querySelector('svg')).visibility"
-    assert tab.run(look) == "visible"
+    visibility = f"getComputedStyle({T1}.querySelector('svg')).visibility"
+    assert tab.run(visibility) == "visible"
     tab.run("document.getElementById('overlays').click()")
-    assert tab.run(look) == "hidden"
+    assert tab.run(visibility) == "hidden"
 
 
 def test_saliency_is_off_at_first_and_lies_on_the_crop_when_it_is_switched_on(
     tab: Tab, tmp_path: Path
 ) -> None:
     count = f"{T1}.querySelectorAll('.heat image').length"
-    words = "document.getElementById('saliency-words').textContent"
+    text = "document.getElementById('saliency-text').textContent"
     key = "getComputedStyle(document.getElementById('saliency-key')).display"
-    assert (tab.run(count), tab.run(words), tab.run(key)) == (0, "", "none")
+    assert (tab.run(count), tab.run(text), tab.run(key)) == (0, "", "none")
     assert "Saliency" not in tab.run(f"{T1}.querySelector('img').alt")
     # By the keyboard; and without the outlines, which have a switch of their own.
     tab.run("document.getElementById('overlays').click()")
     tab.run("document.getElementById('saliency').focus()")
     tab.press("Space")
     assert (tab.run(count), tab.run(key)) == (1, "block")
-    assert tab.run(words).startswith("Saliency of sagittal_t1/net, on Sagittal T1.")
-    assert "on slice 10 and has 100%" in tab.run(words)
+    assert tab.run(text).startswith("Saliency of sagittal_t1/net, on Sagittal T1.")
+    assert "on slice 10, at 100%" in tab.run(text)
     assert "Saliency of sagittal_t1/net" in tab.run(f"{T1}.querySelector('img').alt")
     # Back to the slice with the strongest place.
-    tab.run(f"{T1}.querySelector('.jumps button').click()")
-    assert _words(tab, ".where").startswith("Slice 9 of 11")
+    tab.run(f"{T1}.querySelector('.graded-slices button').click()")
+    assert _text(tab, ".position").startswith("Slice 9 of 11")
     tab.run("document.getElementById('saliency-show').click()")
-    assert _words(tab, ".where").startswith("Slice 10 of 11")
+    assert _text(tab, ".position").startswith("Slice 10 of 11")
     tab.run(f"{T1}.scrollIntoView()")
     # The crop covers 40 mm around (43, 65) pixels of 2 mm; its cells have 10 mm.
     x, y, width, height = tab.run(
@@ -189,7 +189,7 @@ def test_a_finding_without_a_member_has_no_saliency_and_says_so(tab: Tab) -> Non
     tab.run("document.getElementById('saliency').click()")
     tab.run(f"document.querySelector('.cell[data-row=\"{CANAL}\"]').click()")
     assert tab.run("document.querySelectorAll('.heat image').length") == 0
-    assert "has no saliency" in tab.run("document.getElementById('saliency-words').textContent")
+    assert "has no saliency" in tab.run("document.getElementById('saliency-text').textContent")
 
 
 def test_a_drag_changes_the_window_as_the_pixels_show(tab: Tab, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_missing_planes_points_and_answers_are_said(
     assert sum("no Sagittal T2" in text for text in written) == 1
     assert sum("no Axial T2" in text for text in written) == 5
     assert written.count("no points found") == 1  # the left foramina
-    assert written.count("no answer") == 1
+    assert written.count("no result") == 1
     assert written.count("‡") == 24
     assert written.count("‡§") == 1
     assert any("axial T2 (25 of 25 findings)" in text and "(1 of 25 findings)" in text for text in written)

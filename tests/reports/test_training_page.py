@@ -32,8 +32,8 @@ def test_the_page_of_a_grader_holds_its_folds_curves_and_scores(run: PlaneRun) -
     assert "2 of 3 folds done 8 epochs trained 0.5 min in epochs" in words
     # 20 studies in batches of 4 are 5 steps; the median epoch after the first takes 2 s.
     assert "fold 0 20 0 10 4 4 0.250 5 2.50 10.0 0 CPU" in words
-    assert "fold 1 20 0 10 0 - - 5 - - - - not begun" in words
-    for title in ("Loss", "Weighted log loss", "Learning rate", "Seconds an epoch"):
+    assert "fold 1 20 0 10 0 - - 5 - - - - not started" in words
+    for title in ("Loss", "Weighted log loss", "Learning rate", "Seconds per epoch"):
         assert f"<h3>{title}</h3>" in text
     assert 'aria-label="Weighted log loss by epoch. fold 0, held out ends at 0.3; fold 2, held out' in text
     assert text.count('class="line train"') == 6 and text.count('class="line held"') == 4
@@ -44,7 +44,7 @@ def test_the_score_is_the_metrics_on_the_folds_that_are_done(run: PlaneRun) -> N
         train_fold(run, BACKBONE, fold)
     (canal,) = summarize_member(run, BACKBONE).out_of_fold.families
     done = [study for study in STUDIES if run.folds[study] != 1]
-    labels = draw_labels(len(STUDIES))[[STUDIES.index(each) for each in done]]
+    labels = draw_labels(len(STUDIES))[[STUDIES.index(study_id) for study_id in done]]
     expected = weighted_log_loss(labels[:, :5], answers(done)[:, :5])
     assert canal.cell.metrics["log_loss"].value == pytest.approx(expected)
     assert canal.confusion.sum() == sum(canal.cell.counts) == 5 * len(done)
@@ -54,12 +54,12 @@ def test_the_score_is_the_metrics_on_the_folds_that_are_done(run: PlaneRun) -> N
     prior = canal.cell.metrics["prior_log_loss"]
     assert f"canal: weighted log loss out of fold, prior {prior.value:.3f}" in words
     assert f"{NASTY} Spinal canal stenosis" in words
-    assert "Canal: label down" in words and "Foraminal: label down" not in words
+    assert "Canal: label (rows)" in words and "Foraminal: label (rows)" not in words
 
 
 def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None:
     train_fold(run, LOCALIZER, 0)
-    assert "Measured when the folds are done." in _read(run, LOCALIZER)
+    assert "Available when all folds are done." in _read(run, LOCALIZER)
     write_error(run)
     text = _read(run, LOCALIZER)
     check_self_contained(text)
@@ -71,8 +71,8 @@ def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None
 
 def test_a_run_that_is_just_begun_has_a_page_too(run: PlaneRun) -> None:
     words = Page(_read(run, BACKBONE)).words
-    assert "0 of 3 folds done" in words and "No epoch is done yet." in words
-    assert "No fold with labels has been answered yet." in words
+    assert "0 of 3 folds done" in words and "No epoch has finished yet." in words
+    assert "No fold with labels has been predicted yet." in words
 
 
 def test_an_older_runs_error_without_levels_and_records_without_labels_make_pages(run: PlaneRun) -> None:
@@ -82,7 +82,7 @@ def test_an_older_runs_error_without_levels_and_records_without_labels_make_page
     assert "9 annotated points: median error 1.0 mm" in Page(_read(run, LOCALIZER)).words
     (run.records / "labels.csv").unlink()
     train_fold(run, BACKBONE, 0)
-    assert "No fold with labels has been answered yet." in Page(_read(run, BACKBONE)).words
+    assert "No fold with labels has been predicted yet." in Page(_read(run, BACKBONE)).words
 
 
 def test_the_index_leads_to_every_page_and_to_what_is_beside_the_runs(run: PlaneRun) -> None:
@@ -102,8 +102,8 @@ def test_the_index_leads_to_every_page_and_to_what_is_beside_the_runs(run: Plane
     assert "Synthetic studies" in parsed.words
     links = [attributes["href"] for tag, attributes in parsed.tags if tag == "a"]
     assert len(links) == 3
-    for each in links:
-        assert (index.parent / str(each)).resolve().is_file(), each
+    for link in links:
+        assert (index.parent / str(link)).resolve().is_file(), link
     of_member = Page((run.member_directory(BACKBONE) / "training.html").read_text())
     for tag, attributes in of_member.tags:
         if tag == "a":

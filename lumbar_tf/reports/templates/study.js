@@ -1,13 +1,13 @@
 
 "use strict";
-// The study report: choosing a finding, moving through the stacks, windowing. All geometry was computed
-// before: a slice's points and outlines are millimetres from its left and upper edge.
+// Study report: selection of a finding, navigation of the stacks, windowing. Geometry is precomputed: points and
+// outlines of a slice are in millimetres from its left and top edge.
 const data = JSON.parse(document.getElementById("data").textContent);
 const cells = [...document.querySelectorAll(".cell")];
 const articles = [...document.querySelectorAll(".finding")];
 const overlays = document.getElementById("overlays");
 const closeup = document.getElementById("closeup");
-// Absent where the model does not say what moved it.
+// Absent if the model provides no saliency.
 const saliency = document.getElementById("saliency");
 const saliencyShow = document.getElementById("saliency-show");
 const CLOSE_UP_MM = 90;
@@ -31,8 +31,8 @@ class Viewer {
     this.find(".start").textContent = this.plane.edges[0];
     this.find(".end").textContent = this.plane.edges[1];
     this.slider.addEventListener("input", () => this.show(Number(this.slider.value)));
-    for (const each of [this.level, this.width]) {
-      each.addEventListener("input", () => this.setWindow(Number(this.level.value), Number(this.width.value)));
+    for (const input of [this.level, this.width]) {
+      input.addEventListener("input", () => this.setWindow(Number(this.level.value), Number(this.width.value)));
     }
     this.find(".reset").addEventListener("click", () => this.resetWindow());
     this.stage.addEventListener("dblclick", () => this.resetWindow());
@@ -48,9 +48,9 @@ class Viewer {
   get crops() { return this.plane.crops[chosen] || []; }
 
   choose() {
-    const jumps = this.find(".jumps");
-    const places = [...new Set(this.crops.map((each) => each.slice))].sort((a, b) => a - b);
-    jumps.textContent = places.length ? "Graded on slice" : "No member graded this finding here.";
+    const gradedSlices = this.find(".graded-slices");
+    const places = [...new Set(this.crops.map((crop) => crop.slice))].sort((a, b) => a - b);
+    gradedSlices.textContent = places.length ? "Graded on slice" : "No member graded this finding on this plane.";
     for (const place of places) {
       const button = document.createElement("button");
       button.type = "button";
@@ -58,7 +58,7 @@ class Viewer {
       button.dataset.place = place;
       button.textContent = this.plane.slices[place].number;
       button.addEventListener("click", () => this.show(place));
-      jumps.append(button);
+      gradedSlices.append(button);
     }
     this.show(this.plane.start[chosen]);
   }
@@ -66,20 +66,21 @@ class Viewer {
   show(place) {
     this.place = place;
     const slice = this.slice;
-    const here = this.crops.filter((each) => each.slice === place);
-    const points = slice.points.filter((each) => data.peers[chosen].includes(each[0]));
-    const where = `Slice ${slice.number} of ${this.plane.total}${slice.place ? ", " + slice.place : ""}`;
+    const here = this.crops.filter((crop) => crop.slice === place);
+    const points = slice.points.filter(([row]) => data.peers[chosen].includes(row));
+    const position = `Slice ${slice.number} of ${this.plane.total}${slice.place ? ", " + slice.place : ""}`;
     this.slider.value = place;
-    this.slider.setAttribute("aria-valuetext", where);
-    this.find(".where").textContent = where + (here.length ? ", graded" : "");
+    this.slider.setAttribute("aria-valuetext", position);
+    this.find(".position").textContent = position + (here.length ? ", graded" : "");
     this.find(".source").textContent =
       `Series ${slice.series}${slice.instance ? ", image " + slice.instance : ""}`;
     this.image.src = slice.image;
-    this.image.alt = `${this.plane.title}. ${where}. ${data.findings[chosen]} ` +
+    this.image.alt = `${this.plane.title}. ${position}. ${data.findings[chosen]} ` +
       (here.length ? "was graded on this slice" : "was not graded on this slice") +
-      (points.length ? `; level points: ${points.map((each) => data.levels[each[0]]).join(", ")}.` : ".") +
-      (isHot() && here.some((each) => each.map) ? ` Saliency of ${data.saliency[chosen].words} lies over it.` : "");
-    for (const button of this.find(".jumps").children) {
+      (points.length ? `; level points: ${points.map(([row]) => data.levels[row]).join(", ")}.` : ".") +
+      (showsSaliency() && here.some((crop) => crop.map)
+        ? ` With saliency of ${data.saliency[chosen].source}.` : "");
+    for (const button of this.find(".graded-slices").children) {
       button.setAttribute("aria-current", Number(button.dataset.place) === place);
     }
     const zoom = this.layOut();
@@ -87,7 +88,7 @@ class Viewer {
     this.applyWindow();
   }
 
-  // Fits the slice, or 90 mm around what is looked at, into the square stage; returns the magnification.
+  // Fits the slice, or 90 mm around the selected finding, into the square stage; returns the magnification.
   layOut() {
     const [width, height] = this.slice.size;
     const edge = Math.max(width, height);
@@ -102,7 +103,7 @@ class Viewer {
       layers.style.transform = "none";
       return 1;
     }
-    // In percent of the layers: the point goes to the middle of the stage.
+    // In percent of the layers; moves the point to the centre of the stage.
     const [x, y] = centre;
     const right = 50 - (100 * x * zoom) / width;
     const down = 50 - (100 * y * zoom) / height;
@@ -111,22 +112,22 @@ class Viewer {
   }
 
   centre() {
-    const crop = this.crops.find((each) => each.slice === this.place) || this.crops[0];
+    const crop = this.crops.find((candidate) => candidate.slice === this.place) || this.crops[0];
     if (crop) {
-      return [0, 1].map((axis) => crop.corners.reduce((sum, each) => sum + each[axis], 0) / 4);
+      return [0, 1].map((axis) => crop.corners.reduce((sum, corner) => sum + corner[axis], 0) / 4);
     }
-    const point = this.slice.points.find((each) => each[0] === chosen);
+    const point = this.slice.points.find(([row]) => row === chosen);
     return point ? [point[1], point[2]] : null;
   }
 
   draw(crops, points, zoom) {
     const [width, height] = this.slice.size;
-    // Three pixels of the screen, whatever is seen; folded, the stage has no width.
+    // Three screen pixels at any magnification. A collapsed stage has no width.
     const unit = (3 * Math.max(width, height)) / zoom / (this.stage.clientWidth || 330);
     this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.overlay.style.setProperty("--thick", `${0.6 * unit}px`);
     this.overlay.style.setProperty("--thin", `${0.4 * unit}px`);
-    const outlines = crops.map((each) => `<polygon class="outline" points="${each.corners.join(" ")}"/>`);
+    const outlines = crops.map((crop) => `<polygon class="outline" points="${crop.corners.join(" ")}"/>`);
     const marks = points.map(([row, x, y, distance]) => {
       const names = ["point"];
       if (Math.abs(distance) <= NEAR_MM) names.push("near");
@@ -139,7 +140,7 @@ class Viewer {
     this.overlay.innerHTML = outlines.concat(marks).join("");
     this.overlay.style.visibility = overlays.checked ? "visible" : "hidden";
     this.heat.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.heat.innerHTML = isHot() ? crops.filter((each) => each.map).map(layOver).join("") : "";
+    this.heat.innerHTML = showsSaliency() ? crops.filter((crop) => crop.map).map(drawSaliency).join("") : "";
   }
 
   get window() {
@@ -149,7 +150,7 @@ class Viewer {
 
   setWindow(level, width) {
     const bounded = Math.min(510, Math.max(2, width));
-    // Black never lies below 0, where there is nothing to see: two CSS filters can then do it.
+    // The lower bound stays at or above 0, so that two CSS filters suffice.
     const raised = Math.min(255, Math.max(level, bounded / 2));
     this.windows.set(this.slice.series, { level: raised, width: Math.min(bounded, 2 * raised) });
     this.applyWindow();
@@ -188,10 +189,10 @@ class Viewer {
   }
 }
 
-function isHot() { return Boolean(saliency && saliency.checked); }
+function showsSaliency() { return Boolean(saliency && saliency.checked); }
 
-// A picture of side 1, laid between a crop's corners: upper left, upper right, lower right, lower left.
-function layOver({ map, corners: [start, right, , down] }) {
+// A picture of side 1, mapped to a crop's corners: upper left, upper right, lower right, lower left.
+function drawSaliency({ map, corners: [start, right, , down] }) {
   const across = [0, 1].map((axis) => right[axis] - start[axis]);
   const along = [0, 1].map((axis) => down[axis] - start[axis]);
   return `<image href="${map}" width="1" height="1" preserveAspectRatio="none" ` +
@@ -200,25 +201,25 @@ function layOver({ map, corners: [start, right, , down] }) {
 
 function describeSaliency() {
   if (!saliency) return;
-  const hot = data.saliency[chosen];
-  const words = hot
-    ? `Saliency of ${hot.words}. ` + (hot.percent
-      ? `The strongest place of this finding is on slice ${hot.number} and has ${hot.percent}% of the ` +
-        "strongest that this member found in the study."
-      : "It found next to nothing that speaks for moderate or severe.")
-    : "No member of known crops graded this finding, so it has no saliency.";
-  document.getElementById("saliency-words").textContent = isHot() ? words : "";
-  saliencyShow.hidden = !(isHot() && hot && hot.percent);
-  document.getElementById("saliency-key").style.display = isHot() ? "" : "none";
+  const found = data.saliency[chosen];
+  const text = found
+    ? `Saliency of ${found.source}. ` + (found.percent
+      ? `The maximum for this finding is on slice ${found.number}, at ${found.percent}% of this member's ` +
+        "maximum in the study."
+      : "Almost nothing contributes to a prediction of moderate or severe.")
+    : "This finding has no saliency: no member with known crops graded it.";
+  document.getElementById("saliency-text").textContent = showsSaliency() ? text : "";
+  saliencyShow.hidden = !(showsSaliency() && found && found.percent);
+  document.getElementById("saliency-key").style.display = showsSaliency() ? "" : "none";
 }
 
 const viewers = [...document.querySelectorAll(".viewer")].map((figure) => new Viewer(figure));
 
 saliencyShow?.addEventListener("click", () => {
   const { plane, number } = data.saliency[chosen];
-  const viewer = viewers.find((each) => each.plane === data.planes[plane]);
-  const place = viewer.plane.slices.findIndex((each) => each.number === number);
-  // Where not even all graded slices fit into the file, it may not be there.
+  const viewer = viewers.find((candidate) => candidate.plane === data.planes[plane]);
+  const place = viewer.plane.slices.findIndex((slice) => slice.number === number);
+  // The slice is absent if not even all graded slices fit into the file.
   if (place >= 0) viewer.show(place);
 });
 
@@ -234,33 +235,34 @@ function choose(row) {
   describeSaliency();
 }
 
-// The grid is five by five, line by line.
-const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -5, ArrowDown: 5 };
+// The grid has one row per level; cells are in row-major order.
+const NUM_COLUMNS = document.querySelectorAll(".grid tbody tr:first-child .cell").length;
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -NUM_COLUMNS, ArrowDown: NUM_COLUMNS };
 cells.forEach((cell, place) => {
   cell.addEventListener("click", () => {
     choose(Number(cell.dataset.row));
-    history.replaceState(null, "", "#" + articles.find((each) => !each.hidden).id);
+    history.replaceState(null, "", "#" + articles.find((article) => !article.hidden).id);
   });
   cell.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
     if (!step) return;
     event.preventDefault();
     const next = place + step;
-    const isSameLine = Math.floor(next / 5) === Math.floor(place / 5);
-    if (cells[next] && (Math.abs(step) === 5 || isSameLine)) cells[next].focus();
+    const isSameRow = Math.floor(next / NUM_COLUMNS) === Math.floor(place / NUM_COLUMNS);
+    if (cells[next] && (Math.abs(step) === NUM_COLUMNS || isSameRow)) cells[next].focus();
   });
 });
 
 function chooseNamed() {
-  const named = articles.find((each) => "#" + each.id === location.hash);
+  const named = articles.find((article) => "#" + article.id === location.hash);
   choose(named ? Number(named.dataset.row) : chosen);
 }
 
 const redraw = () => viewers.forEach((viewer) => viewer.show(viewer.place));
-for (const each of [overlays, closeup, saliency]) {
-  each?.addEventListener("change", () => { redraw(); describeSaliency(); });
+for (const box of [overlays, closeup, saliency]) {
+  box?.addEventListener("change", () => { redraw(); describeSaliency(); });
 }
 window.addEventListener("resize", redraw);
-for (const each of document.querySelectorAll(".js")) each.hidden = false;
+for (const element of document.querySelectorAll(".js")) element.hidden = false;
 window.addEventListener("hashchange", chooseNamed);
 chooseNamed();

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lumbar_tf.reports.charts import HEIGHT, WIDTH, Line, draw_chart, tick_step
+from lumbar_tf.reports.pages import HEIGHT, WIDTH, Line, draw_chart, tick_step
 
 
 def test_points_lie_where_a_ruler_would_put_them() -> None:

@@ -6,17 +6,17 @@ import pytest
 
 from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.labels import FINDINGS, Plane, Severity
-from lumbar_tf.reports.montage import Mark, MontageRow, SlicePicture, encode_png
-from lumbar_tf.reports.review_labels_page import finding_key, write_review_page
-from lumbar_tf.reports.review_labels_table import write_review_table
+from lumbar_tf.reports.montage import Mark, MontageRow, SlicePicture
+from lumbar_tf.reports.review_labels import finding_key, write_review_page, write_review_table
+from lumbar_tf.reports.slice_pictures import encode_png
 from tests.reports.html_page import Page, check_self_contained
 
 NASTY = '<script>alert("1")</script>'
 
 
 @pytest.fixture
-def doubts() -> tuple[SuspectLabel, ...]:
-    """One that two members answer, and one of a study with a nasty id."""
+def suspects() -> tuple[SuspectLabel, ...]:
+    """A label with predictions of two members, and a label of a study with a nasty id."""
     return (
         SuspectLabel(1, "11", FINDINGS[3], Severity.NORMAL_MILD, Severity.SEVERE, 0.0625, 0.75,
               {"sagittal_t2/net": (0.025, 0.9), NASTY: (0.1, 0.6)}),
@@ -25,29 +25,29 @@ def doubts() -> tuple[SuspectLabel, ...]:
     )  # fmt: skip
 
 
-def _page(folder: Path, doubts: tuple[SuspectLabel, ...]) -> str:
+def _page(folder: Path, suspects: tuple[SuspectLabel, ...]) -> str:
     png = encode_png(np.eye(20, dtype=np.float32), (10.0, 10.0))
     mark = Mark(2.0, 3.0, "", NASTY, "canal", False)
     picture = SlicePicture(png, 10.0, 10.0, "nearest", ("A", "P"), (mark,))
-    views = {finding_key(doubts[0]): [MontageRow(Plane.SAGITTAL_T2, NASTY, (picture, picture))]}
-    write_review_page(folder / "worklist.html", doubts, views, num_labels=1234)
+    pictures = {finding_key(suspects[0]): [MontageRow(Plane.SAGITTAL_T2, NASTY, (picture, picture))]}
+    write_review_page(folder / "worklist.html", suspects, pictures, num_labels=1234)
     return (folder / "worklist.html").read_text(encoding="utf-8")
 
 
 def test_the_page_loads_nothing_and_escapes_everything(
-    tmp_path: Path, doubts: tuple[SuspectLabel, ...]
+    tmp_path: Path, suspects: tuple[SuspectLabel, ...]
 ) -> None:
-    text = _page(tmp_path, doubts)
+    text = _page(tmp_path, suspects)
     check_self_contained(text)
     assert "prefers-color-scheme: dark" in text
 
 
-def test_every_doubt_says_what_was_given_and_what_was_found(
-    tmp_path: Path, doubts: tuple[SuspectLabel, ...]
+def test_every_label_is_shown_with_the_given_and_the_other_grade(
+    tmp_path: Path, suspects: tuple[SuspectLabel, ...]
 ) -> None:
-    page = Page(_page(tmp_path, doubts))
+    page = Page(_page(tmp_path, suspects))
     text = page.words
-    assert "2 labels of 1,234 judged" in text
+    assert "2 of 1,234 compared labels" in text
     assert "1 Spinal canal stenosis 1 Right subarticular stenosis" in text
     assert (
         "1 Spinal canal stenosis L4/L5 11 Given Other Grade Normal/Mild Severe Mean 0.062 0.750 "
@@ -60,11 +60,13 @@ def test_every_doubt_says_what_was_given_and_what_was_found(
 
 def test_an_empty_list_makes_a_page(tmp_path: Path) -> None:
     write_review_page(tmp_path / "worklist.html", (), {}, num_labels=0)
-    assert "No label could be judged" in (tmp_path / "worklist.html").read_text()
+    assert "No label could be compared" in (tmp_path / "worklist.html").read_text()
 
 
-def test_the_table_holds_each_members_probabilities(tmp_path: Path, doubts: tuple[SuspectLabel, ...]) -> None:
-    write_review_table(tmp_path / "worklist.csv", doubts, ["sagittal_t2/net", NASTY])
+def test_the_table_holds_each_members_probabilities(
+    tmp_path: Path, suspects: tuple[SuspectLabel, ...]
+) -> None:
+    write_review_table(tmp_path / "worklist.csv", suspects, ["sagittal_t2/net", NASTY])
     with (tmp_path / "worklist.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert list(first.values()) == [

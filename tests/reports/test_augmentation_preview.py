@@ -6,8 +6,7 @@ from matplotlib.image import imread
 
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Family, Plane
-from lumbar_tf.reports.preview_crops import Preview, StudyCrops
-from lumbar_tf.reports.preview_sheet import describe_target, draw_preview
+from lumbar_tf.reports.augmentation_preview import Preview, StudyCrops, describe_target, draw_preview
 
 AXIAL = CropLayout(Plane.AXIAL_T2, (Family.CANAL, Family.SUBARTICULAR))
 CANAL = CropLayout(Plane.SAGITTAL_T2, (Family.CANAL,))

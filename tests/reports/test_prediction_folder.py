@@ -4,7 +4,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from lumbar_tf.labels import FINDINGS
-from lumbar_tf.reports.report_links import report_link
+from lumbar_tf.reports.prediction_folder import report_link
 
 FINDING = FINDINGS[3]
 

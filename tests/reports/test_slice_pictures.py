@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from lumbar_tf.dicom.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.dicom.study import Slice
-from lumbar_tf.reports.slice_resampling import choose_slice, cut_view, turn_upright
+from lumbar_tf.reports.slice_pictures import choose_slice, resample_slice, turn_upright
 
 TILT = np.deg2rad(14)
 AXIAL = ((1.0, 0.0, 0.0), (0.0, float(np.cos(TILT)), float(np.sin(TILT))))
@@ -40,7 +40,7 @@ def test_a_view_is_what_simpleitk_resamples_on_the_same_patient_grid(
 ) -> None:
     each = _slice(directions)
     around = pixel_to_patient(each.geometry, (50, 40)) + 3 * each.geometry.normal
-    view = cut_view(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+    view = resample_slice(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
     image = sitk.GetImageFromArray(each.pixels[np.newaxis])
     stored_normal = np.cross(*directions)
     image.SetOrigin(each.geometry.position)
@@ -58,22 +58,22 @@ def test_a_view_is_what_simpleitk_resamples_on_the_same_patient_grid(
 def test_storage_order_does_not_change_a_view(directions: tuple, is_sagittal: bool) -> None:
     each = _slice(directions)
     around = each.geometry.centre
-    first = cut_view(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
-    second = cut_view(_reversed_columns(each), around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+    first = resample_slice(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+    second = resample_slice(_reversed_columns(each), around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
     np.testing.assert_allclose(first.image, second.image, atol=1e-3)
 
 
 def test_left_is_at_the_right_of_an_axial_view_and_the_back_at_the_right_of_a_sagittal_one() -> None:
-    axial = cut_view(_slice(AXIAL), np.zeros(3), size_mm=(20, 20), is_sagittal=False)
+    axial = resample_slice(_slice(AXIAL), np.zeros(3), size_mm=(20, 20), is_sagittal=False)
     assert axial.place(axial.centre + (5, 0, 0))[:2] == pytest.approx((5, 0))
     assert axial.place(axial.centre + (0, 5, 0))[1] > 4
-    sagittal = cut_view(_slice(SAGITTAL), np.zeros(3), size_mm=(20, 20), is_sagittal=True)
+    sagittal = resample_slice(_slice(SAGITTAL), np.zeros(3), size_mm=(20, 20), is_sagittal=True)
     assert sagittal.place(sagittal.centre + (2, 5, 7)) == pytest.approx((5, -7, 2))
 
 
 def test_outside_the_stored_image_there_is_nothing() -> None:
     each = _slice(SAGITTAL)
-    view = cut_view(each, np.array(each.geometry.position), size_mm=(10, 10), is_sagittal=True)
+    view = resample_slice(each, np.array(each.geometry.position), size_mm=(10, 10), is_sagittal=True)
     assert np.isnan(view.image[:9, :9]).all()
     assert np.isfinite(view.image[11:, 11:]).all()
 
