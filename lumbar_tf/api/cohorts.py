@@ -154,8 +154,7 @@ def preview(
     """
     from lumbar_tf.inputs.crop_layout import CropLayout
     from lumbar_tf.records.manifest import read_manifest
-    from lumbar_tf.reports.augmentation_preview import collect_previews
-    from lumbar_tf.reports.augmentation_preview import draw_preview
+    from lumbar_tf.reports.augmentation_preview import collect_previews, draw_preview
     from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
     from lumbar_tf.training.runs import PlaneRun
 

@@ -177,8 +177,13 @@ def review_labels(
     from lumbar_tf.ensemble.label_noise import check_out_of_fold, count_compared_labels, rank_suspect_labels
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.finding_crops import cut_finding_crops
-    from lumbar_tf.reports.review_labels import PAGE_NAME, finding_key, write_review_page
-    from lumbar_tf.reports.review_labels import CSV_NAME, write_review_table
+    from lumbar_tf.reports.review_labels import (
+        CSV_NAME,
+        PAGE_NAME,
+        finding_key,
+        write_review_page,
+        write_review_table,
+    )
     from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
     from lumbar_tf.tables.labels import read_label_tables
     from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
