@@ -4,7 +4,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# A file stays on one worker: its fixtures train small ensembles, once.
+# A file stays on one worker: its fixtures are made once.
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -14,11 +14,16 @@ SERVING_TENSORFLOW ?= 2.19.1
 # The bundle: `make demo` leaves one there.
 BUNDLE ?= demo/models/1
 
-.PHONY: demo test test-tools test-tfio test-serving docs lint format clean
+.PHONY: demo check test test-tools test-tfio test-serving docs lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
 
+# Lint, types and the tests that need no training, export, browser, cluster or process: see tests/conftest.py.
+check: lint
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) -m "not slow" tests
+
+# Everything. What is trained is kept in .pytest_cache for the next run with the same sources.
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --doctest-modules lumbar_tf tests
 

@@ -1,12 +1,14 @@
-"""Small studies made on the spot, in memory and as DICOM files."""
+"""Small studies made on the spot, in memory and as DICOM files; which tests are slow."""
 
 import ctypes
 import gc
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -22,6 +24,9 @@ from lumbar_tf.records.manifest import BuildOptions
 from lumbar_tf.records.schema import PixelEncoding
 from lumbar_tf.synthetic import CohortOptions, write_cohort
 
+if TYPE_CHECKING:
+    from tests.trained_pipeline import TrainedPipeline
+
 # Tests share their cores with TensorFlow: how long an example takes says nothing.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
@@ -30,6 +35,56 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MR_IMAGE_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+#: Fixtures that train, export, build, or start a browser, a cluster or an archive.
+_SLOW_FIXTURES = frozenset(
+    {"axial_pipeline", "browser", "cluster", "orthanc", "program", "tab", "trained_pipeline"}
+)
+#: Folders and files whose tests train networks, export bundles or start processes, below tests/.
+_SLOW_PATHS = (
+    "benchmarks",
+    "runners",
+    "training",
+    "bundle/test_exporting.py",
+    "records/test_killing.py",
+    "records/test_resume.py",
+    "reports/test_accessibility.py",
+    "reports/test_study_report_browser.py",
+    "serving/test_loader.py",
+    "serving/test_tls.py",
+    "test_axial_end_to_end.py",
+    "test_document_commands.py",
+    "test_end_to_end.py",
+    "test_new_condition.py",
+    "test_notebook.py",
+    "test_site.py",
+    "test_train_ray.py",
+    "test_wheel.py",
+)
+
+
+def pytest_configure() -> None:
+    """Restores the default handler of Ctrl-C: a shell's background jobs ignore it, and so would the tests."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests as slow by what they use: `make check` leaves them out."""
+    tests = REPOSITORY / "tests"
+    slow_paths = tuple(tests / path for path in _SLOW_PATHS)
+    for item in items:
+        is_slow_path = any(item.path.is_relative_to(path) for path in slow_paths)
+        if is_slow_path or not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def trained_pipeline() -> "TrainedPipeline":
+    """All stages of the demo at its tiniest, trained once; see `session_folders.make_once`."""
+    from tests.trained_pipeline import load_trained_pipeline
+
+    return load_trained_pipeline()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,12 +24,12 @@ from lumbar_tf.config import load_plane_config
 from tests.documents import DOCUMENTS, REPOSITORY, Block, document_name, shell_blocks
 from tests.interop.hospital import write_hospital_export
 from tests.small_cohort import write_small_cohort
-from tests.way import Way, go_once
+from tests.trained_pipeline import TrainedPipeline
 
 GET_STARTED = REPOSITORY / "docs" / "get_started.md"
 #: What is run instead of what a document says: sizes and paths, nothing else.
 INSTEAD = {
-    # The first study of the cohort: it is compared with the way's, which then stands for the cohort.
+    # The first study of the cohort: it is compared with the pipeline's, which then stands for the cohort.
     "--out=data/cohort --studies=14": "--out=first_study --studies=1",
     "--out=inspection": "--out=inspection --max-montages=1",
     "--out=evaluation": "--out=evaluation --resamples=20",
@@ -60,12 +60,6 @@ _PACKAGE = "python -m lumbar_tf."
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 
 
-@pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """The whole way, gone once for all tests of the session."""
-    return go_once(tmp_path_factory)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _one_opening() -> Iterator[None]:
     """A bundle is opened and tested once, not once for each command that grades."""
@@ -85,17 +79,19 @@ def _one_opening() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def started(way: Way, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def started(trained_pipeline: TrainedPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which everything that docs/get_started.md says has been done."""
     folder = tmp_path_factory.mktemp("started")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
-    shutil.copytree(way.out / "training", folder / "data" / "cohort", copy_function=os.link)
+    shutil.copytree(trained_pipeline.out / "training", folder / "data" / "cohort")
     for block in BLOCKS[GET_STARTED]:
         for command in block.commands if _is_run(block) else ():
             if command.startswith(f"{_PACKAGE}train") and not (folder / "runs").exists():
                 # Training passes over folds that are done, and refuses those of another configuration, of
-                # other records or folds: that it goes on with the way's is the proof that they are the same.
-                shutil.copytree(way.out / "runs", folder / "runs", ignore=shutil.ignore_patterns("stack"))
+                # other records or folds: going on with the pipeline's proves that they are the same.
+                shutil.copytree(
+                    trained_pipeline.out / "runs", folder / "runs", ignore=shutil.ignore_patterns("stack")
+                )
             _run(command, folder, block)
     return folder
 
@@ -165,23 +161,23 @@ def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:
     path.write_text(
         "Text `python -m a --b`.\n\n    python -m a \\\n        --b=1   # why\n\n    not: one\n\n"
         "<!-- not run here: takes long -->\n\n```sh\nmake demo\n```\n\n"
-        "<!-- run by tests/test_way.py: in part -->\n\n    pip install x\n\n```yaml\na: 1\n```\n"
+        "<!-- run by tests/test_end_to_end.py: in part -->\n\n    pip install x\n\n```yaml\na: 1\n```\n"
     )
     assert shell_blocks(path) == [
         Block(path, 3, ("python -m a --b=1", "not: one")),
         Block(path, 10, ("make demo",), not_run="takes long"),
-        Block(path, 16, ("pip install x",), run_by="tests/test_way.py: in part"),
+        Block(path, 16, ("pip install x",), run_by="tests/test_end_to_end.py: in part"),
     ]
     path.write_text("```\npython -m a\n```\n")
     with pytest.raises(AssertionError, match="no language"):
         shell_blocks(path)
 
 
-def test_get_started_leaves_what_it_says(started: Path, way: Way) -> None:
+def test_get_started_leaves_what_it_says(started: Path, trained_pipeline: TrainedPipeline) -> None:
     first = sorted((started / "first_study" / "train_images").rglob("*.dcm"))
     assert len(first) > 30
     for path in first:
-        other = way.out / "training" / path.relative_to(started / "first_study")
+        other = trained_pipeline.out / "training" / path.relative_to(started / "first_study")
         assert path.read_bytes() == other.read_bytes()
     for name in (
         "inspection/inspection.html",
@@ -194,8 +190,10 @@ def test_get_started_leaves_what_it_says(started: Path, way: Way) -> None:
         assert (started / name).is_file(), name
 
 
-def test_the_configurations_of_get_started_are_those_of_the_way(way: Way) -> None:
-    for plane in way.config.planes:
+def test_the_configurations_of_get_started_are_those_of_the_trained_pipeline(
+    trained_pipeline: TrainedPipeline,
+) -> None:
+    for plane in trained_pipeline.config.planes:
         path = REPOSITORY / "configs" / "get_started" / f"{plane.plane.value}.yaml"
         assert load_plane_config(path) == plane
 

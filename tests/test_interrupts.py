@@ -24,14 +24,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IDS = ["910000001", "910000002", "910000003"]
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c() -> Iterator[None]:
-    """A shell's background children ignore Ctrl-C from their start on, and the tests may be one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def _run(options: Any, work: Any, *words: str) -> int:
     with pytest.raises(SystemExit) as end:
         run_command(options, work, arguments=words)

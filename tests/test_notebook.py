@@ -8,17 +8,11 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.documents import REPOSITORY
-from tests.way import Way, go_once
+from tests.trained_pipeline import TrainedPipeline
 
 NOTEBOOK = REPOSITORY / "docs" / "explore.ipynb"
 #: The kernel loads TensorFlow and plans the graph, on a machine that others may use.
 _TIMEOUT_S = 300
-
-
-@pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """The whole way, gone once for all tests of the session."""
-    return go_once(tmp_path_factory)
 
 
 def test_it_is_kept_without_outputs() -> None:
@@ -31,8 +25,10 @@ def test_it_is_kept_without_outputs() -> None:
     nbformat.validate(nbformat.from_dict(content))
 
 
-def test_it_runs_to_its_end(way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LUMBAR_TF_MODEL", str(way.model))
+def test_it_runs_to_its_end(
+    trained_pipeline: TrainedPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMBAR_TF_MODEL", str(trained_pipeline.model))
     monkeypatch.setenv("LUMBAR_TF_EXPLORE", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

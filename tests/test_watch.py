@@ -32,7 +32,9 @@ ARCHIVE = "--dicomweb=https://pacs/dicom-web"
     ],
 )
 def test_a_valid_call_is_accepted(words: list[str]) -> None:
-    parse_options(WatchOptions, words)
+    options = parse_options(WatchOptions, words)
+    assert (options.dicomweb is None) == (ARCHIVE not in words)
+    assert (options.listen is None) == (ARCHIVE in words)
 
 
 @pytest.mark.parametrize(

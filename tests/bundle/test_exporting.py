@@ -23,19 +23,13 @@ from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
-from tests import way as way_module
+from tests.trained_pipeline import TrainedPipeline
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> way_module.Way:
-    """A tiny ensemble and its bundle."""
-    return way_module.go_once(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def bare(way: way_module.Way) -> TrainedEnsemble:
+def bare(trained_pipeline: TrainedPipeline) -> TrainedEnsemble:
     """The ensemble without weights, for exports that have no network in them."""
 
     def pass_over(self: FoldEnsemble, model: keras.Model, weights: list[Path]) -> None:
@@ -44,7 +38,7 @@ def bare(way: way_module.Way) -> TrainedEnsemble:
     with pytest.MonkeyPatch.context() as patch:
         # Reading them takes longer than the tests.
         patch.setattr(FoldEnsemble, "__init__", pass_over)
-        return way.load_ensemble()
+        return trained_pipeline.load_ensemble()
 
 
 def _weights_bytes(path: Path) -> int:
@@ -57,18 +51,18 @@ def _weights_bytes(path: Path) -> int:
     return sum(sizes)
 
 
-def test_variables_on_disk_are_the_members_weights_once(way: way_module.Way) -> None:
-    weights = sum(_weights_bytes(path) for path in (way.out / "runs").rglob("*.weights.h5"))
-    on_disk = sum(path.stat().st_size for path in (way.model / "variables").iterdir())
+def test_variables_on_disk_are_the_members_weights_once(trained_pipeline: TrainedPipeline) -> None:
+    weights = sum(_weights_bytes(path) for path in (trained_pipeline.out / "runs").rglob("*.weights.h5"))
+    on_disk = sum(path.stat().st_size for path in (trained_pipeline.model / "variables").iterdir())
     assert 0.95 * weights <= on_disk <= 1.05 * weights
     # None of them is in the graph, too.
-    assert find_faults(way.model) == []
+    assert find_faults(trained_pipeline.model) == []
 
 
-def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) -> None:
-    model = saved_model_pb2.SavedModel.FromString((way.model / "saved_model.pb").read_bytes())
+def test_a_network_is_in_the_graph_once_whatever_its_folds(trained_pipeline: TrainedPipeline) -> None:
+    model = saved_model_pb2.SavedModel.FromString((trained_pipeline.model / "saved_model.pb").read_bytes())
     library = model.meta_graphs[0].graph_def.library
-    folds = list((way.out / "runs").rglob("*.weights.h5"))
+    folds = list((trained_pipeline.out / "runs").rglob("*.weights.h5"))
     networks = {path.parent.parent for path in folds}
     graders = {path for path in networks if path.name != "localizer"}
     plain, with_maps = (
@@ -90,8 +84,8 @@ def test_a_network_is_in_the_graph_once_whatever_its_folds(way: way_module.Way) 
     assert not [function for function in library.function if "grad" in function.signature.name]
 
 
-def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) -> None:
-    model = saved_model_pb2.SavedModel.FromString((way.model / "saved_model.pb").read_bytes())
+def test_the_signature_is_named_and_has_the_study_in_front(trained_pipeline: TrainedPipeline) -> None:
+    model = saved_model_pb2.SavedModel.FromString((trained_pipeline.model / "saved_model.pb").read_bytes())
     signature = model.meta_graphs[0].signature_def["serving_default"]
     assert signature.method_name == "tensorflow/serving/predict"
     inputs, outputs = (
@@ -113,25 +107,31 @@ def test_the_signature_is_named_and_has_the_study_in_front(way: way_module.Way) 
     assert shapes["saliency"] == [-1, 3, 25, 2, 3, 8, 8] and shapes["weight"] == [-1, 3, 25]
 
 
-def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(way: way_module.Way) -> None:
-    extra = way.model / "assets.extra"
+def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(
+    trained_pipeline: TrainedPipeline,
+) -> None:
+    extra = trained_pipeline.model / "assets.extra"
     text = (extra / "ensemble.json").read_text(encoding="utf-8")
     description = json.loads(text)
-    files = {path.relative_to(way.model).as_posix() for path in way.model.rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(trained_pipeline.model).as_posix()
+        for path in trained_pipeline.model.rglob("*")
+        if path.is_file()
+    }
     assert set(description["files"]) == files - {"assets.extra/ensemble.json"}
     for plane in Plane:
         described = description["planes"][plane.value]
         for name, digest in described["weights_sha256"].items():
-            assert file_sha256(way.out / "runs" / plane.value / name) == digest
-        manifest = file_sha256(way.out / "tfrecords" / "manifest.json")
+            assert file_sha256(trained_pipeline.out / "runs" / plane.value / name) == digest
+        manifest = file_sha256(trained_pipeline.out / "tfrecords" / "manifest.json")
         assert described["digests"]["manifest_sha256"] == manifest
-    trained = [path.name for path in (way.out / "training" / "train_images").iterdir()]
+    trained = [path.name for path in (trained_pipeline.out / "training" / "train_images").iterdir()]
     written = text + (extra / "model_card.md").read_text(encoding="utf-8")
     assert trained and not [study for study in trained if study in written]
 
 
-def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
-    card = (way.model / "assets.extra" / "model_card.md").read_text(encoding="utf-8")
+def test_the_model_card_says_what_it_must(trained_pipeline: TrainedPipeline) -> None:
+    card = (trained_pipeline.model / "assets.extra" / "model_card.md").read_text(encoding="utf-8")
     for words in (
         "Not a medical device",
         "SYNTHETIC",
@@ -140,7 +140,7 @@ def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
         "untested conditions",
     ):
         assert words in card
-    score = json.loads((way.out / "runs" / "stack" / "scores.json").read_text(encoding="utf-8"))
+    score = json.loads((trained_pipeline.out / "runs" / "stack" / "scores.json").read_text(encoding="utf-8"))
     (nested,) = (row for row in score if row["name"] == "stacked, competition head")
     # The very score that the stacker was chosen by, with an interval around it.
     assert f"| {nested['score']['score']:.4f} [" in card
@@ -154,10 +154,10 @@ def test_the_model_card_says_what_it_must(way: way_module.Way) -> None:
     ],
 )
 def test_a_damaged_bundle_is_refused_by_the_file(
-    way: way_module.Way, tmp_path: Path, name: str, words: str
+    trained_pipeline: TrainedPipeline, tmp_path: Path, name: str, words: str
 ) -> None:
     copy = tmp_path / "1"
-    shutil.copytree(way.model, copy)
+    shutil.copytree(trained_pipeline.model, copy)
     assert find_file_faults(copy) == []
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -174,7 +174,7 @@ def _smuggled(value: tf.Tensor) -> Any:
 
 
 def test_a_py_function_that_is_smuggled_in_is_not_exported(
-    way: way_module.Way, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_pipeline: TrainedPipeline, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Smuggler(tf.Module):
         def __init__(self, networks: object, stacker: object) -> None:
@@ -187,12 +187,12 @@ def test_a_py_function_that_is_smuggled_in_is_not_exported(
 
     monkeypatch.setattr(exporting, "ServableEnsemble", Smuggler)
     with pytest.raises(ValueError, match=r"EagerPyFunc .* runs Python"):
-        export_ensemble(bare, way.out / "runs", tmp_path / "models", has_saliency=False)
+        export_ensemble(bare, trained_pipeline.out / "runs", tmp_path / "models", has_saliency=False)
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_bundle_that_swaps_no_sides_is_not_exported(
-    way: way_module.Way, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_pipeline: TrainedPipeline, bare: TrainedEnsemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole export, of a graph that says the same of every study."""
 
@@ -223,5 +223,5 @@ def test_a_bundle_that_swaps_no_sides_is_not_exported(
 
     monkeypatch.setattr(exporting, "ServableEnsemble", Parrot)
     with pytest.raises(ValueError, match=r"mirrored: (probability|competition) differs"):
-        export_ensemble(bare, way.out / "runs", tmp_path / "models", has_saliency=False)
+        export_ensemble(bare, trained_pipeline.out / "runs", tmp_path / "models", has_saliency=False)
     assert list((tmp_path / "models").iterdir()) == []

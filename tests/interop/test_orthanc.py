@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -31,11 +30,11 @@ from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
 from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from lumbar_tf.labels import FINDINGS, Severity, Side
 from lumbar_tf.predict import PredictOptions, run_predict
-from tests import way as way_module
 from tests.interop import hospital
 from tests.interop.conftest import STUDIES, complete
 from tests.interop.orthanc import TITLE, Orthanc
 from tests.prediction.test_pipeline import FakeEnsemble
+from tests.trained_pipeline import TrainedPipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 _LONGEST_S = 120.0
@@ -155,20 +154,22 @@ def test_orthanc_keeps_one_instance_of_a_result_sent_twice_by_c_store(
     _check_round_trip(_retrieve(orthanc, uid, "SR"), tmp_path / "out" / "results.json", uid)
 
 
-@pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The whole way, gone once for all test files."""
-    return way_module.go_once(tmp_path_factory)
-
-
 def _words(orthanc: Orthanc) -> list[str]:
     return [f"--dicomweb={orthanc.dicomweb}", f"--dicomweb-user-file={orthanc.user_file}", "--store"]
 
 
 @contextmanager
-def _watching(orthanc: Orthanc, way: Any, out: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _watching(
+    orthanc: Orthanc, trained_pipeline: TrainedPipeline, out: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs `watch` as a process, which is killed at the end of the block if it still runs."""
-    words = [*_words(orthanc), f"--model={way.model}", f"--out={out}", "--every-s=0.3", "--settle-s=0.5"]
+    words = [
+        *_words(orthanc),
+        f"--model={trained_pipeline.model}",
+        f"--out={out}",
+        "--every-s=0.3",
+        "--settle-s=0.5",
+    ]
     command = [sys.executable, "-m", "lumbar_tf.watch", *words, "--days=0", "--nosheets", "--noreport"]
     with log.open("ab") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=os.environ)
@@ -191,9 +192,9 @@ def _state(out: Path, study_uid: str) -> str:
 
 @pytest.mark.slow
 def test_watch_grades_each_study_once_despite_kills_and_an_outage(
-    tmp_path: Path, orthanc: Orthanc, way: Any
+    tmp_path: Path, orthanc: Orthanc, trained_pipeline: TrainedPipeline
 ) -> None:
-    folders = sorted((way.out / "held_out" / "train_images").iterdir())[:2]
+    folders = sorted((trained_pipeline.out / "held_out" / "train_images").iterdir())[:2]
     first, second = (folder.name for folder in folders)
     for folder in folders:
         for path in sorted(folder.rglob("*.dcm")):
@@ -204,19 +205,19 @@ def test_watch_grades_each_study_once_despite_kills_and_an_outage(
             orthanc.upload(copy)
     out, log = tmp_path / "out", tmp_path / "log"
 
-    with _watching(orthanc, way, out, log):
+    with _watching(orthanc, trained_pipeline, out, log):
         _wait(lambda: "grading" in (_state(out, first), _state(out, second)), "the first kill")
     killed_in = {_state(out, uid) for uid in (first, second)}
     assert "stored" not in killed_in
 
-    with _watching(orthanc, way, out, log):
+    with _watching(orthanc, trained_pipeline, out, log):
         _wait(
             lambda: {_state(out, first), _state(out, second)} & {"graded", "stored"} != set(),
             "the second kill",
             0.001,
         )
     orthanc.stop()
-    with _watching(orthanc, way, out, log) as process:
+    with _watching(orthanc, trained_pipeline, out, log) as process:
         _wait(lambda: "no studies listed" in log.read_text(), "the outage")
         second_watch = subprocess.run(
             [sys.executable, "-m", "lumbar_tf.watch", *_words(orthanc), f"--out={out}"],
@@ -237,7 +238,12 @@ def test_watch_grades_each_study_once_despite_kills_and_an_outage(
         assert said.count(f"study {uid}: stored") <= 1
 
     # `predict` with the same model gives the same results, of which the archive keeps one.
-    words = [*_words(orthanc), f"--study={first}", f"--model={way.model}", f"--out={tmp_path / 'predicted'}"]
+    words = [
+        *_words(orthanc),
+        f"--study={first}",
+        f"--model={trained_pipeline.model}",
+        f"--out={tmp_path / 'predicted'}",
+    ]
     options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
     summary = run_predict(options)
     assert summary.status == 0 and summary.figures["results stored in the archive"] == 2

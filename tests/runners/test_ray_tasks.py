@@ -85,6 +85,8 @@ class TestTwoNodes:
         wait_until(marker.exists)
         results.close()  # type: ignore[attr-defined]
         wait_until(lambda: not marker.exists())
+        assert list(results) == [], "no result comes after the end"
+        assert not marker.exists(), "the job does not start again"
 
     def test_a_node_that_dies_loses_nothing(
         self, jobs_module: ModuleType, cluster: Any, tmp_path: Path

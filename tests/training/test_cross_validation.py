@@ -1,4 +1,4 @@
-"""Jobs, their parts and their files; `test_way.py` trains networks."""
+"""Jobs, their parts and their files; `test_end_to_end.py` trains networks."""
 
 import json
 import subprocess

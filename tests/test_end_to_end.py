@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,41 +31,35 @@ from lumbar_tf.records.identifying_text import find_identifying_text
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
-from tests import way as way_module
 from tests.interop import hospital
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_models import SavedModel
 from tests.serving.stand_in_rest import RestStandIn, serve_rest
+from tests.trained_pipeline import TrainedPipeline, predict_in_python
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The whole way, gone once for all tests of this file."""
-    return way_module.go_once(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def studies(way: Any) -> list[Study]:
+def studies(trained_pipeline: TrainedPipeline) -> list[Study]:
     """Two held-out studies, read from DICOM."""
-    return way.held_out_studies()
+    return trained_pipeline.held_out_studies()
 
 
 @pytest.fixture(scope="module")
-def served(way: Any) -> ServedEnsemble:
+def served(trained_pipeline: TrainedPipeline) -> ServedEnsemble:
     """The exported ensemble."""
-    return ServedEnsemble(way.model)
+    return ServedEnsemble(trained_pipeline.model)
 
 
 def _outputs(answers: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in answers.items()}
 
 
-def _python_path(way: Any, examples: list[Mapping[Plane, bytes]]) -> Stacked:
+def _python_path(trained_pipeline: TrainedPipeline, examples: list[Mapping[Plane, bytes]]) -> Stacked:
     """The same answers without the export: Keras eagerly, the stacker in NumPy."""
-    ensemble = way.load_ensemble()
-    said = way_module.ask_in_python(ensemble, examples)
+    ensemble = trained_pipeline.load_ensemble()
+    said = predict_in_python(ensemble, examples)
     return apply_stacker(ensemble.stacker, np.exp(said.log_probabilities.numpy().astype(np.float64)))
 
 
@@ -79,7 +72,7 @@ def _missing_patterns(study: Mapping[Plane, bytes]) -> Iterator[dict[Plane, byte
 
 
 def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path(
-    way: Any, studies: list[Study], tmp_path: Path
+    trained_pipeline: TrainedPipeline, studies: list[Study], tmp_path: Path
 ) -> None:
     # All patterns of missing planes of one study and another study beside them: one unequal batch.
     batch = [*_missing_patterns(encode_study(studies[0])), encode_study(studies[1])]
@@ -93,13 +86,16 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     script = Path(__file__).parent / "serving" / "answer.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
-        [sys.executable, script, way.model, request, answer], check=True, cwd=tmp_path, env=environment
+        [sys.executable, script, trained_pipeline.model, request, answer],
+        check=True,
+        cwd=tmp_path,
+        env=environment,
     )
 
     def read(name: str, dtype: tf.DType) -> np.ndarray:
         return tf.io.parse_tensor(tf.io.read_file(str(answer / name)), dtype).numpy()
 
-    expected = _python_path(way, batch)
+    expected = _python_path(trained_pipeline, batch)
     np.testing.assert_allclose(read("probability", tf.float32), expected.probability, atol=1e-5)
     np.testing.assert_allclose(read("competition", tf.float32), expected.competition, atol=1e-5)
     assert read("members", tf.float32).shape == (len(batch), 3, 25, 3)
@@ -185,28 +181,30 @@ def test_a_mirrored_study_gives_swapped_sides(
         assert np.nanmax(np.abs(members - members[:, swapped])) > 2e-3
 
 
-def test_held_out_studies_are_in_no_record(way: Any) -> None:
-    trained = {each.study_id for each in read_manifest(way.out / "tfrecords").studies}
-    held_out = {each.name for each in (way.out / "held_out" / "train_images").iterdir()}
+def test_held_out_studies_are_in_no_record(trained_pipeline: TrainedPipeline) -> None:
+    trained = {each.study_id for each in read_manifest(trained_pipeline.out / "tfrecords").studies}
+    held_out = {each.name for each in (trained_pipeline.out / "held_out" / "train_images").iterdir()}
     assert held_out and not trained & held_out
 
 
-def test_predictions_have_25_rows_a_study_and_a_sheet(way: Any) -> None:
-    with (way.out / "predictions" / "submission.csv").open(encoding="utf-8") as file:
+def test_predictions_have_25_rows_a_study_and_a_sheet(trained_pipeline: TrainedPipeline) -> None:
+    with (trained_pipeline.out / "predictions" / "submission.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 25
     assert all(
         abs(sum(float(row[name]) for name in ("normal_mild", "moderate", "severe")) - 1) < 1e-4
         for row in rows
     )
-    studies = json.loads((way.out / "predictions" / "results.json").read_text(encoding="utf-8"))["studies"]
+    studies = json.loads((trained_pipeline.out / "predictions" / "results.json").read_text(encoding="utf-8"))[
+        "studies"
+    ]
     assert {each["study_id"] for each in studies} == {
-        each.stem for each in (way.out / "predictions" / "sheets").glob("*.png")
+        each.stem for each in (trained_pipeline.out / "predictions" / "sheets").glob("*.png")
     }
 
 
-def test_every_network_and_every_held_out_study_has_a_page(way: Any) -> None:
-    runs = way.out / "runs"
+def test_every_network_and_every_held_out_study_has_a_page(trained_pipeline: TrainedPipeline) -> None:
+    runs = trained_pipeline.out / "runs"
     networks = {path.parent.parent for path in runs.glob("*/*/fold0/weights.weights.h5")}
     assert {path.parent for path in runs.glob("*/*/training.html")} == networks and len(networks) == 5
     index = (runs / "training.html").read_text(encoding="utf-8")
@@ -214,13 +212,15 @@ def test_every_network_and_every_held_out_study_has_a_page(way: Any) -> None:
         assert f'href="./{each.parent.name}/{each.name}/training.html"' in index
         page = (each / "training.html").read_text(encoding="utf-8")
         assert "2 of 2</b>" in page and "Synthetic studies" in page
-    reports = (way.out / "predictions" / "reports").glob("*.html")
-    held_out = (way.out / "held_out" / "train_images").iterdir()
+    reports = (trained_pipeline.out / "predictions" / "reports").glob("*.html")
+    held_out = (trained_pipeline.out / "held_out" / "train_images").iterdir()
     assert {path.stem for path in reports} == {path.name for path in held_out}
 
 
-def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_path: Path) -> None:
-    study = sorted((way.out / "held_out" / "train_images").iterdir())[0]
+def test_a_zip_is_graded_like_its_folder(
+    trained_pipeline: TrainedPipeline, served: ServedEnsemble, tmp_path: Path
+) -> None:
+    study = sorted((trained_pipeline.out / "held_out" / "train_images").iterdir())[0]
     archive = shutil.make_archive(str(tmp_path / "study"), "zip", study.parent, study.name)
     from_zip = predict_source(Path(archive), served, tmp_path / "zip")
     from_folder = predict_source(study, served, tmp_path / "folder")
@@ -228,11 +228,11 @@ def test_a_zip_is_graded_like_its_folder(way: Any, served: ServedEnsemble, tmp_p
 
 
 def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
-    way: Any, tmp_path: Path
+    trained_pipeline: TrainedPipeline, tmp_path: Path
 ) -> None:
     export = hospital.write_hospital_export(tmp_path / "disc")
     out = tmp_path / "answers"
-    words = [f"--study={export.root}", f"--model={way.model}", f"--out={out}"]
+    words = [f"--study={export.root}", f"--model={trained_pipeline.model}", f"--out={out}"]
     command = [sys.executable, "-m", "lumbar_tf.predict", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -260,9 +260,9 @@ def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
     assert not [value for value in hospital.IDENTITY.values() if value in written]
 
 
-def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:
-    folds = read_fold_table(way.out / "tfrecords" / "folds.csv")
-    tables = read_out_of_fold_tables(sorted((way.out / "runs").glob("*/*/oof.csv")))
+def test_out_of_fold_rows_are_of_the_held_out_fold(trained_pipeline: TrainedPipeline) -> None:
+    folds = read_fold_table(trained_pipeline.out / "tfrecords" / "folds.csv")
+    tables = read_out_of_fold_tables(sorted((trained_pipeline.out / "runs").glob("*/*/oof.csv")))
     assert {table.model for table in tables} == {
         f"{plane}/csp_darknet_narrow" for plane in ("sagittal_t1", "sagittal_t2", "axial_t2")
     }
@@ -270,14 +270,16 @@ def test_out_of_fold_rows_are_of_the_held_out_fold(way: Any) -> None:
         assert table.folds == {study: folds[study] for study in table.rows}
 
 
-def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way: Any, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(
+    trained_pipeline: TrainedPipeline, tmp_path: Path
+) -> None:
     """SIGKILL after the second epoch; the second start finishes the rest."""
     config = tmp_path / "sagittal_t2.yaml"
-    config.write_text(dump_config(way.config.planes[0]), encoding="utf-8")
+    config.write_text(dump_config(trained_pipeline.config.planes[0]), encoding="utf-8")
     epochs = 30
     command = [
         sys.executable, "-m", "lumbar_tf.train", "--plane=sagittal_t2", f"--config={config}", "--fold=0",
-        f"--records={way.out / 'tfrecords'}", f"--runs={tmp_path / 'runs'}",
+        f"--records={trained_pipeline.out / 'tfrecords'}", f"--runs={tmp_path / 'runs'}",
         # The grader that follows is not looked at.
         "--set", f"localizer.training.epochs={epochs},grader.training.epochs=1",
     ]  # fmt: skip
@@ -299,22 +301,28 @@ def test_a_killed_run_goes_on_and_ends_with_every_epoch_once(way: Any, tmp_path:
     assert "1 of 2</b>" in history.parents[1].joinpath("training.html").read_text(encoding="utf-8")
     assert (tmp_path / "runs" / "training.html").is_file()
     assert [row["epoch"] for row in after] == [float(epoch) for epoch in range(1, epochs + 1)]
-    # The first epoch is not trained again (the one under way when the kill came may be).
+    # The first epoch is not trained again; the one that the kill cut off may be.
     assert after[0] == before[0]
     # A fresh start would begin at the untrained loss again.
     assert after[2]["loss"] < after[0]["loss"]
 
 
 @pytest.fixture(scope="module")
-def said_here(way: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def said_here(trained_pipeline: TrainedPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `predict --model` leaves of the held-out studies."""
     out = tmp_path_factory.mktemp("here")
-    _predict(way, f"--model={way.model}", f"--out={out}")
+    _predict(trained_pipeline, f"--model={trained_pipeline.model}", f"--out={out}")
     return out
 
 
-def _predict(way: Any, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lumbar_tf.predict", f"--study={way.out / 'held_out'}", "--nosheets"]
+def _predict(trained_pipeline: TrainedPipeline, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "lumbar_tf.predict",
+        f"--study={trained_pipeline.out / 'held_out'}",
+        "--nosheets",
+    ]
     done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
@@ -322,13 +330,15 @@ def _predict(way: Any, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
 def test_a_server_gives_the_tables_that_the_model_gives(
-    way: Any, said_here: Path, tmp_path: Path, wire: str
+    trained_pipeline: TrainedPipeline, said_here: Path, tmp_path: Path, wire: str
 ) -> None:
     """The server is a stand-in that runs the export in this process."""
-    model = SavedModel(way.model)
+    model = SavedModel(trained_pipeline.model)
     with serve_grpc(GrpcStandIn(model)) if wire == "grpc" else serve_rest(RestStandIn(model)) as stand_in:
         server = f"{wire}://127.0.0.1:{stand_in.port}"
-        done = _predict(way, f"--server={server}", f"--out={tmp_path}", f"--log={tmp_path / 'log'}", "--gzip")
+        done = _predict(
+            trained_pipeline, f"--server={server}", f"--out={tmp_path}", f"--log={tmp_path / 'log'}", "--gzip"
+        )
     assert f"{server} lumbar version 1" in done.stdout
     tables = ("submission.csv", "probability.csv", "intervals.csv", "members.csv", "series.csv")
     for name in (*tables, "results.json"):

@@ -1,11 +1,9 @@
-"""The whole way on a handful of synthetic studies, trained for moments: for tests, not for scores."""
+"""The demo's stages on a handful of synthetic studies, trained for moments: for tests, not for scores."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import tensorflow as tf
 
 from lumbar_tf.bundle.members import MemberPredictions, predict_members
@@ -22,9 +20,9 @@ from lumbar_tf.demo import (
 from lumbar_tf.dicom.sources.study_source import StudyFiles
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
-from lumbar_tf.files import lock_file
 from lumbar_tf.labels import Plane
 from lumbar_tf.tables.series_descriptions import read_series_descriptions
+from tests.session_folders import REPOSITORY, make_once
 
 _OVERRIDES = (
     "num_folds=2",
@@ -40,12 +38,12 @@ _LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "local
 
 
 @dataclass(frozen=True)
-class Way:
-    """What the whole way left on disk.
+class TrainedPipeline:
+    """Files that all stages of the demo left on disk.
 
     Attributes:
         out: the demo's folder.
-        config: what it was made with.
+        config: its configuration.
     """
 
     out: Path
@@ -59,7 +57,7 @@ class Way:
     def held_out_studies(self) -> list[Study]:
         """Reads the studies that no network was trained on from DICOM."""
         cohort = self.out / "held_out"
-        return [read_study_of(cohort, each.name) for each in sorted((cohort / "train_images").iterdir())]
+        return [read_study_of(cohort, path.name) for path in sorted((cohort / "train_images").iterdir())]
 
     def load_ensemble(self) -> TrainedEnsemble:
         """Loads all networks and the stacker, as an export does."""
@@ -73,42 +71,37 @@ def read_study_of(cohort: Path, study_id: str) -> Study:
     return read_study_files(StudyFiles(study_id, cohort / "train_images" / study_id), planes[study_id])
 
 
-def ask_in_python(ensemble: TrainedEnsemble, examples: Sequence[Mapping[Plane, bytes]]) -> MemberPredictions:
-    """Asks the members of studies, given by their planes' examples, without the export: Keras eagerly."""
-    inputs = {plane: tf.constant([each.get(plane, b"") for each in examples]) for plane in Plane}
+def predict_in_python(
+    ensemble: TrainedEnsemble, examples: Sequence[Mapping[Plane, bytes]]
+) -> MemberPredictions:
+    """Runs the members on studies, given by their planes' examples, without the export: Keras eagerly."""
+    inputs = {plane: tf.constant([study.get(plane, b"") for study in examples]) for plane in Plane}
     return predict_members(ensemble.networks, ensemble.stacker.members, inputs)
 
 
-def tiny_config(path: Path) -> DemoConfig:
+def tiny_config() -> DemoConfig:
     """Returns the demo's configuration, cut down to seconds."""
     overrides = list(_OVERRIDES)
     for place in range(3):
-        overrides += [f"planes.{place}.{each}" for each in _PLANE_OVERRIDES]
+        overrides += [f"planes.{place}.{override}" for override in _PLANE_OVERRIDES]
     for place in range(2):
-        overrides += [f"planes.{place}.{each}" for each in _LOCALIZER_OVERRIDES]
-    return load_demo_config(path, overrides=overrides)
+        overrides += [f"planes.{place}.{override}" for override in _LOCALIZER_OVERRIDES]
+    return load_demo_config(REPOSITORY / "configs" / "demo.yaml", overrides=overrides)
 
 
-def go(out: Path, config: DemoConfig) -> Way:
-    """Goes the whole way into an empty folder."""
+def run_pipeline(out: Path, config: DemoConfig) -> None:
+    """Runs all stages into an empty folder."""
     options, watch = DemoOptions(out=out, workers=1), Stopwatch()
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
     stack_members(options, watch)
     export_and_predict(options, watch)
-    return Way(out, config)
 
 
-def go_once(tmp_path_factory: pytest.TempPathFactory) -> Way:
-    """Returns the demo's way at its tiniest, gone once for all test files, whichever workers have them."""
-    config = tiny_config(Path(__file__).resolve().parents[1] / "configs" / "demo.yaml")
-    folder = tmp_path_factory.getbasetemp()
-    # Each worker of pytest-xdist has a folder of its own below the session's.
-    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared_way"
-    shared.mkdir(exist_ok=True)
-    with lock_file(shared / "lock"):
-        done = shared / "done"
-        if not done.is_file():
-            go(shared / "way", config)
-            done.touch()
-    return Way(shared / "way", config)
+def load_trained_pipeline() -> TrainedPipeline:
+    """Returns the pipeline of `tiny_config`, trained once for the sources that the package has now."""
+    config = tiny_config()
+    out = make_once(
+        "trained_pipeline", lambda folder: run_pipeline(folder, config), sources=[Path(__file__).resolve()]
+    )
+    return TrainedPipeline(out, config)

@@ -1,11 +1,11 @@
-"""An axial localizer on the whole way: from the sagittal points to graders and the exported ensemble."""
+"""An axial localizer in all stages: from the sagittal points to graders and the exported ensemble."""
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,15 +27,16 @@ from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from lumbar_tf.train import TrainOptions, run_train
 from lumbar_tf.training.predicted_points import predicted_levels
 from lumbar_tf.training.runs import landmark_tables, open_run
-from tests import way as way_module
+from tests import trained_pipeline
+from tests.session_folders import make_once
+from tests.trained_pipeline import TrainedPipeline, predict_in_python, read_study_of, tiny_config
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = list(localizer_rows(Plane.AXIAL_T2))
 
 
 def _config() -> DemoConfig:
-    """The tiny way's sagittal T2 and its axial plane with a localizer, whose points crops are cut around."""
-    tiny = way_module.tiny_config(ROOT / "configs" / "demo.yaml")
+    """The tiny demo's sagittal T2, and its axial plane with a localizer for the crops' points."""
+    tiny = tiny_config()
     sagittal, axial = (each for each in tiny.planes if each.plane is not Plane.SAGITTAL_T1)
     assert sagittal.localizer is not None
     content = axial.model_dump()
@@ -54,33 +55,43 @@ def _config() -> DemoConfig:
     return tiny.model_copy(update={"planes": planes})
 
 
-@pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The way up to the export, gone once for all tests of this file."""
-    out, config = tmp_path_factory.mktemp("axial_way"), _config()
+def _train(out: Path, config: DemoConfig) -> None:
+    """Runs the demo's stages up to the export."""
     options, watch = DemoOptions(out=out, workers=1), Stopwatch()
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
     stack_members(options, watch)
-    way = way_module.Way(out, config)
-    export_ensemble(way.load_ensemble(), out / "runs", out / "models")
-    return way
+    export_ensemble(TrainedPipeline(out, config).load_ensemble(), out / "runs", out / "models")
 
 
 @pytest.fixture(scope="module")
-def studies(way: Any) -> list[Study]:
+def axial_pipeline() -> TrainedPipeline:
+    """The stages up to the export, run once for the sources that the package has now."""
+    config, sources = _config(), [Path(__file__).resolve(), Path(str(trained_pipeline.__file__)).resolve()]
+    out = make_once("axial_pipeline", lambda folder: _train(folder, config), sources=sources)
+    return TrainedPipeline(out, config)
+
+
+@pytest.fixture(scope="module")
+def studies(axial_pipeline: TrainedPipeline) -> list[Study]:
     """Two held-out studies, read from DICOM."""
-    return way.held_out_studies()
+    return axial_pipeline.held_out_studies()
 
 
 @pytest.fixture(scope="module")
-def served(way: Any) -> ServedEnsemble:
+def served(axial_pipeline: TrainedPipeline) -> ServedEnsemble:
     """The exported ensemble."""
-    return ServedEnsemble(way.model)
+    return ServedEnsemble(axial_pipeline.model)
 
 
-def test_its_points_are_nearer_to_the_recess_than_the_points_that_it_began_with(way: Any) -> None:
-    run = open_run(way.config.planes[1], records=way.out / "tfrecords", runs=way.out / "runs")
+def test_its_points_are_nearer_to_the_recess_than_the_points_that_it_began_with(
+    axial_pipeline: TrainedPipeline,
+) -> None:
+    run = open_run(
+        axial_pipeline.config.planes[1],
+        records=axial_pipeline.out / "tfrecords",
+        runs=axial_pipeline.out / "runs",
+    )
     found = read_landmarks(landmark_tables(run.runs, (Plane.AXIAL_T2,)), folds=run.folds)
     levels, annotated = predicted_levels(run), read_points(RecordSource(run.shards, tuple(found)))
     assert set(found) == set(run.folds)
@@ -99,15 +110,15 @@ def test_its_points_are_nearer_to_the_recess_than_the_points_that_it_began_with(
 
 
 def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
-    way: Any, served: ServedEnsemble, studies: list[Study]
+    axial_pipeline: TrainedPipeline, served: ServedEnsemble, studies: list[Study]
 ) -> None:
     # The second study once more without its axial plane.
     examples = [dict(encode_study(each)) for each in (*studies, studies[1])]
     del examples[2][Plane.AXIAL_T2]
     outputs = {name: value.numpy() for name, value in served.predict(examples).items()}
-    ensemble = way.load_ensemble()
+    ensemble = axial_pipeline.load_ensemble()
     assert ensemble.networks[Plane.AXIAL_T2].localizer is not None
-    said = way_module.ask_in_python(ensemble, examples)
+    said = predict_in_python(ensemble, examples)
     np.testing.assert_allclose(outputs["landmarks"], said.landmarks, atol=1e-2)
     np.testing.assert_allclose(
         outputs["members"], np.exp(said.log_probabilities).transpose(1, 0, 2, 3), atol=1e-4
@@ -119,20 +130,22 @@ def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
     np.testing.assert_array_equal(landmarks[1, :5], landmarks[2, :5])
 
 
-def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(way: Any) -> None:
-    """One fold's networks alone, asked by way of the graph, give that fold's tables."""
-    runs = way.out / "runs"
-    run = open_run(way.config.planes[1], records=way.out / "tfrecords", runs=runs)
+def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(
+    axial_pipeline: TrainedPipeline,
+) -> None:
+    """One fold's networks alone, run by the graph's functions, give that fold's tables."""
+    runs = axial_pipeline.out / "runs"
+    run = open_run(axial_pipeline.config.planes[1], records=axial_pipeline.out / "tfrecords", runs=runs)
     study = sorted(study for study, fold in run.folds.items() if fold == 0)[0]
-    ensemble = way.load_ensemble()
+    ensemble = axial_pipeline.load_ensemble()
     for networks in ensemble.networks.values():
         for folded in (networks.localizer, *networks.graders.values()):
             assert folded is not None
             for variable in folded.parameters:
                 # All folds become the one that held the study out.
                 variable.assign(folded.parameters[0])
-    example = encode_study(way_module.read_study_of(way.out / "training", study))
-    said = way_module.ask_in_python(ensemble, [example])
+    example = encode_study(read_study_of(axial_pipeline.out / "training", study))
+    said = predict_in_python(ensemble, [example])
     table = read_landmarks(landmark_tables(runs, (Plane.SAGITTAL_T2, Plane.AXIAL_T2)))[study]
     is_found = np.isfinite(table).all(axis=-1)
     assert is_found[ROWS].sum() >= 8
@@ -162,14 +175,17 @@ def test_a_mirrored_study_has_its_points_on_the_other_sides(
 
 
 def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_interrupt(
-    way: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    axial_pipeline: TrainedPipeline,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tmp_path / "axial_t2.yaml"
-    config.write_text(dump_config(way.config.planes[1]), encoding="utf-8")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "sagittal_t2").symlink_to(way.out / "runs" / "sagittal_t2")
+    config.write_text(dump_config(axial_pipeline.config.planes[1]), encoding="utf-8")
+    # A copy: the pipeline's own folder is shared with other tests.
+    shutil.copytree(axial_pipeline.out / "runs" / "sagittal_t2", tmp_path / "runs" / "sagittal_t2")
     words = [
-        "--plane=axial_t2", f"--config={config}", "--fold=1", f"--records={way.out / 'tfrecords'}",
+        "--plane=axial_t2", f"--config={config}", "--fold=1", f"--records={axial_pipeline.out / 'tfrecords'}",
         f"--runs={tmp_path / 'runs'}", "--set=localizer.training.epochs=1,grader.training.epochs=1",
     ]  # fmt: skip
 
