@@ -97,7 +97,7 @@ def test_a_damaged_file_is_among_the_studys_rejects(cohort: Path) -> None:
 
 
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must hold at least one study"):
+    with pytest.raises(ValueError, match="must contain at least one study"):
         next(lumbar_tf.read_studies(tmp_path))
 
 

@@ -1,12 +1,11 @@
 """Slice geometry in patient space.
 
 Patient space is DICOM's LPS: +x to the patient's left, +y to the back, +z to the head, in
-millimetres. A pixel is named by (column, row), both zero-based, and a whole number is a pixel's
-CENTRE, as in DICOM PS3.3 C.7.6.2.1.1: pixel (0, 0) is centred on ImagePositionPatient.
+millimetres. Pixel coordinates are (column, row), both zero-based, and integers are pixel CENTRES, as in
+DICOM PS3.3 C.7.6.2.1.1: pixel (0, 0) is centred on ImagePositionPatient.
 
-A slice's own axes may point anywhere (stored left to right or right to left). Everything that
-is cut from it uses `canonical_axes` instead: they are told from the patient, so a crop looks the
-same however the scanner wrote it.
+The stored axes of a slice may point in any direction, such as left to right or right to left. Crops use
+`canonical_axes` instead, which follow the patient, so a crop looks the same for every storage order.
 """
 
 from collections.abc import Sequence
@@ -21,19 +20,19 @@ Vector = NDArray[np.float64]
 #: Normals closer than this (0.99985 = 1 degree) belong to one orientation group. Scanner tilt between
 #: the blocks of one axial lumbar series is 5 degrees and more; within a block it is exactly 0.
 SAME_ORIENTATION_COSINE = 0.99985
-#: Shorter than this a projected axis has no direction that can be trusted.
+#: A projected axis that is shorter than this has no reliable direction.
 _NO_DIRECTION = 1e-3
 
 
 @dataclass(frozen=True)
 class SliceGeometry:
-    """Where a slice's pixels lie in patient space.
+    """Position of the pixels of a slice in patient space.
 
     Attributes:
         position: ImagePositionPatient, LPS mm, the centre of pixel (column 0, row 0).
-        row_direction: unit vector along which the COLUMN index grows (first three values of
+        row_direction: unit vector along which the COLUMN index increases (first three values of
             ImageOrientationPatient).
-        column_direction: unit vector along which the ROW index grows (last three values).
+        column_direction: unit vector along which the ROW index increases (last three values).
         row_spacing_mm: distance between rows (first value of PixelSpacing).
         column_spacing_mm: distance between columns (second value of PixelSpacing).
         rows: number of rows, the image's height.
@@ -50,7 +49,7 @@ class SliceGeometry:
 
     @cached_property
     def normal(self) -> Vector:
-        """Unit normal, turned to point left (+x), back (+y) or up (+z), whichever it is nearest."""
+        """Unit normal, oriented to the nearest of left (+x), back (+y) and head (+z)."""
         return canonical_normal(self.row_direction, self.column_direction)
 
     @property
@@ -66,7 +65,7 @@ def canonical_normal(row_direction: Sequence[float], column_direction: Sequence[
     [1.0, 0.0, 0.0]
     """
     (a, b, c), (d, e, f) = row_direction, column_direction
-    # The cross product, spelled out: NumPy's takes ten times as long, and there is one for each slice.
+    # The cross product written out: NumPy's takes ten times as long, and every slice needs one.
     normal = np.array([b * f - c * e, c * d - a * f, a * e - b * d], np.float64)
     normal = normal / np.linalg.norm(normal)
     if normal[np.argmax(np.abs(normal))] < 0:
@@ -77,9 +76,9 @@ def canonical_normal(row_direction: Sequence[float], column_direction: Sequence[
 def canonical_axes(normal: Vector, *, is_sagittal: bool) -> tuple[Vector, Vector]:
     """Returns the in-plane axes (right, down) in which crops are cut, LPS unit vectors [3].
 
-    An axial crop is seen as radiologists do, from the feet: patient left (+x) to the right and
-    back (+y) down. A sagittal crop shows back (+y) to the right and feet (-z) down. The second
-    axis is the patient's direction laid into the plane, the first is perpendicular to it.
+    An axial crop is seen from the feet, the radiological convention: patient left (+x) to the right and back
+    (+y) down. A sagittal crop shows back (+y) to the right and feet (-z) down. The second axis is the
+    patient's direction projected into the plane; the first is perpendicular to it.
 
     >>> right, down = canonical_axes(np.array([0.0, 0.0, 1.0]), is_sagittal=False)
     >>> right.tolist(), down.tolist()
@@ -89,7 +88,7 @@ def canonical_axes(normal: Vector, *, is_sagittal: bool) -> tuple[Vector, Vector
     right_hint = np.array([0.0, 1.0, 0.0]) if is_sagittal else np.array([1.0, 0.0, 0.0])
     down = down_hint - normal * (down_hint @ normal)
     if np.linalg.norm(down) < _NO_DIRECTION:
-        # A coronal slice that a table calls axial, or the like: any upright view will do.
+        # For example a coronal slice that a table lists as axial: any upright view is acceptable.
         down_hint = np.array([0.0, 1.0, 0.0]) if is_sagittal else np.array([0.0, 0.0, -1.0])
         down = down_hint - normal * (down_hint @ normal)
     down = down / np.linalg.norm(down)
@@ -125,7 +124,7 @@ def patient_to_pixel(geometry: SliceGeometry, point: Sequence[float]) -> tuple[f
         point: LPS mm, shape [3].
 
     Returns:
-        column and row of the point's foot on the slice plane (not clipped to the image), and the
+        column and row of the point's projection onto the slice plane (not clipped to the image), and the
         signed distance from the plane along `geometry.normal` in mm.
     """
     offset = np.asarray(point, float) - np.asarray(geometry.position)
@@ -154,15 +153,15 @@ def mirror_geometry(geometry: SliceGeometry) -> SliceGeometry:
 def order_slices(geometries: Sequence[SliceGeometry]) -> list[list[int]]:
     """Groups slices by orientation and sorts each group along its normal.
 
-    Neither file names nor InstanceNumber are looked at: both contradict the geometry in real data.
+    File names and InstanceNumber are not used: both contradict the geometry in real data.
 
     Args:
         geometries: the slices of ONE series.
 
     Returns:
-        Groups of indices into `geometries`. Groups are ordered by the mean position along the
-        patient's axis that their normal is nearest to (axial: from the feet up; sagittal: from the
-        right to the left), slices within a group by position along the normal.
+        Groups of indices into `geometries`. Groups are ordered by their mean position along the patient's
+        axis nearest to their normal (axial: feet to head; sagittal: right to left), slices within a group by
+        their position along the normal.
     """
     groups: list[list[int]] = []
     for index, geometry in enumerate(geometries):
@@ -176,11 +175,11 @@ def order_slices(geometries: Sequence[SliceGeometry]) -> list[list[int]]:
     def along_normal(index: int, normal: Vector) -> float:
         return float(np.asarray(geometries[index].position) @ normal)
 
-    def place(group: list[int]) -> tuple[int, float]:
+    def sort_key(group: list[int]) -> tuple[int, float]:
         axis = int(np.argmax(np.abs(geometries[group[0]].normal)))
         return axis, float(np.mean([geometries[index].centre[axis] for index in group]))
 
     for group in groups:
         normal = geometries[group[0]].normal
         group.sort(key=lambda index: along_normal(index, normal))
-    return sorted(groups, key=place)
+    return sorted(groups, key=sort_key)

@@ -1,6 +1,7 @@
-"""Why something of the input was left out, or kept with a note: every reason code there is.
+"""Reason codes of rejected input and of input that is kept with a note.
 
-The codes are stable: manifests hold them, `docs/ingestion.md` lists them (a test holds the two together).
+The codes are stable: they are part of manifests, and `docs/ingestion.md` lists them (a test compares the
+two).
 """
 
 from dataclasses import dataclass
@@ -8,18 +9,18 @@ from enum import Enum
 
 
 class ReasonKind(Enum):
-    """What a reason says of the input."""
+    """Kinds of reasons."""
 
-    #: Broken or contradictory; left out. Fatal under `--strict`.
+    #: Broken or contradictory input that is rejected. Fatal with `--strict`.
     FAULT = "fault"
-    #: Odd, but kept. Fatal under `--strict`.
+    #: Unusual input that is kept. Fatal with `--strict`.
     NOTE = "note"
-    #: Sound, but nothing that is graded here; left out, never fatal.
+    #: Valid input that is not graded, and therefore rejected. Never fatal.
     CHOICE = "choice"
 
 
 class RejectReason(Enum):
-    """The reason codes. The value is the stable code; `kind` says what it means for a build."""
+    """Reason codes. The value is the stable code, and `kind` determines its effect on a build."""
 
     # Files.
     NOT_DICOM = ("not_dicom", ReasonKind.CHOICE)
@@ -87,7 +88,7 @@ class RejectReason(Enum):
     kind: ReasonKind
 
     def __new__(cls, code: str, kind: ReasonKind) -> "RejectReason":
-        """Makes `value` the code alone, so that `RejectReason("colour")` finds it."""
+        """Sets `value` to the code alone, so that `RejectReason("colour")` works."""
         member = object.__new__(cls)
         member._value_ = code
         member.kind = kind
@@ -96,15 +97,15 @@ class RejectReason(Enum):
 
 @dataclass(frozen=True)
 class Reject:
-    """One thing that was left out, or kept with a note.
+    """A file, series or study that was rejected, or kept with a note.
 
     Attributes:
-        study_id: the study, "" where none is known.
-        series_id: the series, "" where none is known.
-        file_name: the file, as `display_name` has it; "" for a whole series or study.
-        reason: the stable code.
-        message: one line for a person: the rule and the value that broke it. It holds no header value
-            that could identify a patient: no name, date, free text, path.
+        study_id: study id, "" if unknown.
+        series_id: series id, "" if unknown.
+        file_name: name of the file by `display_name`; "" for a whole series or study.
+        reason: stable code.
+        message: one line with the rule and the value that violates it. It contains no header value that
+            could identify a patient: no name, date, free text or path.
     """
 
     study_id: str
@@ -115,7 +116,11 @@ class Reject:
 
 
 class RejectedError(Exception):
-    """A file, frame or archive is left out, for this reason. Always turned into a `Reject`."""
+    """Rejection of a file, frame or archive; callers convert it to a `Reject`.
+
+    Attributes:
+        reason: reason code.
+    """
 
     def __init__(self, reason: RejectReason, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,8 @@
-"""Study."""
+"""Studies, their planes and slices, and the identity of their images.
+
+The header values and image UIDs are used only for results that return to the hospital's archive. Records,
+tables, logs and pictures do not contain them.
+"""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,8 +19,8 @@ from lumbar_tf.dicom.geometry import SliceGeometry, order_slices
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.labels import Plane
 
-#: What a result's Patient and General Study modules repeat (PS3.3 sections C.7.1.1 and C.7.2.1), with the
-#: value representation of each; more of the header is not kept.
+#: Attributes that the Patient and General Study modules of a result repeat (PS3.3 sections C.7.1.1 and
+#: C.7.2.1), with their value representations. No other part of the header is kept.
 HEADER_KEYWORDS = {
     "PatientName": "PN",
     "PatientID": "LO",
@@ -30,20 +34,20 @@ HEADER_KEYWORDS = {
     "StudyDescription": "LO",
     "ReferringPhysicianName": "PN",
 }
-#: PS3.3 section C.7.1.1; highdicom writes no other.
+#: PS3.3 section C.7.1.1; highdicom does not write any other value.
 _SEXES = frozenset(("M", "F", "O"))
 
 
 @dataclass(frozen=True)
 class ImageOrigin:
-    """The stored image that a slice was read from; "" for what its header does not name.
+    """UIDs of the stored image that a slice was read from; "" for absent attributes.
 
     Attributes:
         sop_class_uid: SOPClassUID.
         sop_instance_uid: SOPInstanceUID.
-        series_uid: SeriesInstanceUID, whatever the tables call the series.
+        series_uid: SeriesInstanceUID, which may differ from the series id of the tables.
         frame_of_reference_uid: FrameOfReferenceUID.
-        frame_number: the frame, from 1; 0 in a file of one frame.
+        frame_number: number of the frame, from 1; 0 in a file of one frame.
     """
 
     sop_class_uid: str
@@ -55,12 +59,12 @@ class ImageOrigin:
 
 @dataclass(frozen=True, eq=False)
 class StudyHeader:
-    """What a study's headers say of the patient and the examination. Kept only for whoever asks for it.
+    """Header values about the patient and the examination, kept on request only.
 
     Attributes:
-        study_uid: StudyInstanceUID, "" where absent.
-        values: text by DICOM keyword, of those in `HEADER_KEYWORDS`; absent where the header has none that
-            the standard allows. Never shown.
+        study_uid: StudyInstanceUID, "" if absent.
+        values: text by DICOM keyword, for the keywords of `HEADER_KEYWORDS` that have a value allowed by the
+            standard. Not part of the `repr`.
     """
 
     study_uid: str
@@ -68,10 +72,10 @@ class StudyHeader:
 
 
 def read_study_header(dataset: Dataset, study_uid: str) -> StudyHeader:
-    """Reads what a result of the study repeats; values that the standard does not allow are left out."""
+    """Reads the attributes that results of the study repeat; values that violate the standard are omitted."""
     values = {}
     for keyword, vr in HEADER_KEYWORDS.items():
-        # Values are parsed when they are asked for, and may be anything.
+        # pydicom parses values on access, and a damaged value may raise anything.
         with suppress(Exception):
             text = str(read_value(dataset, keyword) or "").strip()
             if text and _is_allowed(keyword, vr, text):
@@ -87,7 +91,7 @@ def _is_allowed(keyword: str, vr: str, text: str) -> bool:
 
 
 def read_optional_text(dataset: Dataset, keyword: str) -> str:
-    """Returns a value's text, "" where it is absent or cannot be parsed: a slice is not refused for it."""
+    """Returns the text of a value that is not required, "" if it is absent or cannot be parsed."""
     with suppress(Exception):
         return str(read_value(dataset, keyword) or "")
     return ""
@@ -95,16 +99,15 @@ def read_optional_text(dataset: Dataset, keyword: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One image in patient space.
+    """An image in patient space.
 
     Attributes:
-        geometry: where its pixels lie, LPS mm.
-        pixels: [rows, columns], after rescale slope and intercept and with MONOCHROME1 turned
-            round, so that larger is always brighter: the stored integers (8 or 16 bits) where
-            there is no rescale, float32 where there is.
-        series_id: the series it belongs to.
-        instance_number: InstanceNumber, only ever used to find a table's row; 0 where absent.
-        origin: the stored image, for results that refer back to it; None of a slice that no file holds.
+        geometry: position of the pixels, LPS mm.
+        pixels: [rows, columns], after rescale slope and intercept and with MONOCHROME1 inverted, so that
+            larger is always brighter: the stored integers (8 or 16 bits) without rescale, float32 with it.
+        series_id: id of the series.
+        instance_number: InstanceNumber, used only to find rows of tables; 0 if absent.
+        origin: UIDs of the stored image, for results that refer to it; None for a slice without a file.
     """
 
     geometry: SliceGeometry
@@ -124,20 +127,20 @@ class Slice:
 
 @dataclass(frozen=True)
 class SeriesSummary:
-    """What is kept of a series besides its slices: what was decided of it, and sub-groups to count by.
+    """Properties of a series besides its slices: its selection, and attributes for subgroup statistics.
 
     Attributes:
-        series_id: the series.
-        plane: its plane; None where it was left out.
-        reason: why it was left out, a `RejectReason` value; "" where it was kept.
-        num_slices: its readable slices.
-        rows: of its first slice.
-        columns: of its first slice.
-        row_spacing_mm: of its first slice.
-        column_spacing_mm: of its first slice.
-        gap_mm: median distance between neighbouring slices along their normal; 0 where there is one slice.
-        vendor: the scanner's maker in one spelling (`siemens`, `ge`, ...), "" where unknown.
-        field_strength_tesla: None where unknown.
+        series_id: id of the series.
+        plane: plane of the series; None if it was rejected.
+        reason: `RejectReason` value of the rejection; "" if the series was kept.
+        num_slices: number of readable slices.
+        rows: rows of the first slice.
+        columns: columns of the first slice.
+        row_spacing_mm: row spacing of the first slice.
+        column_spacing_mm: column spacing of the first slice.
+        gap_mm: median distance between neighbouring slices along their normal; 0 for a single slice.
+        vendor: normalized name of the manufacturer (`siemens`, `ge`, ...), "" if unknown.
+        field_strength_tesla: nominal field strength; None if unknown.
     """
 
     series_id: str
@@ -155,16 +158,16 @@ class SeriesSummary:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One patient's examination.
+    """An examination of one patient.
 
     Attributes:
-        study_id: the name used in tables, records and results.
-        patient_id: PatientID, "" where absent. Kept in memory only: it is never written anywhere.
-        planes: for each plane that was found, its slices in `arrange_slices` order.
+        study_id: id used in tables, records and results.
+        patient_id: PatientID, "" if absent. Kept in memory only: it is never written anywhere.
+        planes: slices of each plane found, in the order of `arrange_slices`.
         series: every readable series, kept or not, by series id.
-        rejects: what was left out or noted.
+        rejects: rejects and notes.
         source_digest: SHA-256 over the digests of the study's files.
-        header: what the headers say of patient and examination; None where nobody asked for it.
+        header: header values about patient and examination; None unless requested.
     """
 
     study_id: str
@@ -181,8 +184,8 @@ class SliceGroup:
     """Parallel slices of one series, sorted along their normal.
 
     Attributes:
-        series_id: the series.
-        slices: at least one slice.
+        series_id: id of the series.
+        slices: slices of the group, at least one.
     """
 
     series_id: str
@@ -196,15 +199,15 @@ def arrange_slices(slices: Iterable[Slice]) -> tuple[SliceGroup, ...]:
         slices: slices of one plane, of any number of series, in any order.
 
     Returns:
-        Groups, by series id and then as `order_slices` has them. InstanceNumber decides only
-        between slices at the very same position.
+        Groups, by series id and then in the order of `order_slices`. InstanceNumber only orders slices at the
+        same position.
     """
     by_series: dict[str, list[Slice]] = {}
-    for each in slices:
-        by_series.setdefault(each.series_id, []).append(each)
+    for item in slices:
+        by_series.setdefault(item.series_id, []).append(item)
     groups = []
     for series_id, members in sorted(by_series.items()):
-        members.sort(key=lambda each: each.instance_number)
-        for indices in order_slices([each.geometry for each in members]):
+        members.sort(key=lambda member: member.instance_number)
+        for indices in order_slices([member.geometry for member in members]):
             groups.append(SliceGroup(series_id, tuple(members[index] for index in indices)))
     return tuple(groups)

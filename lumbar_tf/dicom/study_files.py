@@ -1,6 +1,6 @@
-"""The files of one study: opened, with one image once and other studies' files left out.
+"""Image files of one study, without duplicates and without files of other studies.
 
-What cannot be opened becomes a `Reject` with a reason, and the rest goes on.
+A file that cannot be opened becomes a `Reject` with a reason, and reading continues.
 """
 
 import hashlib
@@ -17,17 +17,27 @@ from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
 from lumbar_tf.dicom.study import ImageOrigin
 from lumbar_tf.labels import Plane
 
-#: Files of a study that wait for the choice of series are held up to here, and read again beyond. Ten
-#: times a lumbar examination; an archive's functional series would otherwise fill the memory.
-MAX_HELD_BYTES = 512 << 20
+#: Files are kept in memory up to this total until the series are selected, and read again beyond it. It is
+#: ten times a lumbar examination; functional series in an archive would otherwise fill the memory.
+MAX_KEPT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class StudyFile:
-    """A file whose header was read.
+    """An image file whose header has been read.
 
-    `image` is None where the study's files are too large to hold all at once. `copies` have the same
-    SOPInstanceUID: the same image in another folder of an export, which counts only if this one is damaged.
+    Attributes:
+        path: path of the file.
+        display_name: name for manifests, see `identifiers.display_name`.
+        study_uid: StudyInstanceUID, "" if absent.
+        series_id: id of the series: folder name or SeriesInstanceUID.
+        sop_uid: SOPInstanceUID, "" if absent.
+        patient_id: PatientID, "" if absent. It must not be written anywhere.
+        origin: UIDs of the image, for results that refer to it.
+        frames: frames of the file.
+        image: the opened file; None if the study's files are too large to keep in memory.
+        copies: files with the same SOPInstanceUID, such as the same image in another folder of an export.
+            They are used only if this file is damaged.
     """
 
     path: Path
@@ -42,23 +52,32 @@ class StudyFile:
     copies: tuple["StudyFile", ...] = ()
 
     def open(self) -> ImageFile:
-        """Returns the file's image, read again where it is not held."""
+        """Returns the opened file, which is read again if it is not kept in memory."""
         return open_image(_read_bytes(self.path)) if self.image is None else self.image
 
 
-#: Notes a reject: series id, shown file name, reason, message.
+#: Records a reject: series id, display name of the file, reason, message.
 RecordReject = Callable[[str, str, RejectReason, str], None]
 
 
 def open_files(
     study: StudyFiles, table: Mapping[str, Plane | None], rejects: list[Reject]
 ) -> tuple[list[StudyFile], str]:
-    """Returns the files that hold images, and the digest over all that could be read."""
+    """Opens the files of a study.
+
+    Args:
+        study: the study.
+        table: plane by series id.
+        rejects: list that unreadable files are appended to.
+
+    Returns:
+        The files that contain images, and the SHA-256 over the digests of all readable files.
+    """
     paths, faults = list_study_files(study)
     rejects.extend(faults)
     files: list[StudyFile] = []
     digests: list[str] = []
-    held_bytes = 0
+    kept_bytes = 0
     for path in paths:
         name = display_name(path, study.root)
         try:
@@ -66,23 +85,23 @@ def open_files(
             digests.append(hashlib.sha256(data).hexdigest())
             image = open_image(data)
         except RejectedError as error:
-            # A folder's name may hold a patient's; one that a table names as a series does not.
+            # A folder name may contain a patient's name, unless a table lists it as a series.
             series_id = path.parent.name if path.parent.name in table else ""
             rejects.append(Reject(study.study_id, series_id, name, error.reason, str(error)))
             continue
-        held_bytes += len(data)
-        held = image if held_bytes <= MAX_HELD_BYTES else None
+        kept_bytes += len(data)
+        kept = image if kept_bytes <= MAX_KEPT_BYTES else None
         files.append(
             StudyFile(
                 path=path,
                 display_name=name,
                 study_uid=image.study_uid,
-                series_id=_name_series(study, path, image, table),
+                series_id=_series_id(study, path, image, table),
                 sop_uid=image.sop_uid,
                 patient_id=image.patient_id,
                 origin=image.origin,
                 frames=image.frames,
-                image=held,
+                image=kept,
             )
         )
     return files, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
@@ -99,43 +118,43 @@ def _read_bytes(path: Path) -> bytes:
         raise RejectedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
 
 
-def _name_series(study: StudyFiles, path: Path, image: ImageFile, table: Mapping[str, Plane | None]) -> str:
-    """The competition names a series by its folder, and so do its tables; everybody else by its UID."""
+def _series_id(study: StudyFiles, path: Path, image: ImageFile, table: Mapping[str, Plane | None]) -> str:
+    """Returns the folder name in the competition's layout and tables, and the SeriesInstanceUID otherwise."""
     folder = path.parent.name
     is_competition = study.files is None and path.parent.parent == study.root and is_safe_id(folder)
     return folder if folder in table or is_competition or not image.series_uid else image.series_uid
 
 
 def drop_other_studies(
-    study: StudyFiles, files: Sequence[StudyFile], refuse: RecordReject
+    study: StudyFiles, files: Sequence[StudyFile], reject: RecordReject
 ) -> list[StudyFile]:
-    """Drops files that name another study than theirs: than the study's id or else than most of them."""
-    counts = Counter(each.study_uid for each in files if each.study_uid)
+    """Drops files whose StudyInstanceUID differs from the study id or, failing that, from most files."""
+    counts = Counter(file.study_uid for file in files if file.study_uid)
     own = study.study_id if study.study_id in counts else max(counts, key=counts.__getitem__, default="")
     kept = []
-    for each in files:
-        if each.study_uid in ("", own):
-            kept.append(each)
+    for file in files:
+        if file.study_uid in ("", own):
+            kept.append(file)
             continue
-        message = "its StudyInstanceUID is another one than that of the rest of the study"
-        refuse(each.series_id, each.display_name, RejectReason.FOREIGN_FILE, message)
+        message = "its StudyInstanceUID differs from that of the rest of the study"
+        reject(file.series_id, file.display_name, RejectReason.FOREIGN_FILE, message)
     return kept
 
 
 def merge_copies(files: Iterable[StudyFile]) -> list[StudyFile]:
-    """Puts files of one SOPInstanceUID together, in path order; files without one stand alone.
+    """Merges files with the same SOPInstanceUID, in path order; files without a UID are kept separate.
 
-    Files that claim to be one image and lie elsewhere in the patient are no copies.
+    Files with the same UID but a different geometry are not copies.
     """
     copies: dict[tuple[object, ...], list[StudyFile]] = {}
-    for place, each in enumerate(files):
-        geometry = tuple(frame.geometry for frame in each.frames)
-        copies.setdefault((each.sop_uid or place, geometry), []).append(each)
+    for index, file in enumerate(files):
+        geometry = tuple(frame.geometry for frame in file.frames)
+        copies.setdefault((file.sop_uid or index, geometry), []).append(file)
     return [replace(first, copies=tuple(others)) for first, *others in copies.values()]
 
 
 def read_patient_id(study: StudyFiles) -> str:
-    """Returns a study's PatientID from the first header that has one, "" where none has."""
+    """Returns the PatientID of a study from the first header that has one, "" if none has."""
     paths, _ = list_study_files(study)
     with suppress_pydicom_warnings():
         for path in paths:

@@ -1,8 +1,8 @@
-"""Reads the DICOM files of one study into planes of slices.
+"""Reading of a study's DICOM files into planes of slices.
 
-A file that cannot be used becomes a `Reject` with a reason, and the rest goes on. Names of files and
-InstanceNumber say nothing about order here: slices are arranged by geometry. Headers are read first and
-series chosen by them; only what is kept is decoded.
+A file that cannot be used becomes a `Reject` with a reason, and reading continues. File names and
+InstanceNumber do not determine the order: slices are arranged by geometry. Series are selected by their
+headers, and only the selected series are decoded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,41 +45,41 @@ def read_study_files(
     """Reads every DICOM file of a study.
 
     Args:
-        study: its files.
-        table: what a series table says, by series id: a folder's name or the SeriesInstanceUID. Its word
-            wins over a header that contradicts it, with a note; None leaves the series out. Series that it
-            does not name are told from their headers.
-        decode: the decoder.
-        keep_header: whether `Study.header` holds what results for the hospital's archive repeat.
+        study: files of the study.
+        table: plane by series id, which is a folder name or the SeriesInstanceUID. The table overrides a
+            contradicting header, with a note; None excludes the series. Series that are not in the table are
+            classified by their headers.
+        decode: frame decoder.
+        keep_header: whether to fill `Study.header`, for results that return to the hospital's archive.
 
     Returns:
-        The study. Planes without any slice are absent.
+        The study. Planes without slices are absent.
     """
     rejects: list[Reject] = []
 
-    def refuse(series_id: str, file_name: str, reason: RejectReason, message: str) -> None:
+    def reject(series_id: str, file_name: str, reason: RejectReason, message: str) -> None:
         rejects.append(Reject(study.study_id, series_id, file_name, reason, message))
 
     with suppress_pydicom_warnings():
         files, digest = open_files(study, table, rejects)
-        files = drop_other_studies(study, files, refuse)
-        patients = {each.patient_id for each in files if each.patient_id}
+        files = drop_other_studies(study, files, reject)
+        patients = {file.patient_id for file in files if file.patient_id}
         if len(patients) > 1:
-            message = f"the files of one study name {len(patients)} patients"
-            refuse("", "", RejectReason.MIXED_PATIENTS, message)
+            message = f"the files of one study have {len(patients)} different PatientIDs"
+            reject("", "", RejectReason.MIXED_PATIENTS, message)
             files = []
-        series = _group(merge_copies(files))
-        facts = {name: _facts(name, members) for name, members in series.items()}
-        decisions = select_series(list(facts.values()), table)
-        planes = _read_planes(series, decisions, decode, refuse)
+        series = _group_by_series(merge_copies(files))
+        candidates = {name: _read_candidate(name, members) for name, members in series.items()}
+        decisions = select_series(list(candidates.values()), table)
+        planes = _read_planes(series, decisions, decode, reject)
         header = _read_header(files) if keep_header and files else None
     if not planes:
-        rejects.append(_judge_empty(study.study_id, rejects, has_series=bool(series)))
+        rejects.append(_reject_empty(study.study_id, rejects, has_series=bool(series)))
     return Study(
         study_id=study.study_id,
         patient_id=next(iter(patients)) if len(patients) == 1 else "",
         planes=planes,
-        series=tuple(_summarize(facts[name], decisions[name]) for name in sorted(series)),
+        series=tuple(_summarize(candidates[name], decisions[name]) for name in sorted(series)),
         rejects=tuple(rejects),
         source_digest=digest,
         header=header,
@@ -87,28 +87,28 @@ def read_study_files(
 
 
 def _read_header(files: Sequence[StudyFile]) -> StudyHeader:
-    """Reads the header of a file that names a patient, where one does."""
-    chosen = next((each for each in files if each.patient_id), files[0])
-    study_uid = next((each.study_uid for each in files if each.study_uid), "")
+    """Reads the header of a file with a PatientID, or of the first file if none has one."""
+    chosen = next((file for file in files if file.patient_id), files[0])
+    study_uid = next((file.study_uid for file in files if file.study_uid), "")
     return read_study_header(chosen.open().dataset, study_uid)
 
 
-def _judge_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) -> Reject:
-    """Returns what is said of a study of which nothing is left: at fault, or sound but not graded here."""
-    if has_series and all(each.reason.kind is ReasonKind.CHOICE for each in rejects):
-        message = "it holds no series that is graded here"
+def _reject_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) -> Reject:
+    """Returns the reject for a study without slices: faulty, or valid but without a graded series."""
+    if has_series and all(reject.reason.kind is ReasonKind.CHOICE for reject in rejects):
+        message = "the study has no series of a graded plane and weighting"
         return Reject(study_id, "", "", RejectReason.NOTHING_TO_GRADE, message)
     return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")
 
 
-def _group(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
+def _group_by_series(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
     series: dict[str, list[_Member]] = {}
-    for each in files:
-        series.setdefault(each.series_id, []).extend((each, frame) for frame in each.frames)
+    for file in files:
+        series.setdefault(file.series_id, []).extend((file, frame) for frame in file.frames)
     return series
 
 
-def _facts(series_id: str, members: Sequence[_Member]) -> SeriesCandidate:
+def _read_candidate(series_id: str, members: Sequence[_Member]) -> SeriesCandidate:
     header = read_series_header(members[0][0].open().dataset)
     return SeriesCandidate(series_id, header, [frame.geometry for _, frame in members])
 
@@ -117,19 +117,19 @@ def _read_planes(
     series: Mapping[str, Sequence[_Member]],
     decisions: Mapping[str, SeriesDecision],
     decode: FrameDecoder,
-    refuse: RecordReject,
+    reject: RecordReject,
 ) -> dict[Plane, tuple[Slice, ...]]:
     slices: dict[Plane, list[Slice]] = {}
     for series_id, members in sorted(series.items()):
         decision = decisions[series_id]
         for reason, message in decision.notes:
-            refuse(series_id, "", reason, message)
+            reject(series_id, "", reason, message)
         if decision.plane is None:
             if decision.reason is not None:
-                refuse(series_id, "", decision.reason, decision.message)
+                reject(series_id, "", decision.reason, decision.message)
             continue
-        kept = _check(series_id, members, decision.plane, refuse)
-        slices.setdefault(decision.plane, []).extend(_decode(series_id, kept, decode, refuse))
+        kept = _check(series_id, members, decision.plane, reject)
+        slices.setdefault(decision.plane, []).extend(_decode(series_id, kept, decode, reject))
     return {
         plane: tuple(image for group in arrange_slices(slices[plane]) for image in group.slices)
         for plane in Plane
@@ -137,21 +137,21 @@ def _read_planes(
     }
 
 
-def _check(series_id: str, members: Sequence[_Member], plane: Plane, refuse: RecordReject) -> list[_Member]:
+def _check(series_id: str, members: Sequence[_Member], plane: Plane, reject: RecordReject) -> list[_Member]:
     check = check_stack(
         [frame.geometry for _, frame in members],
         [frame.instance_number for _, frame in members],
         plane=plane,
     )
     for index, reason, message in check.rejects:
-        refuse(series_id, members[index][0].display_name, reason, message)
+        reject(series_id, members[index][0].display_name, reason, message)
     for reason, message in check.notes:
-        refuse(series_id, "", reason, message)
+        reject(series_id, "", reason, message)
     return [members[index] for index in check.kept]
 
 
 def _decode(
-    series_id: str, members: Iterable[_Member], decode: FrameDecoder, refuse: RecordReject
+    series_id: str, members: Iterable[_Member], decode: FrameDecoder, reject: RecordReject
 ) -> Iterator[Slice]:
     opened: tuple[StudyFile, ImageFile] | None = None
     for file, frame in members:
@@ -159,16 +159,16 @@ def _decode(
         for copy in (file, *file.copies):
             if found is not None:
                 if frame.index == 0:
-                    message = "a file before this one has the same SOPInstanceUID, and is taken"
-                    refuse(series_id, copy.display_name, RejectReason.DUPLICATE_INSTANCE, message)
+                    message = "an earlier file with the same SOPInstanceUID is used"
+                    reject(series_id, copy.display_name, RejectReason.DUPLICATE_INSTANCE, message)
                 continue
             try:
-                # The frames of one file follow each other: it is opened once.
+                # The frames of a file are consecutive, so each file is opened once.
                 if opened is None or opened[0] is not copy:
                     opened = (copy, copy.open())
                 pixels = decode(opened[1], copy.frames[frame.index])
             except RejectedError as error:
-                refuse(series_id, copy.display_name, error.reason, str(error))
+                reject(series_id, copy.display_name, error.reason, str(error))
             else:
                 number = frame.index + 1 if len(file.frames) > 1 else 0
                 origin = replace(copy.origin, frame_number=number)
@@ -177,18 +177,18 @@ def _decode(
             yield found
 
 
-def _summarize(facts: SeriesCandidate, decision: SeriesDecision) -> SeriesSummary:
-    first = facts.geometries[0]
+def _summarize(candidate: SeriesCandidate, decision: SeriesDecision) -> SeriesSummary:
+    first = candidate.geometries[0]
     return SeriesSummary(
-        series_id=facts.series_id,
+        series_id=candidate.series_id,
         plane=decision.plane,
         reason=decision.reason.value if decision.plane is None and decision.reason else "",
-        num_slices=len(facts.geometries),
+        num_slices=len(candidate.geometries),
         rows=first.rows,
         columns=first.columns,
         row_spacing_mm=first.row_spacing_mm,
         column_spacing_mm=first.column_spacing_mm,
-        gap_mm=median_gap_mm(facts.geometries),
-        vendor=facts.header.vendor,
-        field_strength_tesla=facts.header.field_strength_tesla,
+        gap_mm=median_gap_mm(candidate.geometries),
+        vendor=candidate.header.vendor,
+        field_strength_tesla=candidate.header.field_strength_tesla,
     )

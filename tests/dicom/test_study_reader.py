@@ -156,14 +156,14 @@ def test_a_series_is_left_out_where_the_table_says_so(place: Path, write_dicom: 
     ]
 
 
-def test_large_studies_are_not_held_whole_and_come_out_the_same(
+def test_large_studies_are_not_kept_in_memory_and_give_the_same_result(
     tmp_path: Path, write_dicom: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
         path = tmp_path / "study" / "s" / f"{number}.dcm"
         write_dicom(path, STORED + number, ImagePositionPatient=[4 * number, 0, 0], InstanceNumber=number)
     whole = read_study(tmp_path / "study", TABLE)
-    monkeypatch.setattr(study_files, "MAX_HELD_BYTES", 2 * path.stat().st_size)
+    monkeypatch.setattr(study_files, "MAX_KEPT_BYTES", 2 * path.stat().st_size)
     parts = read_study(tmp_path / "study", TABLE)
     assert parts.source_digest == whole.source_digest
     for one, other in zip(parts.planes[Plane.SAGITTAL_T2], whole.planes[Plane.SAGITTAL_T2], strict=True):

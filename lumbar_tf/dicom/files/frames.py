@@ -159,7 +159,7 @@ def _check_kind(file: ParsedFile) -> None:
     if meta_class == uid.MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:
         raise RejectedError(RejectReason.DICOMDIR, "a DICOMDIR, an index of other files")
     if file.pixels is None:
-        _refuse_without_pixels(dataset, sop_class)
+        _reject_without_pixels(dataset, sop_class)
     if sop_class.startswith(_SECONDARY_CAPTURE_PREFIX) or modality in _SECONDARY_MODALITIES:
         raise RejectedError(
             RejectReason.SECONDARY_CAPTURE, "a secondary capture rather than an acquired image"
@@ -176,7 +176,7 @@ def _check_kind(file: ParsedFile) -> None:
         raise RejectedError(RejectReason.UNSUPPORTED_SYNTAX, message)
 
 
-def _refuse_without_pixels(dataset: Dataset, sop_class: str) -> None:
+def _reject_without_pixels(dataset: Dataset, sop_class: str) -> None:
     has_other = "SpectroscopyData" in dataset or "PixelDataProviderURL" in dataset
     if ("Rows" in dataset or sop_class in _MR_IMAGE_CLASSES) and not has_other:
         raise RejectedError(RejectReason.TRUNCATED, "the file ends before its pixel data")

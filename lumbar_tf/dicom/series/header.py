@@ -1,4 +1,4 @@
-"""What a file's header says of its series, in one form for classic and Enhanced MR and every vendor."""
+"""Series attributes of a header, uniform for classic and Enhanced MR and all vendors."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from lumbar_tf.dicom.series.series_description_patterns import mentions_contrast
 
 _Value = TypeVar("_Value")
 
-#: Beginnings of Manufacturer, in lower case. Canon bought Toshiba's scanners, Fujifilm Hitachi's: each keeps
-#: the name under which it was sold.
+#: Prefixes of Manufacturer, in lower case. Canon took over Toshiba's scanners and Fujifilm Hitachi's; Toshiba
+#: counts as Canon, and Hitachi keeps the name under which the scanners were sold.
 _VENDORS = {
     "siemens": ("siemens",),
     "ge": ("ge ", "general electric"),
@@ -23,35 +23,35 @@ _VENDORS = {
     "fujifilm": ("fuji",),
     "united_imaging": ("uih", "united imaging", "shanghai united"),
 }
-#: Field strengths that are sold, T. Scanners write what they measure: 2.89362 T is a "3 T".
+#: Nominal field strengths, T. Scanners write the measured value: 2.89362 T is a nominal 3 T.
 _FIELD_STRENGTHS_TESLA = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.55, 0.6, 0.7, 1.0, 1.2, 1.5, 3.0, 7.0)
 _FIELD_TOLERANCE = 0.05
-#: The tag is in tesla; old scanners wrote gauss (1 T = 10,000 G). No magnet of either unit is near 100.
+#: The attribute is in tesla; old scanners wrote gauss (1 T = 10,000 G). No magnet is near 100 in either unit.
 _GAUSS_PER_TESLA = 10_000.0
 _STRONGEST_TESLA = 100.0
-#: What people type where no agent was given.
+#: Texts that users enter if no contrast agent was given.
 _NO_AGENT = frozenset({"", "0", "n", "no", "none", "nil", "na", "n a", "no contrast", "without", "ohne"})
 
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """What a header says of its series. Free texts stay in memory: they are never written anywhere.
+    """Series attributes of a header. Free texts are kept in memory only and never written.
 
     Attributes:
-        description: SeriesDescription, "" where absent.
-        protocol: ProtocolName; GE names the whole examination there.
+        description: SeriesDescription, "" if absent.
+        protocol: ProtocolName; with GE, the name of the whole examination.
         study_description: StudyDescription.
         body_part: BodyPartExamined.
         image_type: ImageType, FrameType and ComplexImageComponent in upper case.
-        echo_time_ms: EchoTime or EffectiveEchoTime, None where absent or not positive.
+        echo_time_ms: EchoTime or EffectiveEchoTime, None if absent or not positive.
         repetition_time_ms: RepetitionTime, likewise.
         inversion_time_ms: InversionTime or the first of InversionTimes, likewise.
-        scanning_sequence: SE, IR, GR, EP or RM; told from the pulse sequence macros in Enhanced files.
+        scanning_sequence: SE, IR, GR, EP or RM; derived from the pulse sequence macros in Enhanced files.
         acquisition_contrast: AcquisitionContrast of Enhanced files (T1, T2, STIR, DIFFUSION, ...).
-        is_fat_suppressed: whether ScanOptions or SpectrallySelectedSuppression say so.
-        is_contrast: whether a contrast agent or the description say so.
-        vendor: the maker in one spelling; "other" for one not listed, "" where absent.
-        field_strength_tesla: as it is sold; None where absent.
+        is_fat_suppressed: whether ScanOptions or SpectrallySelectedSuppression indicate fat suppression.
+        is_contrast: whether the contrast agent attributes or the description indicate a contrast agent.
+        vendor: normalized name of the manufacturer; "other" if not listed, "" if absent.
+        field_strength_tesla: nominal field strength; None if absent.
     """
 
     description: str = ""
@@ -71,7 +71,7 @@ class SeriesHeader:
 
 
 def read_series_header(dataset: Dataset) -> SeriesHeader:
-    """Reads what an MR header says of its series. Odd values count as absent; nothing is raised."""
+    """Reads the series attributes of an MR header. Invalid values count as absent; no error is raised."""
     description = _text(dataset, "SeriesDescription")
     texts = {
         "protocol": "ProtocolName",
@@ -79,9 +79,9 @@ def read_series_header(dataset: Dataset) -> SeriesHeader:
         "body_part": "BodyPartExamined",
     }
     image_type = [
-        each
+        code
         for keyword in ("ImageType", "FrameType", "ComplexImageComponent")
-        for each in _codes(dataset, keyword)
+        for code in _codes(dataset, keyword)
     ]
     return SeriesHeader(
         description=description,
@@ -100,7 +100,7 @@ def read_series_header(dataset: Dataset) -> SeriesHeader:
 
 
 def normalize_vendor(manufacturer: str) -> str:
-    """Returns the maker in one spelling.
+    """Returns the normalized name of a manufacturer.
 
     >>> normalize_vendor("SIEMENS"), normalize_vendor("GE MEDICAL SYSTEMS"), normalize_vendor("Esaote")
     ('siemens', 'ge', 'other')
@@ -112,20 +112,20 @@ def normalize_vendor(manufacturer: str) -> str:
 
 
 def normalize_field_strength(value: float | None) -> float | None:
-    """Returns a magnet's field strength in tesla as it is sold, from what its scanner wrote.
+    """Returns the nominal field strength in tesla for the value that a scanner wrote.
 
-    >>> [normalize_field_strength(each) for each in (1.494, 15000.0, 2.89362, 4.7, None)]
+    >>> [normalize_field_strength(value) for value in (1.494, 15000.0, 2.89362, 4.7, None)]
     [1.5, 1.5, 3.0, 4.7, None]
     """
     if value is None:
         return None
     tesla = value / _GAUSS_PER_TESLA if value > _STRONGEST_TESLA else value
-    nearest = min(_FIELD_STRENGTHS_TESLA, key=lambda each: abs(each - tesla))
+    nearest = min(_FIELD_STRENGTHS_TESLA, key=lambda nominal: abs(nominal - tesla))
     return nearest if abs(nearest - tesla) <= _FIELD_TOLERANCE * nearest else round(tesla, 2)
 
 
 def _scanning_sequence(dataset: Dataset) -> tuple[str, ...]:
-    """Returns ScanningSequence, or what the MR Pulse Sequence Module says in its terms (PS3.3 C.8.13.4)."""
+    """Returns ScanningSequence, or its equivalent from the MR Pulse Sequence module (PS3.3 C.8.13.4)."""
     classic = _codes(dataset, "ScanningSequence")
     if classic:
         return classic
@@ -142,7 +142,7 @@ def _scanning_sequence(dataset: Dataset) -> tuple[str, ...]:
 def _is_fat_suppressed(dataset: Dataset) -> bool:
     options = _codes(dataset, "ScanOptions")
     suppression = _codes(dataset, "SpectrallySelectedSuppression")
-    return "FS" in options or any("FAT" in each for each in suppression)
+    return "FS" in options or any("FAT" in code for code in suppression)
 
 
 def _has_agent(dataset: Dataset) -> bool:
@@ -156,17 +156,17 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """Returns the values of a CS element in upper case, one or several."""
+    """Returns the values of a CS element in upper case."""
 
     def split(value: Any) -> tuple[str, ...]:
         values = [value] if isinstance(value, str) else list(value)
-        return tuple(code for each in values if (code := str(each).strip().upper()))
+        return tuple(code for text in values if (code := str(text).strip().upper()))
 
     return _value(dataset, keyword, split, ())
 
 
 def _number(dataset: Dataset, *keywords: str) -> float | None:
-    """Returns the first finite positive number among elements; the first of an element's values counts."""
+    """Returns the first finite positive number among elements, of which only the first value is used."""
 
     def convert(value: Any) -> float:
         return float(value if isinstance(value, str | int | float) else value[0])
@@ -179,9 +179,9 @@ def _number(dataset: Dataset, *keywords: str) -> float | None:
 
 
 def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], _Value], absent: _Value) -> _Value:
-    """Returns an element's value, converted; `absent` where there is none or it makes no sense."""
+    """Returns the converted value of an element; `absent` if there is none or it is invalid."""
     try:
         value = find_value(dataset, keyword)
         return absent if value is None else convert(value)
-    except Exception:  # values are parsed when they are asked for, and may be anything
+    except Exception:  # pydicom parses values on access, and a damaged value may raise anything
         return absent

@@ -1,9 +1,8 @@
-"""What the free text of a header says of a series, in the words that scanners and people use.
+"""Patterns in the free text of headers that classify a series.
 
-Texts are looked at and forgotten: they can hold anything, a patient's name among it, and appear in no
-message. The vocabularies were collected from the vendors' names for their sequences (Siemens, GE, Philips,
-Canon, Hitachi) and the usual abbreviations of radiographers in English and German, with the Romance stems
-of body parts.
+The texts are not kept and appear in no message, because they may contain anything, including a patient's
+name. The vocabularies were collected from the vendors' sequence names (Siemens, GE, Philips, Canon, Hitachi)
+and the usual abbreviations of radiographers in English and German, with the Romance stems of body parts.
 """
 
 import re
@@ -11,11 +10,11 @@ from enum import Enum
 
 
 class Weighting(Enum):
-    """What makes the contrast of an image."""
+    """Weighting of an image."""
 
     T1 = "t1"
     T2 = "t2"
-    #: Known, and graded by nobody here: proton density, diffusion, gradient echo, ...
+    #: Recognized, but not graded: proton density, diffusion, gradient echo, ...
     OTHER = "other"
 
 
@@ -39,7 +38,7 @@ _OTHER_WEIGHTING = re.compile(
     r"myelo|\b(?:tof|mra|angio\w*|twist|perf\w*|dce|dyn\w*|bold|svs|spectro\w*|cine|flow(?! ?comp)|"
     r"neurogra\w*|tractogra\w*)\b"
 )
-#: Letters may touch: `SAGT1`, `sT1W`, `t2tse`. A digit may not: T12 is a vertebra.
+#: Adjacent letters are allowed: `SAGT1`, `sT1W`, `t2tse`. A following digit is not: T12 is a vertebra.
 _T1 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t1(?!\d)")
 _T2 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t2(?!\d)")
 _STIR = re.compile(r"\bs?(?:stir|tirm)\b")
@@ -62,7 +61,7 @@ _OTHER_REGION = re.compile(
 
 
 def normalize_text(text: str) -> str:
-    """Returns a text in lower case with one space between its words; `*` and `+` stay.
+    """Returns a text in lower case with single spaces between words; `*` and `+` are kept.
 
     >>> normalize_text("t2_TSE-sag, 512 T2* +C")
     't2 tse sag 512 t2* +c'
@@ -71,30 +70,32 @@ def normalize_text(text: str) -> str:
 
 
 def mentions_localizer(text: str) -> bool:
-    """Whether a text names a localiser, scout or calibration."""
+    """Returns whether a text mentions a localiser, scout or calibration."""
     return _LOCALIZER.search(normalize_text(text)) is not None
 
 
 def mentions_derived(text: str) -> bool:
-    """Whether a text names a reformat, map, subtraction or screen shot."""
+    """Returns whether a text mentions a reformat, map, subtraction or screen shot."""
     return _DERIVED.search(normalize_text(text)) is not None
 
 
 def mentions_fat_suppression(text: str) -> bool:
-    """Whether a text names any fat suppression, STIR included."""
+    """Returns whether a text mentions any fat suppression, including STIR."""
     return _FAT_SUPPRESSED.search(normalize_text(text)) is not None
 
 
 def mentions_contrast(text: str) -> bool:
-    """Whether a text says that contrast agent was given: `post`, `+C`, `Gd`, and not `without`."""
+    """Returns whether a text mentions a given contrast agent: `post`, `+C`, `Gd`, and not `without`."""
     words = normalize_text(text)
     return _CONTRAST.search(words) is not None and _NO_CONTRAST.search(words) is None
 
 
 def mentions_lumbar(text: str) -> bool | None:
-    """Whether a text names the lumbar spine (True) or only other parts of the body (False).
+    """Returns whether a text mentions the lumbar spine (True) or only other parts of the body (False).
 
-    >>> [mentions_lumbar(each) for each in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
+    None if it mentions no part of the body.
+
+    >>> [mentions_lumbar(text) for text in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
     [True, False, True, None]
     """
     words = normalize_text(text)
@@ -104,7 +105,7 @@ def mentions_lumbar(text: str) -> bool | None:
 
 
 def mentioned_weighting(text: str) -> Weighting | None:
-    """Returns the weighting that a text names, None where it names none or both T1 and T2.
+    """Returns the weighting that a text mentions, None if it mentions none or both T1 and T2.
 
     >>> [mentioned_weighting(text).value for text in ("t1_tirm_sag_dark-fluid", "SAG STIR", "AX T2*")]
     ['t1', 't2', 'other']
@@ -114,7 +115,7 @@ def mentioned_weighting(text: str) -> Weighting | None:
         return Weighting.OTHER
     is_t1, is_t2 = _T1.search(words) is not None, _T2.search(words) is not None
     if is_t1 != is_t2:
-        # T1 FLAIR is a usual T1; T2 FLAIR has black fluid, and nothing here was made for it.
+        # T1 FLAIR is an ordinary T1; T2 FLAIR has dark fluid, and the models are not trained on it.
         is_dark = is_t2 and _FLUID_SUPPRESSED.search(words) is not None
         return Weighting.OTHER if is_dark else Weighting.T1 if is_t1 else Weighting.T2
     if not is_t1 and _STIR.search(words) and not _FLUID_SUPPRESSED.search(words):

@@ -1,4 +1,4 @@
-"""Tells what made a series' contrast: its description first, else the physics of its timing."""
+"""Weighting of a series by its description or, failing that, by the physics of its timing."""
 
 from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.series_description_patterns import (
@@ -13,9 +13,9 @@ from lumbar_tf.dicom.series.series_description_patterns import (
 _LONGEST_T1_ECHO = 30.0
 _LONGEST_T1_REPETITION = 1200.0
 _SHORTEST_T2_ECHO = 60.0
-# 3D fast spin echoes that drive magnetisation back (SPACE, CUBE, VISTA) give T2 from TR 1000 on.
+# 3D fast spin echoes with driven equilibrium (SPACE, CUBE, VISTA) are T2 from TR 1000 on.
 _SHORTEST_T2_REPETITION = 900.0
-# Proton density: a T1's echo with a T2's repetition (from 2000).
+# Proton density: the echo time of T1 with the repetition time of T2 (from 2000).
 _LONGEST_DENSITY_ECHO = 45.0
 _SHORTEST_DENSITY_REPETITION = 1800.0
 # An inversion pulse nulls tissue at TI = T1 (ln 2 - ln(1 + exp(-TR / T1))). Fat, T1 = 250 to 380 from 0.5 to
@@ -32,33 +32,33 @@ _CONTRASTS = {
     "STIR": Weighting.T2,
     "PROTON_DENSITY": Weighting.OTHER,
 }
-#: AcquisitionContrast, or value 3 of ImageType, that no spin echo has (DICOM PS3.3 C.8.13.3.1).
-_FOREIGN_CONTRASTS = frozenset({"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "T2_STAR", "TOF"})
+#: AcquisitionContrast, or value 3 of ImageType, of sequences other than spin echo (DICOM PS3.3 C.8.13.3.1).
+_OTHER_CONTRASTS = frozenset({"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "T2_STAR", "TOF"})
 
 
 def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
-    """Tells a series' weighting.
+    """Classifies the weighting of a series.
 
-    Gradient and planar echoes are OTHER whatever they are called: "T2" is short for T2* there.
+    Gradient echo and echo-planar sequences are OTHER regardless of their description: "T2" means T2* there.
 
     Args:
-        header: what the series says of itself.
+        header: series attributes.
 
     Returns:
-        The weighting, None where nothing tells, and whether description and timing contradict each
-        other; the description's word is taken then.
+        The weighting, None if it cannot be determined; and whether description and timing contradict each
+        other, in which case the description is used.
     """
-    if _is_foreign(header):
+    if _is_other_sequence(header):
         return Weighting.OTHER, False
-    named = mentioned_weighting(header.description) or mentioned_weighting(header.protocol)
-    measured = classify_timing(header)
-    if named is None:
-        return measured, False
-    return named, named is not Weighting.OTHER and measured not in (None, named)
+    mentioned = mentioned_weighting(header.description) or mentioned_weighting(header.protocol)
+    by_timing = classify_timing(header)
+    if mentioned is None:
+        return by_timing, False
+    return mentioned, mentioned is not Weighting.OTHER and by_timing not in (None, mentioned)
 
 
 def classify_timing(header: SeriesHeader) -> Weighting | None:
-    """Returns the weighting of a spin echo by its timing, None between the usual ranges.
+    """Returns the weighting of a spin echo by its timing, None outside the usual ranges.
 
     >>> classify_timing(SeriesHeader(echo_time_ms=11.0, repetition_time_ms=550.0))
     <Weighting.T1: 't1'>
@@ -70,7 +70,7 @@ def classify_timing(header: SeriesHeader) -> Weighting | None:
     if echo is None:
         return contrast
     if header.inversion_time_ms is not None:
-        return _measure_inverted(header.inversion_time_ms, echo) or contrast
+        return _classify_inverted(header.inversion_time_ms, echo) or contrast
     if echo >= _SHORTEST_T2_ECHO and (repetition is None or repetition >= _SHORTEST_T2_REPETITION):
         return Weighting.T2
     if repetition is None:
@@ -83,7 +83,7 @@ def classify_timing(header: SeriesHeader) -> Weighting | None:
 
 
 def is_fat_suppressed(header: SeriesHeader) -> bool:
-    """Whether options, texts or an inversion time that nulls fat say that fat is dark."""
+    """Returns whether options, texts or an inversion time that nulls fat indicate fat suppression."""
     inversion = header.inversion_time_ms
     return (
         header.is_fat_suppressed
@@ -93,7 +93,7 @@ def is_fat_suppressed(header: SeriesHeader) -> bool:
     )
 
 
-def _measure_inverted(inversion: float, echo: float) -> Weighting | None:
+def _classify_inverted(inversion: float, echo: float) -> Weighting | None:
     if _FAT_INVERSION[0] <= inversion <= _FAT_INVERSION[1]:
         return Weighting.T2
     if _T1_FLAIR_INVERSION[0] <= inversion <= _T1_FLAIR_INVERSION[1] and echo <= _LONGEST_T1_FLAIR_ECHO:
@@ -101,8 +101,8 @@ def _measure_inverted(inversion: float, echo: float) -> Weighting | None:
     return Weighting.OTHER if inversion >= _SHORTEST_T2_FLAIR_INVERSION else None
 
 
-def _is_foreign(header: SeriesHeader) -> bool:
+def _is_other_sequence(header: SeriesHeader) -> bool:
     sequence = set(header.scanning_sequence)
     is_gradient_echo = "GR" in sequence and "SE" not in sequence
     contrasts = {header.acquisition_contrast, *header.image_type[2:3]}
-    return is_gradient_echo or "EP" in sequence or bool(contrasts & _FOREIGN_CONTRASTS)
+    return is_gradient_echo or "EP" in sequence or bool(contrasts & _OTHER_CONTRASTS)

@@ -1,4 +1,4 @@
-"""Finds the studies in what a person points at: a dataset's folder, a PACS export, a file or a zip."""
+"""Studies in a source: the folder of a data set, a PACS export, a single file or a zip archive."""
 
 import tempfile
 from collections import defaultdict
@@ -24,7 +24,7 @@ __all__ = [
     "display_name",
 ]
 
-#: The competition's own names for its folders of studies.
+#: The competition's names of its folders of studies.
 IMAGE_FOLDERS = ("train_images", "test_images")
 DICOMDIR_NAME = "dicomdir"
 #: Table of true grade probabilities, which only a synthetic cohort has beside its label table.
@@ -34,12 +34,12 @@ _SAFE_ID_RULE = "an id must be at most 64 characters of 0-9, A-Z, a-z, '.', '_' 
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """One study, the name it goes by, and where its files are.
+    """Id and files of one study.
 
     Attributes:
-        study_id: its folder's name in the competition's layout, else StudyInstanceUID.
-        root: the folder that names of files are told from.
-        files: the files, None for every file below the root.
+        study_id: name of the folder in the competition's layout, else StudyInstanceUID.
+        root: folder that display names of files are relative to.
+        files: files of the study; None for every file below the root.
     """
 
     study_id: str
@@ -49,14 +49,14 @@ class StudyFiles:
 
 @dataclass(frozen=True)
 class StudySources:
-    """Studies, and the tables beside them.
+    """Studies of a source, with the tables beside them.
 
     Attributes:
-        studies: by study id.
-        labels: `train.csv`, None where absent.
-        coordinates: `train_label_coordinates.csv`, None where absent.
-        series: `{train,test}_series_descriptions.csv`, None where absent.
-        rejects: what was left out or noted before any study was read.
+        studies: studies, sorted by study id.
+        labels: `train.csv`, None if absent.
+        coordinates: `train_label_coordinates.csv`, None if absent.
+        series: `{train,test}_series_descriptions.csv`, None if absent.
+        rejects: rejects and notes from before the reading of studies.
     """
 
     studies: tuple[StudyFiles, ...]
@@ -68,19 +68,19 @@ class StudySources:
 
 @contextmanager
 def read_source(root: Path) -> Iterator[StudySources]:
-    """Finds the studies at a path; a zip is unpacked for as long as the block runs.
+    """Finds the studies of a source; a zip archive is unpacked inside the `with` block only.
 
-    In the competition's layout folders are studies and no file is looked at. Anywhere else the head of
-    every file is read once, and files are grouped by StudyInstanceUID.
+    In the competition's layout the folders are the studies, and no file is read. In any other layout the
+    first bytes of every file are read once, and files are grouped by StudyInstanceUID.
 
     Args:
-        root: the competition's folder as unzipped (with `train_images` or `test_images` and the
-            tables beside it), either of those image folders, any folder of DICOM files however they are
-            nested, one DICOM file, a DICOMDIR (its folder is meant), or a zip of any of these.
+        root: the competition's unzipped folder (with `train_images` or `test_images` and the tables beside
+            it), either of these image folders, any folder of arbitrarily nested DICOM files, one DICOM file,
+            a DICOMDIR (for its folder), or a zip archive of any of these.
 
     Raises:
-        UnsafeArchiveError: (a ValueError) a zip that is not safe or not possible to unpack.
-        ValueError: there is nothing at the path, or no file in it.
+        UnsafeArchiveError: (a ValueError) a zip archive cannot be unpacked safely.
+        ValueError: the path does not exist, or contains no file.
     """
     if root.is_dir():
         yield _find_studies(root)
@@ -100,7 +100,7 @@ def read_source(root: Path) -> Iterator[StudySources]:
 
 
 def is_synthetic_source(folder: Path) -> bool:
-    """Returns whether a folder of studies or label tables was made by `lumbar_tf.synthetic`."""
+    """Returns whether a folder of studies or label tables was written by `lumbar_tf.synthetic`."""
     return (folder / SYNTHETIC_TRUTH_NAME).is_file()
 
 
@@ -108,124 +108,129 @@ def list_study_files(study: StudyFiles) -> tuple[list[Path], list[Reject]]:
     """Lists a study's files.
 
     Returns:
-        The files in path order, and a reject, under the study's id, for each link, archive and
-        unreadable folder among them, or for a study without any file.
+        The files in path order, and a reject with the study's id for each link, archive and unreadable folder
+        among them, or for a study without files.
     """
     if study.files is not None:
         return list(study.files), []
     files, rejects = list_files(study.root)
     if not files:
-        rejects.append(Reject("", "", "", RejectReason.EMPTY_FOLDER, "the study's folder holds no file"))
-    return files, [replace(each, study_id=study.study_id) for each in rejects]
+        rejects.append(
+            Reject("", "", "", RejectReason.EMPTY_FOLDER, "the folder of the study contains no file")
+        )
+    return files, [replace(reject, study_id=study.study_id) for reject in rejects]
 
 
 def _find_studies(root: Path) -> StudySources:
-    for place in (root, *_only_folder(root)):
+    for folder in (root, *_only_folder(root)):
         for name in IMAGE_FOLDERS:
-            if (place / name).is_dir():
-                return _with_tables(place / name)
+            if (folder / name).is_dir():
+                return _read_competition_layout(folder / name)
     if root.name in IMAGE_FOLDERS:
-        return _with_tables(root)
+        return _read_competition_layout(root)
     files, rejects = list_files(root)
     if not files and not rejects:
-        raise ValueError(f"A source must hold at least one study. Received: {str(root)!r}, with no file.")
+        raise ValueError(f"A source must contain at least one study. Received: {str(root)!r}, without files.")
     source = _group_files(root, files)
     return replace(source, rejects=(*rejects, *source.rejects))
 
 
 def _only_folder(root: Path) -> list[Path]:
-    """The folder that a zip so often wraps everything in."""
-    children = [each for each in root.iterdir() if not each.name.startswith(".")]
-    return [each for each in children if len(children) == 1 and each.is_dir() and not each.is_symlink()]
+    """Returns the only subfolder, common at the top level of zip archives; empty if there is none."""
+    children = [path for path in root.iterdir() if not path.name.startswith(".")]
+    return [path for path in children if len(children) == 1 and path.is_dir() and not path.is_symlink()]
 
 
-def _with_tables(images: Path) -> StudySources:
-    """Reads the competition's layout: a folder a study, whatever its files say."""
-    place, kind = images.parent, images.name.removesuffix("_images")
+def _read_competition_layout(images: Path) -> StudySources:
+    """Reads the competition's layout: one folder per study, regardless of the UIDs of its files."""
+    folder, kind = images.parent, images.name.removesuffix("_images")
 
     def table(name: str) -> Path | None:
-        return place / name if (place / name).is_file() else None
+        return folder / name if (folder / name).is_file() else None
 
     source = _list_study_folders(images)
     source = replace(source, series=table(f"{kind}_series_descriptions.csv"))
     if kind == "train":
         source = replace(source, labels=table("train.csv"), coordinates=table("train_label_coordinates.csv"))
     if not source.studies and not source.rejects:
-        raise ValueError(f"{str(images)!r} must hold a folder for each study. Received: none.")
+        raise ValueError(f"{str(images)!r} must contain one folder per study. Received: none.")
     return source
 
 
 def _list_study_folders(images: Path) -> StudySources:
-    """Takes each folder for a study; files beside the folders go by what they say."""
+    """Takes every folder as a study; files beside the folders are grouped by StudyInstanceUID."""
     studies: list[StudyFiles] = []
     loose: list[Path] = []
     rejects: list[Reject] = []
-    for each in sorted(images.iterdir()):
-        if is_ignored(each):
+    for path in sorted(images.iterdir()):
+        if is_ignored(path):
             continue
-        is_folder = each.is_dir() and not each.is_symlink()
-        reason, message = (None, "") if is_folder else check_entry(each)
-        if is_folder and not is_safe_id(each.name):
-            reason, message = RejectReason.BAD_UID, f"a study's folder: {_SAFE_ID_RULE}"
+        is_folder = path.is_dir() and not path.is_symlink()
+        reason, message = (None, "") if is_folder else check_entry(path)
+        if is_folder and not is_safe_id(path.name):
+            reason, message = RejectReason.BAD_UID, f"name of the study's folder: {_SAFE_ID_RULE}"
         if reason is not None:
-            rejects.append(Reject("", "", display_name(each, images), reason, message))
+            rejects.append(Reject("", "", display_name(path, images), reason, message))
         elif is_folder:
-            studies.append(StudyFiles(each.name, each))
+            studies.append(StudyFiles(path.name, path))
         else:
-            loose.append(each)
+            loose.append(path)
     beside = _group_files(images, loose)
-    studies = sorted((*studies, *beside.studies), key=lambda each: each.study_id)
+    studies = sorted((*studies, *beside.studies), key=lambda study: study.study_id)
     return StudySources(tuple(studies), rejects=(*rejects, *beside.rejects))
 
 
 def _group_files(root: Path, files: Sequence[Path]) -> StudySources:
-    """Groups files by StudyInstanceUID; what cannot be any study's becomes a reject."""
+    """Groups files by StudyInstanceUID; files that cannot belong to any study become rejects."""
     study_of: dict[Path, str] = {}
-    lost: list[Path] = []
+    unidentified: list[Path] = []
     rejects: list[Reject] = []
 
-    def refuse(path: Path, reason: RejectReason, message: str) -> None:
+    def reject(path: Path, reason: RejectReason, message: str) -> None:
         rejects.append(Reject("", "", display_name(path, root), reason, message))
 
     with suppress_pydicom_warnings():
         for path in files:
             try:
-                head = read_file_identity(path)
+                identity = read_file_identity(path)
             except OSError as error:
-                refuse(path, RejectReason.UNREADABLE, f"cannot be read: {error.strerror}")
+                reject(path, RejectReason.UNREADABLE, f"cannot be read: {error.strerror}")
                 continue
             if path.name.lower() == DICOMDIR_NAME:
-                refuse(path, RejectReason.DICOMDIR, "an index of files; every file is looked at anyway")
+                reject(path, RejectReason.DICOMDIR, "an index of files; all files are read regardless of it")
                 rejects.extend(find_absent_files(path, files, root))
-            elif not head.is_dicom:
-                refuse(path, RejectReason.NOT_DICOM, "not a DICOM file")
-            elif head.study_uid is None:
-                lost.append(path)
-            elif is_safe_id(head.study_uid or _folder_study(path, root)):
-                study_of[path] = head.study_uid or _folder_study(path, root)
+            elif not identity.is_dicom:
+                reject(path, RejectReason.NOT_DICOM, "not a DICOM file")
+            elif identity.study_uid is None:
+                unidentified.append(path)
+            elif is_safe_id(identity.study_uid or _folder_study(path, root)):
+                study_of[path] = identity.study_uid or _folder_study(path, root)
             else:
-                refuse(path, RejectReason.BAD_UID, f"StudyInstanceUID: {_SAFE_ID_RULE}")
-    homes = _find_homes(lost, study_of, root)
-    for path in lost:
-        if path not in homes:
-            message = "StudyInstanceUID cannot be read, and the file lies among several studies"
-            refuse(path, RejectReason.DAMAGED_HEADER, message)
-    studies = _collect(root, {**study_of, **homes})
+                reject(path, RejectReason.BAD_UID, f"StudyInstanceUID: {_SAFE_ID_RULE}")
+    assigned = _assign_unidentified(unidentified, study_of, root)
+    for path in unidentified:
+        if path not in assigned:
+            message = "StudyInstanceUID cannot be read, and the nearest folder contains several studies"
+            reject(path, RejectReason.DAMAGED_HEADER, message)
+    studies = _collect(root, {**study_of, **assigned})
     return StudySources(studies, rejects=(*rejects, *_note_shared_folders(study_of)))
 
 
 def _folder_study(path: Path, root: Path) -> str:
-    """The study of a file that names none: its top folder below the root, or the root."""
+    """Returns the study id of a file without a UID: from its top folder below the root, or the root."""
     parts = path.relative_to(root).parts
     return display_study_id(parts[0] if len(parts) > 1 else root.resolve().name)
 
 
-def _find_homes(lost: Sequence[Path], study_of: Mapping[Path, str], root: Path) -> dict[Path, str]:
-    """Says of damaged files which study is told of them: the only one in the nearest folder with any.
+def _assign_unidentified(
+    unidentified: Sequence[Path], study_of: Mapping[Path, str], root: Path
+) -> dict[Path, str]:
+    """Assigns damaged files to the only study of the nearest folder that contains studies.
 
-    They are only named there. A reader that can read such a file after all still sees its true UID.
+    The assignment decides which study reports the file. If the file turns out to be readable, its own UID is
+    still checked.
     """
-    if not lost:
+    if not unidentified:
         return {}
     studies_below: dict[Path, set[str]] = defaultdict(set)
     for path, study_id in study_of.items():
@@ -233,14 +238,14 @@ def _find_homes(lost: Sequence[Path], study_of: Mapping[Path, str], root: Path) 
             studies_below[parent].add(study_id)
             if parent == root:
                 break
-    homes: dict[Path, str] = {}
-    for path in lost:
-        found = next((studies_below[each] for each in path.parents if each in studies_below), set())
+    assigned: dict[Path, str] = {}
+    for path in unidentified:
+        found = next((studies_below[parent] for parent in path.parents if parent in studies_below), set())
         if len(found) == 1:
-            homes[path] = next(iter(found))
+            assigned[path] = next(iter(found))
         elif not found:
-            homes[path] = _folder_study(path, root)
-    return homes
+            assigned[path] = _folder_study(path, root)
+    return assigned
 
 
 def _collect(root: Path, study_of: Mapping[Path, str]) -> tuple[StudyFiles, ...]:
@@ -255,6 +260,6 @@ def _note_shared_folders(study_of: Mapping[Path, str]) -> list[Reject]:
     studies: dict[Path, set[str]] = defaultdict(set)
     for path, study_id in study_of.items():
         studies[path.parent].add(study_id)
-    shared = sorted({study_id for each in studies.values() if len(each) > 1 for study_id in each})
-    message = "a folder holds files of this study and of others; files go by their StudyInstanceUID"
+    shared = sorted({study_id for group in studies.values() if len(group) > 1 for study_id in group})
+    message = "a folder contains files of this study and of others; files are grouped by StudyInstanceUID"
     return [Reject(study_id, "", "", RejectReason.SEVERAL_STUDIES, message) for study_id in shared]

@@ -76,7 +76,7 @@ def test_a_member_that_holds_more_than_it_announces_is_cut_off(tmp_path: Path) -
     for signature, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
         struct.pack_into("<I", data, data.index(signature) + offset, 1000)
     path.write_bytes(bytes(data))
-    _refused(tmp_path, path, "sound")
+    _refused(tmp_path, path, "intact")
     assert (tmp_path / "out" / "1.dcm").stat().st_size <= 1000
 
 
@@ -111,7 +111,7 @@ def test_damaged_and_encrypted_zips_are_refused(tmp_path: Path) -> None:
     flipped[2000] ^= 0xFF
     for data in (sound[:3000], bytes(encrypted), bytes(flipped), b"text", b""):
         (tmp_path / "x.zip").write_bytes(data)
-        _refused(tmp_path, tmp_path / "x.zip", "sound and unencrypted")
+        _refused(tmp_path, tmp_path / "x.zip", "intact and unencrypted")
         for each in (tmp_path / "out").rglob("*"):
             each.unlink()
 
@@ -119,7 +119,7 @@ def test_damaged_and_encrypted_zips_are_refused(tmp_path: Path) -> None:
 def test_the_zip_s_name_is_shown_where_it_names_nobody(tmp_path: Path) -> None:
     for name, shown in (("7.zip", "7.zip"), ("Doe Jane.zip", "file-")):
         (tmp_path / name).write_text("text")
-        assert _refused(tmp_path, tmp_path / name, "sound").display_name.startswith(shown)
+        assert _refused(tmp_path, tmp_path / name, "intact").display_name.startswith(shown)
 
 
 def test_a_full_disk_is_no_fault_of_the_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

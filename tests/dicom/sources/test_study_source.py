@@ -278,7 +278,7 @@ def test_nothing_there_is_said_plainly(tmp_path: Path) -> None:
     (tmp_path / "not.zip").write_text("text")
     with pytest.raises(ValueError, match="at least one study"):
         _find(tmp_path / "empty")
-    with pytest.raises(ValueError, match="a folder for each study"):
+    with pytest.raises(ValueError, match="one folder per study"):
         _find(tmp_path / "none")
     with pytest.raises(ValueError, match="absent"):
         _find(tmp_path / "nowhere")
