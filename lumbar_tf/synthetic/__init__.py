@@ -1,4 +1,4 @@
-"""Synthetic studies: an analytic lumbar spine whose severity, and so whose best score, is known."""
+"""Synthetic studies: an analytic lumbar spine with known severities, and so a known best possible score."""
 
 from lumbar_tf.synthetic.anatomy import Anatomy, make_anatomy, mirror_anatomy
 from lumbar_tf.synthetic.cohort import CohortOptions, landmark, write_cohort

@@ -1,4 +1,4 @@
-"""`python -m lumbar_tf.synthetic --out=DIR --studies=40 --seed=0`."""
+"""Command `python -m lumbar_tf.synthetic`."""
 
 from pathlib import Path
 
@@ -12,30 +12,33 @@ from lumbar_tf.synthetic.protocol import Resolution
 
 
 class SyntheticOptions(CommandOptions):
-    """Writes synthetic lumbar MRI studies in the layout of the RSNA 2024 competition.
+    """Writes synthetic lumbar MRI studies in the layout of the RSNA 2024 competition."""
 
-    --out: folder to write to.
-    --studies: how many studies.
-    --seed: a study depends on the seed and its place in the cohort only.
-    --first-study-id: ids count upwards from here.
-    --workers: processes that render; the files do not depend on it.
-    --resolution: full (matrices as in the real data) or small (quick to train on).
-    --severity-shift: 0 copies the real label frequencies; 0.45 makes 12% of findings severe.
-    --sheet: also draw a few of the studies into this PNG, to look at.
-    """
-
-    out: Path
-    studies: int = Field(default=40, ge=1)
-    seed: int = Field(default=0, ge=0)
-    first_study_id: int = Field(default=700000001, ge=1)
-    workers: int = Field(default=1, ge=1)
-    resolution: Resolution = Resolution.SMALL
-    severity_shift: float = Field(default=0.0, ge=-3, le=3)
-    sheet: Path | None = None
+    out: Path = Field(description="Output folder.")
+    studies: int = Field(40, ge=1, description="Number of studies.")
+    seed: int = Field(
+        0, ge=0, description="Seed. A study depends only on the seed and its index in the cohort."
+    )
+    first_study_id: int = Field(700000001, ge=1, description="Id of the first study; the others follow.")
+    workers: int = Field(
+        1, ge=1, description="Number of rendering processes, which does not change the files."
+    )
+    resolution: Resolution = Field(
+        Resolution.SMALL,
+        description="Matrices of the images: full, as in the real data, or small, for fast training.",
+    )
+    severity_shift: float = Field(
+        0.0,
+        ge=-3,
+        le=3,
+        description="Shift of the latent severities. 0 gives the label frequencies of the real data, 0.45 "
+        "makes 12% of the findings severe.",
+    )
+    sheet: Path | None = Field(None, description="PNG with an overview of a few of the studies.")
 
 
 def write_synthetic_studies(options: SyntheticOptions) -> Summary:
-    """Writes the cohort and, if asked, the sheet."""
+    """Writes the cohort and, on request, the overview sheet."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out must be a folder. Received: {options.out}.")
     cohort = CohortOptions(

@@ -1,9 +1,9 @@
-"""A lumbar spine as an analytic scene in patient space.
+"""Analytic anatomy of a lumbar spine in patient space.
 
-The spine is straight in its own curved coordinates (u, v, s), in mm: s runs down the back wall of
-the vertebral bodies, v points backwards from that wall, u to one side. A planar curve (lordosis),
-a sideways bend (scoliosis), a rotation and a shift carry them to patient space (LPS mm), so every
-slice plane cuts the same body. Nothing here is a picture: `render.py` turns it into one.
+The spine is straight in its own curvilinear coordinates (u, v, s), in mm: s runs down the back wall of the
+vertebral bodies, v points backwards from that wall, u to one side. A planar curve (lordosis), a sideways bend
+(scoliosis), a rotation and a translation map them to patient space (LPS mm), so every slice plane cuts the
+same body. `render.py` renders it.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class Vertebra:
 
     Attributes:
         name: `T10` to `S4`.
-        height: of the body, along s.
-        half_width: of the body, along u.
-        depth: of the body, along v.
+        height: height of the body, along s.
+        half_width: half width of the body, along u.
+        depth: depth of the body, along v.
         sac_half_width: half width of the thecal sac at this vertebra.
-        sac_front: v of the sac's front wall (the gap before it holds epidural fat).
+        sac_front: v of the sac's front wall (the gap in front of it contains epidural fat).
         sac_back: v of the sac's back wall.
         is_sacral: whether it has alae instead of pedicles and facets.
     """
@@ -48,22 +48,22 @@ class Vertebra:
 
 @dataclass(frozen=True)
 class Segment:
-    """A disc with the halves of the two vertebrae beside it.
+    """A motion segment: a disc with the adjacent halves of two vertebrae.
 
-    Severities run from 0 (wide open) to 1 (closed); pairs are (+u side, -u side).
+    Severities range from 0 (wide open) to 1 (closed); pairs are (+u side, -u side).
 
     Attributes:
         above: the vertebra above the disc.
         below: the vertebra below it.
-        s_mm: s of the disc's middle.
-        disc_height: mm, at the back wall.
-        degeneration: 0 a white nucleus, 1 a black disc.
-        canal: severity of the canal's stenosis.
+        s_mm: s of the disc's centre.
+        disc_height: height at the back wall, mm.
+        degeneration: 0 for a bright nucleus to 1 for a dark disc.
+        canal: severity of the canal stenosis.
         foramina: severity of the two foramina.
         recesses: severity of the two lateral recesses.
-        bulge: innocent disc bulge, mm.
+        bulge: disc bulge unrelated to stenosis, mm.
         fat_triangle: half width of the fat behind the sac, mm.
-        endplate_change: marrow signal change beside the disc, -1 dark to 1 fatty; 0 mostly.
+        endplate_change: marrow signal change next to the disc, -1 dark to 1 fatty; usually 0.
     """
 
     above: Vertebra
@@ -80,21 +80,21 @@ class Segment:
 
     @property
     def s_range(self) -> tuple[float, float]:
-        """From the middle of the body above to the middle of the body below, s in mm."""
+        """Range of s from the centre of the body above to the centre of the body below, mm."""
         half = self.disc_height / 2
         return self.s_mm - half - self.above.height / 2, self.s_mm + half + self.below.height / 2
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The back wall of the bodies, sampled every millimetre of s.
+    """Curve of the back wall of the bodies, sampled every millimetre of s.
 
     Attributes:
-        s: arc length, [n], growing towards the feet.
-        x: sideways bend, [n].
-        y: backwards, [n].
-        z: upwards, [n], falling.
-        angle: radians between the curve and straight down, [n], positive where it runs backwards.
+        s: arc length, [n], increasing towards the feet.
+        x: sideways position, [n].
+        y: position to the back, [n].
+        z: position to the head, [n], decreasing.
+        angle: angle between the curve and straight down, radians, [n], positive if it runs backwards.
     """
 
     s: Array
@@ -106,20 +106,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient's lumbar spine and what lies around it.
+    """Lumbar spine of a patient, and its surroundings.
 
     Attributes:
-        segments: from T10/T11 to S3/S4.
-        curve: the curved axis, in spine space (Cartesian mm, axes as LPS).
+        segments: segments from T10/T11 to S3/S4.
+        curve: curved axis in spine space (Cartesian mm, axes as LPS).
         rotation: orthogonal [3, 3] matrix from patient to spine axes; its determinant is -1 in a
             mirrored patient.
-        origin: patient position of the spine space's origin, LPS mm.
-        conus_s: s where the cord ends.
-        sac_end_s: s where the thecal sac ends.
-        roots: positions of the cauda equina's strands in the sac, [n, 2], each in [-1, 1].
+        origin: patient position of the origin of spine space, LPS mm.
+        conus_s: s of the lower end of the cord.
+        sac_end_s: s of the lower end of the thecal sac.
+        roots: relative positions of the strands of the cauda equina in the sac, [n, 2], in [-1, 1].
         fat_mm: thickness of the fat under the skin of the back.
-        muscle_fat: 0 lean to 1 fatty back muscles.
-        marrow_fat: shifts the marrow's brightness, about 0 +- 0.1.
+        muscle_fat: 0 for lean to 1 for fatty back muscles.
+        marrow_fat: shift of the marrow's brightness, about 0 +- 0.1.
         phases: random phases of the tissue textures, [12] radians.
     """
 
@@ -140,7 +140,7 @@ class Anatomy:
         return self.segments[_FIRST_GRADED_SEGMENT + list(Level).index(level)]
 
     def side_sign(self, side: Side) -> int:
-        """Returns the sign of u on the patient's left or right."""
+        """Returns the sign of u on the left or right of the patient."""
         left = 1 if np.linalg.det(self.rotation) > 0 else -1
         return left if side is Side.LEFT else -left
 
@@ -189,9 +189,9 @@ _REFERENCE_SEGMENT = 5  # L3/L4 lies at the origin of spine space
 
 
 def closure(relative: float) -> float:
-    """Turns a relative severity (0 Moderate, 1 Severe) into how far a passage is closed, 0 to 1.
+    """Maps a relative severity (0 Moderate, 1 Severe) to the closure of a passage, 0 to 1.
 
-    Smooth and strictly growing, so that the images tell z and not only the grade.
+    The function is smooth and strictly increasing, so that the images show z and not only the grade.
 
     >>> [round(closing(value), 2) for value in (-1.0, 0.0, 1.0, 2.0)]
     [0.05, 0.27, 0.73, 0.95]
@@ -200,11 +200,11 @@ def closure(relative: float) -> float:
 
 
 def make_anatomy(latent: Array, rng: np.random.Generator) -> Anatomy:
-    """Draws a patient whose 25 findings have the given severity.
+    """Draws a patient with the given severities of the 25 findings.
 
     Args:
         latent: z in the order of `FINDINGS`, float64 [25].
-        rng: where everything else comes from: size, curve, position, innocent variation.
+        rng: random generator of everything else: size, curve, position, variation unrelated to stenosis.
     """
     scale = float(rng.normal(1.0, 0.05))
     vertebrae = _make_vertebrae(scale, rng)
@@ -226,7 +226,7 @@ def make_anatomy(latent: Array, rng: np.random.Generator) -> Anatomy:
 
 
 def mirror_anatomy(anatomy: Anatomy) -> Anatomy:
-    """Returns the patient's mirror image: x becomes -x, left becomes right."""
+    """Returns the mirrored patient: x becomes -x, left becomes right."""
     flip = np.diag([-1.0, 1.0, 1.0])
     return replace(anatomy, rotation=anatomy.rotation @ flip, origin=flip @ anatomy.origin)
 
@@ -262,9 +262,11 @@ def _make_segments(
         closed = dict.fromkeys(Condition, 0.05)
         if 0 <= graded < len(Level):
             level = list(Level)[graded]
-            closed = {each: closure(relative[finding_index(each, level)]) for each in Condition}
+            closed = {
+                condition: closure(relative[finding_index(condition, level)]) for condition in Condition
+            }
         canal = closed[Condition.SPINAL_CANAL_STENOSIS]
-        # Degeneration goes with stenosis only loosely: a black disc proves nothing.
+        # Degeneration correlates with stenosis only weakly: a dark disc is not evidence of stenosis.
         degeneration = float(1 / (1 + np.exp(-(rng.normal(0, 1.2) + health + 1.5 * (canal - 0.3)))))
         disc_height = _DISC_HEIGHTS[index] * scale * (1 - 0.3 * degeneration * float(rng.uniform(0.3, 1.0)))
         s_mm += above.height / 2 + disc_height / 2
@@ -298,7 +300,7 @@ def _make_curve(segments: tuple[Segment, ...], rng: np.random.Generator) -> Curv
     lordosis = rng.normal(1.0, 0.15)
     turning = np.zeros_like(s)  # radians per mm
     for segment, turn in zip(segments, _TURNS_DEGREES):
-        # Most of the turn is at the disc, but spread: a sharp kink would fold the space behind it.
+        # Most of the turn is at the disc, but smoothed: a sharp kink would fold the space behind it.
         width = 10.0
         bell = np.exp(-0.5 * ((s - segment.s_mm) / width) ** 2) / (width * np.sqrt(2 * np.pi))
         turning += np.radians(turn * lordosis) * bell
@@ -314,7 +316,7 @@ def _make_curve(segments: tuple[Segment, ...], rng: np.random.Generator) -> Curv
 
 
 def _make_roots(rng: np.random.Generator) -> Array:
-    """Strands lie in the back of the sac (the patient is supine), a few further forward."""
+    """Draws strand positions, mostly in the back of the sac (the patient is supine), a few in front."""
     num_strands = 12
     across = np.linspace(-0.8, 0.8, num_strands) + rng.normal(0, 0.08, num_strands)
     depth = 0.60 - 0.75 * across**2 - np.abs(rng.normal(0, 0.3, num_strands))

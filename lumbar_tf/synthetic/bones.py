@@ -1,4 +1,4 @@
-"""Vertebrae, sacrum and discs, painted in the spine's coordinates."""
+"""Painting of vertebrae, sacrum and discs in spine coordinates."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def paint_spinous(patch: Patch, segment: Segment) -> None:
     for middle in _own_and_next(segment, offset=6.0):
         if patch.crosses(-6, 6):
             drop = patch.d - middle - 0.38 * (patch.v - 20)
-            # A blade with a round end, highest near its tip.
+            # A blade with a rounded end, tallest near its tip.
             long = (reach - 18) / 2
             blade = (np.sqrt((drop / 9.5) ** 2 + ((patch.v - 16 - long) / long) ** 2) - 1) * 9
             patch.bone(np.maximum(patch.abs_u - 4.2 + 0.04 * np.abs(patch.v - 38), blade))
@@ -32,9 +32,9 @@ def paint_spinous(patch: Patch, segment: Segment) -> None:
 
 
 def _own_and_next(segment: Segment, *, offset: float) -> tuple[float, ...]:
-    """Returns d of something `offset` mm above the lower edge of the body above and of the body below.
+    """Returns d at `offset` mm above the lower edge of the body above and of the body below.
 
-    Both halves of a vertebra are painted by different segments; both must know its parts.
+    The two halves of a vertebra are painted by different segments, and both must paint its parts.
     """
     half = segment.disc_height / 2
     upper = -(half + offset)
@@ -44,7 +44,7 @@ def _own_and_next(segment: Segment, *, offset: float) -> tuple[float, ...]:
 
 
 def paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) -> None:
-    """Paints one side's pedicles, articular pillar and facet joint, which grows by some mm."""
+    """Paints pedicles, articular pillar and facet joint of one side; `growth` enlarges the joint, mm."""
     half = segment.disc_height / 2
     side = patch.u * sign
     near_disc = np.exp(-(((patch.d + 3) / 9.0) ** 2))
@@ -65,7 +65,7 @@ def paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) ->
 
 
 def paint_sacral_bone(patch: Patch, segment: Segment) -> None:
-    """Paints the sacrum's alae and its back wall."""
+    """Paints the alae and the back wall of the sacrum."""
     half = segment.disc_height / 2
     start = half if not segment.above.is_sacral else -100.0
     size = segment.below.half_width
@@ -80,7 +80,7 @@ def paint_sacral_bone(patch: Patch, segment: Segment) -> None:
 
 
 def plan_distance(patch: Patch, segment: Segment) -> Field:
-    """Returns the distance to the side wall of bodies and disc, rounder than a box."""
+    """Returns the distance to the side wall of bodies and disc, in shape between a box and an ellipse."""
     half_width = along(patch, segment, segment.above.half_width, segment.below.half_width)
     half_depth = along(patch, segment, segment.above.depth, segment.below.depth) / 2
     across = (patch.u / half_width) ** 2
@@ -90,16 +90,16 @@ def plan_distance(patch: Patch, segment: Segment) -> Field:
 
 
 def _disc_half_height(half: float, plan: Field) -> Field:
-    """Returns half the disc's height: endplates are hollow, so it is higher in the middle."""
+    """Returns half the disc's height, which is larger in the middle because endplates are concave."""
     return half + np.clip(-plan / 14, 0, 1) * 0.25 * half
 
 
 def paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment, plan: Field) -> None:
-    """Paints the two halves of bodies; `plan` is the distance to their side wall."""
+    """Paints the two halves of vertebral bodies; `plan` is the distance to their side wall."""
     half = segment.disc_height / 2
     height = _disc_half_height(half, plan)
     away = np.abs(patch.d)
-    # The waist: bodies are narrower between their endplates.
+    # Waist: bodies are narrower between their endplates.
     waist = 2.2 * np.clip((away - half - 2) / 8, 0, 1)
     distance = np.maximum(plan + waist, height - away)
     patch.cover(Tissue.CORTEX, distance)
@@ -116,7 +116,7 @@ def paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment, plan: Field) 
 
 
 def _from_middle(patch: Patch, segment: Segment) -> Field:
-    """Returns the distance along the spine from the middle of the nearer body."""
+    """Returns the distance along the spine from the centre of the nearer body."""
     top, bottom = (edge - segment.s_mm for edge in segment.s_range)
     return np.minimum(np.abs(patch.d - top), np.abs(patch.d - bottom))
 
@@ -131,7 +131,7 @@ def paint_disc(patch: Patch, segment: Segment, plan: Field) -> None:
     backwards = np.clip((patch.v + 12) / 8, 0, 1)
     half = segment.disc_height / 2
     thick = np.abs(patch.d) - _disc_half_height(half, plan)
-    # What bulges is also higher than the disc space.
+    # The bulging part is also taller than the disc space.
     edge = plan - 0.5 - bulge * backwards
     disc = np.maximum(edge, thick + 0.5 - 1.2 * np.clip(plan, 0, 2) * backwards)
     patch.cover(Tissue.ANNULUS, disc)

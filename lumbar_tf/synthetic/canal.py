@@ -1,4 +1,4 @@
-"""The passages of the nerves: thecal sac, lateral recesses, foramina, and what narrows them."""
+"""Painting of the thecal sac, lateral recesses and foramina, and of their narrowing."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from lumbar_tf.synthetic.patch import Field, Patch, Tissue, along, ellipse
 
 @dataclass(frozen=True)
 class SacWalls:
-    """The thecal sac's walls at every pixel of a patch, float32 arrays.
+    """Walls of the thecal sac at every pixel of a patch, float32 arrays.
 
     Attributes:
-        centre: v of its middle, mm.
-        half_width: along u, mm.
-        half_depth: along v, mm.
-        at_disc: 1 at the disc's middle, falling to 0 within about 8 mm.
+        centre: v of the sac's centre, mm.
+        half_width: half width along u, mm.
+        half_depth: half depth along v, mm.
+        at_disc: 1 at the disc's centre, decreasing to 0 within about 8 mm.
     """
 
     centre: Field
@@ -26,7 +26,7 @@ class SacWalls:
 
 
 def sac_walls(patch: Patch, segment: Segment) -> SacWalls:
-    """Returns the sac: 165 mm2 where open, under 45 mm2 where the canal is closed."""
+    """Returns the walls of the sac: 165 mm2 in an open canal, under 45 mm2 in a closed one."""
     at_disc = np.exp(-((patch.d / 6.0) ** 2))
     above, below, tight = segment.above, segment.below, segment.canal
     front = along(patch, segment, above.sac_front, below.sac_front)
@@ -45,7 +45,7 @@ def sac_walls(patch: Patch, segment: Segment) -> SacWalls:
 def paint_canal_fat(patch: Patch, segment: Segment, sac: SacWalls) -> None:
     """Paints the fat around the sac and the yellow ligament around the fat."""
     tight = segment.canal
-    # Beside the disc the facets and the yellow ligament close in on the sac; elsewhere fat does.
+    # At the disc the facets and the yellow ligament surround the sac closely; elsewhere fat does.
     margin = 2.6 - (0.6 + 1.4 * tight) * sac.at_disc
     wide = (sac.half_width + margin, sac.half_depth + 0.7 * margin)
     soft = np.sqrt((patch.u / wide[0]) ** 2 + ((patch.v - sac.centre) / wide[1]) ** 2)
@@ -63,7 +63,7 @@ def paint_canal_fat(patch: Patch, segment: Segment, sac: SacWalls) -> None:
 
 
 def paint_foramen(patch: Patch, segment: Segment, *, sign: int, severity: float) -> None:
-    """Paints a foramen: fat with the root in it; disc and facet leave less of both fat and height."""
+    """Paints a foramen: fat around the nerve root, with less fat and height for a higher severity."""
     side = patch.u * sign
     ends = np.abs(side - 17) - 7.5
     slope = 0.6 * (side - 17)
@@ -86,14 +86,14 @@ def paint_foramen(patch: Patch, segment: Segment, *, sign: int, severity: float)
 
 
 def paint_recesses(patch: Patch, segment: Segment, sac: SacWalls) -> Field:
-    """Fills the lateral recesses and returns the distance by which they cut the sac's corners."""
+    """Paints the narrowing of the recesses and returns the distance by which it cuts the sac's corners."""
     cut = np.full_like(patch.u, -10.0)
     if segment.above.is_sacral:
         return cut
     walls = np.maximum(ellipse(patch.u, patch.v - 8, (14.5, 11.0)), np.abs(patch.d) - 8)
     for sign, severity in zip((1, -1), segment.recesses):
         side = patch.u * sign
-        # A wall at 45 degrees that comes from the front and the side towards the sac.
+        # A wall at 45 degrees that advances towards the sac from the front and the side.
         outwards = 0.74 * side - 0.67 * (patch.v - 8.0)
         wall = 12.4 - (9.6 * severity) * sac.at_disc
         root = ellipse(side - 8.9 + 1.6 * severity, patch.v - 3.4 - 1.4 * severity, (1.7, 1.5))
@@ -105,7 +105,7 @@ def paint_recesses(patch: Patch, segment: Segment, sac: SacWalls) -> Field:
 
 
 def paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: SacWalls, corner: Field) -> None:
-    """Paints dura, CSF, cord and cauda equina; `corner` is the recesses' cut."""
+    """Paints dura, CSF, cord and cauda equina; `corner` is the result of `paint_recesses`."""
     across, deep = patch.u / sac.half_width, (patch.v - sac.centre) / sac.half_depth
     s = patch.d + np.float32(segment.s_mm)
     distance = (np.sqrt(across**2 + deep**2) - 1) * np.minimum(sac.half_width, sac.half_depth)
@@ -125,7 +125,7 @@ def paint_sac(patch: Patch, anatomy: Anatomy, segment: Segment, sac: SacWalls, c
 def _paint_strands(
     patch: Patch, anatomy: Anatomy, sac: SacWalls, place: tuple[Field, Field], inside: Field
 ) -> None:
-    """Paints the cauda equina: strands keep their size, so a small sac is full of them."""
+    """Paints the cauda equina: strands keep their size, so they fill a small sac."""
     shade = np.zeros_like(patch.u)
     low = float((patch.u / sac.half_width).min()) - 0.3
     high = float((patch.u / sac.half_width).max()) + 0.3

@@ -1,8 +1,8 @@
-"""Writes a synthetic cohort in the layout of the RSNA 2024 competition.
+"""Synthetic cohorts in the layout of the RSNA 2024 competition.
 
-`train_images/<study>/<series>/<instance>.dcm`, `train.csv`, `train_label_coordinates.csv` and
-`train_series_descriptions.csv`, and besides them `truth.csv`: the exact P(grade | severity) of
-every row, which no prediction from images can be expected to beat.
+A cohort consists of `train_images/<study>/<series>/<instance>.dcm`, `train.csv`,
+`train_label_coordinates.csv`, `train_series_descriptions.csv` and, in addition, `truth.csv`: the exact
+P(grade | severity) of every row, which no prediction from images can be expected to surpass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from lumbar_tf.synthetic.protocol import Resolution, SeriesPlan, plan_series
 from lumbar_tf.synthetic.render import render_slice
 from lumbar_tf.synthetic.severity import draw_severity, grade_probabilities
 
-# Every thirteenth study is the same patient's second visit; folds have to keep the two together.
+# Every thirteenth study is a second visit of the previous patient; folds must not separate the two.
 _RETURN_PERIOD = 13
 _ANNOTATOR_JITTER_MM = 1.0
 _MISSING_COORDINATE_RATE = 0.003
@@ -47,16 +47,17 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CohortOptions:
-    """What to make.
+    """Options of a synthetic cohort.
 
     Attributes:
-        num_studies: how many studies.
-        seed: a study depends on the seed and its index only, not on how many others there are.
-        first_study_id: the ids count upwards from here.
-        workers: processes that render; any number writes the same bytes.
+        num_studies: number of studies.
+        seed: seed; a study depends on the seed and its index only, not on the number of studies.
+        first_study_id: id of the first study; the others follow.
+        workers: number of rendering processes, which does not change the files.
         resolution: matrices as in the real data, or small ones.
-        severity_shift: added to every latent severity. 0 gives the profile's label frequencies (6.5%
-            severe), 0.45 a sicker cohort (12%), so that a small one has severe cases at more levels.
+        severity_shift: value added to every latent severity. 0 gives the label frequencies of the RSNA data
+            (6.5% severe), 0.45 a cohort with 12% severe findings, so that a small one has severe cases at
+            more levels.
     """
 
     num_studies: int
@@ -77,16 +78,16 @@ class CohortOptions:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticStudy:
-    """One study before it is rendered.
+    """A study before rendering.
 
     Attributes:
-        study_id: its id.
-        patient_id: the same as the id, except on a second visit.
-        anatomy: the patient.
-        latent: severity of the 25 findings, float64 [25].
-        labels: grades, int64 [25], `MISSING_LABEL` where nobody graded or the plane is missing.
-        plans: its series.
-        series_ids: their ids.
+        study_id: study id.
+        patient_id: equal to the study id, except for a second visit.
+        anatomy: anatomy of the patient.
+        latent: latent severities of the 25 findings, float64 [25].
+        labels: grades, int64 [25], `MISSING_LABEL` for ungraded findings and missing planes.
+        plans: series of the study.
+        series_ids: ids of the series.
     """
 
     study_id: str
@@ -98,7 +99,7 @@ class SyntheticStudy:
     series_ids: tuple[str, ...]
 
 
-#: One study's rows of each table.
+#: Rows of one study by table.
 _Rows = dict[str, list[Sequence[object]]]
 
 
@@ -106,9 +107,9 @@ def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker =
     """Writes the files and tables of a synthetic cohort.
 
     Args:
-        out: the folder; made if needed. Studies already there are overwritten.
-        options: what to make.
-        progress: shows it.
+        out: output folder, created if needed. Existing studies are overwritten.
+        options: options of the cohort.
+        progress: progress display.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker =
 
 
 def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.random.Generator]:
-    """Draws the study at a place in the cohort, and the generator that goes on to its noise."""
+    """Draws the study at an index of the cohort; also returns the generator, which then draws the noise."""
     rng = np.random.default_rng([options.seed, index])
     severity = draw_severity(1, shift=options.severity_shift, rng=rng)
     anatomy = make_anatomy(severity.latent[0], rng)
@@ -196,10 +197,10 @@ def _write_series(
 
 
 def landmark(anatomy: Anatomy, finding: Finding) -> NDArray[np.float64]:
-    """Returns where an annotator points for a finding, LPS mm, float64 [3].
+    """Returns the position that an annotator marks for a finding, LPS mm, float64 [3].
 
-    The canal's point is the middle of the sac at the disc; a foramen's lies 17 mm to its side, at the
-    root; a subarticular one at the sac's front corner.
+    The point of the canal is the centre of the sac at the disc, that of a foramen is 17 mm to the side at the
+    nerve root, and a subarticular one is at the front corner of the sac.
     """
     segment = anatomy.segment(finding.level)
     middle = (segment.above.sac_front + segment.below.sac_front + segment.above.sac_back) / 3 + 1.5
@@ -231,7 +232,7 @@ def nearest_slice(
 
 
 def _coordinate_row(study: SyntheticStudy, finding: Finding, rng: np.random.Generator) -> Sequence[object]:
-    """Returns the table row of a finding's point on the nearest slice of the plane it is read from."""
+    """Returns the coordinate table's row of a finding, on the nearest slice of the plane it is graded on."""
     point = landmark(study.anatomy, finding)
     plane = finding.condition.family.spec.graded_on[0]
     _, series_id, number, geometry = nearest_slice(study, plane, point)

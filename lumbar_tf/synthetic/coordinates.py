@@ -1,6 +1,6 @@
-"""Spine coordinates of every pixel of a slice.
+"""Spine coordinates of the pixels of a slice.
 
-They are smooth, so they are solved on a coarse grid and interpolated.
+They are smooth, so they are computed on a coarse grid and interpolated.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Coordinates:
     """Spine coordinates of every pixel, float32.
 
     Attributes:
-        u: sideways from the curved axis, mm, [sub-slice, row, column].
-        v: backwards from it, mm, [sub-slice, row, column].
-        s: along it, mm, [sub-slice, row, column].
-        cartesian: x, y, z in spine space at the middle of the slice, mm, [row, column] each.
+        u: sideways distance from the curved axis, mm, [sub-slice, row, column].
+        v: distance behind the axis, mm, [sub-slice, row, column].
+        s: arc length along the axis, mm, [sub-slice, row, column].
+        cartesian: x, y, z in spine space at the centre of the slice, mm, [row, column] each.
     """
 
     u: Field
@@ -34,12 +34,12 @@ class Coordinates:
 
 
 def spine_coordinates(anatomy: Anatomy, geometry: SliceGeometry, offsets: NDArray[np.float64]) -> Coordinates:
-    """Finds the spine coordinates of a slice's pixels.
+    """Computes the spine coordinates of the pixels of a slice.
 
     Args:
-        anatomy: the patient.
-        geometry: the slice.
-        offsets: distances of the sub-slices from its middle, mm, float64 [sub-slice].
+        anatomy: anatomy of the patient.
+        geometry: geometry of the slice.
+        offsets: distances of the sub-slices from the slice's centre, mm, float64 [sub-slice].
     """
     rows = _nodes(geometry.rows, geometry.row_spacing_mm)
     columns = _nodes(geometry.columns, geometry.column_spacing_mm)
@@ -71,12 +71,12 @@ def spine_coordinates(anatomy: Anatomy, geometry: SliceGeometry, offsets: NDArra
 
 @dataclass(frozen=True)
 class _Nodes:
-    """A coarse grid along one image axis and how to interpolate from it.
+    """A coarse grid along one image axis, with interpolation weights.
 
     Attributes:
         places: node positions in pixels, float64 [nodes].
-        low: the node before each pixel, int64 [size].
-        weight: the share of the node after it, float32 [size].
+        low: index of the node before each pixel, int64 [size].
+        weight: weight of the node after it, float32 [size].
     """
 
     places: NDArray[np.float64]
@@ -95,8 +95,8 @@ def _nodes(size: int, spacing_mm: float) -> _Nodes:
 def _refine(coarse: NDArray[np.float64], rows: _Nodes, columns: _Nodes) -> Field:
     """Interpolates [sub-slice, row node, column node] bilinearly to every pixel.
 
-    Two gathers and not two matrix products: those are as fast alone, but BLAS threads of several
-    worker processes get into each other's way.
+    It uses two gathers rather than two matrix products, which are as fast in a single process, but the BLAS
+    threads of several worker processes compete.
     """
     field = coarse.astype(np.float32)
     upper, lower = field[:, rows.low], field[:, rows.low + 1]
@@ -110,7 +110,7 @@ def _refine(coarse: NDArray[np.float64], rows: _Nodes, columns: _Nodes) -> Field
 def _straighten(
     anatomy: Anatomy, y: NDArray[np.float64], z: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns s and v of points in spine space: the foot on the curve and the distance from it."""
+    """Returns s and v of points in spine space: the projection onto the curve and the distance from it."""
     curve = anatomy.curve
     s = np.interp(-z, -curve.z, curve.s)
     bend = np.gradient(curve.angle, curve.s)
@@ -120,7 +120,8 @@ def _straighten(
         gap_y, gap_z = y - np.interp(s, curve.s, curve.y), z - np.interp(s, curve.s, curve.z)
         along = gap_y * np.sin(angle) - gap_z * np.cos(angle)
         v = gap_y * np.cos(angle) + gap_z * np.sin(angle)
-        # Far behind the curve the feet of neighbouring points cross; the floor keeps it one to one.
+        # Far behind the curve the projections of neighbouring points cross; the lower bound keeps them in
+        # order.
         s = s + along / np.maximum(1 - np.interp(s, curve.s, bend) * np.clip(v, -60, 45), 0.4)
         s = np.clip(s, curve.s[0], curve.s[-1])
     return s, v

@@ -1,4 +1,4 @@
-"""Writes a rendered slice as the competition's files are: which tags there are, and which are not."""
+"""DICOM files of rendered slices, with the same present and absent tags as the competition's files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ _IMPLEMENTATION_UID = "1.2.826.0.1.3680043.10.1475.1"  # under pydicom's free UI
 
 @dataclass(frozen=True)
 class SliceTags:
-    """What a file says besides its pixels and geometry.
+    """Tags of a file besides pixels and geometry.
 
     Attributes:
         patient_id: PatientID.
-        study_id: StudyInstanceUID, as in the competition a plain number.
+        study_id: StudyInstanceUID, a plain number as in the competition.
         series_id: second part of SeriesInstanceUID.
-        series_ordinal: which series of the study, from 1; part of SOPInstanceUID.
+        series_ordinal: ordinal of the series in the study, from 1; part of SOPInstanceUID.
         instance_number: InstanceNumber and file name.
         weighting: SeriesDescription.
         thickness_mm: SliceThickness.
@@ -46,9 +46,9 @@ def write_slice(path: Path, pixels: NDArray[np.uint16], geometry: SliceGeometry,
     """Writes one RLE Lossless file.
 
     Args:
-        path: the file; its folder must exist.
+        path: output file; its folder must exist.
         pixels: uint16 [rows, columns], at most 4095.
-        geometry: where the pixels lie.
+        geometry: geometry of the slice.
         tags: identity and acquisition.
     """
     dataset = Dataset()
@@ -63,8 +63,8 @@ def to_stored_values(image: NDArray[np.float32], *, peak: float) -> NDArray[np.u
     """Scales a rendered image to stored values.
 
     Args:
-        image: signal, 1 being CSF on T2 or fat on T1.
-        peak: the stored value of signal 1.
+        image: signal, 1 for CSF on T2 or fat on T1.
+        peak: stored value of signal 1.
 
     Returns:
         uint16, same shape, in [0, 4095].
@@ -77,7 +77,7 @@ def to_stored_values(image: NDArray[np.float32], *, peak: float) -> NDArray[np.u
 
 def _file_meta(tags: SliceTags) -> FileMetaDataset:
     meta = FileMetaDataset()
-    # The competition's files call themselves Enhanced MR although each holds one plain frame.
+    # The competition's files are declared as Enhanced MR although each has a single classic frame.
     meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     meta.MediaStorageSOPInstanceUID = _instance_uid(tags)
     meta.TransferSyntaxUID = RLELossless
@@ -100,7 +100,7 @@ def _fill_identity(dataset: Dataset, tags: SliceTags) -> None:
     dataset.StudyInstanceUID = tags.study_id
     dataset.SeriesInstanceUID = f"{tags.study_id}.{tags.series_id}"
     dataset.InstanceNumber = tags.instance_number
-    # Differs between the series of one study although they share one patient space, as in the data.
+    # It differs between the series of a study although they share one patient space, as in the real data.
     dataset.FrameOfReferenceUID = f"{tags.study_id}.{tags.series_ordinal}"
 
 
@@ -116,7 +116,7 @@ def _fill_geometry(dataset: Dataset, geometry: SliceGeometry) -> None:
 
 
 def _decimal(value: float) -> str:
-    """Writes a number as a DICOM decimal string, at most 16 characters."""
+    """Formats a number as a DICOM decimal string of at most 16 characters."""
     return f"{value:.9f}"[:16]
 
 
@@ -139,7 +139,7 @@ def _encode_rle(pixels: NDArray[np.uint16]) -> bytes:
     """Returns an RLE Lossless frame: a header of 64 bytes, then high and low bytes (PS3.5 annex G)."""
     segments = []
     for plane in (pixels >> 8, pixels & 255):
-        # Each row is encoded by itself, and a segment has an even length (PS3.5 section G.3.1).
+        # Each row is encoded separately, and a segment has an even length (PS3.5 section G.3.1).
         packed = b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in plane.astype(np.uint8))
         segments.append(packed + b"\0" * (len(packed) % 2))
     header = np.zeros(16, "<u4")

@@ -1,4 +1,4 @@
-"""Tissues, their signal, and the part of a slice that they are painted on."""
+"""Tissues, their signal, and the image patch that they are painted on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lumbar_tf.synthetic.anatomy import Segment
 
 Field = NDArray[np.floating[Any]]
 
-#: Windows are sought on every third row and column.
+#: Windows are searched on every third row and column.
 WINDOW_STRIDE = 3
 
 
@@ -24,7 +24,7 @@ class SyntheticContrast(Enum):
 
 
 class Tissue(Enum):
-    """What a point is made of."""
+    """Tissues."""
 
     FAT = auto()
     MARROW = auto()
@@ -43,7 +43,7 @@ class Tissue(Enum):
     BOWEL = auto()
 
 
-#: Signal relative to CSF on T2 and to fat on T1: the usual look of fast spin echo at 1.5 T.
+#: Signal relative to CSF on T2 and to fat on T1, as typical of fast spin echo at 1.5 T.
 CONTRAST: Mapping[SyntheticContrast, Mapping[Tissue, float]] = {
     SyntheticContrast.T2: {
         Tissue.FAT: 0.78,
@@ -87,9 +87,9 @@ class Patch:
     """The pixels around one segment; all arrays float32 [sub-slice, row, column].
 
     Attributes:
-        u: sideways, mm.
-        v: backwards from the bodies' back wall, mm.
-        d: along the spine from the disc's middle, mm, growing towards the feet.
+        u: sideways position, mm.
+        v: distance behind the back wall of the bodies, mm.
+        d: distance along the spine from the disc's centre, mm, increasing towards the feet.
         image: signal, painted in place.
         softness: width of an edge, mm.
         contrast: signal of each tissue.
@@ -107,13 +107,13 @@ class Patch:
         self.u_range = float(self.u.min()), float(self.u.max())
 
     def crosses(self, low: float, high: float) -> bool:
-        """Whether any pixel has u in [low, high]."""
+        """Returns whether any pixel has u in [low, high]."""
         return self.u_range[0] <= high and self.u_range[1] >= low
 
     def within(self, u: tuple[float, float], v: tuple[float, float]) -> "Patch | None":
-        """Returns the part, a view, with u and v in these ranges (a pixel more, if anything), or None.
+        """Returns a view of the part with u and v in these ranges, possibly a pixel larger, or None if empty.
 
-        Structures are small beside the patch, and painting costs by the pixel.
+        Structures are small compared with the patch, and the time for painting is proportional to the pixels.
         """
         thin = (len(self.u) // 2, slice(None, None, WINDOW_STRIDE), slice(None, None, WINDOW_STRIDE))
         near = (self.u[thin] > u[0] - 2) & (self.u[thin] < u[1] + 2)
@@ -132,16 +132,16 @@ class Patch:
         )
 
     def cover(self, tissue: Tissue, distance: Field, opacity: Field | float = 1.0) -> None:
-        """Paints a tissue where the distance is negative."""
+        """Paints a tissue at pixels with a negative distance."""
         self.cover_with(self.contrast[tissue], distance, opacity)
 
     def cover_with(self, signal: Field | float, distance: Field, opacity: Field | float = 1.0) -> None:
-        """Paints a signal where the distance is negative."""
+        """Paints a signal at pixels with a negative distance."""
         if distance.min() >= self.softness / 2:
             return
         alpha = distance * np.float32(-1 / self.softness)
         alpha += np.float32(0.5)
-        np.maximum(alpha, 0, out=alpha)  # np.clip costs twice as much on arrays this small
+        np.maximum(alpha, 0, out=alpha)  # np.clip takes twice as long for arrays of this size
         np.minimum(alpha, 1, out=alpha)
         alpha *= opacity
         change = signal - self.image
@@ -149,7 +149,7 @@ class Patch:
         self.image += change
 
     def bone(self, distance: Field, *, cortex_mm: float = 1.2) -> None:
-        """Paints marrow in a dark rim."""
+        """Paints marrow with a dark rim of cortex."""
         self.cover(Tissue.CORTEX, distance)
         self.cover(Tissue.MARROW, distance + cortex_mm)
 
@@ -172,12 +172,12 @@ def bounding_window(near: NDArray[np.bool_]) -> tuple[slice, slice] | None:
 
 
 def ellipse(first: Field, second: Field, radii: tuple[float, float]) -> Field:
-    """Returns a distance to an ellipse around 0, exact on its edge and near enough elsewhere."""
+    """Returns the distance to an ellipse around 0, exact at its edge and approximate elsewhere."""
     return (np.sqrt((first / radii[0]) ** 2 + (second / radii[1]) ** 2) - 1) * min(radii)
 
 
 def along(patch: Patch, segment: Segment, above: float, below: float) -> Field:
-    """Returns a value that runs from the middle of the body above to that of the body below."""
+    """Interpolates a value from the centre of the body above to the centre of the body below."""
     top, bottom = (edge - segment.s_mm for edge in segment.s_range)
     share = np.clip((patch.d - top) / (bottom - top), 0, 1)
     return above + share * (below - above)

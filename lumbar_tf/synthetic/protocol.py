@@ -1,8 +1,8 @@
-"""Which series a synthetic study holds and where their slices lie.
+"""Imaging protocol of synthetic studies: series and slice positions.
 
-Copies the habits of the RSNA 2024 studies: sagittal T1 and T2 of one prescription, numbered from
-either side; one axial series with a tilted block of slices for each disc, at times two of
-them; matrices and spacings that differ between studies.
+It follows the RSNA 2024 studies: sagittal T1 and T2 with the same slices, numbered from either side; one or
+sometimes two axial series with a tilted block of slices for each disc; matrices and spacings that differ
+between studies.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from lumbar_tf.synthetic.render import Acquisition
 
 Array = NDArray[np.float64]
 
-# Shares of the 1,975 RSNA studies.
+# Fractions of the 1,975 RSNA studies.
 _TWO_AXIAL_SERIES_RATE = 0.17
 _LEFT_AT_HIGHER_INSTANCE_RATE = 0.66
-#: Odd series (a missing T1 or T2, a second T1) and gaps in the numbering are ten times as frequent as
-#: in the profile, so that a cohort of some dozens has one.
-_ODD_STUDY_RATE = 0.05
+#: Irregular studies (a missing T1 or T2, a second T1) and gaps in the numbering are ten times as frequent as
+#: in the RSNA data, so that a cohort of some dozens of studies has one.
+_IRREGULAR_STUDY_RATE = 0.05
 _NUMBERING_GAP_RATE = 0.02
 
 
 class Resolution(Enum):
-    """How fine the images are."""
+    """Resolution of the images."""
 
     FULL = "full"
     SMALL = "small"
@@ -38,7 +38,7 @@ class Resolution(Enum):
 
 @dataclass(frozen=True)
 class _Matrix:
-    """The ranges a resolution draws from: lower and upper bound, mm or counts."""
+    """Ranges of the random draws of a resolution: lower and upper bound, mm or counts."""
 
     sagittal_px: tuple[int, ...]
     sagittal_field_mm: tuple[float, float]
@@ -61,12 +61,12 @@ _MATRICES = {
 
 @dataclass(frozen=True)
 class SeriesPlan:
-    """One series before it is rendered.
+    """A series before rendering.
 
     Attributes:
-        plane: what the series description will say.
-        slices: (InstanceNumber, geometry) in the order of their numbers.
-        spacing_mm: the value of the SpacingBetweenSlices tag.
+        plane: plane of the series description.
+        slices: (InstanceNumber, geometry) in the order of the numbers.
+        spacing_mm: value of SpacingBetweenSlices.
         acquisition: contrast, thickness, noise.
         peak: pixel value of signal 1.
     """
@@ -81,16 +81,16 @@ class SeriesPlan:
 def plan_series(
     anatomy: Anatomy, resolution: Resolution, *, rng: np.random.Generator
 ) -> tuple[SeriesPlan, ...]:
-    """Plans a study's series.
+    """Plans the series of a study.
 
     Args:
-        anatomy: the patient; the technician centres on the spine and tilts blocks to the discs.
-        resolution: fine as in the profile, or small for demos and tests.
-        rng: everything that varies between studies.
+        anatomy: anatomy of the patient; slices are centred on the spine, and blocks are tilted to the discs.
+        resolution: full as in the RSNA data, or small for demos and tests.
+        rng: random generator of the variation between studies.
     """
     matrix = _MATRICES[resolution]
     planes = [Plane.SAGITTAL_T1, Plane.SAGITTAL_T2]
-    if rng.random() < _ODD_STUDY_RATE:
+    if rng.random() < _IRREGULAR_STUDY_RATE:
         planes = [[Plane.SAGITTAL_T2], [Plane.SAGITTAL_T1], [Plane.SAGITTAL_T1, *planes]][rng.integers(3)]
     stack = _sagittal_stack(anatomy, matrix, rng)
     if rng.random() > _LEFT_AT_HIGHER_INSTANCE_RATE:
@@ -116,14 +116,14 @@ def _axial_series(
     spacing_mm = float(rng.uniform(*matrix.axial_spacing_mm))
     gap_mm = float(rng.uniform(*matrix.axial_gap_mm))
     count = int(rng.integers(matrix.axial_slices[0], matrix.axial_slices[1] + 1))
-    turn = np.radians(rng.normal(0, 2))  # the technician's in-plane rotation
+    turn = np.radians(rng.normal(0, 2))  # in-plane rotation by the technologist
     slices: list[SliceGeometry] = []
     for level in levels:
         slices += _axial_block(anatomy, anatomy.segment(level), size, spacing_mm, gap_mm, count, turn, rng)
     if rng.random() < 0.15:
         slices = slices[::-1]
     acquisition = _acquisition(SyntheticContrast.T2, rng, thickness_mm=3.5)
-    # The tag gives the nominal gap and is off by some tenths, as in the real studies.
+    # The tag contains the nominal gap, which deviates by some tenths of a millimetre, as in the real studies.
     return _series(Plane.AXIAL_T2, slices, gap_mm + 0.6, acquisition, rng)
 
 

@@ -1,4 +1,14 @@
-"""Render."""
+"""Rendering of slices of the anatomy.
+
+The planes of a study agree because all are cut from the same anatomy. A slice has a thickness, so a few thin
+sub-slices are averaged (partial volume). Each segment is painted only inside the pixels that show it, which
+keeps rendering fast.
+
+Tissues are painted from the background forwards. Each painting function computes approximate signed distances
+(mm, negative inside) in spine coordinates and covers the patch with a tissue, with an edge as wide as a
+pixel. Severity enters as shape: a narrow canal has a small sac, a narrow foramen has no fat around its root,
+and a narrow recess is filled with disc.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +46,7 @@ from lumbar_tf.synthetic.patch import (
 
 
 def paint_segment(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
-    """Paints everything that belongs to a motion segment, in order from the back to the front."""
+    """Paints all structures of a motion segment, in order from the back to the front."""
     if segment.above.is_sacral or segment.below.is_sacral:
         paint_sacral_bone(patch, segment)
     if not segment.above.is_sacral:
@@ -64,19 +74,19 @@ def paint_segment(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
 
 
 def paint_background(anatomy: Anatomy, places: Coordinates, *, contrast: Mapping[Tissue, float]) -> Field:
-    """Paints belly, vessels, muscles, fat and skin; smooth enough to need no sub-slices."""
+    """Paints abdomen, vessels, muscles, fat and skin, which are smooth enough to need no sub-slices."""
     u, v, s = (field.mean(axis=0) for field in (places.u, places.v, places.s))
     x, y, z = places.cartesian
     phases = [float(phase) for phase in anatomy.phases]
     patch = Patch(u=u, v=v, d=s, image=np.empty_like(u), softness=2.0, contrast=contrast)
-    # Sines bent by other sines: no repeating pattern within the size of a belly.
+    # Sines of sines, which have no repeating pattern within the size of an abdomen.
     bent = 1.6 * np.sin(0.043 * x + 0.061 * z + phases[0]) + 1.3 * np.sin(0.057 * y - 0.035 * z + phases[1])
     coarse = np.sin(0.05 * x + 0.04 * y + 1.9 * bent + phases[2])
     fine = np.sin(0.21 * y + 0.17 * x + 2.3 * bent) * np.sin(0.19 * z - 0.13 * y + 1.7 * coarse + phases[3])
     fat, bowel = contrast[Tissue.FAT], contrast[Tissue.BOWEL]
     share = np.clip(0.6 + 0.18 * coarse + 0.2 * fine, 0, 1)
     patch.image[:] = 0.75 * fat + (bowel - 0.75 * fat) * share
-    # Fat close to the spine fades into the belly.
+    # Fat next to the spine fades into the abdomen.
     near_spine = np.clip((72 + v - 0.004 * u * u + 6 * coarse) / 22, 0, 1)
     patch.image += near_spine * (fat * (0.80 + 0.06 * fine) - patch.image)
     _paint_vessels(patch, anatomy)
@@ -91,11 +101,11 @@ def paint_background(anatomy: Anatomy, places: Coordinates, *, contrast: Mapping
 
 
 def _back_surface(anatomy: Anatomy) -> NDArray[np.float64]:
-    """Returns the cubic in z (spine space) that the back's fascia follows, as `np.polyval` takes it."""
+    """Returns the cubic polynomial in z (spine space) of the back's fascia, for `np.polyval`."""
     curve = anatomy.curve
     low, high = anatomy.segments[0].s_range[0], anatomy.segments[8].s_mm
     kept = (curve.s > low) & (curve.s < high)
-    # Spinous processes reach 50 mm behind the bodies; the sacrum's back is nearer to its canal.
+    # Spinous processes extend 50 mm behind the bodies; the back of the sacrum is closer to its canal.
     reach = np.interp(curve.s[kept], [low, high - 50, high], [46, 52, 34])
     return np.polyfit(curve.z[kept], curve.y[kept] + reach * np.cos(curve.angle[kept]), 3)
 
@@ -135,18 +145,19 @@ def _paint_muscles(patch: Patch, anatomy: Anatomy, fine: Field) -> None:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How a series is acquired.
+    """Acquisition parameters of a series.
 
     Attributes:
         weighting: T1 or T2.
         thickness_mm: slice thickness.
         noise_sd: standard deviation of the complex noise, in units of CSF (T2) or fat (T1) signal.
-        shading: 0 an even coil, 1 a surface coil whose signal halves in about 90 mm from the back.
+        shading: 0 for a uniform coil, 1 for a surface coil whose signal halves within about 90 mm of the
+            back.
         ghost: strength of a shifted copy (motion along the phase direction).
-        ghost_shift: its shift, as a share of the rows.
-        banding: strength of slow stripes.
-        saturation: 0 none, 1 a saturation band that darkens the belly.
-        num_sub_slices: how many planes are averaged across the thickness.
+        ghost_shift: shift of the copy, as a fraction of the rows.
+        banding: strength of low-frequency stripes.
+        saturation: 0 for none to 1 for a saturation band that darkens the abdomen.
+        num_sub_slices: number of planes averaged across the thickness.
     """
 
     weighting: SyntheticContrast
@@ -170,10 +181,10 @@ def render_slice(
     """Renders one slice.
 
     Args:
-        anatomy: the patient.
-        geometry: the slice's pixels in patient space.
+        anatomy: anatomy of the patient.
+        geometry: geometry of the slice.
         acquisition: contrast, thickness, noise and artefacts.
-        rng: the noise; None renders without any.
+        rng: random generator of the noise; None for no noise.
 
     Returns:
         float32 [rows, columns], about 0 (air) to 1 (CSF on T2, fat on T1) before coil shading.
@@ -201,7 +212,7 @@ def render_slice(
         paint_segment(patch, anatomy, segment)
         top, bottom = segment.s_range
         own = (s >= top) & (s < bottom)
-        # Each pixel of each sub-slice belongs to exactly one segment, so the changes add up.
+        # Each pixel of each sub-slice belongs to exactly one segment, so the changes are summed.
         change = (patch.image - base[None, rows, columns]) * own
         image[rows, columns] += change.sum(axis=0) * np.float32(1 / len(offsets))
     image *= _coil(anatomy, places, acquisition)
@@ -209,7 +220,7 @@ def render_slice(
 
 
 def _sub_slice_offsets(acquisition: Acquisition) -> NDArray[np.float64]:
-    """Returns the sub-slices' distances from the slice's middle, mm."""
+    """Returns the distances of the sub-slices from the slice's centre, mm."""
     count = acquisition.num_sub_slices
     return ((np.arange(count) + 0.5) / count - 0.5) * acquisition.thickness_mm
 
@@ -226,7 +237,7 @@ def _window(places: Coordinates, segment: Segment) -> tuple[slice, slice] | None
 
 
 def _coil(anatomy: Anatomy, places: Coordinates, acquisition: Acquisition) -> Field:
-    """Returns the coil's sensitivity: strongest near the back, weak in the belly."""
+    """Returns the sensitivity of the coil: strongest near the back, weak in the abdomen."""
     y = places.cartesian[1]
     depth = np.clip(70 - y, 0, None)  # mm from the coil under the back
     gain = 1.35 * np.exp2(-acquisition.shading * depth / 90)

@@ -1,10 +1,10 @@
-"""How severe each of the 25 findings is, and how a reader grades it.
+"""Latent severities of the 25 findings, and their grading by a reader.
 
-Every finding has a latent severity z. The z of one study are jointly Gaussian with unit variance;
-a reader sees z plus Gaussian noise and cuts it at two thresholds. Thresholds and correlations are
-set so that the graded labels have the frequencies and rank correlations of the RSNA 2024 tables.
-Because z is known here, P(grade | z) is known too: no model that sees only the images can be
-expected to score better, so the best possible score is a number and not a hope.
+Every finding has a latent severity z. The z of a study are jointly Gaussian with unit variance; a reader
+observes z plus Gaussian noise and compares it with two thresholds. Thresholds and correlations are chosen so
+that the labels have the frequencies and rank correlations of the RSNA 2024 tables. Because z is known,
+P(grade | z) is known too. No model that sees only the images can be expected to score better, so the best
+possible score can be computed.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ LABEL_COUNTS: Mapping[Condition, tuple[tuple[int, int, int, int], ...]] = {
 }
 
 #: Reader noise in units of z's standard deviation. Chosen so that the best possible competition
-#: score is 45% of the weighted condition-by-level prior's (`best_possible_losses` measures it).
+#: score is 45% of that of the weighted condition-by-level prior (a test measures it).
 READER_NOISE_SD = 0.45
 
 # Correlations of the LATENT severity. They exceed the rank correlations of the grades, because two
@@ -90,7 +90,7 @@ class GradedSeverity:
 
     Attributes:
         latent: z, float64 [study, 25], in the order of `FINDINGS`.
-        labels: grades, int64 [study, 25], `MISSING_LABEL` where nobody graded.
+        labels: grades, int64 [study, 25], `MISSING_LABEL` for ungraded findings.
     """
 
     latent: Array
@@ -100,7 +100,7 @@ class GradedSeverity:
 def _correlation() -> Array:
     """Returns the latent correlation of the 25 findings, [25, 25].
 
-    A Kronecker product of two correlation matrices is one itself, so this is always valid.
+    A Kronecker product of two correlation matrices is a correlation matrix.
     """
     level = np.arange(NUM_LEVELS)
     levels = _NEIGHBOUR_LEVEL_CORRELATION ** np.abs(level[:, None] - level[None, :])
@@ -108,7 +108,7 @@ def _correlation() -> Array:
 
 
 def label_frequencies() -> Array:
-    """Returns the profile's P(grade | graded) of each finding, float64 [25, 3].
+    """Returns P(grade | graded) of each finding in the RSNA data, float64 [25, 3].
 
     >>> label_frequencies().sum(axis=1).round(9).tolist() == [1.0] * 25
     True
@@ -119,14 +119,14 @@ def label_frequencies() -> Array:
 
 
 def missing_rates() -> Array:
-    """Returns the profile's share of studies without a grade for each finding, float64 [25]."""
+    """Returns the fraction of studies without a grade for each finding in the RSNA data, float64 [25]."""
     counts = np.array([LABEL_COUNTS[condition] for condition in Condition], float)
     counts = counts.reshape(NUM_FINDINGS, NUM_SEVERITIES + 1)
     return counts[:, -1] / counts.sum(axis=1)
 
 
 def thresholds() -> Array:
-    """Returns where z plus reader noise turns Moderate and Severe, float64 [25, 2]."""
+    """Returns the thresholds of z plus reader noise for Moderate and Severe, float64 [25, 2]."""
     # z + noise has variance 1 + sd^2; a frequency is a quantile of that.
     scale = np.sqrt(1 + READER_NOISE_SD**2)
     frequencies = label_frequencies()
@@ -135,7 +135,7 @@ def thresholds() -> Array:
 
 
 def relative_severity(latent: Array) -> Array:
-    """Scales z so that a reader without noise says Moderate from 0 and Severe from 1.
+    """Scales z so that a reader without noise grades Moderate from 0 and Severe from 1.
 
     Args:
         latent: z, float64 [..., 25].
@@ -148,13 +148,13 @@ def relative_severity(latent: Array) -> Array:
 
 
 def grade_probabilities(latent: Array) -> Array:
-    """Returns P(grade | z), the best calibrated prediction there is.
+    """Returns P(grade | z), the best possible calibrated prediction.
 
     Args:
         latent: z, float64 [..., 25].
 
     Returns:
-        float64 [..., 25, 3], rows summing to 1.
+        float64 [..., 25, 3], with rows that sum to 1.
 
     >>> grade_probabilities(np.zeros(25)).sum(axis=-1).round(9).tolist() == [1.0] * 25
     True
@@ -169,16 +169,16 @@ def draw_severity(num_studies: int, *, shift: float, rng: np.random.Generator) -
     """Draws severities and their grades.
 
     Args:
-        num_studies: how many studies.
-        shift: added to every z; 0 copies the profile's frequencies, 0.5 makes a sicker cohort.
-        rng: where the draws come from.
+        num_studies: number of studies.
+        shift: value added to every z; 0 gives the frequencies of the RSNA data, 0.5 a more severe cohort.
+        rng: random generator.
 
     Returns:
-        Latent severities and grades, some missing as in the profile.
+        Latent severities and grades, some of them missing as in the RSNA data.
     """
     root = np.linalg.cholesky(_correlation())
     latent = rng.standard_normal((num_studies, NUM_FINDINGS)) @ root.T + shift
-    # One reader grades a whole study, so his errors are correlated as the findings themselves are.
+    # One reader grades a whole study, so the errors are correlated like the findings themselves.
     noise = READER_NOISE_SD * rng.standard_normal((num_studies, NUM_FINDINGS)) @ root.T
     seen = latent + noise
     labels = (seen[..., None] > thresholds()).sum(axis=-1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A sheet of a few synthetic studies for a person to look at."""
+"""Overview sheet of a few synthetic studies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ _FORAMEN = Condition.LEFT_NEURAL_FORAMINAL_NARROWING
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """One cell of the sheet.
+    """A cell of the sheet.
 
     Attributes:
-        caption: what it shows.
+        caption: text above the image.
         image: float32 [rows, columns].
     """
 
@@ -40,8 +40,8 @@ def draw_cohort_sheet(path: Path, options: CohortOptions) -> None:
     """Draws five slices of each of the cohort's first studies that have all planes.
 
     Args:
-        path: the PNG.
-        options: the cohort; nothing is read from its files.
+        path: output PNG.
+        options: options of the cohort; its files are not read.
 
     Raises:
         ValueError: no study of the cohort has all planes.
@@ -51,7 +51,9 @@ def draw_cohort_sheet(path: Path, options: CohortOptions) -> None:
 
     rows = [list(_pictures(study, rng)) for study, rng in _complete_studies(options)]
     if not rows:
-        raise ValueError(f"A sheet needs a study with all planes. Received: {options.num_studies} without.")
+        raise ValueError(
+            f"A sheet needs a study with all planes. Received: {options.num_studies} studies without."
+        )
     figure = Figure(figsize=(20, 4.3 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 5, squeeze=False)
@@ -76,7 +78,7 @@ def _complete_studies(options: CohortOptions) -> Iterator[tuple[SyntheticStudy, 
 
 def _pictures(study: SyntheticStudy, rng: np.random.Generator) -> Iterator[_Picture]:
     relative = relative_severity(study.latent)
-    is_axial = np.array([each.condition.family is not Family.FORAMINAL for each in FINDINGS])
+    is_axial = np.array([finding.condition.family is not Family.FORAMINAL for finding in FINDINGS])
     worst = FINDINGS[int(np.argmax(np.where(is_axial, relative, -np.inf)))].level
     places = (
         (Plane.SAGITTAL_T2, Finding(_CANAL, Level.L3_L4), "canal L1/L2 to L5/S1"),
@@ -93,14 +95,16 @@ def _pictures(study: SyntheticStudy, rng: np.random.Generator) -> Iterator[_Pict
 
 
 def _sagittal_caption(relative: NDArray[np.float64], finding: Finding) -> str:
-    """Gives the condition's severity at all levels: 0 is Moderate, 1 is Severe."""
-    values = [value for each, value in zip(FINDINGS, relative) if each.condition is finding.condition]
+    """Returns the severities of the condition at all levels: 0 is Moderate, 1 is Severe."""
+    values = [value for other, value in zip(FINDINGS, relative) if other.condition is finding.condition]
     return " ".join(f"{value:.1f}" for value in values)
 
 
 def _axial_caption(relative: NDArray[np.float64], finding: Finding) -> str:
-    """Names canal and recess severities at a level: 0 is Moderate, 1 is Severe."""
-    values = {each.condition: value for each, value in zip(FINDINGS, relative) if each.level is finding.level}
+    """Returns the canal and recess severities at the level: 0 is Moderate, 1 is Severe."""
+    values = {
+        other.condition: value for other, value in zip(FINDINGS, relative) if other.level is finding.level
+    }
     return (
         f"canal {values[_CANAL]:.1f}, recess right {values[Condition.RIGHT_SUBARTICULAR_STENOSIS]:.1f} "
         f"left {values[Condition.LEFT_SUBARTICULAR_STENOSIS]:.1f}"

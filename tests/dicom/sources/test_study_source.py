@@ -69,7 +69,7 @@ def test_no_file_of_the_competition_is_opened(tmp_path: Path, monkeypatch: pytes
     def fail(path: Path) -> None:
         raise AssertionError(path)
 
-    monkeypatch.setattr(study_source, "read_head", fail)
+    monkeypatch.setattr(study_source, "read_file_identity", fail)
     for study in ("1", "2"):
         (tmp_path / "train_images" / study / "7").mkdir(parents=True)
         (tmp_path / "train_images" / study / "7" / "1.dcm").touch()
@@ -224,7 +224,7 @@ def test_a_file_that_may_not_be_read_is_named(
             raise PermissionError(13, "Permission denied", str(path))
         return read(path)
 
-    monkeypatch.setattr(study_source, "read_head", refuse)
+    monkeypatch.setattr(study_source, "read_file_identity", refuse)
     source = _find(tmp_path)
     assert _reasons(source) == [("2.dcm", RejectReason.UNREADABLE)]
     assert source.rejects[0].message == "cannot be read: Permission denied"
