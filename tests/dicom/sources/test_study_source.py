@@ -217,7 +217,7 @@ def test_a_file_that_may_not_be_read_is_named(
 ) -> None:
     """Root may read anything, so the refusal is played."""
     _fill(tmp_path, write_dicom, "1/1/1.dcm", "1/1/2.dcm")
-    read = study_source.read_head
+    read = study_source.read_file_identity
 
     def refuse(path: Path) -> Any:
         if path.name == "2.dcm":
