@@ -158,7 +158,7 @@ METRICS: tuple[Metric, ...] = (
     # Weights 1, 2, 4, of the predictions as given.
     SumMetric(name="log_loss", title="Weighted log loss", study_sums=_loss_sums, value=_mean_of_sums),
     # The same of the condition-by-level prior of these labels.
-    PlainMetric(name="prior_log_loss", title="Prior's", value=_prior_log_loss),
+    PlainMetric(name="prior_log_loss", title="Prior log loss", value=_prior_log_loss),
     AreaMetric(name="auc_severe", title="AUC severe", target=Target.SEVERE),
     AreaMetric(name="auc_not_normal", title="AUC not normal", target=Target.NOT_NORMAL),
     # Of the most probable grade.

@@ -49,7 +49,7 @@ class StudyCrops:
 
 @dataclass(frozen=True)
 class Preview:
-    """One study of a training batch, without and with augmentation.
+    """A study of a training batch, without and with augmentation.
 
     Attributes:
         plain: crops at the unmoved points, without augmentation.

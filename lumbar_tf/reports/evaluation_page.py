@@ -27,7 +27,7 @@ _Line = tuple[str, Cell, bool]
 
 @dataclass(frozen=True)
 class LinkedCase:
-    """One of the findings with the largest loss.
+    """A finding with a large loss, and the link to its report.
 
     Attributes:
         case: label and predicted probabilities.

@@ -34,7 +34,7 @@ _ON_SLICE_MM = 0.01
 
 @dataclass(frozen=True, eq=False)
 class _InspectionJob:
-    """One study to inspect.
+    """A study to inspect.
 
     Attributes:
         study: the study and its tables.

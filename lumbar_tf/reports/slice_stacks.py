@@ -25,7 +25,7 @@ _STEP = 3
 
 @dataclass(frozen=True, eq=False)
 class StackPicture:
-    """One slice of a stack.
+    """A slice of a stack.
 
     Attributes:
         index: position in its plane, in `arrange_slices` order.

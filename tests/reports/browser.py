@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-#: Chromium reads commands from one and writes answers to the other, each ended by a zero byte.
+#: File descriptors from which Chromium reads commands and to which it writes answers; a zero byte ends each.
 _READS, _WRITES = 3, 4
 
 
 class Tab:
-    """A page that is open.
+    """An open page.
 
     Attributes:
-        errors: what the page's scripts threw, and what the browser complained of.
-        requests: addresses that it asked for, but for those that hold their content.
+        errors: exceptions of the page's scripts and error messages of the browser.
+        requests: requested addresses, without `data:` URIs.
     """
 
     def __init__(self, reader: Any, writer: int) -> None:
@@ -65,20 +65,20 @@ class Tab:
 
     def open(self, address: str, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
         """Opens an address and waits until it is loaded."""
-        self.look(width=width, height=height, is_dark=is_dark)
+        self.set_window(width=width, height=height, is_dark=is_dark)
         self.call("Page.navigate", url=address)
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
-    def look(self, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
-        """Sets the window's size and the reader's choice of light or dark; the page stays."""
+    def set_window(self, *, width: int = 1280, height: int = 900, is_dark: bool = False) -> None:
+        """Sets the window size and the preferred colour scheme without reloading the page."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def run(self, script: str) -> Any:
-        """Returns an expression's value, a promise's once it is there."""
+        """Returns the value of an expression; waits for a promise."""
         done = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
@@ -88,8 +88,9 @@ class Tab:
         for kind in ("rawKeyDown", "keyUp"):
             codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
             code = {"Enter": 13, "Space": 32, **codes}[key]
-            said = " " if key == "Space" else key
-            self.call("Input.dispatchKeyEvent", type=kind, key=said, code=key, windowsVirtualKeyCode=code)
+            character = " " if key == "Space" else key
+            event = {"type": kind, "key": character, "code": key, "windowsVirtualKeyCode": code}
+            self.call("Input.dispatchKeyEvent", **event)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drags the mouse with its left button."""
@@ -97,7 +98,7 @@ class Tab:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def photograph(self, path: Path, *, is_whole: bool = True) -> None:
-        """Writes a PNG of the page, or of what is in the window."""
+        """Writes a PNG of the whole page or of the window."""
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
         path.write_bytes(base64.b64decode(shot["data"]))
@@ -105,25 +106,27 @@ class Tab:
 
 @contextmanager
 def open_tab(profile: Path) -> Iterator[Tab]:
-    """Starts Chromium and lends a tab.
+    """Starts Chromium and yields a tab.
 
     Args:
-        profile: an empty folder for what it keeps.
+        profile: an empty folder for the browser profile.
     """
     assert CHROMIUM is not None
     command_read, command_write = os.pipe()
     answer_read, answer_write = os.pipe()
 
-    def lay_out() -> None:
-        # High first: one of the four may be the very number that another is put at.
-        kept = [os.dup2(each, 200 + place) for place, each in enumerate((command_read, answer_write))]
+    def set_descriptors() -> None:
+        # Duplicated to high numbers first: one of the four may already have the number of another.
+        kept = [
+            os.dup2(descriptor, 200 + place) for place, descriptor in enumerate((command_read, answer_write))
+        ]
         os.dup2(kept[0], _READS)
         os.dup2(kept[1], _WRITES)
 
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
     process = subprocess.Popen(
-        [CHROMIUM, *words, "--disable-background-networking", f"--user-data-dir={profile}"],
-        preexec_fn=lay_out, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [CHROMIUM, *flags, "--disable-background-networking", f"--user-data-dir={profile}"],
+        preexec_fn=set_descriptors, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(command_read)
     os.close(answer_write)

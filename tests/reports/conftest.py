@@ -15,7 +15,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     save = matplotlib.figure.Figure.savefig
 
     def watch(self: matplotlib.figure.Figure, *args: object, **options: object) -> None:
-        texts.extend(each.get_text() for each in self.findobj(matplotlib.text.Text) if each.get_text())
+        texts.extend(text.get_text() for text in self.findobj(matplotlib.text.Text) if text.get_text())
         save(self, *args, **options)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", watch)

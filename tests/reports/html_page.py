@@ -1,4 +1,4 @@
-"""What an HTML page of ours is made of, and that it is one file which loads nothing."""
+"""Parsed HTML pages, and the check that a page is a single file that loads nothing."""
 
 import base64
 import hashlib
@@ -12,12 +12,12 @@ _ADDRESSES = ("src", "href", "xlink:href", "action", "poster", "background")
 
 
 class Page(HTMLParser):
-    """A page taken apart.
+    """A parsed page.
 
     Attributes:
-        tags: each element's name and attributes, in order.
-        text: what a reader reads; a space stands for each element.
-        open: elements that nothing has closed yet.
+        tags: name and attributes of each element, in order.
+        text: visible text, with a space for each element.
+        open: elements that are not closed yet.
     """
 
     def __init__(self, text: str) -> None:
@@ -44,19 +44,19 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        """The text on one line, without the places where a long word may be broken."""
+        """The text on one line, without the marks for optional line breaks in long words."""
         return " ".join(self.text.replace("\u200b", "").split())
 
     @property
     def pictures(self) -> list[str | None]:
-        """What each picture says that it shows."""
+        """Alternative texts of the pictures."""
         return [attributes["alt"] for tag, attributes in self.tags if tag == "img"]
 
 
 def check_self_contained(text: str, *, has_script: bool = False) -> None:
-    """Asserts that a page is well formed, asks no other file for anything and runs nothing.
+    """Asserts that a page is well formed, loads no other file and runs no script.
 
-    With `has_script` it runs one script that it holds, and its policy lets the browser run no other.
+    With `has_script` it contains exactly one script, and its policy keeps the browser from running another.
     """
     page = Page(text)
     assert not page.open
@@ -66,7 +66,7 @@ def check_self_contained(text: str, *, has_script: bool = False) -> None:
         text = text.replace("<script", "")
     for tag, attributes in page.tags:
         for name in _ADDRESSES:
-            # A link asks for nothing until somebody follows it, to a file beside this one.
+            # A link to a neighbouring file loads nothing until it is followed.
             is_link = (tag, name) == ("a", "href") and (attributes["href"] or "").startswith(".")
             assert is_link or (attributes.get(name) or "data:").startswith("data:")
     assert not re.search(r"https?:|url\(|@import|<script", text)
@@ -74,7 +74,7 @@ def check_self_contained(text: str, *, has_script: bool = False) -> None:
 
 def _check_script(text: str) -> None:
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    # What is no script to a browser is not run: JSON.
+    # The browser does not run the JSON element.
     assert re.findall(r"<script([^>]*)>", text) == [' type="application/json" id="data"', ""]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)

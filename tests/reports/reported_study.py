@@ -1,4 +1,4 @@
-"""A small study with an answer and the crops it came from, whose sides differ."""
+"""A small study with findings and crop outlines that differ between the sides."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def make_crop_outlines(result: StudyFindings) -> dict[Plane, PlaneCropOutlines]:
 
 
 def make_saliency() -> StudySaliency:
-    """The left foramen's member found what it found in the upper left of the nearest slice."""
+    """Saliency of the left foramen, with its maximum in the upper left of the nearest slice."""
     maps = np.full((2, 25, 1, 3, 4, 4), np.nan, np.float32)
     weight = np.full((2, 25), np.nan, np.float32)
     for row, finding in enumerate(FINDINGS):
@@ -94,9 +94,9 @@ def mirror_study(study: Study) -> Study:
     planes = {
         plane: tuple(
             sorted(
-                (replace(each, geometry=mirror_geometry(each.geometry)) for each in slices),
-                key=lambda each: (
-                    each.geometry.position[0] if plane.is_sagittal else each.geometry.position[2]
+                (replace(source, geometry=mirror_geometry(source.geometry)) for source in slices),
+                key=lambda source: (
+                    source.geometry.position[0] if plane.is_sagittal else source.geometry.position[2]
                 ),
             )
         )
@@ -106,7 +106,7 @@ def mirror_study(study: Study) -> Study:
 
 
 def mirror_result(result: StudyFindings) -> StudyFindings:
-    """What a right ensemble answers for the mirrored study."""
+    """The findings that a correct ensemble predicts for the mirrored study."""
     turned = list(mirror_indices())
     return replace(
         result,

@@ -43,8 +43,8 @@ pytestmark = [
 ]
 #: An incomplete rule without nodes is one that could not run.
 RUN = """axe.run(document, {resultTypes: ["violations", "incomplete"]}).then((found) => JSON.stringify({
-  violations: found.violations.map((each) => [each.id, each.impact, each.nodes.map((node) => node.html)]),
-  failed: found.incomplete.filter((each) => !each.nodes.length).map((each) => each.id),
+  violations: found.violations.map((rule) => [rule.id, rule.impact, rule.nodes.map((node) => node.html)]),
+  failed: found.incomplete.filter((rule) => !rule.nodes.length).map((rule) => rule.id),
 }))"""
 PNG = encode_png(np.eye(20, dtype=np.float32), (10.0, 10.0))
 
@@ -160,10 +160,10 @@ def test_axe_reports_no_serious_violation(tab: Tab, script: str, tmp_path: Path,
     tab.open(address)
     tab.run(script + "; 0")
     # Collapsed sections are checked as well.
-    tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    tab.run("document.querySelectorAll('details').forEach((section) => { section.open = true; })")
     for width in (1280, 400):
         for is_dark in (False, True):
-            tab.look(width=width, is_dark=is_dark)
+            tab.set_window(width=width, is_dark=is_dark)
             found = _run_axe(tab)
             serious = [
                 violation for violation in found["violations"] if violation[1] in ("serious", "critical")

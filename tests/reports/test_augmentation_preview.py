@@ -34,7 +34,7 @@ def test_every_crop_has_its_level_side_and_labels(tmp_path: Path, written: list[
     )
     assert imread(tmp_path / "new" / "a.png")[..., :3].std() > 0.1
     assert "$a" in written
-    assert sum(each.startswith("$b") for each in written) == 1
+    assert sum(text.startswith("$b") for text in written) == 1
     assert {"study 1", "study 2"} <= set(written)
     assert (written.count("plain"), written.count("augmented")) == (2, 2)
     for level in ("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"):
@@ -47,14 +47,14 @@ def test_every_crop_has_its_level_side_and_labels(tmp_path: Path, written: list[
     assert (written.count("○○○"), written.count("no slice")) == (1, 1)
 
 
-def test_a_plane_without_sides_says_none(tmp_path: Path, written: list[str]) -> None:
+def test_a_plane_without_sides_names_no_side(tmp_path: Path, written: list[str]) -> None:
     crops = _crops(CANAL)
     draw_preview(tmp_path / "a.png", [Preview(crops, crops)], CANAL, title="a", note="b")
     assert "L4/L5" in written
     assert not any("left" in text or "right" in text for text in written)
 
 
-def test_targets_are_told_in_shares() -> None:
+def test_targets_are_formatted_as_shares() -> None:
     assert describe_target(np.float32([0, 0, 1])) == "Severe"
     assert describe_target(np.float32([0, 0, 0])) == "no label"
     assert describe_target(np.float32([0.5, 0.3, 0.2])) == "N/M .50  Mod .30  Sev .20"

@@ -30,7 +30,7 @@ def test_planes_count_studies_series_and_slices() -> None:
         StudyFacts("2", (_series(Plane.AXIAL_T2), _series(Plane.AXIAL_T2), _series(None))),
         StudyFacts("3", ()),
     )
-    counts = {each.plane: (each.num_studies, each.num_series, each.num_slices) for each in census.planes}
+    counts = {count.plane: (count.num_studies, count.num_series, count.num_slices) for count in census.planes}
     assert counts == {
         Plane.SAGITTAL_T1: (0, 0, 0),
         Plane.SAGITTAL_T2: (1, 1, 17),
@@ -49,11 +49,11 @@ def test_every_breakdown_counts_every_kept_series_once() -> None:
         StudyFacts("1", (_series(Plane.SAGITTAL_T1, rows=320), _series(Plane.SAGITTAL_T2, vendor=""))),
         StudyFacts("2", (_series(Plane.SAGITTAL_T2), _series(None, rows=77))),
     )
-    assert [each.attribute for each in census.breakdowns] == list(Attribute)
+    assert [breakdown.attribute for breakdown in census.breakdowns] == list(Attribute)
     for breakdown in census.breakdowns:
         totals = {plane: sum(counts.get(plane, 0) for _, counts in breakdown.rows) for plane in Plane}
         assert list(totals.values()) == [1, 2, 0]
-    matrix = next(each for each in census.breakdowns if each.attribute is Attribute.MATRIX)
+    matrix = next(breakdown for breakdown in census.breakdowns if breakdown.attribute is Attribute.MATRIX)
     assert [name for name, _ in matrix.rows] == ["320 x 320", "448 x 448"]
 
 
@@ -119,13 +119,13 @@ def test_cases_are_all_counted_and_the_first_listed_in_whatever_order_studies_co
 
 def test_faults_come_before_notes_and_choices() -> None:
     reasons = [RejectReason.LOCALIZER, RejectReason.SINGLE_SLICE, RejectReason.TRUNCATED, RejectReason.COLOUR]
-    rejects = tuple(Reject("1", "", "", each, "the rule") for each in [*reasons, RejectReason.COLOUR])
+    rejects = tuple(Reject("1", "", "", reason, "the rule") for reason in [*reasons, RejectReason.COLOUR])
     census = _census(StudyFacts("1", (), rejects=rejects))
-    assert [each.code for each in census.left_out] == ["truncated", "single_slice", "colour", "localizer"]
-    assert {each.kind for each in census.left_out} == {kind.value for kind in ReasonKind}
+    assert [cases.code for cases in census.left_out] == ["truncated", "single_slice", "colour", "localizer"]
+    assert {cases.kind for cases in census.left_out} == {kind.value for kind in ReasonKind}
 
 
-def test_what_is_wrong_with_a_source_is_counted_beside_its_studies() -> None:
+def test_rejects_of_a_source_are_counted_without_a_study() -> None:
     tally = Tally()
     tally.add_rejects([Reject("", "", "train.csv", RejectReason.ABSENT_STUDY, "2 studies are absent")])
     census = tally.census()

@@ -82,7 +82,7 @@ def test_without_reports_the_page_names_the_command_that_writes_them(text: str) 
     assert "<a " not in text and "Synthetic" not in text
 
 
-def test_worst_cases_lead_to_findings_in_their_studies_reports(
+def test_worst_cases_link_to_findings_in_the_reports_of_their_studies(
     evaluated: EvaluationRun, tmp_path: Path
 ) -> None:
     reports = tmp_path / "predictions" / "reports"

@@ -33,7 +33,7 @@ def test_a_complete_study_has_no_warnings() -> None:
     assert list_warnings(make_study(), make_result()) == []
 
 
-def test_warnings_format_levels_and_counts() -> None:
+def test_warnings_give_levels_and_counts() -> None:
     result, study = make_result(), make_study()
     flags, probability = result.flags.copy(), result.probability.copy()
     places = {flag: place for place, flag in enumerate(Flag)}

@@ -59,14 +59,14 @@ def data(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
         folder / "train_series_descriptions.csv",
         [
             ["study_id", "series_id", "series_description"],
-            *(["710001", each, name] for each, name in SERIES.items()),
-            *(["710002", each, SERIES[each]] for each in ("11", "12", "13")),
+            *(["710001", series_id, name] for series_id, name in SERIES.items()),
+            *(["710002", series_id, SERIES[series_id]] for series_id in ("11", "12", "13")),
         ],
     )
     _write_table(
         folder / "train.csv",
         [
-            ["study_id", *(each.name for each in FINDINGS)],
+            ["study_id", *(finding.name for finding in FINDINGS)],
             ["710001", *["Normal/Mild"] * 24, ""],
             ["710002", "Severe", *["Moderate"] * 24],
         ],
@@ -85,16 +85,16 @@ def data(tmp_path: Path, write_dicom: Callable[..., Path]) -> Path:
     return folder
 
 
-def test_everything_is_counted(data: Path, tmp_path: Path) -> None:
+def test_series_points_labels_and_rejects_are_counted(data: Path, tmp_path: Path) -> None:
     census = inspect_sources([data], tmp_path / "out")
     assert (census.num_studies, census.num_usable, census.num_graded, census.num_points) == (3, 2, 2, 4)
-    counts = {each.plane: (each.num_studies, each.num_series, each.num_slices) for each in census.planes}
+    counts = {count.plane: (count.num_studies, count.num_series, count.num_slices) for count in census.planes}
     assert counts == {
         Plane.SAGITTAL_T1: (2, 2, 8),
         Plane.SAGITTAL_T2: (2, 2, 8),
         Plane.AXIAL_T2: (1, 1, 4),
     }
-    rows = {each.attribute: [name for name, _ in each.rows] for each in census.breakdowns}
+    rows = {breakdown.attribute: [name for name, _ in breakdown.rows] for breakdown in census.breakdowns}
     assert rows == {
         Attribute.VENDOR: ["siemens"],
         Attribute.FIELD_STRENGTH: ["1.5 T"],
@@ -106,14 +106,14 @@ def test_everything_is_counted(data: Path, tmp_path: Path) -> None:
     assert census.labels is not None
     assert census.labels[CANAL_L1].tolist() == [1, 0, 1, 0]
     assert census.labels[24].tolist() == [0, 1, 0, 1]
-    codes = {each.code: each.count for each in census.left_out}
+    codes = {cases.code: cases.count for cases in census.left_out}
     expected = {"not_dicom": 1, "no_slices": 1, "left_out_by_map": 1, "absent_series": 1, "no_such_slice": 1}
     assert expected.items() <= codes.items()
 
 
 def test_contradictions_between_tables_and_anatomy_are_found(data: Path, tmp_path: Path) -> None:
     census = inspect_sources([data], tmp_path / "out")
-    cases = {each.code: [case.message for case in each.cases] for each in census.contradictions}
+    cases = {kind.code: [case.message for case in kind.cases] for kind in census.contradictions}
     assert cases["sides_swapped"] == ["left_subarticular_stenosis_l4_l5 by 7.5 mm"]
     assert cases["levels_out_of_order"] == ["spinal_canal_stenosis_l1_l2 by 5.0 mm"]
     assert len(cases["label_without_point"]) == 20
@@ -132,14 +132,14 @@ def test_page_and_json_are_written_and_do_not_depend_on_the_workers(data: Path, 
     assert json.loads((tmp_path / "one" / "inspection.json").read_text())["num_studies"] == 3
 
 
-def test_no_more_studies_are_drawn_than_asked_for(data: Path, tmp_path: Path) -> None:
+def test_max_montages_limits_the_studies_drawn(data: Path, tmp_path: Path) -> None:
     for count, expected in ((0, []), (1, ["710001"]), (2, ["710001"])):
         inspect_sources([data], tmp_path / "out", max_montages=count)
         page = (tmp_path / "out" / "inspection.html").read_text()
         assert re.findall(r"<h3>(\d+)</h3>", page) == expected
 
 
-def test_nothing_of_the_patient_is_written(data: Path, tmp_path: Path) -> None:
+def test_no_patient_data_is_written(data: Path, tmp_path: Path) -> None:
     inspect_sources([data], tmp_path / "out")
     for path in (tmp_path / "out").iterdir():
         text = path.read_text()
@@ -150,7 +150,7 @@ def test_nothing_of_the_patient_is_written(data: Path, tmp_path: Path) -> None:
 def test_under_pseudonyms_no_id_is_written_and_every_mark_stays(data: Path, tmp_path: Path) -> None:
     plain = inspect_sources([data], tmp_path / "plain")
     hidden = inspect_sources([data], tmp_path / "hidden", key=KEY)
-    assert [each.count for each in plain.left_out] == [each.count for each in hidden.left_out]
+    assert [cases.count for cases in plain.left_out] == [cases.count for cases in hidden.left_out]
     assert plain.num_points == hidden.num_points
     pages = {name: (tmp_path / name / "inspection.html").read_text() for name in ("plain", "hidden")}
     assert pages["hidden"].count('class="mark') == pages["plain"].count('class="mark')
@@ -158,17 +158,17 @@ def test_under_pseudonyms_no_id_is_written_and_every_mark_stays(data: Path, tmp_
     assert "71000" not in pages["hidden"] + (tmp_path / "hidden" / "inspection.json").read_text()
 
 
-def test_a_series_map_has_the_first_word(data: Path, tmp_path: Path) -> None:
+def test_a_series_map_overrides_the_sources(data: Path, tmp_path: Path) -> None:
     _write_table(
         tmp_path / "map.csv", [["study_id", "series_id", "series_description"], ["710001", "13", "none"]]
     )
     census = inspect_sources([data], tmp_path / "out", series_map=tmp_path / "map.csv")
-    assert {each.plane: each.num_series for each in census.planes}[Plane.AXIAL_T2] == 0
+    assert {count.plane: count.num_series for count in census.planes}[Plane.AXIAL_T2] == 0
 
 
 def test_real_studies_are_all_usable(shared_data: Path, tmp_path: Path) -> None:
     census = inspect_sources([shared_data / "spider" / "midsagittal"], tmp_path, max_montages=2)
     assert (census.num_studies, census.num_usable, census.num_graded) == (54, 54, 54)
     assert census.num_points == 270
-    assert [each.num_slices for each in census.planes] == [48, 54, 0]
+    assert [count.num_slices for count in census.planes] == [48, 54, 0]
     assert census.contradictions == ()

@@ -57,7 +57,7 @@ def test_the_page_loads_nothing(tmp_path: Path, census: Census, montage: Montage
     check_self_contained(_write(tmp_path, census, [montage]))
 
 
-def test_every_picture_says_what_it_shows(tmp_path: Path, census: Census, montage: Montage) -> None:
+def test_every_picture_has_an_alternative_text(tmp_path: Path, census: Census, montage: Montage) -> None:
     page = Page(_write(tmp_path, census, [montage]))
     assert page.pictures == [f"Study {NASTY}, Sagittal T2/STIR, 3 mm L, 2 level points"] * 2
 

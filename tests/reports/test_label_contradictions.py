@@ -21,14 +21,17 @@ def points() -> np.ndarray:
     """A point for each finding, as anatomy has it: LPS mm [25, 3]."""
     sides = {None: 0.0, Side.LEFT: 12.0, Side.RIGHT: -12.0}
     return np.array(
-        [[sides[each.condition.side], 5.0, -35.0 * list(Level).index(each.level)] for each in FINDINGS],
+        [
+            [sides[finding.condition.side], 5.0, -35.0 * list(Level).index(finding.level)]
+            for finding in FINDINGS
+        ],
         np.float32,
     )
 
 
 @pytest.fixture
 def planes() -> dict[int, Plane]:
-    return {index: each.condition.family.spec.graded_on[0] for index, each in enumerate(FINDINGS)}
+    return {index: finding.condition.family.spec.graded_on[0] for index, finding in enumerate(FINDINGS)}
 
 
 @pytest.fixture
@@ -36,12 +39,14 @@ def labels() -> np.ndarray:
     return np.zeros(NUM_FINDINGS, np.int8)
 
 
-def test_a_sound_study_has_none(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
+def test_a_consistent_study_has_no_contradictions(
+    points: np.ndarray, planes: dict, labels: np.ndarray
+) -> None:
     assert find_contradictions(labels, points, planes) == ()
     assert find_contradictions(None, points, planes) == ()
 
 
-def test_a_study_without_points_is_not_asked_for_them(points: np.ndarray, labels: np.ndarray) -> None:
+def test_a_study_without_points_has_no_contradictions(points: np.ndarray, labels: np.ndarray) -> None:
     assert find_contradictions(labels, np.full_like(points, np.nan), {}) == ()
 
 
@@ -57,14 +62,16 @@ def test_a_grade_without_a_point_and_a_point_without_a_grade(
     )
 
 
-def test_a_canal_point_on_a_sagittal_t1(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
+def test_a_canal_point_on_sagittal_t1_is_a_contradiction(
+    points: np.ndarray, planes: dict, labels: np.ndarray
+) -> None:
     planes[finding_index(CANAL, Level.L2_L3)] = Plane.SAGITTAL_T1
     ((kind, message),) = find_contradictions(labels, points, planes)
     assert kind is Contradiction.POINT_ON_OTHER_PLANE
     assert message == "spinal_canal_stenosis_l2_l3 is annotated on sagittal_t1"
 
 
-def test_sides_that_are_swapped(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
+def test_swapped_sides_are_a_contradiction(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
     left = finding_index(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
     right = finding_index(Condition.RIGHT_SUBARTICULAR_STENOSIS, Level.L4_L5)
     points[[left, right]] = points[[right, left]]
@@ -73,7 +80,7 @@ def test_sides_that_are_swapped(points: np.ndarray, planes: dict, labels: np.nda
     )
 
 
-def test_levels_that_are_swapped(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
+def test_swapped_levels_are_a_contradiction(points: np.ndarray, planes: dict, labels: np.ndarray) -> None:
     upper, lower = finding_index(CANAL, Level.L3_L4), finding_index(CANAL, Level.L4_L5)
     points[[upper, lower]] = points[[lower, upper]]
     assert find_contradictions(labels, points, planes) == (
@@ -82,4 +89,4 @@ def test_levels_that_are_swapped(points: np.ndarray, planes: dict, labels: np.nd
 
 
 def test_every_contradiction_has_a_title() -> None:
-    assert len({each.title for each in Contradiction}) == len(Contradiction)
+    assert len({kind.title for kind in Contradiction}) == len(Contradiction)

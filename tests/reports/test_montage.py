@@ -135,7 +135,7 @@ def test_a_short_stack_is_shown_whole(count: int) -> None:
         assert len(row.pictures) == count
 
 
-def test_a_level_that_no_axial_slice_comes_near_is_passed_over() -> None:
+def test_a_level_far_from_every_axial_slice_has_no_picture() -> None:
     study, points = _study_with_points()
     planes = {Plane.AXIAL_T2: study.planes[Plane.AXIAL_T2][:3]}
     only_first = {row: name for row, name in points.slices.items() if name[0] == "sag"}

@@ -25,41 +25,41 @@ def _slice(
     return Slice(geometry, _smooth(rows, columns), "1", 1)
 
 
-def _reversed_columns(each: Slice) -> Slice:
+def _reversed_columns(source: Slice) -> Slice:
     """The same picture, stored from the other end."""
-    old = each.geometry
+    old = source.geometry
     position = pixel_to_patient(old, (old.columns - 1, 0))
     row_direction = tuple(-value for value in old.row_direction)
     geometry = replace(old, position=tuple(position), row_direction=row_direction)
-    return Slice(geometry, each.pixels[:, ::-1].copy(), "1", 1)
+    return Slice(geometry, source.pixels[:, ::-1].copy(), "1", 1)
 
 
 @pytest.mark.parametrize(("directions", "is_sagittal"), [(AXIAL, False), (SAGITTAL, True)])
-def test_a_view_is_what_simpleitk_resamples_on_the_same_patient_grid(
+def test_resampling_agrees_with_simpleitk_on_the_same_patient_grid(
     directions: tuple, is_sagittal: bool
 ) -> None:
-    each = _slice(directions)
-    around = pixel_to_patient(each.geometry, (50, 40)) + 3 * each.geometry.normal
-    view = resample_slice(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
-    image = sitk.GetImageFromArray(each.pixels[np.newaxis])
+    source = _slice(directions)
+    around = pixel_to_patient(source.geometry, (50, 40)) + 3 * source.geometry.normal
+    resampled = resample_slice(source, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+    image = sitk.GetImageFromArray(source.pixels[np.newaxis])
     stored_normal = np.cross(*directions)
-    image.SetOrigin(each.geometry.position)
+    image.SetOrigin(source.geometry.position)
     image.SetSpacing((0.6, 0.7, 1.0))
     image.SetDirection(np.stack([*map(np.array, directions), stored_normal], axis=1).ravel().tolist())
-    height, width = view.image.shape
+    height, width = resampled.image.shape
     across, along = (np.arange(width) - (width - 1) / 2) * 0.5, (np.arange(height) - (height - 1) / 2) * 0.5
     for i, j in [(0, 0), (width - 1, 0), (7, height - 1), (width // 2, height // 2)]:
-        point = view.centre + view.right * across[i] + view.down * along[j]
+        point = resampled.centre + resampled.right * across[i] + resampled.down * along[j]
         expected = image.EvaluateAtPhysicalPoint(point.tolist(), sitk.sitkLinear)
-        assert view.image[j, i] == pytest.approx(expected, abs=1e-2)
+        assert resampled.image[j, i] == pytest.approx(expected, abs=1e-2)
 
 
 @pytest.mark.parametrize(("directions", "is_sagittal"), [(AXIAL, False), (SAGITTAL, True)])
-def test_storage_order_does_not_change_a_view(directions: tuple, is_sagittal: bool) -> None:
-    each = _slice(directions)
-    around = each.geometry.centre
-    first = resample_slice(each, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
-    second = resample_slice(_reversed_columns(each), around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+def test_storage_order_does_not_change_the_picture(directions: tuple, is_sagittal: bool) -> None:
+    source = _slice(directions)
+    around = source.geometry.centre
+    first = resample_slice(source, around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
+    second = resample_slice(_reversed_columns(source), around, size_mm=(30.0, 24.0), is_sagittal=is_sagittal)
     np.testing.assert_allclose(first.image, second.image, atol=1e-3)
 
 
@@ -71,11 +71,11 @@ def test_left_is_at_the_right_of_an_axial_view_and_the_back_at_the_right_of_a_sa
     assert sagittal.place(sagittal.centre + (2, 5, 7)) == pytest.approx((5, -7, 2))
 
 
-def test_outside_the_stored_image_there_is_nothing() -> None:
-    each = _slice(SAGITTAL)
-    view = resample_slice(each, np.array(each.geometry.position), size_mm=(10, 10), is_sagittal=True)
-    assert np.isnan(view.image[:9, :9]).all()
-    assert np.isfinite(view.image[11:, 11:]).all()
+def test_pixels_outside_the_stored_image_are_nan() -> None:
+    source = _slice(SAGITTAL)
+    resampled = resample_slice(source, np.array(source.geometry.position), size_mm=(10, 10), is_sagittal=True)
+    assert np.isnan(resampled.image[:9, :9]).all()
+    assert np.isfinite(resampled.image[11:, 11:]).all()
 
 
 def test_the_nearest_slice_that_holds_the_points_is_chosen() -> None:
@@ -96,22 +96,22 @@ def test_an_upright_slice_has_every_pixel_where_it_was(
     directions: tuple, is_sagittal: bool, turns: int, is_flipped: bool
 ) -> None:
     """All eight ways to store a slice lead to one picture at one place."""
-    each = _slice(directions)
-    stored = _reversed_columns(each) if is_flipped else each
+    source = _slice(directions)
+    stored = _reversed_columns(source) if is_flipped else source
     for _ in range(turns):
         stored = _turned(stored)
     upright = turn_upright(stored, is_sagittal=is_sagittal)
-    np.testing.assert_array_equal(upright.pixels, each.pixels)
-    np.testing.assert_allclose(upright.geometry.position, each.geometry.position, atol=1e-9)
+    np.testing.assert_array_equal(upright.pixels, source.pixels)
+    np.testing.assert_allclose(upright.geometry.position, source.geometry.position, atol=1e-9)
     np.testing.assert_allclose(upright.geometry.row_direction, directions[0], atol=1e-9)
     np.testing.assert_allclose(upright.geometry.column_direction, directions[1], atol=1e-9)
     spacing = (upright.geometry.row_spacing_mm, upright.geometry.column_spacing_mm)
-    assert spacing == (each.geometry.row_spacing_mm, each.geometry.column_spacing_mm)
+    assert spacing == (source.geometry.row_spacing_mm, source.geometry.column_spacing_mm)
 
 
-def _turned(each: Slice) -> Slice:
+def _turned(source: Slice) -> Slice:
     """The same picture, stored a quarter turn on: its last column becomes the first row."""
-    old = each.geometry
+    old = source.geometry
     geometry = SliceGeometry(
         tuple(pixel_to_patient(old, (old.columns - 1, 0))),
         old.column_direction,
@@ -121,4 +121,4 @@ def _turned(each: Slice) -> Slice:
         old.columns,
         old.rows,
     )
-    return Slice(geometry, np.rot90(each.pixels).copy(), "1", 1)
+    return Slice(geometry, np.rot90(source.pixels).copy(), "1", 1)

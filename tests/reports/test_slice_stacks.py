@@ -22,8 +22,8 @@ def _slice(directions: tuple, x: float = 0.0, *, rows: int = 60, columns: int = 
     return Slice(SliceGeometry((x, -20.0, 35.0), *directions, 0.5, 0.8, rows, columns), pixels, "1", 1)
 
 
-def _only(each: Slice, plane: Plane = Plane.SAGITTAL_T2) -> StackPicture:
-    (picture,) = make_stacks(Study("s", "", {plane: (each,)}), NO_POINTS, {})[plane].pictures
+def _only(source: Slice, plane: Plane = Plane.SAGITTAL_T2) -> StackPicture:
+    (picture,) = make_stacks(Study("s", "", {plane: (source,)}), NO_POINTS, {})[plane].pictures
     return picture
 
 
@@ -31,9 +31,9 @@ def _pixels(picture: StackPicture) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture.jpeg)), np.float64)
 
 
-def _physical_point(each: Slice, column: float, row: float) -> tuple[float, ...]:
-    """Where a stored pixel lies, by SimpleITK."""
-    geometry = each.geometry
+def _physical_point(source: Slice, column: float, row: float) -> tuple[float, ...]:
+    """Returns the patient position of a stored pixel, by SimpleITK."""
+    geometry = source.geometry
     image = sitk.Image(geometry.columns, geometry.rows, 1, sitk.sitkUInt8)
     image.SetOrigin(geometry.position)
     image.SetSpacing((geometry.column_spacing_mm, geometry.row_spacing_mm, 1.0))
@@ -44,15 +44,15 @@ def _physical_point(each: Slice, column: float, row: float) -> tuple[float, ...]
 
 @pytest.mark.parametrize("directions", [SAGITTAL, *TURNED])
 @pytest.mark.parametrize("scale", [1, 12])
-def test_a_point_is_placed_on_the_pixel_that_simpleitk_says_it_is(directions: tuple, scale: int) -> None:
-    """A bright block, seen through turning, windowing, JPEG and, of a large matrix, shrinking."""
-    each = _slice(directions, rows=60 * scale, columns=80 * scale)
-    pixels = np.zeros_like(each.pixels)
+def test_a_point_is_placed_on_the_same_pixel_as_by_simpleitk(directions: tuple, scale: int) -> None:
+    """Locates a bright block after rotation, windowing, JPEG encoding and reduction of a large matrix."""
+    source = _slice(directions, rows=60 * scale, columns=80 * scale)
+    pixels = np.zeros_like(source.pixels)
     half = 3 * scale
     row, column = 22 * scale, 57 * scale
     pixels[row - half : row + half + 1, column - half : column + half + 1] = 1000
-    picture = _only(replace(each, pixels=pixels))
-    x, y, distance = picture.place(_physical_point(each, column, row))
+    picture = _only(replace(source, pixels=pixels))
+    x, y, distance = picture.place(_physical_point(source, column, row))
     assert distance == pytest.approx(0, abs=1e-9)
     shown = _pixels(picture)
     assert max(shown.shape) <= 512
@@ -79,23 +79,23 @@ def test_an_axial_picture_has_the_patients_left_at_its_right() -> None:
     assert picture.place((0.0, 5.0, 0.0))[:2] == pytest.approx((x, y + 5))
 
 
-def test_what_does_not_fit_is_left_out_from_the_far_end_and_what_is_wanted_is_kept() -> None:
+def test_above_the_limit_the_farthest_slices_are_dropped_and_wanted_ones_kept() -> None:
     slices = tuple(_slice(SAGITTAL, 4.0 * place, seed=place) for place in range(20))
     study = Study("s", "", {Plane.SAGITTAL_T2: slices})
     points = NO_POINTS.copy()
     points[3] = (41.0, 0.0, 0.0)
     wanted = {Plane.SAGITTAL_T2: [0, 19]}
     whole = make_stacks(study, points, wanted)[Plane.SAGITTAL_T2]
-    assert [each.index for each in whole.pictures] == list(range(20))
-    size = sum(len(each.jpeg) for each in whole.pictures)
+    assert [picture.index for picture in whole.pictures] == list(range(20))
+    size = sum(len(picture.jpeg) for picture in whole.pictures)
     part = make_stacks(study, points, wanted, max_bytes=size // 3)[Plane.SAGITTAL_T2]
     assert part.num_slices == 20
-    kept = [each.index for each in part.pictures]
+    kept = [picture.index for picture in part.pictures]
     assert kept[0] == 0 and kept[-1] == 19
     # The others are a run of neighbours around the slice nearest to the point, the eleventh.
     run = kept[1:-1]
     assert run == list(range(run[0], run[-1] + 1)) and 10 in run
-    assert sum(len(each.jpeg) for each in part.pictures) <= size // 3
+    assert sum(len(picture.jpeg) for picture in part.pictures) <= size // 3
 
 
 def test_noise_in_large_matrices_fits_too() -> None:
@@ -106,11 +106,11 @@ def test_noise_in_large_matrices_fits_too() -> None:
     )
     pictures = stack[Plane.SAGITTAL_T2].pictures
     assert len(pictures) == 60
-    assert sum(len(each.jpeg) for each in pictures) <= MAX_BYTES
+    assert sum(len(picture.jpeg) for picture in pictures) <= MAX_BYTES
 
 
 def test_a_flat_image_has_a_window() -> None:
-    each = _slice(SAGITTAL)
-    picture = _only(replace(each, pixels=np.full_like(each.pixels, 7)))
+    source = _slice(SAGITTAL)
+    picture = _only(replace(source, pixels=np.full_like(source.pixels, 7)))
     assert np.isfinite(picture.window).all()
     assert np.ptp(_pixels(picture)) == 0

@@ -203,7 +203,7 @@ def test_a_large_study_of_noise_stays_under_8_mb_and_counts_the_slices_left_out(
     assert f"{kept} of 190 slices are in this file" in Page(text).words
 
 
-def test_saliency_lies_on_the_slices_of_the_member_that_weighed_most(tmp_path: Path) -> None:
+def test_saliency_lies_on_the_slices_of_the_member_with_the_largest_weight(tmp_path: Path) -> None:
     result, row = make_result(), severe_row()
     path = tmp_path / "report.html"
     write_study_report(path, make_study(), result, SOURCE, make_crop_outlines(result), make_saliency())

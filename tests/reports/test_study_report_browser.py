@@ -69,7 +69,7 @@ def test_it_opens_at_the_most_severe_finding_on_the_slice_that_was_graded(tab: T
     assert alt.startswith("Sagittal T1. Slice 10 of 11, 16 mm left of the canal.") and "L4/L5" in alt
 
 
-def test_the_point_is_drawn_on_the_pixel_that_the_geometry_says(tab: Tab) -> None:
+def test_the_point_is_drawn_on_the_pixel_given_by_the_geometry(tab: Tab) -> None:
     """By hand: column (5 + 80) / 2 and row (100 + 30) / 2 of 80 by 100 pixels of 2 mm."""
     measure = f"""(() => {{
       const image = {T1}.querySelector('img').getBoundingClientRect();
@@ -140,7 +140,7 @@ def test_saliency_is_off_at_first_and_lies_on_the_crop_when_it_is_switched_on(
     text = "document.getElementById('saliency-text').textContent"
     key = "getComputedStyle(document.getElementById('saliency-key')).display"
     assert (tab.run(count), tab.run(text), tab.run(key)) == (0, "", "none")
-    assert "Saliency" not in tab.run(f"{T1}.querySelector('img').alt")
+    assert "saliency" not in tab.run(f"{T1}.querySelector('img').alt")
     # By the keyboard; and without the outlines, which have a switch of their own.
     tab.run("document.getElementById('overlays').click()")
     tab.run("document.getElementById('saliency').focus()")
@@ -148,7 +148,7 @@ def test_saliency_is_off_at_first_and_lies_on_the_crop_when_it_is_switched_on(
     assert (tab.run(count), tab.run(key)) == (1, "block")
     assert tab.run(text).startswith("Saliency of sagittal_t1/net, on Sagittal T1.")
     assert "on slice 10, at 100%" in tab.run(text)
-    assert "Saliency of sagittal_t1/net" in tab.run(f"{T1}.querySelector('img').alt")
+    assert "With saliency of sagittal_t1/net" in tab.run(f"{T1}.querySelector('img').alt")
     # Back to the slice with the strongest place.
     tab.run(f"{T1}.querySelector('.graded-slices button').click()")
     assert _text(tab, ".position").startswith("Slice 9 of 11")
@@ -180,12 +180,12 @@ def test_saliency_is_off_at_first_and_lies_on_the_crop_when_it_is_switched_on(
 def _pixels(path: Path, box: tuple[float, float, float, float]) -> np.ndarray:
     from PIL import Image
 
-    x, y, width, height = (round(each) for each in box)
+    x, y, width, height = (round(value) for value in box)
     picture = Image.open(path).convert("RGB").crop((x, y, x + width, y + height))
     return np.asarray(picture, np.float32)
 
 
-def test_a_finding_without_a_member_has_no_saliency_and_says_so(tab: Tab) -> None:
+def test_a_finding_without_a_member_states_that_it_has_no_saliency(tab: Tab) -> None:
     tab.run("document.getElementById('saliency').click()")
     tab.run(f"document.querySelector('.cell[data-row=\"{CANAL}\"]').click()")
     assert tab.run("document.querySelectorAll('.heat image').length") == 0

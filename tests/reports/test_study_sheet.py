@@ -47,7 +47,9 @@ def result() -> StudyFindings:
     )
 
 
-def test_a_whole_study(tmp_path: Path, study: Study, result: StudyFindings, written: list[str]) -> None:
+def test_the_sheet_of_a_complete_study(
+    tmp_path: Path, study: Study, result: StudyFindings, written: list[str]
+) -> None:
     draw_study_sheet(tmp_path / "new" / "sheet.png", study, result)
     pixels = imread(tmp_path / "new" / "sheet.png")[..., :3]
     assert min(pixels.shape[:2]) > 600
@@ -65,7 +67,7 @@ def test_a_whole_study(tmp_path: Path, study: Study, result: StudyFindings, writ
     assert shares == [f"{100 * value:.0f}%" for value in result.probability.ravel()]
 
 
-def test_missing_planes_points_and_answers_are_said(
+def test_missing_planes_points_and_results_are_named(
     tmp_path: Path, study: Study, result: StudyFindings, written: list[str]
 ) -> None:
     flags, landmarks, probability = result.flags.copy(), result.landmarks.copy(), result.probability.copy()
@@ -86,7 +88,7 @@ def test_missing_planes_points_and_answers_are_said(
     assert any("axial T2 (25 of 25 findings)" in text and "(1 of 25 findings)" in text for text in written)
 
 
-def test_a_study_of_nothing_is_a_sheet_all_the_same(tmp_path: Path, result: StudyFindings) -> None:
+def test_an_empty_study_makes_a_sheet(tmp_path: Path, result: StudyFindings) -> None:
     empty = np.full((25, 3), np.nan, np.float32)
     draw_study_sheet(
         tmp_path / "a.png", Study("s", "", {}), replace(result, probability=empty, landmarks=empty)
@@ -94,7 +96,9 @@ def test_a_study_of_nothing_is_a_sheet_all_the_same(tmp_path: Path, result: Stud
     assert (tmp_path / "a.png").is_file()
 
 
-def test_a_study_id_is_never_read_as_mathematics(tmp_path: Path, study: Study, result: StudyFindings) -> None:
+def test_a_dollar_sign_in_a_study_id_starts_no_formula(
+    tmp_path: Path, study: Study, result: StudyFindings
+) -> None:
     draw_study_sheet(tmp_path / "a.png", study, replace(result, study_id=r"$\frac{$"))
     assert (tmp_path / "a.png").is_file()
 

@@ -39,7 +39,7 @@ def test_the_page_of_a_grader_holds_its_folds_curves_and_scores(run: PlaneRun) -
     assert text.count('class="line train"') == 6 and text.count('class="line held"') == 4
 
 
-def test_the_score_is_the_metrics_on_the_folds_that_are_done(run: PlaneRun) -> None:
+def test_the_score_is_the_metric_over_the_finished_folds(run: PlaneRun) -> None:
     for fold in (0, 2):
         train_fold(run, BACKBONE, fold)
     (canal,) = summarize_member(run, BACKBONE).out_of_fold.families
@@ -69,7 +69,7 @@ def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None
     assert "L5/S1 50 7.0 mm 7.0 mm 0.0% 0.0% 100.0% 0.0% 0.0%" in words
 
 
-def test_a_run_that_is_just_begun_has_a_page_too(run: PlaneRun) -> None:
+def test_a_run_without_finished_epochs_has_a_page(run: PlaneRun) -> None:
     words = Page(_read(run, BACKBONE)).words
     assert "0 of 3 folds done" in words and "No epoch has finished yet." in words
     assert "No fold with labels has been predicted yet." in words
@@ -85,7 +85,7 @@ def test_an_older_runs_error_without_levels_and_records_without_labels_make_page
     assert "No fold with labels has been predicted yet." in Page(_read(run, BACKBONE)).words
 
 
-def test_the_index_leads_to_every_page_and_to_what_is_beside_the_runs(run: PlaneRun) -> None:
+def test_the_index_links_to_every_page_and_to_the_pages_of_other_commands(run: PlaneRun) -> None:
     train_fold(run, BACKBONE, 0)
     write_error(run)
     page = run.runs.parent / "evaluation" / "evaluation.html"
@@ -120,6 +120,6 @@ def test_a_page_is_drawn_in_less_than_two_seconds(run: PlaneRun) -> None:
     assert len(text) < 200_000
 
 
-def test_no_path_of_the_machine_is_on_the_page_but_what_the_configuration_says(run: PlaneRun) -> None:
+def test_the_page_contains_no_path_except_those_in_the_configuration(run: PlaneRun) -> None:
     train_fold(run, BACKBONE, 0)
     assert str(run.runs) not in _read(run, BACKBONE)

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NASTY = "<script>alert(1)</script>"
 BACKBONE = "mobilenet_v2"
 #: The last one's id is nasty.
-STUDIES = (*(str(100 + each) for each in range(29)), NASTY)
+STUDIES = (*(str(100 + number) for number in range(29)), NASTY)
 NUM_FOLDS = 3
 
 
@@ -32,7 +32,8 @@ def make_run(folder: Path) -> PlaneRun:
         options=BuildOptions(studies_per_shard=64, num_folds=NUM_FOLDS, fold_seed=0),
         planes={"sagittal_t2": (shard,)},
         studies=tuple(
-            StudyEntry(study_id=each, patient_group=each, source_digest="", num_slices={}) for each in STUDIES
+            StudyEntry(study_id=study_id, patient_group=study_id, source_digest="", num_slices={})
+            for study_id in STUDIES
         ),
         rejects=(),
     )
@@ -86,17 +87,17 @@ def train_fold(run: PlaneRun, member: str, fold: int, *, num_epochs: int = 4) ->
 
 def answers(study_ids: list[str]) -> np.ndarray:
     """Returns [n, 25, 3] of the canal, right by a half, and of nothing else; the nasty study is worst."""
-    labels = draw_labels(len(STUDIES))[[STUDIES.index(each) for each in study_ids]]
-    said = np.where(np.eye(3)[labels] > 0, 0.5, 0.25)
-    said[[each == NASTY for each in study_ids]] = (1e-6, 1e-6, 1 - 2e-6)
-    others = [row for row, each in enumerate(FINDINGS) if each.condition.family is not Family.CANAL]
-    said[:, others] = np.nan
-    return said
+    labels = draw_labels(len(STUDIES))[[STUDIES.index(study_id) for study_id in study_ids]]
+    predicted = np.where(np.eye(3)[labels] > 0, 0.5, 0.25)
+    predicted[[study_id == NASTY for study_id in study_ids]] = (1e-6, 1e-6, 1 - 2e-6)
+    others = [row for row, finding in enumerate(FINDINGS) if finding.condition.family is not Family.CANAL]
+    predicted[:, others] = np.nan
+    return predicted
 
 
 def write_error(run: PlaneRun) -> None:
     """Writes the localizer's error: 3 mm at L1/L2 to 7 mm at L5/S1, of ten studies."""
-    annotated = {each: np.zeros((25, 3), np.float32) for each in STUDIES[:10]}
+    annotated = {study_id: np.zeros((25, 3), np.float32) for study_id in STUDIES[:10]}
     miss = np.zeros((25, 3), np.float32)
     miss[:, 2] = 3.0 + np.arange(25) % 5
     levels = measure_level_errors(dict.fromkeys(annotated, miss), annotated)
@@ -104,7 +105,7 @@ def write_error(run: PlaneRun) -> None:
         "num_points": 250, "num_withheld": 2, "median_mm": 5.0, "within_10_mm": 1.0, "own_level": 0.998,
         "sd_mm": [0.0, 0.0, 5.2],
         "level_shift": {"num_studies": 10, "num_shifted": 2, "num_flagged": 3, "num_caught": 1},
-        "levels": [{**vars(each), "level": each.level.value} for each in levels],
+        "levels": [{**vars(error), "level": error.level.value} for error in levels],
     }  # fmt: skip
     path = run.member_directory(LOCALIZER) / "error.json"
     path.parent.mkdir(parents=True, exist_ok=True)
