@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests, write_requests
-from tests import way as way_module
 from tests.serving.loader import FILES, TOLERANCE, Line, build_loader, replay
+from tests.trained_pipeline import TrainedPipeline
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,9 +18,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(trained_pipeline: TrainedPipeline) -> Path:
     """The bundle of a tiny ensemble."""
-    return way_module.go_once(tmp_path_factory).model
+    return trained_pipeline.model
 
 
 @pytest.fixture(scope="module")
