@@ -283,7 +283,7 @@ MISSING_LABEL = -1
 
 @dataclass(frozen=True)
 class Finding:
-    """One condition at one level: a row of the submission."""
+    """A condition at a level: a row of the submission."""
 
     condition: Condition
     level: Level

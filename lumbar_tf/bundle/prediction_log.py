@@ -35,7 +35,7 @@ _MESSAGES: Mapping[str, Mapping[str, tuple[int, str]]] = {
 
 @dataclass(frozen=True, eq=False)
 class LoggedRequest:
-    """One request, with its expected response.
+    """A request with its expected response.
 
     Attributes:
         signature: name of the requested signature.

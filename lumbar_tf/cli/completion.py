@@ -177,7 +177,7 @@ _lumbar_tf_takes_path() {
 
 _lumbar_tf() {
     local IFS=$' \\t\\n' current="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"
-    local command="" flag="" start="" each
+    local command="" flag="" start="" word
     (( COMP_CWORD > 1 )) && command="${COMP_WORDS[1]}"
     case "$command" in -*) command="" ;; esac
     if [[ "$current" == "=" ]]; then
@@ -195,7 +195,7 @@ _lumbar_tf() {
         compopt -o filenames 2> /dev/null
         # Completes the value after the last comma.
         [[ "$current" == *,* ]] && start="$start${current%,*}," current="${current##*,}"
-        while IFS= read -r each; do COMPREPLY+=( "$start$each" ); done < <(compgen -f -- "$current")
+        while IFS= read -r word; do COMPREPLY+=( "$start$word" ); done < <(compgen -f -- "$current")
         return
     fi
     local words
@@ -204,7 +204,7 @@ _lumbar_tf() {
     else
         words="$(_lumbar_tf_words "$command")"
     fi
-    for each in $(compgen -W "$words" -- "$current"); do COMPREPLY+=( "$start$each" ); done
+    for word in $(compgen -W "$words" -- "$current"); do COMPREPLY+=( "$start$word" ); done
     # A space ends every word but a flag that takes a value.
     [[ ${#COMPREPLY[@]} == 1 && "${COMPREPLY[0]}" != *= ]] && COMPREPLY=( "${COMPREPLY[0]} " )
 }

@@ -39,7 +39,7 @@ Labels = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One row of a comparison of tables.
+    """A row of a comparison of tables.
 
     Attributes:
         name: name of a member, a stacked head or a baseline.

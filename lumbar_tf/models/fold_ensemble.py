@@ -15,7 +15,7 @@ from lumbar_tf.models.saliency import SplitGrader
 
 
 class FoldEnsemble:
-    """One architecture with the weights of all of its trained folds.
+    """An architecture with the weights of all of its trained folds.
 
     Building and tracing a Keras model takes seconds, and an ensemble has folds x backbones x planes of them.
     Here the folds share one function, which takes the weights of a fold as an argument.

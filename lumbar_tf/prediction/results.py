@@ -160,7 +160,7 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
         found = result.bounds_of(row)
         if found is None:
             return None
-        return {each.column: [round(float(v), 6) for v in found[each]] for each in Severity}
+        return {severity.column: [round(float(v), 6) for v in found[severity]] for severity in Severity}
 
     findings = []
     for row, finding in enumerate(FINDINGS):

@@ -1,4 +1,4 @@
-"""What a report lays over its slices: where in its crops the grader that weighed most found its answer."""
+"""Saliency maps of a study and their overlays: the map of the member with the largest weight in a finding."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,26 +14,26 @@ from lumbar_tf.prediction.crop_outlines import CropOutline, PlaneCropOutlines
 
 Floats = NDArray[np.float32]
 
-#: The model's outputs that are no part of its answer.
+#: Outputs of the signature `saliency` besides those of grading.
 OUTPUTS = ("saliency", "weight")
-#: Magenta: nothing in a grey slice has it, nor have outlines (blue) and points (orange, yellow).
+#: Magenta, in contrast to grey slices, outlines (blue) and points (orange, yellow).
 _COLOUR = (255, 46, 190)
-#: Of 255 at the strongest place: the slice is still seen through it.
+#: Largest opacity of 255; the slice stays visible.
 _MOST_OPAQUE = 190
-#: A tenth of the strongest is a fifth as opaque: linearly it could not be seen.
+#: A tenth of the maximum gets a fifth of the opacity; with a linear scale it would be invisible.
 _GAMMA = 0.7
-#: Edge of an overlay; a map's few cells are interpolated to so many pixels.
+#: Edge length of an overlay in pixels; the cells of a map are interpolated.
 _SIDE_PX = 32
 
 
 @dataclass(frozen=True, eq=False)
 class StudySaliency:
-    """What the model's signature `saliency` says of one study beyond its answer.
+    """Saliency maps of a study.
 
     Attributes:
         maps: float32 [member, 25, look, slice, cell, cell], at least 0, NaN where there is none; see
-            `bundle.saliency_graph.explain_members`.
-        weight: of each member in each finding, float32 [member, 25], NaN where it has no answer.
+            `bundle.saliency_graph`.
+        weight: weight of each member in each finding, float32 [member, 25], NaN without a prediction.
     """
 
     maps: Floats
@@ -42,15 +42,15 @@ class StudySaliency:
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What is laid over one finding's slices.
+    """Overlay over the slices of a finding.
 
     Attributes:
-        member: whose map it is: the one that weighed most.
-        plane: which it reads.
-        strength: the finding's strongest place as a share of the strongest of all that the member grades in
-            this study, 0 to 1.
-        peak: look and step of the picture that has it.
-        pictures: a PNG by look and step, see `evidence.CropOutline`; it covers the crop from edge to edge.
+        member: the member with the largest weight, whose map is shown.
+        plane: plane of the member.
+        strength: maximum of the finding's map relative to the maximum over all findings of the member in this
+            study, 0 to 1.
+        peak: look and step of the picture with the maximum.
+        pictures: PNG files by look and step (see `CropOutline`), each covering the whole crop.
     """
 
     member: str
@@ -60,12 +60,12 @@ class Overlay:
     pictures: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
 
     def picture(self, outline: CropOutline) -> bytes | None:
-        """Returns what lies in an outline."""
+        """Returns the picture for an outline; None if there is none."""
         return self.pictures.get((outline.look, outline.step))
 
 
 def take_saliency(outputs: dict[str, NDArray[Any]]) -> StudySaliency | None:
-    """Takes the maps out of one study's outputs; None where the model gives none."""
+    """Removes the maps from the outputs of a study and returns them; None if there are none."""
     maps, weight = (outputs.pop(name, None) for name in OUTPUTS)
     return None if maps is None or weight is None else StudySaliency(maps, weight)
 
@@ -73,18 +73,18 @@ def take_saliency(outputs: dict[str, NDArray[Any]]) -> StudySaliency | None:
 def make_overlays(
     saliency: StudySaliency, members: Sequence[str], evidence: Mapping[Plane, PlaneCropOutlines]
 ) -> dict[int, Overlay]:
-    """Draws what is laid over the slices of each finding.
+    """Draws the overlay of each finding.
 
-    All of a member's maps have one scale, its strongest place in the study: a finding in which it found
-    little looks so. Places that speak against stenosis are no part of a map.
+    All maps of a member are scaled by its maximum in the study, so weak maps look weak. Maps contain only
+    evidence for stenosis, not against it.
 
     Args:
-        saliency: of the study.
+        saliency: maps of the study.
         members: names of the model's members, in their order.
-        evidence: where the crops lie; a plane without it has no overlay.
+        evidence: crop outlines by plane; a plane without them has no overlay.
 
     Returns:
-        By the finding's row; one that no member answers, or whose crops are not known, has none.
+        Overlays by row, without findings that no member predicts or whose crops are unknown.
     """
     overlays = {}
     for row in range(len(FINDINGS)):
@@ -99,12 +99,12 @@ def make_overlays(
 
 
 def find_heaviest(weight: Floats) -> int | None:
-    """Returns the place of the largest weight, the first of those that are the same; None without any.
+    """Returns the index of the largest weight, the first of equal ones; None if all are NaN.
 
     >>> find_heaviest(np.array([0.2, np.nan, 0.7, -0.9], np.float32))
     2
     """
-    # A stacker may give all members one weight: the order of a sum must not choose among them.
+    # Rounded, because a stacker may give all members the same weight up to rounding of a sum.
     return None if np.isnan(weight).all() else int(np.nanargmax(np.round(weight, 3)))
 
 
@@ -119,19 +119,20 @@ def _draw(name: str, plane: Plane, maps: Floats, row: int) -> Overlay:
         (look, number - middle): shares[look, number]
         for look, number in np.argwhere(np.isfinite(shares).all(axis=(-1, -2))).tolist()
     }
-    peak = max(pictures, key=lambda each: float(pictures[each].max()))
-    drawn = {each: encode_overlay(picture) for each, picture in pictures.items()}
+    peak = max(pictures, key=lambda key: float(pictures[key].max()))
+    drawn = {key: encode_overlay(picture) for key, picture in pictures.items()}
     return Overlay(name, plane, float(pictures[peak].max()), peak, drawn)
 
 
 def encode_overlay(shares: Floats) -> bytes:
-    """Returns a PNG of one colour, the more opaque the larger the share.
+    """Returns a PNG of one colour whose opacity grows with the share.
 
     Args:
         shares: float32 [cell, cell], 0 to 1.
 
     Returns:
-        32 by 32 pixels, from edge to edge of the cells, interpolated bilinearly between their centres.
+        PNG of 32 x 32 pixels that covers the cells edge to edge, interpolated bilinearly between their
+        centres.
     """
     size = (_SIDE_PX, _SIDE_PX)
     fine = Image.fromarray(shares.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)

@@ -59,7 +59,7 @@ class IdentifyingValues:
 
 @dataclass(frozen=True)
 class _Job:
-    """One study to read."""
+    """A study to read."""
 
     study: StudyFiles
     are_ids_secret: bool

@@ -33,7 +33,7 @@ from lumbar_tf.tables.series_descriptions import (
 
 @dataclass(frozen=True, eq=False)
 class CohortStudy:
-    """One study to read.
+    """A study to read.
 
     Attributes:
         study_id: id in records and results: the source's, or its pseudonym.

@@ -63,7 +63,7 @@ class IssueCode(Enum):
 
 @dataclass(frozen=True)
 class RecordIssue:
-    """One issue of a folder of records.
+    """An issue of a folder of records.
 
     Attributes:
         code: the stable code.

@@ -29,7 +29,7 @@ class _Entry(BaseModel):
 
 
 class Shard(_Entry):
-    """One TFRecord file.
+    """A TFRecord file.
 
     Attributes:
         file: path below the manifest's folder, with forward slashes.
@@ -52,7 +52,7 @@ class Shard(_Entry):
 
 
 class StudyEntry(_Entry):
-    """One study.
+    """A study.
 
     Attributes:
         study_id: the study.

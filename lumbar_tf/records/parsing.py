@@ -24,7 +24,7 @@ _PIXEL_BYTES = 2
 _DOUBLINGS = 5
 #: Tag of field 1 with bytes or a message, and every single byte.
 _FIELD_1 = b"\x0a"
-_BYTES = tuple(bytes([each]) for each in range(256))
+_BYTES = tuple(bytes([value]) for value in range(256))
 #: Bytes of the longest varint: seven bits per byte, and messages have fewer than 2**31 bytes.
 _VARINT_BYTES = 5
 #: Key of the map's entry, field 1, and the tag of its value, field 2.

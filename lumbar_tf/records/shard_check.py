@@ -40,7 +40,7 @@ class ExpectedShard:
 
 @dataclass(frozen=True)
 class ShardCheckJob:
-    """One file to check; `expected` is None without a manifest."""
+    """A file to check; `expected` is None without a manifest."""
 
     folder: Path
     file: str
@@ -76,7 +76,7 @@ class RecordSummary:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard was found to be.
+    """Result of the check of a shard.
 
     Attributes:
         file: the shard.
@@ -115,7 +115,7 @@ def check_shard(job: ShardCheckJob) -> ShardReport:
         if sha256 != job.expected.sha256:
             message = f"SHA-256 is not the manifest's ({size_bytes} of {job.expected.size_bytes} bytes)"
             found.append(RecordIssue(IssueCode.SHARD_CHANGED, job.file, message))
-        hit = {each.record for each in found if each.code in _NAMED_BY_PLACE}
+        hit = {issue.record for issue in found if issue.code in _NAMED_BY_PLACE}
         found.extend(_compare_studies(job.file, list(job.expected.num_slices), records, hit))
     return ShardReport(job.file, sha256, tuple(records), tuple(found))
 
@@ -196,23 +196,23 @@ def _compare_studies(
     """Yields additional, missing and misplaced records."""
     names, seen = set(expected), set()
     kept = []
-    for each in records:
-        if each.study_id not in names:
+    for record in records:
+        if record.study_id not in names:
             message = "the manifest has this study elsewhere or nowhere"
-            yield RecordIssue(IssueCode.RECORD_FOREIGN, file, message, each.study_id, each.index)
-        elif each.study_id in seen:
+            yield RecordIssue(IssueCode.RECORD_FOREIGN, file, message, record.study_id, record.index)
+        elif record.study_id in seen:
             message = "the shard holds this study before"
-            yield RecordIssue(IssueCode.RECORD_TWICE, file, message, each.study_id, each.index)
+            yield RecordIssue(IssueCode.RECORD_TWICE, file, message, record.study_id, record.index)
         else:
-            seen.add(each.study_id)
-            kept.append(each)
+            seen.add(record.study_id)
+            kept.append(record)
     for place, study_id in enumerate(expected):
         if study_id not in seen and place not in damaged:
             message = "the manifest has a record of this study here"
             yield RecordIssue(IssueCode.RECORD_MISSING, file, message, study_id)
     right_order = [study_id for study_id in expected if study_id in seen]
-    for each, study_id in zip(kept, right_order, strict=True):
-        if each.study_id != study_id:
+    for record, study_id in zip(kept, right_order, strict=True):
+        if record.study_id != study_id:
             message = "the records are not in the manifest's order from here on"
-            yield RecordIssue(IssueCode.RECORD_ORDER, file, message, each.study_id, each.index)
+            yield RecordIssue(IssueCode.RECORD_ORDER, file, message, record.study_id, record.index)
             break

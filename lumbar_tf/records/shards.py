@@ -127,7 +127,7 @@ def remove_shards(folder: Path, is_wanted: Callable[[str], bool]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ShardSetJob:
-    """One part to build.
+    """A part to build.
 
     Attributes:
         index: the part's number.

@@ -31,7 +31,7 @@ Rebuild = Callable[[CohortStudy], StudyRecords]
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """One study of the source, the function to encode it, and its records."""
+    """A study of the source, the function to encode it, and its records."""
 
     study: CohortStudy
     rebuild: Rebuild

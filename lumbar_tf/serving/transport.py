@@ -83,7 +83,7 @@ class ServingError(RemoteError):
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """One of the models of a server.
+    """A model of a server.
 
     Attributes:
         name: its name in the server's configuration.

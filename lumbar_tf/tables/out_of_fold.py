@@ -36,7 +36,7 @@ SUM_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class OutOfFoldTable:
-    """One member's out-of-fold predictions.
+    """Out-of-fold predictions of a member.
 
     Attributes:
         model: the member's name: `<plane>/<backbone>` for ours, the file's stem for a foreign table.
