@@ -1,7 +1,8 @@
 """Outlines of the crops that the exported graph graded.
 
-The graph returns its landmarks, but not the crops around them. The functions that select slices and place crops
-in the graph (`inputs.crop_layout`, `inputs.crops`) are called again here, with the same records and points.
+The graph returns its landmarks, but not the crops around them. The functions that select slices and place
+crops in the graph (`inputs.crop_layout`, `inputs.crops`) are called again here, with the same records and
+points.
 """
 
 import logging
