@@ -1,4 +1,4 @@
-"""Ways of spoiling a sound file: what every table of bad files is made with."""
+"""Functions that damage a valid file, for the tables of faulty files."""
 
 import io
 import struct
@@ -18,12 +18,12 @@ Spoil = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class FileFault:
-    """A way in which a file can be bad.
+    """A fault of a file.
 
     Attributes:
-        name: for people.
-        reason: the code that `open_image` or `decode_frame` must refuse it with.
-        make: makes the bad file from a good one.
+        name: description of the fault.
+        reason: expected reason code of `open_image` or `decode_frame`.
+        make: function that makes the faulty file from a valid one.
     """
 
     name: str
@@ -38,13 +38,13 @@ def read_dataset(good: bytes) -> Dataset:
 def write_dataset(dataset: Dataset) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of what is wrong on purpose
+        warnings.simplefilter("ignore")  # pydicom warns of intentional faults
         pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
 
 
 def edited(**tags: Any) -> Spoil:
-    """The same file with other values; None removes a tag."""
+    """Returns a function that changes values of a file; None removes a tag."""
 
     def spoil(good: bytes) -> bytes:
         dataset = read_dataset(good)
@@ -59,7 +59,7 @@ def edited(**tags: Any) -> Spoil:
 
 
 def patched(keyword: str, value: bytes, vr: bytes | None = None) -> Spoil:
-    """The same file with bytes in an element that pydicom would not write there."""
+    """Returns a function that writes bytes into an element that pydicom would not write."""
 
     def spoil(good: bytes) -> bytes:
         tag = tag_for_keyword(keyword)
@@ -72,7 +72,7 @@ def patched(keyword: str, value: bytes, vr: bytes | None = None) -> Spoil:
 
 
 def with_syntax(syntax: bytes) -> Spoil:
-    """Another transfer syntax in the file meta information, whose length is patched with it."""
+    """Returns a function that changes the transfer syntax and length of the file meta information."""
 
     def spoil(good: bytes) -> bytes:
         value = syntax + b"\0" * (len(syntax) % 2)
@@ -84,7 +84,7 @@ def with_syntax(syntax: bytes) -> Spoil:
 
 
 def find_pixel_data(good: bytes) -> int:
-    """Where the file's last element, its pixel data, begins."""
+    """Returns the offset of the last element of the file, its pixel data."""
     return good.rindex(b"\xe0\x7f\x10\x00")
 
 

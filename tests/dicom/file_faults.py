@@ -1,8 +1,8 @@
-"""Bad files, each made from a good one, with the reason code that is expected for it.
+"""Faulty files, each made from a valid one, with the expected reason code.
 
-`FILE_FAULTS` is the table. A fault's `make` takes a sound file: one frame, Explicit VR Little Endian, not
-compressed, as `made_files.make_file` writes it, and keeps its identity, so that a bad file can stand
-among the good ones of a series.
+The `make` function of a fault takes a valid file as written by `made_files.make_file`: one frame, Explicit VR
+Little Endian, not compressed. It keeps the identity, so that the faulty file can be placed among the valid
+ones of a series.
 """
 
 from tests.dicom.file_damage import FileFault

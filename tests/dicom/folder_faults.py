@@ -1,4 +1,4 @@
-"""What can be wrong with studies and their folders: whose files they are, links, discs and archives."""
+"""Faulty studies and folders: mixed files, links, discs and archives."""
 
 import os
 import stat
@@ -64,7 +64,7 @@ def _disc_without_a_file(root: Path) -> None:
 
 
 def _beside_zip(pack: Callable[[zipfile.ZipFile], object]) -> Write:
-    """A sound source, and a zip with something in it."""
+    """Returns a writer of a valid source and a zip archive with the given members."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_export(folder / "export")

@@ -1,9 +1,9 @@
-"""Mutated files, one after another, through the reader, in a process that may crash.
+"""Fuzz test of the reader with mutated files, in a process of its own that may crash.
 
     python -m tests.dicom.fuzzing FIRST COUNT PROGRESS_FILE
 
-File number N is the same on every run: a crash is looked at again by giving its number and a count of 1.
-What the process accepted and refused is printed as JSON; what must not happen ends it with status 1.
+File number N is the same on every run, so a crash is reproduced by its number and a count of 1. The numbers
+of accepted and rejected files are printed as JSON; a wrong result ends the process with status 1.
 """
 
 import faulthandler
@@ -29,18 +29,18 @@ from tests.dicom.made_files import DEFLATED, LOSSLESS, LOSSY, NATIVE, make_enhan
 
 MAX_SECONDS = 5
 MAX_EXTRA_BYTES = 2 << 30
-#: Values that lengths, counts and sizes break at.
+#: Edge values of lengths, counts and sizes.
 _EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 Mutation = Callable[[bytearray, random.Random], bytearray]
 
 
 class FuzzError(Exception):
-    """A file was accepted, or refused, in a way that must not be."""
+    """A file was wrongly accepted or wrongly rejected."""
 
 
 def make_bases() -> list[bytes]:
-    """Sound files, each of them small and in another encoding."""
+    """Returns small valid files in different encodings."""
     pixels = make_pixels(24, 20)
     grey = (pixels >> 4).astype(np.uint8)
     signed = pixels.astype(np.int16) - 2000
@@ -93,7 +93,7 @@ def _duplicate(data: bytearray, dice: random.Random) -> bytearray:
 
 
 def _edit_number(data: bytearray, dice: random.Random) -> bytearray:
-    """An edge value where a length, a count or a size may stand."""
+    """Writes an edge value at the possible place of a length, a count or a size."""
     layout = dice.choice(("<H", "<I", ">H", ">I", "B"))
     size = struct.calcsize(layout)
     start = dice.randrange(max(1, len(data) - size)) & -2
@@ -116,14 +116,14 @@ _MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(bases: list[bytes], number: int) -> bytes:
-    """Makes file `number`."""
+    """Returns file `number`."""
     dice = random.Random(number)
     base = dice.choice(bases)
     split = 0
     if DEFLATED.encode() in base[:400] and dice.random() < 0.7:
         return _mutate_inflated(base, dice)
     if dice.random() < 0.5:
-        # Code streams would be hit too seldom otherwise, and the prefix too often.
+        # Otherwise code streams would be mutated too rarely, and the prefix too often.
         split = base.rindex(b"\xe0\x7f\x10\x00") if b"\xe0\x7f\x10\x00" in base else 132
     data = bytearray(base[split:])
     for _ in range(dice.choice((1, 1, 2, 3))):
@@ -132,7 +132,7 @@ def mutate(bases: list[bytes], number: int) -> bytes:
 
 
 def _mutate_inflated(base: bytes, dice: random.Random) -> bytes:
-    """Mutates what a deflated dataset inflates to; on its own the stream would hardly ever inflate."""
+    """Mutates the inflated dataset: a mutated deflated stream would hardly ever inflate."""
     (length,) = struct.unpack_from("<I", base, 140)
     start = 144 + length
     data = bytearray(zlib.decompress(base[start:], -zlib.MAX_WBITS))
@@ -142,10 +142,10 @@ def _mutate_inflated(base: bytes, dice: random.Random) -> bytes:
 
 
 def read(data: bytes) -> str:
-    """Reads a file as a study's reader does, and returns what came of it.
+    """Reads a file like the study reader, and returns "accepted" or the reason code.
 
     Raises:
-        FuzzError: what was accepted is wrong in shape or place, or memory ran out.
+        FuzzError: an accepted file has a wrong shape or position, or memory ran out.
     """
     try:
         image = open_image(data)
@@ -172,7 +172,7 @@ def _check_frame(image: ImageFile, index: int) -> None:
         geometry.column_spacing_mm,
     )
     if not np.isfinite(numbers).all() or not np.isfinite(pixels).all():
-        raise FuzzError("a place or a pixel that is not finite")
+        raise FuzzError("a position or a pixel is not finite")
 
 
 def _limit_memory() -> None:
@@ -185,10 +185,10 @@ def main(first: int, count: int, progress: Path) -> None:
     bases = make_bases()
     outcomes: Counter[str] = Counter()
     slowest = 0.0
-    warnings.simplefilter("ignore")  # as whoever reads a study does
+    warnings.simplefilter("ignore")  # as the study reader does
     for base in bases:
         if read(base) != "accepted":
-            raise FuzzError("a sound file is refused")
+            raise FuzzError("a valid file is rejected")
     _limit_memory()
     with progress.open("w") as file:
         for number in range(first, first + count):
@@ -205,7 +205,7 @@ def main(first: int, count: int, progress: Path) -> None:
 
 
 def _peak_bytes() -> int:
-    """Returns this program's own peak; getrusage would count what the process that started it held."""
+    """Returns the peak memory of this process; getrusage would include that of the parent process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 

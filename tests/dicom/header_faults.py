@@ -1,4 +1,4 @@
-"""Bad files whose header is at fault, or that are cut: no code stream is read to find them bad."""
+"""Files with faulty headers and truncated files, which are rejected without reading a code stream."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ from tests.dicom.file_damage import (
 
 
 def _inserted(element: bytes) -> Spoil:
-    """The same file with bytes before its pixel data."""
+    """Returns a function that inserts bytes before the pixel data."""
 
     def spoil(good: bytes) -> bytes:
         start = find_pixel_data(good)
@@ -53,7 +53,7 @@ def _cut_before_pixels(good: bytes) -> bytes:
 
 
 def _deflated(spoil_dataset: Spoil, spoil_deflated: Spoil) -> Spoil:
-    """The same file in the deflated transfer syntax, spoilt before and after it is deflated."""
+    """Returns a function that deflates a file, and damages it before and after."""
 
     def spoil(good: bytes) -> bytes:
         good = with_syntax(uid.DeflatedExplicitVRLittleEndian.encode())(good)
@@ -90,7 +90,7 @@ def _table_for_rescale(good: bytes) -> bytes:
 
 
 def _enhanced(num_groups: int) -> Spoil:
-    """Three frames, with functional groups for so many of them and no position in any."""
+    """Returns a function that makes three frames with `count` functional groups without positions."""
 
     def spoil(good: bytes) -> bytes:
         dataset = read_dataset(good)
@@ -109,7 +109,7 @@ _EMPTY_ITEMS = _NESTED_ITEM[:12] + b"\xfe\xff\x00\xe0\0\0\0\0" * 110_000
 _EMPTY_ELEMENTS = b"".join(struct.pack("<HH2sH", 0x0029, index, b"LO", 0) for index in range(0x1000, 0x8000))
 
 HEADER_FAULTS: tuple[FileFault, ...] = (
-    # Whether it is an image file at all.
+    # Files other than images.
     FileFault("nothing", RejectReason.TRUNCATED, lambda good: b""),
     FileFault("text", RejectReason.NOT_DICOM, lambda good: b"This is a note, no image.\n" * 20),
     FileFault("zeros", RejectReason.NOT_DICOM, lambda good: bytes(len(good))),
@@ -119,7 +119,7 @@ HEADER_FAULTS: tuple[FileFault, ...] = (
     FileFault("Linux program", RejectReason.EXECUTABLE_PREAMBLE, _with_preamble(b"\x7fELF\x02")),
     FileFault("macOS program", RejectReason.EXECUTABLE_PREAMBLE, _with_preamble(b"\xcf\xfa\xed\xfe")),
     FileFault("script", RejectReason.EXECUTABLE_PREAMBLE, _with_preamble(b"#!/bin/sh\n")),
-    # Where a file can be cut, and how it can be deflated.
+    # Truncated and deflated files.
     FileFault("preamble only", RejectReason.TRUNCATED, lambda good: good[:132]),
     FileFault("cut in the file meta information", RejectReason.TRUNCATED, _cut_in_meta),
     FileFault("cut in an element", RejectReason.TRUNCATED, _cut_in_element),
@@ -138,7 +138,7 @@ HEADER_FAULTS: tuple[FileFault, ...] = (
         RejectReason.UNDECODABLE,
         _deflated(lambda dataset: dataset, lambda data: b"\xff" * 32 + data),
     ),
-    # What it is.
+    # Identity.
     FileFault("report", RejectReason.NO_PIXELS, _as_report),
     FileFault(
         "secondary capture class",
@@ -159,7 +159,7 @@ HEADER_FAULTS: tuple[FileFault, ...] = (
         "three samples", RejectReason.COLOUR, edited(SamplesPerPixel=3, PhotometricInterpretation="RGB")
     ),
     FileFault("palette", RejectReason.COLOUR, edited(PhotometricInterpretation="PALETTE COLOR")),
-    # Where it lies.
+    # Geometry.
     FileFault("spacing not a number", RejectReason.BAD_SPACING, patched("PixelSpacing", b"nan\\0.5 ")),
     FileFault("spacing zero", RejectReason.BAD_SPACING, edited(PixelSpacing=[0.0, 0.5])),
     FileFault("spacing negative", RejectReason.BAD_SPACING, edited(PixelSpacing=[0.5, -0.5])),
@@ -188,7 +188,7 @@ HEADER_FAULTS: tuple[FileFault, ...] = (
     FileFault(
         "orientation of five", RejectReason.BAD_ORIENTATION, edited(ImageOrientationPatient=[1, 0, 0, 0, 1])
     ),
-    # What its values mean.
+    # Rescale.
     FileFault("slope zero", RejectReason.BAD_RESCALE, edited(RescaleSlope=0, RescaleIntercept=0)),
     FileFault(
         "slope not a number",

@@ -1,4 +1,4 @@
-"""Small sound MR files as bytes, in every encoding: what tests of single files begin with."""
+"""Small valid MR files as bytes, in every encoding."""
 
 import io
 import warnings
@@ -26,12 +26,12 @@ LOSSLESS = (
     uid.HTJ2KLosslessRPCL,
 )
 LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
-#: How far a lossy code may be off on `make_pixels`, in stored values of 12 bits (JPEG Baseline: of 8).
+#: Allowed error of lossy codecs on `make_pixels`, in stored values of 12 bits (JPEG Baseline: of 8).
 LOSSY_TOLERANCE = 40
 
 
 def make_pixels(rows: int = 12, columns: int = 16, *, seed: int = 0, bits: int = 12) -> NDArray[np.uint16]:
-    """A smooth picture with some noise, over most of the range of its bits."""
+    """Returns a smooth image with some noise, over most of the range of its bits."""
     row, column = np.mgrid[:rows, :columns]
     wave = 0.5 + 0.35 * np.sin(row / 3.0 + seed) * np.cos(column / 4.0)
     noise = np.random.default_rng(seed).normal(0, 0.01, wave.shape)
@@ -88,7 +88,7 @@ def make_enhanced(
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
-    streams = streams if streams is not None else [encode(each, syntax) for each in frames]
+    streams = streams if streams is not None else [encode(frame, syntax) for frame in frames]
     return _write(
         dataset,
         streams,
@@ -100,7 +100,7 @@ def make_enhanced(
 
 
 def encode(pixels: NDArray[Any], syntax: str, *, bits: int | None = None) -> bytes:
-    """Codes one frame; `bits` are those of the code stream, those in use by default."""
+    """Encodes one frame; `bits` is the precision of the code stream, by default the number of bits in use."""
     if syntax in NATIVE:
         order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
         return pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
@@ -129,7 +129,7 @@ def encode(pixels: NDArray[Any], syntax: str, *, bits: int | None = None) -> byt
 
 
 def encode_rle(pixels: NDArray[Any]) -> bytes:
-    """Codes by pydicom's own RLE encoder, which is not the one that is tested."""
+    """Encodes with pydicom's RLE encoder, which is independent of the tested decoder."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -207,7 +207,7 @@ def _write(
     dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 or syntax not in NATIVE else "OW"
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        # What is wrong on purpose, pydicom warns of.
+        # pydicom warns of intentional faults.
         warnings.simplefilter("ignore")
         pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()

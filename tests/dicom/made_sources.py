@@ -1,4 +1,4 @@
-"""Small sound sources as files: a slice, a series, a study, a disc, an export, the competition's layout."""
+"""Small valid sources as files: a slice, a series, a study, a disc, an export, the competition's layout."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 _ROWS, _COLUMNS = 12, 16
 _GAP_MM = 5.0
-#: Along which axis slices of an orientation are stacked.
+#: Axis along which slices of an orientation are stacked.
 _STACK_AXIS = {SAGITTAL: 0, AXIAL: 2, CORONAL: 1}
 T1 = {"SeriesDescription": "T1", "EchoTime": 10.0, "RepetitionTime": 550.0}
 T2 = {"SeriesDescription": "T2", "EchoTime": 100.0, "RepetitionTime": 3500.0}
 _TABLE_HEADERS = {
-    "train.csv": ",".join(["study_id", *(each.name for each in FINDINGS)]),
+    "train.csv": ",".join(["study_id", *(finding.name for finding in FINDINGS)]),
     "train_series_descriptions.csv": "study_id,series_id,series_description",
     "train_label_coordinates.csv": "study_id,series_id,instance_number,condition,level,x,y",
 }
@@ -32,7 +32,7 @@ _TABLE_HEADERS = {
 def write_slice(
     path: Path, place_mm: float, *, orientation: Sequence[float] = SAGITTAL, number: int = 1, **tags: Any
 ) -> Path:
-    """Writes one small uncompressed MR slice. `tags` are DICOM keywords; None leaves one out."""
+    """Writes one small uncompressed MR slice. `tags` are DICOM keywords; None omits a tag."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -63,7 +63,7 @@ def write_slice(
 def write_series(
     folder: Path, *, count: int = 7, orientation: Sequence[float] = SAGITTAL, series: str = "1", **tags: Any
 ) -> list[Path]:
-    """Writes an even stack `<series>/<number>.dcm`, 5 mm from slice to slice and about the origin."""
+    """Writes an even stack `<series>/<number>.dcm`, with gaps of 5 mm, centred on the origin."""
     return [
         write_slice(
             folder / series / f"{number}.dcm",
@@ -78,7 +78,7 @@ def write_series(
 
 
 def write_study(folder: Path, study: str = GOOD_STUDY) -> Path:
-    """Writes a sound study: series 1 sagittal T1, 2 sagittal T2, 3 axial T2."""
+    """Writes a valid study: series 1 sagittal T1, 2 sagittal T2, 3 axial T2."""
     write_series(folder, series="1", study=study, **T1)
     write_series(folder, series="2", study=study, **T2)
     write_series(folder, series="3", study=study, orientation=AXIAL, **T2)
@@ -86,7 +86,7 @@ def write_study(folder: Path, study: str = GOOD_STUDY) -> Path:
 
 
 def write_disc(root: Path, *, files: Path) -> Path:
-    """Writes a disc of three images and the DICOMDIR that pydicom makes of them, from slices in `files`."""
+    """Writes a disc of three images and their DICOMDIR by pydicom, from slices in `files`."""
     disc = FileSet()
     for number in (1, 2, 3):
         path = write_slice(
@@ -107,7 +107,7 @@ def write_disc(root: Path, *, files: Path) -> Path:
 
 
 def write_export(root: Path, *more: str) -> Path:
-    """Writes an export without tables: the good study and others, a folder each."""
+    """Writes an export without tables: the valid study and others, one folder each."""
     for study in (GOOD_STUDY, *more):
         write_study(root / study, study)
     return root

@@ -1,4 +1,4 @@
-"""Bad files whose pixels are at fault: their format, their number, their fragments and their code streams."""
+"""Files with faulty pixels: format, number, fragments and code streams."""
 
 import struct
 from typing import Any
@@ -25,7 +25,7 @@ from tests.dicom.made_files import encode
 
 
 def _coded(syntax: str, spoil_stream: Spoil = lambda stream: stream, **tags: Any) -> Spoil:
-    """The same picture in another transfer syntax, its code stream spoilt, and then its header."""
+    """Returns a function that re-encodes a file and damages its code stream, and then its header."""
 
     def spoil(good: bytes) -> bytes:
         dataset = read_dataset(good)
@@ -84,7 +84,7 @@ def _garbage_for_fragments(good: bytes) -> bytes:
 
 
 def _of_another_size(syntax: str, *, more: int = -1) -> Spoil:
-    """A code stream of an image with a row more or less than the header says."""
+    """Returns a function that gives the code stream more or fewer rows than the header."""
 
     def spoil(good: bytes) -> bytes:
         dataset = read_dataset(good)
@@ -100,12 +100,12 @@ def _rle_with_count(count: int) -> Spoil:
 
 
 def _rle_past_end(stream: bytes) -> bytes:
-    """The second segment beyond the stream's end."""
+    """Moves the second segment beyond the end of the stream."""
     return stream[:8] + struct.pack("<I", len(stream) + 2) + stream[12:]
 
 
 def _jpeg_ended_early(stream: bytes) -> bytes:
-    """Half of the scan, and then a proper end: decoders paint the rest."""
+    """Keeps half of the scan and the end marker: decoders invent the rest."""
     scan = stream.index(b"\xff\xda") + 10
     return stream[: scan + (len(stream) - scan) // 2].rstrip(b"\xff") + b"\xff\xd9"
 
@@ -118,13 +118,13 @@ def _colour_jpeg(good: bytes) -> bytes:
 
 
 def _j2k_of_many_tiles(stream: bytes) -> bytes:
-    """Tiles of a pixel each, in a code stream that says it is 65,536 x 65,536."""
+    """Declares tiles of one pixel and a size of 65,536 x 65,536."""
     size = struct.pack(">IIIIIIII", 1 << 16, 1 << 16, 0, 0, 1, 1, 0, 0)
     return stream[:8] + size + stream[40:]
 
 
 PIXEL_FAULTS: tuple[FileFault, ...] = (
-    # How its pixels are stored.
+    # Pixel storage.
     FileFault("floating point", RejectReason.BAD_PIXEL_FORMAT, _as_float),
     FileFault("32 bits", RejectReason.BAD_PIXEL_FORMAT, edited(BitsAllocated=32, BitsStored=32, HighBit=31)),
     FileFault("1 bit", RejectReason.BAD_PIXEL_FORMAT, edited(BitsAllocated=1, BitsStored=1, HighBit=0)),

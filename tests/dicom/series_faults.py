@@ -34,8 +34,8 @@ def _odd_slices(*slices: dict[str, Any], plane: Sequence[float] = SAGITTAL) -> W
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_export(folder / "export")
-        for index, each in enumerate(slices, start=1):
-            values = {"study": OTHER_STUDY, "orientation": plane, "number": index, **T2, **each}
+        for index, image in enumerate(slices, start=1):
+            values = {"study": OTHER_STUDY, "orientation": plane, "number": index, **T2, **image}
             write_slice(root / OTHER_STUDY / "1" / f"{index}.dcm", sop=f"{OTHER_STUDY}.1.{index}", **values)
         return (root,)
 
@@ -43,10 +43,10 @@ def _odd_slices(*slices: dict[str, Any], plane: Sequence[float] = SAGITTAL) -> W
 
 
 def _places(*places_mm: float) -> list[dict[str, Any]]:
-    return [{"place_mm": each} for each in places_mm]
+    return [{"place_mm": place_mm} for place_mm in places_mm]
 
 
-_MIXED_SCOUT = [{"place_mm": 0.0, "orientation": each} for each in (SAGITTAL, AXIAL, CORONAL)]
+_MIXED_SCOUT = [{"place_mm": 0.0, "orientation": plane} for plane in (SAGITTAL, AXIAL, CORONAL)]
 _TILTED = (0.0, 0.9848, 0.1736, 0.1736, 0.1710, -0.9698)
 
 SERIES_FAULTS: tuple[SourceFault, ...] = (
@@ -89,7 +89,8 @@ SERIES_FAULTS: tuple[SourceFault, ...] = (
         "two_sagittal_orientations",
         RejectReason.MIXED_ORIENTATIONS,
         _odd_slices(
-            *_places(-10, -5, 0), *({"place_mm": each, "orientation": _TILTED} for each in (5, 10, 15))
+            *_places(-10, -5, 0),
+            *({"place_mm": place_mm, "orientation": _TILTED} for place_mm in (5, 10, 15)),
         ),
     ),
     SourceFault(
@@ -101,13 +102,15 @@ SERIES_FAULTS: tuple[SourceFault, ...] = (
     SourceFault(
         "axial_slices_are_missing",
         RejectReason.MISSING_SLICES,
-        _odd_slices(*({"place_mm": 5.0 * each, "number": each} for each in (1, 2, 3, 6, 7)), plane=AXIAL),
+        _odd_slices(
+            *({"place_mm": 5.0 * number, "number": number} for number in (1, 2, 3, 6, 7)), plane=AXIAL
+        ),
     ),
     SourceFault("uneven_gaps", RejectReason.UNEVEN_GAPS, _odd_slices(*_places(-10, -5, 0, 6.2, 10))),
     SourceFault("one_slice", RejectReason.SINGLE_SLICE, _odd_slices(*_places(0))),
     SourceFault(
         "description_against_timing",
         RejectReason.WEIGHTING_CONTRADICTION,
-        _odd_slices(*({**each, "SeriesDescription": "T1"} for each in _places(-5, 0, 5))),
+        _odd_slices(*({**item, "SeriesDescription": "T1"} for item in _places(-5, 0, 5))),
     ),
 )

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a source, and how it comes among what is sound."""
+"""Faults of a source, and their insertion into a valid source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Write = Callable[[Path], tuple[Path, ...]]
 
 @dataclass(frozen=True)
 class SourceFault:
-    """One thing that can be wrong.
+    """A fault of a source.
 
     Attributes:
-        name: says what.
-        reason: what the system should make of it.
-        write: writes sources into an empty folder and returns their roots.
+        name: description of the fault.
+        reason: expected reason code.
+        write: function that writes sources into an empty folder and returns their roots.
     """
 
     name: str
@@ -26,7 +26,7 @@ class SourceFault:
 
 
 def in_export(change: Callable[[Path], object]) -> Write:
-    """The good study, and something done to the export's folder."""
+    """Returns a writer of the valid study with a changed folder."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_export(folder / "export")
@@ -37,7 +37,7 @@ def in_export(change: Callable[[Path], object]) -> Write:
 
 
 def in_competition(change: Callable[[Path], object]) -> Write:
-    """Both studies in the competition's layout, and something done to the folder of images."""
+    """Returns a writer of both studies in the competition's layout with a changed image folder."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_competition(folder / "data")

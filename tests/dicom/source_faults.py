@@ -1,7 +1,7 @@
-"""What can be wrong with series, studies, sources and tables: one small source for each, and its reason.
+"""Faulty series, studies, sources and tables: one small source per fault, with its reason.
 
-`SOURCE_FAULTS` is the table. Every source holds the sound study `made_sources.GOOD_STUDY` besides what is
-wrong, so that a test can see the rest go on.
+Every source of `SOURCE_FAULTS` contains the valid study `made_sources.GOOD_STUDY` besides the fault, so that
+a test can check that the rest is read.
 """
 
 from tests.dicom.folder_faults import FOLDER_FAULTS

@@ -1,4 +1,4 @@
-"""What can be wrong with the tables beside the images: labels, descriptions of series, points."""
+"""Faulty tables of labels, series descriptions and points."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def _tables(**rows: Sequence[str]) -> Write:
 
 
 def _edited(name: str, old: str, new: str) -> Write:
-    """The competition's layout with the last occurrence of a text in a table replaced."""
+    """Returns a writer that replaces the last occurrence of a text in a table of the competition's layout."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_competition(folder / "data")

@@ -1,4 +1,4 @@
-"""Every bad file of the table is refused with its reason, before or while it is decoded."""
+"""Rejection of every faulty file with its reason, before or during decoding."""
 
 import re
 import tracemalloc
@@ -14,7 +14,7 @@ from tests.dicom.file_faults import FILE_FAULTS
 from tests.dicom.made_files import make_file, make_pixels
 
 GOOD = make_file(make_pixels(24, 32))
-#: No bad file may cost more than a sound one of the largest size would, by far.
+#: Limit of any faulty file, far below the cost of a valid file of the largest size.
 MAX_PEAK_BYTES = 160 << 20
 
 
@@ -34,7 +34,7 @@ def test_the_good_file_is_good() -> None:
 
 
 @pytest.mark.parametrize("fault", FILE_FAULTS, ids=lambda fault: fault.name)
-def test_bad_file_is_refused_with_its_reason(fault: FileFault) -> None:
+def test_a_bad_file_is_rejected_with_its_reason(fault: FileFault) -> None:
     bad = fault.make(GOOD)
     tracemalloc.start()
     error = _refusal(bad)
@@ -42,10 +42,10 @@ def test_bad_file_is_refused_with_its_reason(fault: FileFault) -> None:
     tracemalloc.stop()
     assert error.reason is fault.reason, str(error)
     assert peak < MAX_PEAK_BYTES
-    # One line, which holds nothing of the header that could name a patient.
+    # One line, without header values that could identify a patient.
     assert "\n" not in str(error)
     assert not re.search("someone|sagittal|etc", str(error))
 
 
-def test_faults_have_names_of_their_own() -> None:
+def test_names_of_faults_are_distinct() -> None:
     assert len({fault.name for fault in FILE_FAULTS}) == len(FILE_FAULTS) >= 45

@@ -1,4 +1,4 @@
-"""Every format that is read: files made here, and real ones in many encodings against references."""
+"""Decoding of every supported format: generated files, and real ones in many encodings against references."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def _read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("syntax", ALL)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
-def test_lossless_pixels_come_back(syntax: str, dtype: type) -> None:
+def test_lossless_pixels_are_decoded_exactly(syntax: str, dtype: type) -> None:
     pixels = make_pixels(bits=8 if dtype is np.uint8 else 12).astype(dtype)
     if dtype is np.int16:
         pixels -= 2000
@@ -38,7 +38,7 @@ def test_lossless_pixels_come_back(syntax: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("syntax", made_files.LOSSY)
-def test_lossy_pixels_come_back_nearly(syntax: str) -> None:
+def test_lossy_pixels_are_decoded_within_a_tolerance(syntax: str) -> None:
     pixels = make_pixels(64, 48)
     if syntax == uid.JPEGBaseline8Bit:
         pixels = (pixels >> 4).astype(np.uint8)
@@ -49,7 +49,7 @@ def test_lossy_pixels_come_back_nearly(syntax: str) -> None:
 
 @pytest.mark.parametrize("syntax", ALL)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 3)])
-def test_odd_sizes_come_back(syntax: str, shape: tuple[int, int]) -> None:
+def test_odd_sizes_are_decoded_exactly(syntax: str, shape: tuple[int, int]) -> None:
     for dtype in (np.uint8, np.uint16):
         pixels = make_pixels(*shape, bits=8).astype(dtype)
         if syntax in (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.JPEG2000Lossless) and min(shape) < 2:
@@ -58,7 +58,7 @@ def test_odd_sizes_come_back(syntax: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("syntax", ALL)
-def test_frames_of_an_enhanced_file_come_back(syntax: str) -> None:
+def test_frames_of_an_enhanced_file_are_decoded_exactly(syntax: str) -> None:
     frames = np.stack([make_pixels(seed=seed) for seed in range(3)])
     decoded = _decode(make_enhanced(frames, syntax=syntax))
     for index in range(3):
@@ -67,7 +67,7 @@ def test_frames_of_an_enhanced_file_come_back(syntax: str) -> None:
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
 @pytest.mark.parametrize("has_offset_table", [True, False])
-def test_frames_in_several_fragments_come_back(syntax: str, has_offset_table: bool) -> None:
+def test_frames_in_several_fragments_are_decoded_exactly(syntax: str, has_offset_table: bool) -> None:
     frames = np.stack([make_pixels(seed=seed) for seed in range(3)])
     data = make_enhanced(frames, syntax=syntax, fragments_per_frame=3, has_offset_table=has_offset_table)
     np.testing.assert_array_equal(_decode(data)[0], frames[0])
@@ -84,7 +84,7 @@ def test_one_slice_in_seven_syntaxes_has_the_same_pixels(shared_data: Path, numb
 
 
 def _reference(folder: Path, image: str) -> tuple[np.ndarray, float, float]:
-    """Stored values of NEMA's uncompressed file, and its slope and intercept, read without the package."""
+    """Returns stored values, slope and intercept of NEMA's uncompressed file, read without the package."""
     dataset = pydicom.dcmread(folder / f"{image}_UNC.dcm")
     kind = "<i2" if dataset.PixelRepresentation else "<u2"
     stored = np.frombuffer(dataset.PixelData, kind).reshape(dataset.Rows, dataset.Columns)
@@ -118,7 +118,7 @@ ENHANCED = ["Philips/IM_0027_fMAP", *(f"Siemens/XA10/6_{number}" for number in r
 
 
 @pytest.mark.parametrize("name", ENHANCED)
-def test_enhanced_frames_lie_where_highdicom_says(shared_data: Path, name: str) -> None:
+def test_positions_of_enhanced_frames_equal_those_of_highdicom(shared_data: Path, name: str) -> None:
     path = shared_data / "formats" / "dcm_qa_enh" / "In" / f"{name}.dcm"
     image, dataset = open_image(path.read_bytes()), pydicom.dcmread(path)
     assert len(image.frames) == dataset.NumberOfFrames

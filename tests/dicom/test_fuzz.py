@@ -1,4 +1,4 @@
-"""Mutated files neither crash the reader nor stop it, and what it accepts is sound in shape and place."""
+"""Reading of mutated files: no crash, no hang, and only valid shapes and positions are accepted."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def _fuzz(first: int, count: int, progress: Path) -> subprocess.CompletedProcess
 
 
 @pytest.mark.slow
-def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
+def test_mutated_files_are_read_or_rejected(tmp_path: Path) -> None:
     progress = tmp_path / "number"
     run = _fuzz(0, NUM_FILES, progress)
     assert run.returncode == 0, f"at file {progress.read_text()}: {run.stderr[-4000:]}"
@@ -37,7 +37,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     assert sum(outcomes.values()) == NUM_FILES
     assert result["slowest_seconds"] < fuzzing.MAX_SECONDS
     assert result["peak_bytes"] < fuzzing.MAX_EXTRA_BYTES
-    # The mutations reach every depth: some files stay sound, others fall at the header, others at the pixels.
+    # Some mutated files stay valid, others are rejected by their header, others by their pixels.
     assert {"accepted", "truncated", "damaged_header", "undecodable", "bad_orientation"} <= set(outcomes)
     assert set(outcomes) <= {"accepted", *(reason.value for reason in RejectReason)}
 

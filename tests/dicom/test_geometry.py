@@ -1,4 +1,4 @@
-"""Geometry against SimpleITK and highdicom, and the properties of ordering."""
+"""Geometry compared with SimpleITK and highdicom, and properties of the slice order."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
 @st.composite
 def geometries(draw: Any) -> SliceGeometry:
     # Whole milliradians: on 5e-324 rad SimpleITK's own matrix inverse gives NaN.
-    axes = _rotation(draw(st.tuples(*[st.integers(-3000, 3000).map(lambda each: each / 1000)] * 3)))
+    axes = _rotation(draw(st.tuples(*[st.integers(-3000, 3000).map(lambda item: item / 1000)] * 3)))
     return SliceGeometry(
         position=draw(st.tuples(_LENGTHS, _LENGTHS, _LENGTHS)),
         row_direction=tuple(axes[:, 0].tolist()),
@@ -57,14 +57,16 @@ def _sitk_image(geometry: SliceGeometry) -> sitk.Image:
 
 @settings(max_examples=60)
 @given(geometries(), st.floats(-5, 45), st.floats(-5, 45))
-def test_pixel_to_patient_is_simpleitk_s(geometry: SliceGeometry, column: float, row: float) -> None:
+def test_pixel_to_patient_agrees_with_simpleitk(geometry: SliceGeometry, column: float, row: float) -> None:
     expected = _sitk_image(geometry).TransformContinuousIndexToPhysicalPoint((column, row, 0.0))
     np.testing.assert_allclose(pixel_to_patient(geometry, (column, row)), expected, atol=1e-6)
 
 
 @settings(max_examples=60)
 @given(geometries(), st.tuples(_LENGTHS, _LENGTHS, _LENGTHS))
-def test_patient_to_pixel_is_simpleitk_s(geometry: SliceGeometry, point: tuple[float, float, float]) -> None:
+def test_patient_to_pixel_agrees_with_simpleitk(
+    geometry: SliceGeometry, point: tuple[float, float, float]
+) -> None:
     column, row, depth = _sitk_image(geometry).TransformPhysicalPointToContinuousIndex(point)
     found = patient_to_pixel(geometry, point)
     np.testing.assert_allclose(found[:2], (column, row), atol=1e-5)
@@ -76,7 +78,7 @@ def test_patient_to_pixel_is_simpleitk_s(geometry: SliceGeometry, point: tuple[f
 
 @settings(max_examples=30)
 @given(geometries(), st.integers(0, 29), st.integers(0, 39))
-def test_both_ways_are_highdicom_s(geometry: SliceGeometry, column: int, row: int) -> None:
+def test_both_mappings_agree_with_highdicom(geometry: SliceGeometry, column: int, row: int) -> None:
     orientation = (*geometry.row_direction, *geometry.column_direction)
     spacing = (geometry.row_spacing_mm, geometry.column_spacing_mm)
     to_patient = PixelToReferenceTransformer(geometry.position, orientation, spacing)
@@ -89,7 +91,7 @@ def test_both_ways_are_highdicom_s(geometry: SliceGeometry, column: int, row: in
 
 
 @given(geometries())
-def test_normals_do_not_depend_on_how_axes_point(geometry: SliceGeometry) -> None:
+def test_normals_do_not_depend_on_the_direction_of_the_axes(geometry: SliceGeometry) -> None:
     row, column = np.array(geometry.row_direction), np.array(geometry.column_direction)
     for turned in ((row, column), (-row, column), (row, -column), (column, row)):
         np.testing.assert_allclose(np.abs(canonical_normal(*turned)), np.abs(geometry.normal), atol=1e-12)
@@ -141,6 +143,6 @@ def test_groups_are_a_partition(slices: list[SliceGeometry]) -> None:
     assert sorted(index for group in groups for index in group) == list(range(len(slices)))
 
 
-def test_a_slice_stored_the_other_way_round_is_in_the_same_group() -> None:
+def test_a_slice_with_reversed_axes_is_in_the_same_group() -> None:
     turned = SliceGeometry((0, 0, 5), (-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), 0.5, 0.5, 4, 4)
     assert order_slices([_axial(9), turned, _axial(1)]) == [[2, 1, 0]]

@@ -1,4 +1,4 @@
-"""The right series are chosen from a hospital's export without tables, and nobody is named."""
+"""Series selection in a hospital's export without tables, without a patient's identity in the rejects."""
 
 from typing import Any
 
@@ -19,19 +19,19 @@ from tests.interop import hospital
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The export, written once."""
+    """Returns the export, written once per module."""
     return hospital.write_hospital_export(tmp_path_factory.mktemp("hospital") / "disc")
 
 
 @pytest.fixture(scope="module")
 def studies(export: Any) -> tuple[dict[str, Study], list[Reject]]:
-    """Both studies as read, and what was left out of the source."""
+    """Returns both studies and the rejects of the source."""
     with read_source(export.root) as source:
-        return {each.study_id: read_study_files(each) for each in source.studies}, list(source.rejects)
+        return {study.study_id: read_study_files(study) for study in source.studies}, list(source.rejects)
 
 
 def _series_facts(study: StudyFiles) -> list[SeriesCandidate]:
-    """Headers and geometries by series, without the study's reader."""
+    """Returns headers and geometries by series, without the study reader."""
     images: dict[str, list[Any]] = {}
     for path in list_study_files(study)[0]:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
@@ -48,13 +48,16 @@ def _series_facts(study: StudyFiles) -> list[SeriesCandidate]:
     ]
 
 
-def test_the_right_series_are_chosen_each_with_its_reason(export: Any) -> None:
+def test_the_right_series_are_selected_and_the_others_have_their_reasons(export: Any) -> None:
     told: dict[str, Plane | RejectReason | None] = {}
     with read_source(export.root) as source:
-        assert [each.study_id for each in source.studies] == [hospital.LUMBAR_STUDY, hospital.CERVICAL_STUDY]
+        assert [study.study_id for study in source.studies] == [
+            hospital.LUMBAR_STUDY,
+            hospital.CERVICAL_STUDY,
+        ]
         for study in source.studies:
             decisions = select_series(_series_facts(study), {})
-            told |= {name: each.plane or each.reason for name, each in decisions.items()}
+            told |= {name: decision.plane or decision.reason for name, decision in decisions.items()}
     assert told == {**export.planes, **export.reasons}
 
 
@@ -63,45 +66,45 @@ def test_the_study_has_three_planes_of_the_right_slices(export: Any, studies: An
     planes = read[hospital.LUMBAR_STUDY].planes
     assert set(planes) == set(Plane)
     for uid, plane in export.planes.items():
-        assert {each.series_id for each in planes[plane]} == {uid}
+        assert {image.series_id for image in planes[plane]} == {uid}
         assert len(planes[plane]) == export.num_slices[uid]
-        found = {tuple(np.round(each.geometry.position, 5)) for each in planes[plane]}
+        found = {tuple(np.round(image.geometry.position, 5)) for image in planes[plane]}
         assert found == {tuple(np.round(position, 5)) for position in export.positions[uid]}
     assert read[hospital.CERVICAL_STUDY].planes == {}
 
 
-def test_the_enhanced_series_lies_where_highdicom_says(export: Any, studies: Any) -> None:
+def test_positions_of_the_enhanced_series_equal_those_of_highdicom(export: Any, studies: Any) -> None:
     (path,) = (
-        each
-        for each in export.root.rglob("IM*")
-        if each.is_file() and pydicom.dcmread(each, stop_before_pixels=True).get("NumberOfFrames")
+        path
+        for path in export.root.rglob("IM*")
+        if path.is_file() and pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames")
     )
     image = highdicom.imread(path)
     volume = image.get_volume()
     slices = studies[0][hospital.LUMBAR_STUDY].planes[Plane.SAGITTAL_T2]
     assert volume.spatial_shape[0] == len(slices)
-    by_place = {tuple(np.round(each.geometry.position, 3)): each for each in slices}
+    by_place = {tuple(np.round(image.geometry.position, 3)): image for image in slices}
     for index in range(len(slices)):
         corner = volume.map_indices_to_reference(np.array([[index, 0, 0]]))[0]
         np.testing.assert_array_equal(by_place[tuple(np.round(corner, 3))].pixels, volume.array[index])
 
 
-def test_everything_that_was_left_out_is_said(export: Any, studies: Any) -> None:
+def test_all_rejects_are_reported(export: Any, studies: Any) -> None:
     read, rejects = studies
-    reasons = [each.reason for each in rejects]
-    assert sorted(each.value for each in reasons) == ["dicomdir", "not_dicom", "not_dicom", "not_dicom"]
-    rejected = [each for study in read.values() for each in study.rejects]
-    assert {each.series_id: each.reason for each in rejected if each.series_id} == export.reasons
-    assert [each.reason for each in rejected if not each.series_id] == [
+    reasons = [reject.reason for reject in rejects]
+    assert sorted(reason.value for reason in reasons) == ["dicomdir", "not_dicom", "not_dicom", "not_dicom"]
+    rejected = [reject for study in read.values() for reject in study.rejects]
+    assert {item.series_id: item.reason for item in rejected if item.series_id} == export.reasons
+    assert [item.reason for item in rejected if not item.series_id] == [
         RejectReason.SECONDARY_CAPTURE,
-        # The patient's other study, of the neck.
+        # The other study of the patient, of the neck.
         RejectReason.NOTHING_TO_GRADE,
     ]
 
 
-def test_nobody_is_named(studies: Any) -> None:
+def test_rejects_contain_no_identity(studies: Any) -> None:
     read, rejects = studies
-    written = " ".join(map(str, [*rejects, *(each for study in read.values() for each in study.rejects)]))
+    written = " ".join(map(str, [*rejects, *(reject for study in read.values() for reject in study.rejects)]))
     written += " ".join(str(study.series) for study in read.values())
     for value in (*hospital.IDENTITY.values(), "Musterfrau", "MUSTERFRAU", "Erika", "README"):
         assert value not in written

@@ -1,4 +1,4 @@
-"""Each fault of `source_faults.SOURCE_FAULTS` ends in its reason, names no patient, and the rest goes on."""
+"""Rejection of every fault of `source_faults.SOURCE_FAULTS` with its reason, without a patient's identity."""
 
 import warnings
 from collections import Counter
@@ -19,41 +19,41 @@ from tests.dicom.source_faults import SOURCE_FAULTS
 
 
 def _read(sources: tuple[Path, ...]) -> tuple[dict[str, Any], list[Reject]]:
-    """Reads everything, as a build does, short of writing records."""
+    """Reads all sources like a build, without writing records."""
     studies = {}
     with open_cohort(sources) as cohort:
         rejects = list(cohort.rejects)
         for job in cohort.jobs:
             study = studies[job.study_id] = read_study_files(job.files, job.series_planes)
-            found = [each.series_id for each in study.series]
+            found = [series.series_id for series in study.series]
             _, points = place_points(study.study_id, study.planes, job.coordinates)
             rejects += [*study.rejects, *points, *absent_series(job.study_id, job.series_planes, found)]
     return studies, rejects
 
 
 @pytest.mark.parametrize("write", [write_export, write_competition])
-def test_the_sound_sources_have_no_fault(tmp_path: Path, write: Any) -> None:
+def test_valid_sources_have_no_rejects(tmp_path: Path, write: Any) -> None:
     studies, rejects = _read((write(tmp_path / "data"),))
     assert rejects == []
     assert set(studies[GOOD_STUDY].planes) == set(Plane)
 
 
 @pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_ends_in_its_reason_and_the_rest_goes_on(tmp_path: Path, fault: SourceFault) -> None:
+def test_a_fault_is_rejected_with_its_reason_and_the_rest_is_read(tmp_path: Path, fault: SourceFault) -> None:
     with warnings.catch_warnings():
-        # pydicom finds the values odd, as they should be.
+        # pydicom warns of intentional faults.
         warnings.simplefilter("ignore")
         sources = fault.write(tmp_path)
     studies, rejects = _read(sources)
-    assert fault.reason in {each.reason for each in rejects}
+    assert fault.reason in {reject.reason for reject in rejects}
     good = studies[GOOD_STUDY]
     assert set(good.planes) == set(Plane)
-    assert all(len(each) == 7 for each in good.planes.values())
-    written = " ".join(f"{each.file_name} {each.message}" for each in rejects)
+    assert all(len(image) == 7 for image in good.planes.values())
+    written = " ".join(f"{reject.file_name} {reject.message}" for reject in rejects)
     assert "Doe" not in written and str(tmp_path) not in written
 
 
-#: What comes with a fault, as it should: a study that it empties, the disc's index.
+#: Reasons that accompany a fault: a study without slices, the DICOMDIR of a disc.
 _COMPANIONS = {
     "localizer_by_orientations": {"nothing_to_grade"},
     "two_patients": {"no_slices"},
@@ -67,16 +67,16 @@ _COMPANIONS = {
 
 
 @pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_not_taken_for_another(tmp_path: Path, fault: SourceFault) -> None:
+def test_a_fault_has_no_other_reasons(tmp_path: Path, fault: SourceFault) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sources = fault.write(tmp_path)
-    others = {each.reason.value for each in _read(sources)[1]} - {fault.reason.value}
+    others = {item.reason.value for item in _read(sources)[1]} - {fault.reason.value}
     assert others <= _COMPANIONS.get(fault.name, set())
 
 
 def test_names_are_distinct_and_there_are_many() -> None:
-    names = Counter(each.name for each in SOURCE_FAULTS)
+    names = Counter(fault.name for fault in SOURCE_FAULTS)
     assert max(names.values()) == 1
     assert len(names) >= 50
-    assert len({each.reason for each in SOURCE_FAULTS}) >= 35
+    assert len({fault.reason for fault in SOURCE_FAULTS}) >= 35

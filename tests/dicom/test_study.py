@@ -1,4 +1,4 @@
-"""What is kept of a header for results that go back, and what is not."""
+"""Header values and image UIDs for results that return to the archive."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +15,13 @@ from tests.interop import hospital
 from tests.small_cohort import write_small_cohort
 
 
-def test_a_header_keeps_what_a_result_repeats_and_shows_none_of_it() -> None:
+def test_a_header_keeps_the_attributes_of_results_and_hides_them_in_its_repr() -> None:
     dataset = Dataset()
     for keyword, value in hospital.IDENTITY.items():
         setattr(dataset, keyword, value)
     header = read_study_header(dataset, "1.2.3")
     kept = {"PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "ReferringPhysicianName"}
-    assert header.values == {each: hospital.IDENTITY[each] for each in kept}
+    assert header.values == {keyword: hospital.IDENTITY[keyword] for keyword in kept}
     assert repr(header) == "StudyHeader(study_uid='1.2.3')"
 
 
@@ -31,14 +31,14 @@ def test_a_header_keeps_what_a_result_repeats_and_shows_none_of_it() -> None:
     [("PatientBirthDate", "12.08.1964"), ("PatientBirthDate", "20230231"), ("PatientSex", "W"),
      ("StudyTime", "noon"), ("StudyID", "x" * 17)],
 )  # fmt: skip
-def test_a_value_that_the_standard_does_not_allow_is_left_out(keyword: str, value: str) -> None:
+def test_a_value_that_the_standard_does_not_allow_is_omitted(keyword: str, value: str) -> None:
     dataset = Dataset()
     setattr(dataset, keyword, value)
     dataset.PatientID = "7"
     assert read_study_header(dataset, "").values == {"PatientID": "7"}
 
 
-def test_slices_know_their_files_and_headers_are_kept_only_where_asked_for(
+def test_slices_have_their_origin_and_headers_are_kept_on_request_only(
     tmp_path: Path, write_dicom: Callable[..., Path]
 ) -> None:
     root = write_small_cohort(tmp_path, ["910000001"], write_dicom)
@@ -60,9 +60,9 @@ def test_slices_know_their_files_and_headers_are_kept_only_where_asked_for(
         study = read_study_files(source.studies[0], table, keep_header=True)
     assert plain.header is None
     assert study.header is not None and study.header.values == {"PatientID": "910000001"}
-    (found,) = [each.origin for each in plain.planes[Plane.SAGITTAL_T2] if each.series_id == "1"]
+    (found,) = [image.origin for image in plain.planes[Plane.SAGITTAL_T2] if image.series_id == "1"]
     assert found is not None
     assert (found.sop_instance_uid, found.frame_of_reference_uid) == ("910000001.4.1", "910000001.4")
-    # The competition's files name their class in the file meta information alone.
+    # The competition's files have their SOP class in the file meta information only.
     assert found.sop_class_uid == "1.2.840.10008.5.1.4.1.1.4"
     assert (found.series_uid, found.frame_number) == ("1", 0)

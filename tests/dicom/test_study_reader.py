@@ -29,9 +29,9 @@ def place(tmp_path: Path) -> Path:
 
 def _only(place: Path) -> np.ndarray:
     study = read_study(place.parents[1], TABLE)
-    assert [each.reason for each in study.rejects] == [RejectReason.SINGLE_SLICE]
-    (each,) = study.planes[Plane.SAGITTAL_T2]
-    return each.pixels
+    assert [reject.reason for reject in study.rejects] == [RejectReason.SINGLE_SLICE]
+    (image,) = study.planes[Plane.SAGITTAL_T2]
+    return image.pixels
 
 
 @pytest.mark.parametrize("syntax", [None, RLELossless])
@@ -46,14 +46,14 @@ def test_pixels_and_headers_are_read(place: Path, write_dicom: Writer, syntax: s
         PixelSpacing=[0.5, 0.75],
     )
     study = read_study(place.parents[1], TABLE)
-    (each,) = study.planes[Plane.SAGITTAL_T2]
-    np.testing.assert_array_equal(each.pixels, STORED)
-    assert each.pixels.dtype == np.uint16
+    (image,) = study.planes[Plane.SAGITTAL_T2]
+    np.testing.assert_array_equal(image.pixels, STORED)
+    assert image.pixels.dtype == np.uint16
     assert (study.study_id, study.patient_id) == ("study1", "someone")
-    assert (each.series_id, each.instance_number) == ("s", 7)
-    assert each.geometry.position == (1.5, -2.0, 30.0)
-    assert (each.geometry.row_spacing_mm, each.geometry.column_spacing_mm) == (0.5, 0.75)
-    assert (each.geometry.rows, each.geometry.columns) == (3, 4)
+    assert (image.series_id, image.instance_number) == ("s", 7)
+    assert image.geometry.position == (1.5, -2.0, 30.0)
+    assert (image.geometry.row_spacing_mm, image.geometry.column_spacing_mm) == (0.5, 0.75)
+    assert (image.geometry.rows, image.geometry.columns) == (3, 4)
 
 
 def test_rescale_is_applied_once(place: Path, write_dicom: Writer) -> None:
@@ -61,7 +61,7 @@ def test_rescale_is_applied_once(place: Path, write_dicom: Writer) -> None:
     np.testing.assert_array_equal(_only(place), STORED * 2.0 - 50)
 
 
-def test_monochrome1_is_turned_round_once(place: Path, write_dicom: Writer) -> None:
+def test_monochrome1_is_inverted_once(place: Path, write_dicom: Writer) -> None:
     write_dicom(place, STORED, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
     np.testing.assert_array_equal(_only(place), 4095.0 - STORED)
 
@@ -73,22 +73,22 @@ def test_monochrome1_and_rescale_together(place: Path, write_dicom: Writer) -> N
     np.testing.assert_array_equal(_only(place), (-1.0 - stored) * 0.5 + 3)
 
 
-def test_slices_are_sorted_by_place_not_by_name_or_number(tmp_path: Path, write_dicom: Writer) -> None:
+def test_slices_are_sorted_by_position_not_by_name_or_number(tmp_path: Path, write_dicom: Writer) -> None:
     for name, number, x in (("1", 1, 8.0), ("2", 2, -4.0), ("3", 3, 0.0)):
         path = tmp_path / "study" / "s" / f"{name}.dcm"
         write_dicom(path, STORED, InstanceNumber=number, ImagePositionPatient=[x, 0, 0])
     study = read_study(tmp_path / "study", TABLE)
-    assert [each.geometry.position[0] for each in study.planes[Plane.SAGITTAL_T2]] == [-4.0, 0.0, 8.0]
+    assert [image.geometry.position[0] for image in study.planes[Plane.SAGITTAL_T2]] == [-4.0, 0.0, 8.0]
 
 
 def test_several_series_of_a_plane_are_kept_together(tmp_path: Path, write_dicom: Writer) -> None:
     for series in ("9", "10"):
         write_dicom(tmp_path / "study" / series / "1.dcm", STORED)
     study = read_study(tmp_path / "study", {"9": Plane.SAGITTAL_T1, "10": Plane.SAGITTAL_T1})
-    assert [each.series_id for each in study.planes[Plane.SAGITTAL_T1]] == ["10", "9"]
+    assert [image.series_id for image in study.planes[Plane.SAGITTAL_T1]] == ["10", "9"]
 
 
-def test_a_table_wins_over_a_header_with_a_note(place: Path, write_dicom: Writer) -> None:
+def test_the_table_overrides_the_header_with_a_note(place: Path, write_dicom: Writer) -> None:
     write_dicom(place, STORED, ImageOrientationPatient=[1, 0, 0, 0, 0, -1], SeriesDescription="T2")
     study = read_study(place.parents[1], {"s": Plane.AXIAL_T2})
     assert len(study.planes[Plane.AXIAL_T2]) == 1
@@ -96,22 +96,24 @@ def test_a_table_wins_over_a_header_with_a_note(place: Path, write_dicom: Writer
     assert RejectReason.PLANE_CONTRADICTION.kind is ReasonKind.NOTE
 
 
-def test_without_a_table_headers_tell_the_plane(tmp_path: Path, write_dicom: Writer) -> None:
+def test_without_a_table_headers_determine_the_plane(tmp_path: Path, write_dicom: Writer) -> None:
     write_dicom(tmp_path / "study" / "a" / "1.dcm", STORED, SeriesDescription="Sag T1 TSE")
     write_dicom(tmp_path / "study" / "b" / "1.dcm", STORED, EchoTime=102.0)
     write_dicom(tmp_path / "study" / "c" / "1.dcm", STORED)
     study = read_study(tmp_path / "study")
     assert set(study.planes) == {Plane.SAGITTAL_T1, Plane.SAGITTAL_T2}
     assert _reasons(study) == [RejectReason.UNKNOWN_WEIGHTING]
-    assert [(each.series_id, each.plane, each.reason, each.num_slices) for each in study.series] == [
+    assert [
+        (series.series_id, series.plane, series.reason, series.num_slices) for series in study.series
+    ] == [
         ("a", Plane.SAGITTAL_T1, "", 1),
         ("b", Plane.SAGITTAL_T2, "", 1),
         ("c", None, "unknown_weighting", 1),
     ]
 
 
-def test_a_bad_file_is_left_out_with_a_reason_and_the_rest_goes_on(place: Path, write_dicom: Writer) -> None:
-    """Each reason has its own test beside the module that finds it; here is that the rest goes on."""
+def test_a_bad_file_is_rejected_with_a_reason_and_the_rest_is_read(place: Path, write_dicom: Writer) -> None:
+    """The reasons have tests of their own; this one checks that the rest is read."""
     write_dicom(place, STORED)
     data = place.read_bytes()
     place.with_name("2.dcm").write_bytes(data[:-5])
@@ -119,7 +121,7 @@ def test_a_bad_file_is_left_out_with_a_reason_and_the_rest_goes_on(place: Path, 
     place.with_name(".DS_Store").write_bytes(b"hidden")
     write_dicom(place.with_name("4.dcm"), STORED, PixelSpacing=[0, 0.5])
     study = read_study(place.parents[1], TABLE)
-    assert {each.file_name: each.reason for each in study.rejects if each.file_name} == {
+    assert {reject.file_name: reject.reason for reject in study.rejects if reject.file_name} == {
         "2.dcm": RejectReason.TRUNCATED,
         "4.dcm": RejectReason.BAD_SPACING,
         "3.dcm": RejectReason.NOT_DICOM,
@@ -136,21 +138,24 @@ def test_a_file_given_twice_counts_once(place: Path, write_dicom: Writer) -> Non
     assert len(study.planes[Plane.SAGITTAL_T2]) == 1
 
 
-def test_a_study_of_two_patients_is_left_out_whole(tmp_path: Path, write_dicom: Writer) -> None:
+def test_a_study_of_two_patients_is_rejected(tmp_path: Path, write_dicom: Writer) -> None:
     for number, patient in enumerate(("a", "b"), start=1):
         path = tmp_path / "study" / "s" / f"{number}.dcm"
         write_dicom(path, STORED, PatientID=patient, ImagePositionPatient=[number, 0, 0])
     study = read_study(tmp_path / "study", TABLE)
     assert study.planes == {}
     assert study.patient_id == ""
-    assert [each.reason for each in study.rejects] == [RejectReason.MIXED_PATIENTS, RejectReason.NO_SLICES]
+    assert [reject.reason for reject in study.rejects] == [
+        RejectReason.MIXED_PATIENTS,
+        RejectReason.NO_SLICES,
+    ]
 
 
-def test_a_series_is_left_out_where_the_table_says_so(place: Path, write_dicom: Writer) -> None:
+def test_a_series_is_excluded_by_the_table(place: Path, write_dicom: Writer) -> None:
     write_dicom(place, STORED, SeriesDescription="Sag T2")
     study = read_study(place.parents[1], {"s": None})
     assert study.planes == {}
-    assert [each.reason for each in study.rejects] == [
+    assert [reject.reason for reject in study.rejects] == [
         RejectReason.LEFT_OUT_BY_MAP,
         RejectReason.NOTHING_TO_GRADE,
     ]
@@ -178,8 +183,8 @@ def test_the_patient_is_found_by_headers_alone(place: Path, write_dicom: Writer)
 
 
 def _reasons(study: Study) -> list[RejectReason]:
-    """What was found, but for the slices being few."""
-    return [each.reason for each in study.rejects if each.reason is not RejectReason.SINGLE_SLICE]
+    """Returns the reasons of the rejects except SINGLE_SLICE."""
+    return [reject.reason for reject in study.rejects if reject.reason is not RejectReason.SINGLE_SLICE]
 
 
 def test_a_huge_file_is_not_read(place: Path, write_dicom: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,16 +202,16 @@ def test_the_digest_follows_the_bytes_not_the_names(tmp_path: Path, write_dicom:
     assert one == same != other
 
 
-def test_spider_studies_are_read_whole(shared_data: Path) -> None:
+def test_spider_studies_are_read_completely(shared_data: Path) -> None:
     for folder in ("spider/midsagittal/train_images/900004", "spider/t2space/train_images/800185"):
         study = read_study(shared_data / folder)
-        assert {each.reason for each in study.rejects} <= {RejectReason.SINGLE_SLICE}
+        assert {reject.reason for reject in study.rejects} <= {RejectReason.SINGLE_SLICE}
         assert study.patient_id.startswith("spider-")
-        x = [each.geometry.position[0] for each in study.planes[Plane.SAGITTAL_T2]]
+        x = [image.geometry.position[0] for image in study.planes[Plane.SAGITTAL_T2]]
         assert x == sorted(x)
 
 
-def test_no_header_value_is_warned_of_or_logged(
+def test_no_header_value_appears_in_warnings_or_logs(
     place: Path, write_dicom: Writer, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_dicom(
@@ -216,4 +221,4 @@ def test_no_header_value_is_warned_of_or_logged(
     recwarn.clear()
     assert len(read_study(place.parents[1], TABLE).planes) == 1
     assert "Doe" not in caplog.text
-    assert not [each for each in recwarn if "Doe" in str(each.message)]
+    assert not [warning for warning in recwarn if "Doe" in str(warning.message)]

@@ -9,14 +9,14 @@ from lumbar_tf.synthetic.cohort import landmark
 from lumbar_tf.synthetic.severity import thresholds
 
 
-def test_severity_closes_a_passage_steadily() -> None:
+def test_closure_increases_with_severity() -> None:
     values = [closure(relative) for relative in np.linspace(-3, 3, 25)]
     assert all(first < second for first, second in pairwise(values))
     assert values[0] >= 0
     assert values[-1] <= 1
 
 
-def test_left_is_towards_plus_x_and_levels_descend() -> None:
+def test_left_is_at_plus_x_and_levels_descend() -> None:
     anatomy = make_anatomy(np.zeros(25), np.random.default_rng(3))
     heights = []
     for level in Level:
@@ -24,7 +24,7 @@ def test_left_is_towards_plus_x_and_levels_descend() -> None:
         right = landmark(anatomy, Finding(Condition.RIGHT_NEURAL_FORAMINAL_NARROWING, level))
         canal = landmark(anatomy, Finding(Condition.SPINAL_CANAL_STENOSIS, level))
         assert left[0] > canal[0] > right[0]
-        # The profile: foramina lie 13 to 23 mm to either side of the canal point.
+        # In the competition's data, foramina are 13 to 23 mm to either side of the canal point.
         assert 13 < left[0] - canal[0] < 23
         heights.append(canal[2])
     assert heights == sorted(heights, reverse=True)
@@ -39,7 +39,7 @@ def test_a_mirrored_patient_has_left_where_right_was() -> None:
         np.testing.assert_allclose(landmark(mirrored, finding.mirrored), expected, atol=1e-9)
 
 
-def test_severity_reaches_its_own_level_and_side_only() -> None:
+def test_a_severity_affects_its_own_level_and_side_only() -> None:
     latent = thresholds()[:, 0] - 3
     finding = Finding(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
     latent[FINDINGS.index(finding)] = thresholds()[FINDINGS.index(finding), 1] + 1

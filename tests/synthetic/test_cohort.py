@@ -31,12 +31,12 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_workers_do_not_change_a_byte(cohort: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_files(cohort: Path, tmp_path: Path) -> None:
     write_cohort(tmp_path, CohortOptions(num_studies=2, seed=5, first_study_id=900, workers=2))
     assert digests(tmp_path) == digests(cohort)
 
 
-def test_files_have_the_profiles_tags_and_lack_what_it_lacks(cohort: Path) -> None:
+def test_present_and_absent_tags_are_those_of_the_competition(cohort: Path) -> None:
     for path in (cohort / "train_images").rglob("*.dcm"):
         dataset = pydicom.dcmread(path)
         assert dataset.file_meta.TransferSyntaxUID == RLELossless
@@ -108,7 +108,7 @@ def test_a_study_does_not_depend_on_how_many_there_are() -> None:
     assert first.series_ids == second.series_ids
 
 
-def test_protocols_vary_as_in_the_profile() -> None:
+def test_protocols_vary_as_in_the_competition() -> None:
     studies = [draw_study(CohortOptions(num_studies=300, seed=1), index)[0] for index in range(300)]
     axial = [sum(plan.plane is Plane.AXIAL_T2 for plan in study.plans) for study in studies]
     assert set(axial) == {1, 2}
@@ -119,18 +119,18 @@ def test_protocols_vary_as_in_the_profile() -> None:
     ]
     assert 0.56 < np.mean(left_last) < 0.76
     planes = [{plan.plane for plan in study.plans} for study in studies]
-    assert 0.9 < np.mean([len(each) == 3 for each in planes]) < 1
+    assert 0.9 < np.mean([len(image) == 3 for image in planes]) < 1
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("num_studies", 0), ("workers", 0), ("seed", -1), ("severity_shift", 9.0)]
 )
-def test_impossible_options_are_refused(field: str, value: float) -> None:
+def test_impossible_options_are_rejected(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         CohortOptions(**{"num_studies": 1, field: value})
 
 
-def test_the_command_refuses_a_misspelt_flag_before_it_writes(tmp_path: Path) -> None:
+def test_the_command_rejects_a_misspelt_flag_before_it_writes(tmp_path: Path) -> None:
     out = tmp_path / "cohort"
     words = [sys.executable, "-m", "lumbar_tf.synthetic", f"--out={out}", "--studys=1"]
     root = Path(__file__).resolve().parents[3]

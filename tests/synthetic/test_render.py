@@ -23,14 +23,14 @@ T2 = Acquisition(SyntheticContrast.T2, shading=0.0)
 
 
 def patient(seed: int = 0, **relative: float) -> Anatomy:
-    """A patient, healthy but for findings named like `spinal_canal_stenosis_l4_l5=1.5`."""
+    """Returns a healthy patient except for given findings, such as `spinal_canal_stenosis_l4_l5=1.5`."""
     cuts = thresholds()
     values = np.array([relative.get(finding.name, -2.0) for finding in FINDINGS])
     return make_anatomy(cuts[:, 0] + values * (cuts[:, 1] - cuts[:, 0]), np.random.default_rng(seed))
 
 
 def series(anatomy: Anatomy, plane: Plane, seed: int = 0) -> SeriesPlan:
-    """The plan of a plane, from the first of some protocols that has it."""
+    """Returns the plan of a plane, from the first of several protocols that has it."""
     for attempt in range(seed, seed + 20):
         for plan in plan_series(anatomy, Resolution.SMALL, rng=np.random.default_rng(attempt)):
             if plan.plane is plane:
@@ -39,7 +39,10 @@ def series(anatomy: Anatomy, plane: Plane, seed: int = 0) -> SeriesPlan:
 
 
 def nearest(plan: SeriesPlan, point: np.ndarray) -> SliceGeometry:
-    return min((each for _, each in plan.slices), key=lambda each: abs(patient_to_pixel(each, point)[2]))
+    return min(
+        (geometry for _, geometry in plan.slices),
+        key=lambda geometry: abs(patient_to_pixel(geometry, point)[2]),
+    )
 
 
 def around(image: np.ndarray, geometry: SliceGeometry, point: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -72,8 +75,8 @@ def test_a_narrow_left_foramen_loses_its_fat_at_plus_x(seed: int) -> None:
         point = landmark(healthy, Finding(condition, Level.L4_L5))
         geometry = nearest(series(healthy, Plane.SAGITTAL_T1, seed), point)
         before, after = (
-            around(render_slice(each, geometry, T1, rng=None), geometry, point, 8.0)
-            for each in (healthy, narrow)
+            around(render_slice(anatomy, geometry, T1, rng=None), geometry, point, 8.0)
+            for anatomy in (healthy, narrow)
         )
         if is_changed:
             assert (after > 0.7).mean() < 0.5 * (before > 0.7).mean()
@@ -90,7 +93,7 @@ def test_all_planes_show_csf_at_the_canal_point(plane: Plane) -> None:
             geometry = nearest(series(anatomy, plane), point)
             image = render_slice(anatomy, geometry, T2, rng=None)
             inside = around(image, geometry, point, 5.0)
-            # Brighter than all else within 4 cm but a little fat.
+            # Brighter than everything within 4 cm except a little fat.
             assert np.percentile(inside, 60) > np.percentile(around(image, geometry, point, 40.0), 85)
 
 
@@ -107,15 +110,15 @@ def test_a_tighter_canal_shows_less_csf_on_both_planes() -> None:
         assert areas[-1] < 0.6 * areas[0]
 
 
-def test_a_crowded_recess_darkens_its_own_corner() -> None:
+def test_a_narrow_recess_darkens_its_own_corner() -> None:
     healthy, crowded = patient(1), patient(1, left_subarticular_stenosis_l4_l5=1.5)
     changes = []
     for condition in (Condition.LEFT_SUBARTICULAR_STENOSIS, Condition.RIGHT_SUBARTICULAR_STENOSIS):
         point = landmark(healthy, Finding(condition, Level.L4_L5))
         geometry = nearest(series(healthy, Plane.AXIAL_T2), point)
         before, after = (
-            around(render_slice(each, geometry, T2, rng=None), geometry, point, 4.0).mean()
-            for each in (healthy, crowded)
+            around(render_slice(anatomy, geometry, T2, rng=None), geometry, point, 4.0).mean()
+            for anatomy in (healthy, crowded)
         )
         changes.append(before - after)
     assert changes[0] > 0.15

@@ -25,7 +25,7 @@ def many() -> severity.GradedSeverity:
 
 @pytest.mark.parametrize(
     ("condition", "level", "moderate", "severe"),
-    # Written down again from the profile's table: counts among the graded studies.
+    # Counts among the graded studies of the competition's table, copied independently.
     [
         (CANAL, Level.L4_L5, 237 / 1974, 255 / 1974),
         (CANAL, Level.L1_L2, 67 / 1974, 21 / 1974),
@@ -35,7 +35,7 @@ def many() -> severity.GradedSeverity:
         (RIGHT_RECESS, Level.L5_S1, 396 / 1968, 173 / 1968),
     ],
 )
-def test_label_frequencies_copy_the_profile(
+def test_label_frequencies_are_those_of_the_competition(
     many: severity.GradedSeverity, condition: Condition, level: Level, moderate: float, severe: float
 ) -> None:
     labels = many.labels[:, finding_index(condition, level)]
@@ -59,7 +59,7 @@ def test_missing_labels_are_the_upper_subarticular_ones(many: severity.GradedSev
         ((CANAL, Level.L3_L4), (CANAL, Level.L4_L5), 0.40),
     ],
 )
-def test_graded_labels_have_the_profiles_rank_correlations(
+def test_labels_have_the_rank_correlations_of_the_competition(
     many: severity.GradedSeverity,
     first: tuple[Condition, Level],
     second: tuple[Condition, Level],
@@ -70,7 +70,7 @@ def test_graded_labels_have_the_profiles_rank_correlations(
     assert spearmanr(columns[both]).statistic == pytest.approx(expected, abs=0.04)
 
 
-def test_probabilities_are_what_really_happens(many: severity.GradedSeverity) -> None:
+def test_probabilities_equal_the_observed_frequencies(many: severity.GradedSeverity) -> None:
     probabilities = severity.grade_probabilities(many.latent)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1)
     column = finding_index(LEFT_RECESS, Level.L4_L5)
@@ -101,7 +101,7 @@ def test_the_best_possible_score_is_between_40_and_50_percent_of_the_prior(
     assert all(best < prior for best, prior in losses.values())
 
 
-def test_a_shift_makes_a_sicker_cohort_and_keeps_the_truth_exact() -> None:
+def test_a_shift_raises_severities_and_keeps_the_probabilities_exact() -> None:
     sick = severity.draw_severity(5_000, shift=0.45, rng=np.random.default_rng(2))
     graded = sick.labels != MISSING_LABEL
     assert (sick.labels[graded] == Severity.SEVERE).mean() == pytest.approx(0.12, abs=0.015)

@@ -33,14 +33,14 @@ def test_precision_is_read() -> None:
     assert check_jpeg_ls(encode(PIXELS, uid.JPEGLSLossless), LAYOUT).precision == 16
 
 
-def test_a_scan_begins_behind_its_header() -> None:
+def test_a_scan_begins_after_its_header() -> None:
     sample = check_jpeg(JPEG, LAYOUT)
     assert sample.scan_start == JPEG.index(b"\xff\xda") + 10
     assert not sample.has_restarts
 
 
 @pytest.mark.parametrize("cut", range(2, 60, 7))
-def test_every_cut_of_jpeg_is_noticed(cut: int) -> None:
+def test_every_truncation_of_jpeg_is_detected(cut: int) -> None:
     assert _reason(check_jpeg, JPEG[:-cut]) is RejectReason.TRUNCATED
 
 
@@ -57,20 +57,20 @@ def test_every_cut_of_jpeg_is_noticed(cut: int) -> None:
         JPEG + b"more",
     ],
 )
-def test_what_is_no_single_grey_scan_is_refused(spoilt: bytes) -> None:
+def test_anything_but_a_single_grey_scan_is_rejected(spoilt: bytes) -> None:
     assert _reason(check_jpeg, spoilt) is RejectReason.UNDECODABLE
 
 
-def test_padding_behind_the_end_is_allowed() -> None:
+def test_padding_after_the_end_is_allowed() -> None:
     assert check_jpeg(JPEG + b"\0", LAYOUT) == check_jpeg(JPEG, LAYOUT)
 
 
-def test_application_segments_are_passed_over() -> None:
+def test_application_segments_are_skipped() -> None:
     comment = b"\xff\xfe" + struct.pack(">H", 10) + b"\xff\xd9\xff\xda\xff\xd8\xff\xc3"
     assert check_jpeg(JPEG[:2] + b"\xff\xff" + comment + JPEG[2:], LAYOUT).precision == 12
 
 
-def test_jpeg_ls_may_hold_what_jpeg_calls_markers() -> None:
+def test_jpeg_ls_data_may_contain_markers_of_jpeg() -> None:
     # T.87 stuffs bits, not bytes: FF 01 to FF 7F are data.
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -89,7 +89,7 @@ def test_rle_segments_are_high_byte_first() -> None:
 
 
 @pytest.mark.parametrize("offsets", [(64, 64), (70, 64), (0, 64), (65, 80)])
-def test_rle_segments_follow_each_other(offsets: tuple[int, int]) -> None:
+def test_rle_segments_must_be_consecutive(offsets: tuple[int, int]) -> None:
     stream = encode(PIXELS, uid.RLELossless)
     spoilt = struct.pack("<3I", 2, *offsets) + stream[12:]
     assert (

@@ -31,7 +31,7 @@ def test_precision_and_sign_are_read() -> None:
 
 
 @pytest.mark.parametrize("field", ["size", "offset", "tile", "components", "step"])
-def test_jpeg_2000_of_another_size_is_refused(field: str) -> None:
+def test_jpeg_2000_of_another_size_is_rejected(field: str) -> None:
     at, value = {
         "size": (8, struct.pack(">II", 17, 12)),
         "offset": (16, struct.pack(">II", 1, 0)),
@@ -45,7 +45,7 @@ def test_jpeg_2000_of_another_size_is_refused(field: str) -> None:
 def _large(
     *, style: int = 0, levels: int = 5, block: int = 4, sizes: bytes = b"", in_tile: bool = False
 ) -> bytes:
-    """2,048 x 2,048 of black, whose coding style is written anew."""
+    """Returns a black image of 2,048 x 2,048 with another coding style."""
     good = imagecodecs.jpeg2k_encode(np.zeros((2048, 2048), np.uint16), codecformat="j2k", reversible=True)
     at = good.index(b"\xff\x52")
     (length,) = struct.unpack_from(">H", good, at + 2)
@@ -71,7 +71,7 @@ def test_usual_precincts_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("in_tile", [False, True])
-def test_precincts_of_a_pixel_are_refused_at_once(in_tile: bool) -> None:
+def test_precincts_of_one_pixel_are_rejected_before_decoding(in_tile: bool) -> None:
     # OpenJPEG takes 13 seconds and 2.3 GB for this kilobyte.
     stream = _large(style=1, sizes=b"\x00" + b"\x11" * 5, in_tile=in_tile)
     assert len(stream) < 4096
@@ -80,7 +80,7 @@ def test_precincts_of_a_pixel_are_refused_at_once(in_tile: bool) -> None:
     assert time.perf_counter() - start < 0.1
 
 
-def test_blocks_of_four_pixels_are_refused_where_they_are_many() -> None:
+def test_many_blocks_of_four_pixels_are_rejected() -> None:
     assert _reason(_large(block=0), LARGE) is RejectReason.UNDECODABLE
     assert check_jpeg_2000(GOOD, LAYOUT)
 

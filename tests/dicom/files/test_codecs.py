@@ -29,13 +29,13 @@ def _reason(syntax: str, stream: bytes, layout: PixelLayout) -> RejectReason:
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
 @given(pixels=SMALL)
-def test_lossless_codes_lose_nothing(syntax: str, pixels: np.ndarray) -> None:
+def test_lossless_codecs_decode_exactly(syntax: str, pixels: np.ndarray) -> None:
     decoded = decode_stream(syntax, encode(pixels, syntax), _layout(pixels, bits_stored=12))
     np.testing.assert_array_equal(decoded, pixels)
 
 
 @given(pixels=arrays(np.uint16, st.tuples(st.integers(1, 20), st.integers(1, 300))))
-def test_rle_is_what_pylibjpeg_decodes(pixels: np.ndarray) -> None:
+def test_rle_equals_the_result_of_pylibjpeg(pixels: np.ndarray) -> None:
     stream = encode(pixels, uid.RLELossless)
     expected = np.frombuffer(pylibjpeg_rle.decode_frame(stream, pixels.size, 16, "<"), "<u2")
     np.testing.assert_array_equal(
@@ -51,7 +51,7 @@ def test_padded_rle_is_the_same(padding: bytes) -> None:
 
 
 @pytest.mark.parametrize("more", [b"\x81\x05", b"\x00\x05", b"\x00\x00" * 20])
-def test_rle_that_goes_on_is_refused(more: bytes) -> None:
+def test_rle_with_too_many_bytes_is_rejected(more: bytes) -> None:
     pixels = make_pixels(24, 32)
     stream = encode(pixels, uid.RLELossless)
     assert _reason(uid.RLELossless, stream + more, _layout(pixels)) is RejectReason.UNDECODABLE
@@ -59,21 +59,21 @@ def test_rle_that_goes_on_is_refused(more: bytes) -> None:
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit])
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
-def test_a_jpeg_that_the_decoder_completes_is_refused(syntax: str, keep: float) -> None:
+def test_a_jpeg_that_the_decoder_completes_is_rejected(syntax: str, keep: float) -> None:
     pixels = make_pixels(64, 64)
     if syntax == uid.JPEGBaseline8Bit:
         pixels = (pixels >> 4).astype(np.uint8)
     stream = encode(pixels, syntax)
     start = stream.index(b"\xff\xda") + 10
     cut = stream[: start + int((len(stream) - start) * keep)].rstrip(b"\xff") + b"\xff\xd9"
-    # The decoder alone says nothing:
+    # The decoder alone raises no error:
     assert imagecodecs.jpeg8_decode(cut).shape == pixels.shape
     assert _reason(syntax, cut, _layout(pixels)) is RejectReason.TRUNCATED
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGExtended12Bit])
-def test_a_dark_end_is_no_cut(syntax: str) -> None:
-    # Where the last pixels are equal, the decoder is asked twice; the answer is the picture all the same.
+def test_a_dark_end_is_not_a_truncation(syntax: str) -> None:
+    # With equal last pixels the stream is decoded twice, with the same result.
     for fill in (0, 2048, 4095):
         pixels = make_pixels(64, 64)
         pixels[40:] = fill
@@ -81,7 +81,7 @@ def test_a_dark_end_is_no_cut(syntax: str) -> None:
         assert np.abs(decoded.astype(int) - pixels).max() <= 60
 
 
-def test_fill_bytes_before_a_marker_are_no_cut() -> None:
+def test_fill_bytes_before_a_marker_are_not_a_truncation() -> None:
     pixels = make_pixels(64, 64)
     pixels[-1] = 7
     stream = encode(pixels, uid.JPEGLosslessSV1)
@@ -90,7 +90,7 @@ def test_fill_bytes_before_a_marker_are_no_cut() -> None:
 
 
 def test_lossy_values_do_not_wrap() -> None:
-    # White beside black rings over the range's end; a mask would make the overshoot black.
+    # White next to black overshoots the range; masking would turn the overshoot black.
     pixels = np.where(np.arange(64) % 20 < 10, 0, 1023).astype(np.uint16) * np.ones((64, 1), np.uint16)
     stream = imagecodecs.jpeg8_encode(pixels, 60, bitspersample=12)
     assert imagecodecs.jpeg8_decode(stream).max() > 1023
@@ -108,7 +108,7 @@ def test_signed_pixels_need_a_sign_bit() -> None:
 
 @pytest.mark.parametrize("bits", range(1, 17))
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_unused_bits_never_count(bits: int, is_signed: bool) -> None:
+def test_unused_bits_are_ignored(bits: int, is_signed: bool) -> None:
     pixels = np.random.default_rng(bits).integers(0, 1 << 16, (5, 7)).astype(np.uint16)
     layout = _layout(pixels, bits_stored=bits, is_signed=is_signed)
     cleared = clear_unused_bits(pixels, layout)
@@ -119,7 +119,7 @@ def test_unused_bits_never_count(bits: int, is_signed: bool) -> None:
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
-def test_garbage_is_refused(syntax: str) -> None:
+def test_garbage_is_rejected(syntax: str) -> None:
     pixels = make_pixels()
     for stream in (
         b"",

@@ -19,7 +19,7 @@ def _decode(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEGLosslessSV1])
 @pytest.mark.parametrize(("slope", "intercept"), [("2.5", "-100"), ("1", "-1024"), ("0.25", "0")])
-def test_rescale_is_pydicoms(syntax: str, slope: str, intercept: str) -> None:
+def test_rescale_equals_that_of_pydicom(syntax: str, slope: str, intercept: str) -> None:
     data = make_file(syntax=syntax, RescaleSlope=slope, RescaleIntercept=intercept)
     dataset = pydicom.dcmread(io.BytesIO(make_file(RescaleSlope=slope, RescaleIntercept=intercept)))
     decoded = _decode(data)
@@ -27,7 +27,7 @@ def test_rescale_is_pydicoms(syntax: str, slope: str, intercept: str) -> None:
     np.testing.assert_allclose(decoded, apply_rescale(dataset.pixel_array, dataset), rtol=1e-6)
 
 
-def test_a_rescale_of_nothing_leaves_integers() -> None:
+def test_an_identity_rescale_keeps_integers() -> None:
     assert _decode(make_file(RescaleSlope=1, RescaleIntercept=0)).dtype == np.uint16
 
 
@@ -36,7 +36,7 @@ def test_a_rescale_of_nothing_leaves_integers() -> None:
     ("dtype", "bits", "largest"),
     [(np.uint8, 8, 255), (np.uint16, 12, 4095), (np.uint16, 16, 65535), (np.int16, 16, -1)],
 )
-def test_monochrome1_is_turned_round_over_the_stored_range(
+def test_monochrome1_is_inverted_over_the_stored_range(
     syntax: str, dtype: type, bits: int, largest: int
 ) -> None:
     pixels = make_pixels(bits=min(bits, 12)).astype(dtype)
@@ -44,13 +44,13 @@ def test_monochrome1_is_turned_round_over_the_stored_range(
     decoded = _decode(make_file(pixels, syntax=syntax, **inverted))
     np.testing.assert_array_equal(decoded, (largest - pixels.astype(int)).astype(dtype))
     assert decoded.dtype == dtype
-    # Turned round first, then rescaled: slope and intercept hold for what is shown.
+    # Inverted first, then rescaled: slope and intercept apply to displayed values.
     rescaled = _decode(make_file(pixels, syntax=syntax, **inverted, RescaleSlope=2, RescaleIntercept=3))
     np.testing.assert_array_equal(rescaled, decoded * 2.0 + 3)
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEG2000Lossless])
-def test_overlays_in_unused_bits_are_left_out(syntax: str) -> None:
+def test_overlays_in_unused_bits_are_ignored(syntax: str) -> None:
     pixels = make_pixels()
     with_overlay = pixels | (np.arange(pixels.size).reshape(pixels.shape) % 16 << 12).astype(np.uint16)
     data = make_file(with_overlay, syntax=syntax, streams=[encode(with_overlay, syntax, bits=16)])
@@ -58,9 +58,9 @@ def test_overlays_in_unused_bits_are_left_out(syntax: str) -> None:
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, uid.RLELossless, uid.JPEGLosslessSV1])
-def test_signs_of_fewer_bits_are_spread(syntax: str) -> None:
+def test_signs_of_fewer_bits_are_extended(syntax: str) -> None:
     values = (make_pixels().astype(np.int16) - 2000).clip(-2048, 2047)
-    # What lies above the 12 bits is another picture's.
+    # The bits above the 12 belong to another image.
     container = (values & 0x0FFF) | np.int16(0x5000)
     data = make_file(container, syntax=syntax, BitsStored=12, HighBit=11)
     decoded = _decode(data)
@@ -68,7 +68,7 @@ def test_signs_of_fewer_bits_are_spread(syntax: str) -> None:
     assert decoded.dtype == np.int16
 
 
-def test_overlay_planes_of_the_header_are_left_out() -> None:
+def test_overlay_planes_of_the_header_are_ignored() -> None:
     planes = {"OverlayRows": 12, "OverlayColumns": 16}
     data = make_file()
     dataset = pydicom.dcmread(io.BytesIO(data))
@@ -105,8 +105,8 @@ def test_big_endian_frames_of_odd_size_share_a_word() -> None:
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
-def test_noise_of_all_bits_comes_back(syntax: str) -> None:
-    # Extremes, runs and noise: what codes are worst at.
+def test_noise_of_all_bits_is_decoded_exactly(syntax: str) -> None:
+    # Extremes, runs and noise are difficult for codecs.
     pixels = np.random.default_rng(3).integers(0, 4096, (33, 29)).astype(np.uint16)
     pixels[:5], pixels[5:9], pixels[:, 4] = 0, 4095, np.arange(33) % 2 * 4095
     np.testing.assert_array_equal(_decode(make_file(pixels, syntax=syntax)), pixels)

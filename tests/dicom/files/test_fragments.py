@@ -23,7 +23,7 @@ def _find(value: bytes, num_frames: int, extended_offsets: bytes = b"") -> list[
     body = value + END
     pixels = PixelElement(0x0010, "OB", 0, None)
     frames = find_encapsulated_frames(body, pixels, num_frames, extended_offsets)
-    return [bytes(read_frame_bytes(body, each)) for each in frames]
+    return [bytes(read_frame_bytes(body, frame)) for frame in frames]
 
 
 def _reason(value: bytes, num_frames: int) -> RejectReason:
@@ -34,7 +34,7 @@ def _reason(value: bytes, num_frames: int) -> RejectReason:
 
 @pytest.mark.parametrize("fragments", [1, 2, 5])
 @pytest.mark.parametrize("has_table", [True, False])
-def test_frames_are_those_that_went_in(fragments: int, has_table: bool) -> None:
+def test_frames_are_those_that_were_encapsulated(fragments: int, has_table: bool) -> None:
     value = encapsulate(STREAMS, fragments_per_frame=fragments, has_bot=has_table)
     assert _find(value, 3) == STREAMS
     expected = list(pydicom.encaps.generate_frames(value + END, number_of_frames=3))
@@ -46,39 +46,39 @@ def test_fragments_of_one_frame_are_joined() -> None:
     assert _find(value, 1) == STREAMS[:1]
 
 
-def test_extended_offsets_go_before_the_markers() -> None:
+def test_extended_offsets_take_precedence_over_markers() -> None:
     # The streams' ends look like ends of frames in the middle, too.
-    streams = [each + each for each in STREAMS]
+    streams = [stream + stream for stream in STREAMS]
     value, offsets, _ = encapsulate_extended(streams)
     assert _find(value, 3, offsets) == streams
     items = b"".join(
-        b"\xfe\xff\x00\xe0" + struct.pack("<I", len(each)) + each
+        b"\xfe\xff\x00\xe0" + struct.pack("<I", len(item)) + item
         for stream in STREAMS
-        for each in (stream,) * 2
+        for item in (stream,) * 2
     )
-    sizes = [2 * (8 + len(each)) for each in STREAMS]
+    sizes = [2 * (8 + len(stream)) for stream in STREAMS]
     offsets = struct.pack("<3Q", 0, sizes[0], sizes[0] + sizes[1])
     assert _find(b"\xfe\xff\x00\xe0\0\0\0\0" + items, 3, offsets) == streams
 
 
-def test_a_table_that_names_no_fragment_is_refused() -> None:
+def test_an_offset_table_without_matching_fragments_is_rejected() -> None:
     value = bytearray(encapsulate(STREAMS, fragments_per_frame=2))
     value[12:16] = struct.pack("<I", 3)
     assert _reason(bytes(value), 3) is RejectReason.BAD_FRAMES
 
 
-def test_frames_that_nothing_tells_apart_are_refused() -> None:
-    value = encapsulate([each[:-2] for each in STREAMS], fragments_per_frame=2, has_bot=False)
+def test_frames_that_cannot_be_separated_are_rejected() -> None:
+    value = encapsulate([stream[:-2] for stream in STREAMS], fragments_per_frame=2, has_bot=False)
     assert _reason(value, 3) is RejectReason.BAD_FRAMES
 
 
-def test_fewer_fragments_than_frames_are_refused() -> None:
+def test_fewer_fragments_than_frames_are_rejected() -> None:
     assert _reason(encapsulate(STREAMS), 4) is RejectReason.WRONG_PIXEL_COUNT
 
 
 def test_an_extended_offset_table_in_a_file_is_used() -> None:
     frames = np.stack([make_pixels(seed=seed) for seed in range(3)])
-    streams = [encode(each, uid.RLELossless) for each in frames]
+    streams = [encode(frame, uid.RLELossless) for frame in frames]
     _, offsets, lengths = encapsulate_extended(streams)
     data = make_enhanced(
         frames,

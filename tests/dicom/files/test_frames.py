@@ -31,7 +31,7 @@ def test_a_classic_file_is_one_frame() -> None:
     assert (geometry.rows, geometry.columns) == (12, 16)
 
 
-def test_the_competitions_files_are_classic_whatever_their_meta_says() -> None:
+def test_the_competitions_files_are_classic_despite_their_meta_information() -> None:
     # Absent there: Modality, SOPClassUID; the file meta says Enhanced MR.
     data = make_file(syntax=uid.RLELossless, Modality=None, SOPClassUID=uid.EnhancedMRImageStorage)
     start = data.index(b"\x08\x00\x16\x00UI")
@@ -49,19 +49,19 @@ def test_absent_identity_is_empty() -> None:
     assert image.frames[0].instance_number == 0
 
 
-def test_frames_have_their_own_place_and_rescale() -> None:
+def test_frames_have_their_own_position_and_rescale() -> None:
     image = open_image(make_enhanced())
-    assert [each.geometry.position for each in image.frames] == [
+    assert [frame.geometry.position for frame in image.frames] == [
         (0.0, -20.0, 300.25),
         (4.0, -20.0, 300.25),
         (8.0, -20.0, 300.25),
     ]
-    assert [(each.slope, each.intercept) for each in image.frames] == [(1, 0), (2, -10), (3, -20)]
-    assert [each.instance_number for each in image.frames] == [1, 2, 3]
-    assert {each.geometry.row_spacing_mm for each in image.frames} == {0.5}
+    assert [(frame.slope, frame.intercept) for frame in image.frames] == [(1, 0), (2, -10), (3, -20)]
+    assert [frame.instance_number for frame in image.frames] == [1, 2, 3]
+    assert {frame.geometry.row_spacing_mm for frame in image.frames} == {0.5}
 
 
-def test_what_stands_above_the_groups_is_no_frames_place() -> None:
+def test_a_position_at_the_top_level_belongs_to_no_frame() -> None:
     # A position at the top level would put every frame at one place.
     assert open_image(make_enhanced(ImagePositionPatient=[9, 9, 9])).frames[0].geometry.position[0] == 0.0
     groups = [Dataset() for _ in range(3)]
@@ -74,7 +74,7 @@ def test_an_enhanced_file_of_one_frame_is_read() -> None:
     assert image.frames[0].geometry.position == (0.0, -20.0, 300.25)
 
 
-def test_philips_private_sequences_are_not_looked_into() -> None:
+def test_philips_private_sequences_are_not_searched() -> None:
     private, group = Dataset(), Dataset()
     private.PixelSpacing = [9.0, 9.0]
     group.add_new(0x20050010, "LO", "Philips MR Imaging DD 005")
@@ -98,7 +98,7 @@ def test_philips_private_sequences_are_not_looked_into() -> None:
     "orientation",
     [[0, 1.004, 0, 0, 0, -1], [0, 1, 0, 0, 0.009, -1]],
 )
-def test_orientation_is_made_of_unit_vectors(orientation: list[float]) -> None:
+def test_orientation_is_normalized_to_unit_vectors(orientation: list[float]) -> None:
     geometry = open_image(make_file(ImageOrientationPatient=orientation)).frames[0].geometry
     np.testing.assert_allclose(np.linalg.norm(geometry.row_direction), 1)
     np.testing.assert_allclose(np.linalg.norm(geometry.column_direction), 1)
@@ -111,18 +111,18 @@ def test_orientation_is_made_of_unit_vectors(orientation: list[float]) -> None:
         ({"Modality": "OT"}, RejectReason.SECONDARY_CAPTURE),
         ({"Modality": "", "SOPClassUID": uid.CTImageStorage}, RejectReason.NOT_MR),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, RejectReason.COLOUR),
-        # What an image is goes before what is wrong with it.
+        # The type of the image is checked before its faults.
         ({"Modality": "CT", "PixelSpacing": None}, RejectReason.NOT_MR),
         ({"SamplesPerPixel": 3, "Rows": 5}, RejectReason.COLOUR),
     ],
 )
-def test_other_images_are_named(tags: dict[str, Any], reason: RejectReason) -> None:
+def test_other_images_are_rejected_with_their_reason(tags: dict[str, Any], reason: RejectReason) -> None:
     assert _reason(make_file(**tags)) is reason
 
 
-def test_one_bad_frame_of_a_file_does_not_hide_in_the_others() -> None:
+def test_one_bad_frame_does_not_affect_the_others() -> None:
     frames = np.stack([make_pixels(seed=seed) for seed in range(3)])
-    streams = [encode(each, uid.RLELossless) for each in frames]
+    streams = [encode(frame, uid.RLELossless) for frame in frames]
     streams[1] = streams[1][: len(streams[1]) // 2 * 2 - 40]
     image = open_image(make_enhanced(frames, syntax=uid.RLELossless, streams=streams))
     # The others are decoded without it.

@@ -18,7 +18,7 @@ GOOD = make_file()
 
 
 def _without_meta(syntax: str) -> bytes:
-    """The dataset alone, as some archives store it."""
+    """Returns the dataset without preamble and meta information, as some archives store it."""
     dataset = pydicom.dcmread(io.BytesIO(make_file(syntax=syntax)))
     stream = pydicom.filebase.DicomBytesIO()
     stream.is_implicit_VR = syntax == uid.ImplicitVRLittleEndian
@@ -53,11 +53,11 @@ def test_a_file_without_preamble_is_read() -> None:
         np.testing.assert_array_equal(decode_frame(image, image.frames[0]), make_pixels())
 
 
-def test_a_tiff_preamble_is_no_fault() -> None:
+def test_a_tiff_preamble_is_allowed() -> None:
     assert read_dataset_header(b"II*\0" + GOOD[4:]) == read_dataset_header(GOOD)
 
 
-def test_pixel_data_are_found_where_they_lie() -> None:
+def test_the_position_of_the_pixel_data_is_found() -> None:
     file = parse_file(GOOD)
     assert file.pixels is not None
     assert (file.pixels.element, file.pixels.vr) == (0x0010, "OW")
@@ -82,8 +82,8 @@ def test_pixel_data_in_a_sequence_are_not_the_image() -> None:
         np.testing.assert_array_equal(decode_frame(image, image.frames[0]), make_pixels())
 
 
-def test_every_cut_is_noticed() -> None:
-    # Wherever the file ends early, nothing of it is taken; behind the preamble it is known to be cut.
+def test_every_truncation_is_detected() -> None:
+    # A truncated file is always rejected; after the preamble, the reason is the truncation.
     for size in range(132, len(GOOD)):
         with pytest.raises(RejectedError) as caught:
             open_image(GOOD[:size])
@@ -91,7 +91,7 @@ def test_every_cut_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.DeflatedExplicitVRLittleEndian])
-def test_every_cut_of_packed_pixels_is_noticed(syntax: str) -> None:
+def test_every_truncation_of_compressed_pixels_is_detected(syntax: str) -> None:
     data = make_file(syntax=syntax)
     start = data.find(b"\xe0\x7f\x10\x00")
     # A deflated dataset may lose the byte that makes its length even.
@@ -101,14 +101,14 @@ def test_every_cut_of_packed_pixels_is_noticed(syntax: str) -> None:
         assert caught.value.reason is RejectReason.TRUNCATED, size
 
 
-def test_a_file_is_weighed_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_size_is_checked_before_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headers, "MAX_FILE_BYTES", 1000)
     with pytest.raises(RejectedError) as caught:
         read_dataset_header(bytes(1001))
     assert caught.value.reason is RejectReason.TOO_LARGE
 
 
-def test_a_header_may_not_take_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_header_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headers, "MAX_HEADER_BYTES", len(GOOD) - make_pixels().nbytes + 8)
     assert read_dataset_header(GOOD) == pydicom.dcmread(io.BytesIO(GOOD), stop_before_pixels=True)
     monkeypatch.setattr(headers, "MAX_HEADER_BYTES", 400)
@@ -117,7 +117,7 @@ def test_a_header_may_not_take_the_whole_file(monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.reason is RejectReason.TOO_LARGE
 
 
-def test_a_small_black_image_is_no_bomb() -> None:
+def test_a_small_black_image_is_not_a_deflate_bomb() -> None:
     black = np.zeros((512, 512), np.uint16)
     data = make_file(black, syntax=uid.DeflatedExplicitVRLittleEndian)
     assert len(data) * 100 < black.nbytes
@@ -125,7 +125,7 @@ def test_a_small_black_image_is_no_bomb() -> None:
     np.testing.assert_array_equal(decode_frame(image, image.frames[0]), black)
 
 
-def test_private_and_unknown_elements_are_passed_over() -> None:
+def test_private_and_unknown_elements_are_skipped() -> None:
     start = GOOD.rindex(b"\xe0\x7f\x10\x00")
     private = struct.pack("<HH2sHI", 0x0029, 0x1010, b"UN", 0, 6) + b"secret"
     odd_vr = struct.pack("<HH2sH", 0x0029, 0x1011, b"ZZ", 4) + b"1234"

@@ -24,25 +24,25 @@ def _reason(**tags: Any) -> RejectReason:
     return caught.value.reason
 
 
-def test_an_oblique_slice_lies_where_highdicom_says() -> None:
+def test_the_position_of_an_oblique_slice_equals_that_of_highdicom() -> None:
     orientation = [0.9659, -0.2588, 0.0, 0.1294, 0.483, -0.866]
     data = make_file(ImageOrientationPatient=orientation, PixelSpacing=[0.4, 1.25], FrameOfReferenceUID="1.2")
     reference = PixelToReferenceTransformer.for_image(pydicom.dcmread(pydicom.filebase.DicomBytesIO(data)))
     geometry = open_image(data).frames[0].geometry
     pixels = np.array([[0, 0], [15, 0], [0, 11], [7, 3]])  # (column, row)
     np.testing.assert_allclose(
-        [pixel_to_patient(geometry, each) for each in pixels], reference(pixels), atol=1e-3
+        [pixel_to_patient(geometry, pixel) for pixel in pixels], reference(pixels), atol=1e-3
     )
 
 
 @pytest.mark.parametrize("spacing", [[0.01, 100.0], [3.25, 3.25]])
-def test_wide_and_narrow_pixels_are_taken(spacing: list[float]) -> None:
+def test_wide_and_narrow_pixels_are_accepted(spacing: list[float]) -> None:
     geometry = open_image(make_file(PixelSpacing=spacing)).frames[0].geometry
     assert [geometry.row_spacing_mm, geometry.column_spacing_mm] == spacing
 
 
 @pytest.mark.parametrize("spacing", [[0.009, 1.0], [1.0, 101.0], [1.0, 1.0, 1.0], [-1.0, 1.0]])
-def test_impossible_pixels_are_refused(spacing: list[float]) -> None:
+def test_impossible_pixel_spacings_are_rejected(spacing: list[float]) -> None:
     assert _reason(PixelSpacing=spacing) is RejectReason.BAD_SPACING
 
 

@@ -37,7 +37,7 @@ def _encode(dataset: pydicom.Dataset, syntax: str) -> bytes:
 
 @pytest.fixture
 def dataset(tmp_path: Path, write_dicom: Writer) -> pydicom.Dataset:
-    """An image with a sequence and private elements before its StudyInstanceUID."""
+    """Returns an image with a sequence and private elements before its StudyInstanceUID."""
     path = write_dicom(tmp_path / "9" / "1" / "1.dcm", np.zeros((2, 2), np.uint8), StudyInstanceUID=UID)
     dataset = pydicom.dcmread(path)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
@@ -81,7 +81,7 @@ def test_every_real_file_is_read_as_pydicom_reads_it(shared_data: Path) -> None:
         assert read_file_identity(path) == FileIdentity(True, str(pydicom.dcmread(path).StudyInstanceUID))
 
 
-def test_a_file_without_the_uid_says_so(tmp_path: Path, dataset: pydicom.Dataset) -> None:
+def test_a_file_without_the_uid_has_an_empty_uid(tmp_path: Path, dataset: pydicom.Dataset) -> None:
     del dataset.StudyInstanceUID
     (tmp_path / "file").write_bytes(_encode(dataset, ExplicitVRLittleEndian))
     assert read_file_identity(tmp_path / "file") == FileIdentity(True, "")
@@ -95,7 +95,7 @@ def test_other_files_are_not_dicom(tmp_path: Path, data: bytes) -> None:
     assert read_file_identity(tmp_path / "file") == FileIdentity(False, None)
 
 
-def test_an_empty_file_is_a_lost_image(tmp_path: Path) -> None:
+def test_an_empty_file_counts_as_dicom(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert read_file_identity(tmp_path / "file") == FileIdentity(True, None)
 
@@ -115,9 +115,7 @@ def test_a_deflate_bomb_does_not_unpack(tmp_path: Path, dataset: pydicom.Dataset
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.data())
-def test_no_damage_is_more_than_an_answer(
-    tmp_path: Path, dataset: pydicom.Dataset, data: st.DataObject
-) -> None:
+def test_damaged_files_raise_no_error(tmp_path: Path, dataset: pydicom.Dataset, data: st.DataObject) -> None:
     syntax = data.draw(st.sampled_from([ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]))
     damaged = bytearray(_encode(dataset, syntax))
     for place in data.draw(st.lists(st.integers(0, 700), max_size=8)):

@@ -23,13 +23,13 @@ def test_values_are_those_of_pydicom(syntax: str) -> None:
     assert find_value(dataset, "EchoTime") is None
 
 
-def test_text_in_another_alphabet_is_left_to_pydicom() -> None:
+def test_text_in_another_alphabet_is_parsed_by_pydicom() -> None:
     data = make_file(SpecificCharacterSet="ISO_IR 192", PatientID="Müller", SeriesDescription="Wirbelsäule")
     assert find_value(read_dataset_header(data), "SeriesDescription") == "Wirbelsäule"
     assert open_image(data).patient_id == "Müller"
 
 
-def test_a_frames_own_group_goes_before_the_shared_one() -> None:
+def test_a_frames_own_group_takes_precedence_over_the_shared_one() -> None:
     dataset = read_dataset_header(make_enhanced())
     assert [find_value(dataset, "ImagePositionPatient", index)[0] for index in range(3)] == [0, 4, 8]
     assert find_value(dataset, "PixelSpacing", 2) == [0.5, 0.75]
@@ -38,30 +38,30 @@ def test_a_frames_own_group_goes_before_the_shared_one() -> None:
     shared.RescaleSlope = 99
     dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [shared]
     assert find_value(dataset, "RescaleSlope", 2) == 3
-    # A frame that the file does not hold has the shared values alone.
+    # A frame beyond those of the file has the shared values only.
     assert find_value(dataset, "RescaleSlope", 7) == 99
 
 
-def test_the_top_level_goes_first_unless_it_is_left_out() -> None:
+def test_the_top_level_takes_precedence_unless_it_is_excluded() -> None:
     dataset = read_dataset_header(make_enhanced(RescaleSlope=50))
     assert find_value(dataset, "RescaleSlope", 1) == 50
     assert find_value(dataset, "RescaleSlope", 1, top_level=False) == 2
 
 
-def test_empty_values_are_as_good_as_none() -> None:
+def test_empty_values_count_as_absent() -> None:
     dataset = read_dataset_header(make_file(SliceThickness="", SeriesDescription="", EchoTime=None or ""))
     for keyword in ("SliceThickness", "SeriesDescription", "EchoTime"):
         assert find_value(dataset, keyword) is None
 
 
-def test_a_value_that_cannot_be_parsed_is_refused() -> None:
+def test_a_value_that_cannot_be_parsed_is_rejected() -> None:
     data = make_file(SliceThickness=3456).replace(b"3456", b"much")
     with pytest.raises(RejectedError) as caught:
         find_value(read_dataset_header(data), "SliceThickness")
     assert caught.value.reason is RejectReason.DAMAGED_HEADER
 
 
-def test_digit_separators_are_no_numbers() -> None:
+def test_digit_separators_are_not_allowed_in_numbers() -> None:
     # Python reads 1_2 as 12; DICOM does not.
     for keyword, value in (("InstanceNumber", b"1_2 "), ("SliceThickness", b"1_2 ")):
         data = make_file(InstanceNumber=3456, SliceThickness=3456)

@@ -15,7 +15,7 @@ def _dataset(**values: Any) -> Dataset:
     return dataset
 
 
-def test_an_empty_header_says_nothing() -> None:
+def test_an_empty_header_has_no_attributes() -> None:
     assert read_series_header(Dataset()) == SeriesHeader()
 
 
@@ -87,7 +87,7 @@ def test_an_enhanced_header_is_read_from_its_macros() -> None:
 
 
 @pytest.mark.parametrize("agent", ["", "NO", "none", "0", "n/a", "without"])
-def test_what_people_type_for_no_agent_is_none(agent: str) -> None:
+def test_texts_for_no_contrast_agent_are_recognized(agent: str) -> None:
     assert not read_series_header(_dataset(ContrastBolusAgent=agent)).is_contrast
 
 
@@ -108,12 +108,12 @@ def test_what_people_type_for_no_agent_is_none(agent: str) -> None:
         (" ", ""),
     ],
 )
-def test_makers_have_one_spelling(manufacturer: str, vendor: str) -> None:
+def test_manufacturers_are_normalized(manufacturer: str, vendor: str) -> None:
     assert read_series_header(_dataset(Manufacturer=manufacturer)).vendor == vendor
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_odd_values_count_as_absent() -> None:
+def test_invalid_values_count_as_absent() -> None:
     dataset = Dataset.from_json(
         {
             "00180081": {"vr": "DS", "Value": [-3.0]},

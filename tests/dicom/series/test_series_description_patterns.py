@@ -55,7 +55,7 @@ from lumbar_tf.dicom.series.series_description_patterns import (
         ("", None),
     ],
 )
-def test_the_weighting_that_a_description_names(text: str, weighting: Weighting | None) -> None:
+def test_the_weighting_that_a_description_mentions(text: str, weighting: Weighting | None) -> None:
     assert mentioned_weighting(text) is weighting
 
 
@@ -78,7 +78,7 @@ def test_the_weighting_that_a_description_names(text: str, weighting: Weighting 
         ("Ax T2 FSE ASSET", False),
     ],
 )
-def test_localizers_are_told_by_name(text: str, is_localizer: bool) -> None:
+def test_localizers_are_recognized_by_name(text: str, is_localizer: bool) -> None:
     assert mentions_localizer(text) is is_localizer
 
 
@@ -98,7 +98,7 @@ def test_localizers_are_told_by_name(text: str, is_localizer: bool) -> None:
         ("T2 TSE FA 150", False),
     ],
 )
-def test_derived_images_are_told_by_name(text: str, is_derived: bool) -> None:
+def test_derived_images_are_recognized_by_name(text: str, is_derived: bool) -> None:
     assert mentions_derived(text) is is_derived
 
 
@@ -135,7 +135,7 @@ def test_derived_images_are_told_by_name(text: str, is_derived: bool) -> None:
         ("", None),
     ],
 )
-def test_the_part_of_the_body_that_a_text_names(text: str, is_lumbar: bool | None) -> None:
+def test_the_part_of_the_body_that_a_text_mentions(text: str, is_lumbar: bool | None) -> None:
     assert mentions_lumbar(text) is is_lumbar
 
 
@@ -155,11 +155,11 @@ def test_the_part_of_the_body_that_a_text_names(text: str, is_lumbar: bool | Non
         ("T1 posterior", False),
     ],
 )
-def test_contrast_agent_is_told_by_name(text: str, is_contrast: bool) -> None:
+def test_contrast_agent_is_recognized_by_name(text: str, is_contrast: bool) -> None:
     assert mentions_contrast(text) is is_contrast
 
 
 @pytest.mark.parametrize("text", ["T2 FS", "T1FS", "t2_tse_fs", "T2 FatSat", "SPAIR", "STIR", "T2 mDIXON"])
-def test_fat_suppression_is_told_by_name(text: str) -> None:
+def test_fat_suppression_is_recognized_by_name(text: str) -> None:
     assert mentions_fat_suppression(text)
     assert not mentions_fat_suppression("T2 TSE")

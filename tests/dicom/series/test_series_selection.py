@@ -24,21 +24,22 @@ STIR = replace(T2, description="t2_tirm", inversion_time_ms=160.0, echo_time_ms=
 
 
 def _tilt(geometry: SliceGeometry, axis: int, degrees: float) -> SliceGeometry:
-    """Turns a slice about a patient axis."""
+    """Rotates a slice about a patient axis."""
     angle = np.deg2rad(degrees)
-    first, second = [each for each in range(3) if each != axis]
+    first, second = [index for index in range(3) if index != axis]
     turn = np.eye(3)
     turn[first, first] = turn[second, second] = np.cos(angle)
     turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
     row, column = (
-        tuple((turn @ each).tolist()) for each in (geometry.row_direction, geometry.column_direction)
+        tuple((turn @ item).tolist()) for item in (geometry.row_direction, geometry.column_direction)
     )
     return replace(geometry, row_direction=row, column_direction=column)
 
 
 def _stack(geometry: SliceGeometry, count: int = 15, gap_mm: float = 4.0) -> list[SliceGeometry]:
     return [
-        replace(geometry, position=tuple((geometry.normal * gap_mm * each).tolist())) for each in range(count)
+        replace(geometry, position=tuple((geometry.normal * gap_mm * index).tolist()))
+        for index in range(count)
     ]
 
 
@@ -53,18 +54,18 @@ def _decide(header: SeriesHeader, geometry: SliceGeometry = SAGITTAL) -> SeriesD
 
 
 def _planes(*facts: SeriesCandidate, table: dict[str, Plane | None] | None = None) -> dict[str, Any]:
-    """The plane or the reason of each series."""
+    """Returns the plane or the reason of each series."""
     decisions = select_series(facts, table or {})
-    return {name: each.plane or each.reason for name, each in decisions.items()}
+    return {name: decision.plane or decision.reason for name, decision in decisions.items()}
 
 
-def test_orientation_is_told_from_the_normal() -> None:
+def test_orientation_follows_the_normal() -> None:
     assert (is_sagittal(SAGITTAL), is_sagittal(AXIAL), is_sagittal(CORONAL)) == (True, False, None)
 
 
 @pytest.mark.parametrize("degrees", [-59, -40, -20, 0, 20, 45, 59])
-def test_obliques_of_an_axis_are_of_that_axis(degrees: float) -> None:
-    """About the patient's x, as for a disc, an axial slice turns towards coronal; a scoliotic one about y."""
+def test_obliques_belong_to_their_axis(degrees: float) -> None:
+    """Rotation about x, as for a disc, turns an axial slice towards coronal; scoliosis rotates about y."""
     assert is_sagittal(_tilt(AXIAL, 0, degrees)) is False
     assert is_sagittal(_tilt(SAGITTAL, 2, degrees)) is True
     if abs(degrees) < 45:
@@ -91,7 +92,7 @@ def test_slices_further_than_sixty_degrees_from_both_axes_are_neither(degrees: f
         (replace(T2, description="L-spine T2", body_part="CSPINE"), AXIAL, Plane.AXIAL_T2),
     ],
 )
-def test_what_is_plain_is_used(header: SeriesHeader, geometry: SliceGeometry, plane: Plane) -> None:
+def test_ordinary_series_are_used(header: SeriesHeader, geometry: SliceGeometry, plane: Plane) -> None:
     assert _decide(header, geometry) == SeriesDecision(plane, None, "", ())
 
 
@@ -120,7 +121,7 @@ def test_what_is_plain_is_used(header: SeriesHeader, geometry: SliceGeometry, pl
         (SeriesHeader(), SAGITTAL, RejectReason.UNKNOWN_WEIGHTING),
     ],
 )
-def test_what_is_not_graded_here_is_left_out(
+def test_series_that_are_not_graded_are_excluded(
     header: SeriesHeader, geometry: SliceGeometry, reason: RejectReason
 ) -> None:
     decision = _decide(header, geometry)
@@ -136,7 +137,7 @@ def test_slices_of_several_orientations_are_a_localiser() -> None:
     assert _planes(blocks) == {"1": Plane.AXIAL_T2}
 
 
-def test_a_series_without_slices_is_left_out() -> None:
+def test_a_series_without_slices_is_excluded() -> None:
     assert _planes(SeriesCandidate("1", T2, [])) == {"1": RejectReason.UNKNOWN_PLANE}
     assert _planes(SeriesCandidate("1", T2, []), table={"1": Plane.AXIAL_T2}) == {"1": Plane.AXIAL_T2}
 
@@ -156,20 +157,20 @@ def test_a_series_without_slices_is_left_out() -> None:
     ],
 )
 @pytest.mark.parametrize("ids", [("1", "2"), ("2", "1")])
-def test_the_most_suitable_sagittal_is_chosen(
+def test_the_most_suitable_sagittal_series_is_selected(
     better: dict[str, Any], worse: dict[str, Any], ids: tuple[str, str]
 ) -> None:
-    series = [_facts(name, **{"header": T2, **each}) for name, each in zip(ids, (better, worse))]
+    series = [_facts(name, **{"header": T2, **item}) for name, item in zip(ids, (better, worse))]
     assert _planes(*series) == {ids[0]: Plane.SAGITTAL_T2, ids[1]: RejectReason.LESS_SUITABLE}
 
 
-def test_of_equals_the_smaller_id_is_chosen_whatever_the_order() -> None:
+def test_of_equal_series_the_smaller_id_is_selected_in_any_order() -> None:
     series = [_facts(name, T1) for name in ("2", "1", "3")]
     expected = {"1": Plane.SAGITTAL_T1, "2": RejectReason.LESS_SUITABLE, "3": RejectReason.LESS_SUITABLE}
     assert _planes(*series) == _planes(*series[::-1]) == expected
 
 
-def test_all_plain_axials_are_used() -> None:
+def test_all_axial_series_without_fat_suppression_are_used() -> None:
     fat_suppressed = _facts("3", replace(T2, description="t2_fs_tra"), AXIAL)
     plain = [_facts(name, T2, AXIAL) for name in ("1", "2")]
     kept = {"1": Plane.AXIAL_T2, "2": Plane.AXIAL_T2}
@@ -177,18 +178,18 @@ def test_all_plain_axials_are_used() -> None:
     assert _planes(fat_suppressed) == {"3": Plane.AXIAL_T2}
 
 
-def test_a_table_s_word_wins_and_says_so_where_headers_disagree() -> None:
+def test_the_table_overrides_headers_and_contradictions_are_noted() -> None:
     table = {"1": Plane.AXIAL_T2, "2": Plane.SAGITTAL_T2, "3": None, "4": Plane.SAGITTAL_T1}
     series = [_facts("1", T2, CORONAL), _facts("2", T1), _facts("3", T2), _facts("4", SeriesHeader())]
     decisions = select_series(series, table)
-    assert {name: each.plane for name, each in decisions.items()} == table
+    assert {name: decision.plane for name, decision in decisions.items()} == table
     assert decisions["3"].reason is RejectReason.LEFT_OUT_BY_MAP
-    flagged = {name for name, each in decisions.items() if each.notes}
+    flagged = {name for name, decision in decisions.items() if decision.notes}
     assert flagged == {"1", "2"}
     assert decisions["1"].notes[0][0] is RejectReason.PLANE_CONTRADICTION
 
 
-def test_series_that_a_table_names_are_all_used_and_end_the_choice() -> None:
+def test_all_series_of_the_table_are_used_and_exclude_others() -> None:
     table: dict[str, Plane | None] = {"8": Plane.SAGITTAL_T1, "9": Plane.SAGITTAL_T1}
     series = [_facts(name, T1) for name in ("1", "8", "9")] + [_facts("2", T2)]
     assert _planes(*series, table=table) == {
@@ -199,13 +200,13 @@ def test_series_that_a_table_names_are_all_used_and_end_the_choice() -> None:
     }
 
 
-def test_a_description_that_timing_contradicts_counts_with_a_note() -> None:
+def test_a_description_that_the_timing_contradicts_is_used_with_a_note() -> None:
     decision = _decide(replace(T2, description="t1_tse_sag"))
     assert decision.plane is Plane.SAGITTAL_T1
     assert [reason for reason, _ in decision.notes] == [RejectReason.WEIGHTING_CONTRADICTION]
 
 
-def test_messages_repeat_no_text_of_the_header() -> None:
+def test_messages_contain_no_text_of_the_header() -> None:
     header = replace(T2, description="Doe t2 loc", protocol="Doe", study_description="Doe", body_part="Doe")
-    for each in (header, replace(header, description="Doe sub"), replace(header, description="Doe pd brain")):
-        assert "Doe" not in _decide(each).message
+    for item in (header, replace(header, description="Doe sub"), replace(header, description="Doe pd brain")):
+        assert "Doe" not in _decide(item).message

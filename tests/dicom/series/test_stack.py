@@ -19,7 +19,7 @@ def _sagittal(*places_mm: float) -> list[SliceGeometry]:
 
 
 def _block(degrees: float, centre_mm: float, count: int = 8, gap_mm: float = 3.5) -> list[SliceGeometry]:
-    """Parallel axial slices about a disc, turned about the patient's x."""
+    """Returns parallel axial slices around a disc, rotated about the patient's x."""
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     normal = np.array([0.0, -sine, cosine])
     corner = np.array([-90.0, -90.0 * cosine, -90.0 * sine])
@@ -27,11 +27,11 @@ def _block(degrees: float, centre_mm: float, count: int = 8, gap_mm: float = 3.5
         replace(
             AXIAL,
             position=tuple(
-                (corner + [0, 0, centre_mm] + normal * gap_mm * (each - (count - 1) / 2)).tolist()
+                (corner + [0, 0, centre_mm] + normal * gap_mm * (index - (count - 1) / 2)).tolist()
             ),
             column_direction=(0.0, cosine, sine),
         )
-        for each in range(count)
+        for index in range(count)
     ]
 
 
@@ -45,24 +45,24 @@ def _notes(check: StackCheck) -> list[RejectReason]:
     return [reason for reason, _ in check.notes]
 
 
-def test_an_even_stack_has_no_fault_in_any_order() -> None:
+def test_an_even_stack_has_no_notes_in_any_order() -> None:
     stack = _sagittal(*np.arange(15) * 4.48)
     for order in (range(15), range(14, -1, -1), np.random.default_rng(0).permutation(15).tolist()):
-        check = _check([stack[each] for each in order])
+        check = _check([stack[index] for index in order])
         assert (check.kept, check.rejects, check.notes) == (tuple(range(15)), (), ())
 
 
-def test_five_tilted_blocks_are_how_axial_series_are() -> None:
+def test_five_tilted_blocks_of_an_axial_series_have_no_notes() -> None:
     blocks = [
-        each
+        item
         for degrees, centre in ((-12, 80), (-6, 45), (0, 10), (8, -25), (25, -60))
-        for each in _block(degrees, centre)
+        for item in _block(degrees, centre)
     ]
     assert _check(blocks, plane=Plane.AXIAL_T2).notes == ()
     assert _notes(_check(blocks, plane=Plane.SAGITTAL_T2)) == [RejectReason.MIXED_ORIENTATIONS]
 
 
-def test_parallel_axial_blocks_lie_apart_on_purpose() -> None:
+def test_gaps_between_parallel_axial_blocks_are_not_missing_slices() -> None:
     blocks = [*_block(0, 0, gap_mm=3.0), *_block(0, 30, gap_mm=3.0)]  # 9 mm between them: three gaps
     assert _check(blocks, plane=Plane.AXIAL_T2).notes == ()
     numbers = [*range(1, 9), *range(11, 19)]
@@ -70,16 +70,16 @@ def test_parallel_axial_blocks_lie_apart_on_purpose() -> None:
 
 
 @pytest.mark.parametrize("shift_mm", [0.0, 0.009])
-def test_of_slices_in_one_place_the_lowest_number_stays(shift_mm: float) -> None:
+def test_of_slices_at_one_position_the_lowest_number_is_kept(shift_mm: float) -> None:
     check = _check(_sagittal(0, 5, 10 + shift_mm, 10, 15), [1, 2, 9, 3, 4])
     assert check.kept == (0, 1, 3, 4)
     assert [(index, reason) for index, reason, _ in check.rejects] == [(2, RejectReason.DUPLICATE_POSITION)]
     assert check.notes == ()
 
 
-def test_another_matrix_in_the_same_place_is_a_copy() -> None:
+def test_another_matrix_at_the_same_position_is_a_duplicate() -> None:
     stack = _sagittal(0, 5, 10)
-    # Twice the matrix over the same field: its first pixel's centre lies a quarter pixel further out.
+    # Twice the matrix over the same field: its first pixel's centre is a quarter pixel further out.
     fine = replace(
         stack[1],
         position=(5, -120 - 0.15, 140 + 0.15),
@@ -94,15 +94,15 @@ def test_another_matrix_in_the_same_place_is_a_copy() -> None:
     assert [index for index, _, _ in check.rejects] == [3]
 
 
-def test_two_stations_in_one_plane_are_no_copies() -> None:
+def test_two_stations_in_one_plane_are_not_duplicates() -> None:
     upper = _sagittal(0, 5, 10)
-    lower = [replace(each, position=(each.position[0], -120, -60)) for each in upper]
+    lower = [replace(geometry, position=(geometry.position[0], -120, -60)) for geometry in upper]
     check = _check([*upper, *lower])
     assert check.kept == tuple(range(6))
     assert check.notes == ()
 
 
-def test_slices_half_a_millimetre_apart_are_no_copies() -> None:
+def test_slices_half_a_millimetre_apart_are_not_duplicates() -> None:
     assert len(_check(_sagittal(*np.arange(60) * 0.5)).kept) == 60
 
 

@@ -4,8 +4,8 @@ from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.series_description_patterns import Weighting
 from lumbar_tf.dicom.series.weighting import classify_timing, classify_weighting, is_fat_suppressed
 
-#: TE, TR, TI in ms and what it makes: "Summary of parameters" of Westbrook and Talbot, MRI in Practice, both
-#: ends of each range at 1.5 T and 3 T, and published lumbar protocols between them.
+#: TE, TR, TI in ms and the expected weighting: "Summary of parameters" of Westbrook and Talbot, MRI in
+#: Practice, both ends of each range at 1.5 T and 3 T, and published lumbar protocols between them.
 PROTOCOLS = [
     (8.0, 300.0, None, Weighting.T1),
     (30.0, 700.0, None, Weighting.T1),
@@ -32,7 +32,7 @@ PROTOCOLS = [
 
 
 @pytest.mark.parametrize(("echo", "repetition", "inversion", "weighting"), PROTOCOLS)
-def test_timing_tells_the_weighting_of_spin_echoes(
+def test_the_timing_determines_the_weighting_of_spin_echoes(
     echo: float | None, repetition: float | None, inversion: float | None, weighting: Weighting | None
 ) -> None:
     header = SeriesHeader(echo_time_ms=echo, repetition_time_ms=repetition, inversion_time_ms=inversion)
@@ -43,7 +43,7 @@ def test_timing_tells_the_weighting_of_spin_echoes(
 @pytest.mark.parametrize(
     ("contrast", "weighting"), [("T1", Weighting.T1), ("STIR", Weighting.T2), ("UNKNOWN", None)]
 )
-def test_acquisition_contrast_speaks_where_timing_does_not(
+def test_acquisition_contrast_is_used_if_the_timing_is_ambiguous(
     contrast: str, weighting: Weighting | None
 ) -> None:
     assert classify_timing(SeriesHeader(acquisition_contrast=contrast)) is weighting
@@ -51,7 +51,7 @@ def test_acquisition_contrast_speaks_where_timing_does_not(
     assert classify_timing(told) is Weighting.T2
 
 
-def test_a_description_wins_over_its_timing_and_a_sequence_over_both() -> None:
+def test_the_description_overrides_the_timing_and_the_sequence_overrides_both() -> None:
     header = SeriesHeader(description="t2", echo_time_ms=10.0, repetition_time_ms=500.0)
     assert classify_weighting(header) == (Weighting.T2, True)
     gradient = SeriesHeader(description="t2", scanning_sequence=("GR",))
@@ -60,12 +60,12 @@ def test_a_description_wins_over_its_timing_and_a_sequence_over_both() -> None:
     assert classify_weighting(grase) == (Weighting.T2, False)
 
 
-def test_a_protocol_s_name_speaks_where_the_description_does_not() -> None:
+def test_the_protocol_name_is_used_if_the_description_has_no_weighting() -> None:
     assert classify_weighting(SeriesHeader(description="SAG", protocol="t2_tse"))[0] is Weighting.T2
     assert classify_weighting(SeriesHeader(description="t1", protocol="t2_tse"))[0] is Weighting.T1
 
 
-def test_an_inversion_that_nulls_fat_suppresses_it() -> None:
+def test_an_inversion_time_that_nulls_fat_is_fat_suppression() -> None:
     assert is_fat_suppressed(SeriesHeader(inversion_time_ms=150.0))
     assert not is_fat_suppressed(SeriesHeader(inversion_time_ms=850.0))
     assert not is_fat_suppressed(SeriesHeader(description="t2_tse"))

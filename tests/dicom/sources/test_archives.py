@@ -21,23 +21,23 @@ def _pack(path: Path, **members: bytes) -> Path:
 
 
 def _refused(tmp_path: Path, path: Path, match: str) -> UnsafeArchiveError:
-    before = sorted(each.name for each in tmp_path.iterdir())
+    before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(UnsafeArchiveError, match=match) as caught:
         unpack_zip(path, tmp_path / "out")
-    after = {each.name for each in tmp_path.iterdir()}
+    after = {path.name for path in tmp_path.iterdir()}
     assert after <= {*before, "out"}
     assert caught.value.reason is RejectReason.UNSAFE_ARCHIVE
     assert str(tmp_path) not in str(caught.value)
     return caught.value
 
 
-def test_a_zip_comes_out_as_it_went_in(tmp_path: Path) -> None:
+def test_a_zip_is_unpacked_unchanged(tmp_path: Path) -> None:
     members = {"a/1.dcm": os.urandom(3_000_000), "a/b/2": b"", "3": bytes(100_000)}
     unpack_zip(_pack(tmp_path / "x.zip", **members), tmp_path / "out")
     found = {
-        each.relative_to(tmp_path / "out").as_posix(): each.read_bytes()
-        for each in (tmp_path / "out").rglob("*")
-        if each.is_file()
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
     }
     assert found == members
 
@@ -45,13 +45,13 @@ def test_a_zip_comes_out_as_it_went_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../evil.dcm", "/evil.dcm", "a/../../evil.dcm", "a\\..\\evil.dcm", "C:evil.dcm", "a/.."]
 )
-def test_members_that_point_outside_are_refused(tmp_path: Path, name: str) -> None:
+def test_members_that_point_outside_are_rejected(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), b"data")
     _refused(tmp_path, tmp_path / "x.zip", "outside")
 
 
-def test_links_are_refused(tmp_path: Path) -> None:
+def test_links_are_rejected(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("a/link.dcm")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -59,7 +59,7 @@ def test_links_are_refused(tmp_path: Path) -> None:
     _refused(tmp_path, tmp_path / "x.zip", "links")
 
 
-def test_bombs_are_refused_before_they_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_are_rejected_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = _pack(tmp_path / "x.zip", **{"1.dcm": bytes(20_000_000)})
     _refused(tmp_path, bomb, "at most 200-fold")
     monkeypatch.setattr(archives, "MAX_ZIP_BYTES", 1000)
@@ -69,8 +69,8 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "out").exists()
 
 
-def test_a_member_that_holds_more_than_it_announces_is_cut_off(tmp_path: Path) -> None:
-    """The directory says 1,000 bytes, the stream holds ten million."""
+def test_a_member_larger_than_declared_is_rejected(tmp_path: Path) -> None:
+    """The directory declares 1,000 bytes, and the stream has ten million."""
     path = _pack(tmp_path / "x.zip", **{"1.dcm": os.urandom(500) + bytes(10_000_000)})
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
@@ -80,7 +80,7 @@ def test_a_member_that_holds_more_than_it_announces_is_cut_off(tmp_path: Path) -
     assert (tmp_path / "out" / "1.dcm").stat().st_size <= 1000
 
 
-def test_names_that_no_disk_can_hold_are_refused(tmp_path: Path) -> None:
+def test_names_that_are_invalid_on_the_file_system_are_rejected(tmp_path: Path) -> None:
     _refused(tmp_path, _pack(tmp_path / "x.zip", **{"a" * 300: b"1"}), "distinct names")
 
 
@@ -96,13 +96,13 @@ def _file_and_folder(archive: zipfile.ZipFile) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("pack", [_twice, _file_and_folder])
-def test_names_that_clash_are_refused(tmp_path: Path, pack: Callable[[zipfile.ZipFile], None]) -> None:
+def test_names_that_clash_are_rejected(tmp_path: Path, pack: Callable[[zipfile.ZipFile], None]) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         pack(archive)
     _refused(tmp_path, tmp_path / "x.zip", "distinct names")
 
 
-def test_damaged_and_encrypted_zips_are_refused(tmp_path: Path) -> None:
+def test_damaged_and_encrypted_zips_are_rejected(tmp_path: Path) -> None:
     sound = _pack(tmp_path / "x.zip", **{"1.dcm": os.urandom(5000)}).read_bytes()
     encrypted = bytearray(sound)
     for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
@@ -112,17 +112,17 @@ def test_damaged_and_encrypted_zips_are_refused(tmp_path: Path) -> None:
     for data in (sound[:3000], bytes(encrypted), bytes(flipped), b"text", b""):
         (tmp_path / "x.zip").write_bytes(data)
         _refused(tmp_path, tmp_path / "x.zip", "intact and unencrypted")
-        for each in (tmp_path / "out").rglob("*"):
-            each.unlink()
+        for path in (tmp_path / "out").rglob("*"):
+            path.unlink()
 
 
-def test_the_zip_s_name_is_shown_where_it_names_nobody(tmp_path: Path) -> None:
+def test_the_error_has_the_display_name_of_the_zip(tmp_path: Path) -> None:
     for name, shown in (("7.zip", "7.zip"), ("Doe Jane.zip", "file-")):
         (tmp_path / name).write_text("text")
         assert _refused(tmp_path, tmp_path / name, "intact").display_name.startswith(shown)
 
 
-def test_a_full_disk_is_no_fault_of_the_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_a_fault_of_the_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

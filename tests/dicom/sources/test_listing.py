@@ -10,15 +10,15 @@ from lumbar_tf.dicom.sources.listing import list_files
 
 
 def _reasons(folder: Path) -> list[tuple[str, RejectReason]]:
-    return [(each.file_name, each.reason) for each in list_files(folder)[1]]
+    return [(reject.file_name, reject.reason) for reject in list_files(folder)[1]]
 
 
-def test_files_come_in_path_order_without_hidden_ones_and_tables(tmp_path: Path) -> None:
+def test_files_are_in_path_order_without_hidden_ones_and_tables(tmp_path: Path) -> None:
     for name in ("b/2", "b/10", "a/1.dcm", ".DS_Store", ".hidden/1.dcm", "a/x.csv", "a/X.CSV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     files, rejects = list_files(tmp_path)
-    assert [each.relative_to(tmp_path).as_posix() for each in files] == ["a/1.dcm", "b/10", "b/2"]
+    assert [file.relative_to(tmp_path).as_posix() for file in files] == ["a/1.dcm", "b/10", "b/2"]
     assert rejects == []
 
 
@@ -37,19 +37,19 @@ def test_links_are_not_followed_but_the_root_may_be_one(tmp_path: Path) -> None:
     assert list_files(tmp_path / "link")[0] == [tmp_path / "link" / "1.dcm"]
 
 
-def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+def test_a_named_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "1.dcm")
     assert _reasons(tmp_path) == [("1.dcm", RejectReason.UNREADABLE)]
 
 
 @pytest.mark.parametrize("name", ["1.zip", "1.ZIP", "1.tar", "1.tar.gz", "1.7z", "1.rar"])
-def test_archives_inside_are_named(tmp_path: Path, name: str) -> None:
+def test_archives_inside_are_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     assert [reason for _, reason in _reasons(tmp_path)] == [RejectReason.NESTED_ARCHIVE]
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may list anything, so the refusal is played."""
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root can list any folder, so the error is simulated."""
     (tmp_path / "7").mkdir()
     (tmp_path / "8").mkdir()
     (tmp_path / "8" / "1.dcm").touch()
@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         return scan(path)
 
     monkeypatch.setattr(listing.os, "scandir", refuse)
-    assert [each.name for each in list_files(tmp_path)[0]] == ["1.dcm"]
+    assert [path.name for path in list_files(tmp_path)[0]] == ["1.dcm"]
     assert _reasons(tmp_path) == [("7", RejectReason.UNREADABLE)]
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         "image001-02.dicom",
     ],
 )  # fmt: skip
-def test_numbers_and_scanners_names_stay(name: str) -> None:
+def test_numbers_and_scanners_names_are_kept(name: str) -> None:
     assert display_name(Path("x") / name, Path("x")) == name
 
 
@@ -87,7 +87,7 @@ def test_numbers_and_scanners_names_stay(name: str) -> None:
         "MR.1.2.doe.dcm", "1.2.3.doe", "IM1.doe", "doe/1", "MRN-0815-47", "dr_7",
     ],
 )  # fmt: skip
-def test_anything_else_could_be_a_name_and_is_hidden(name: str) -> None:
+def test_anything_else_could_be_a_name_and_is_replaced(name: str) -> None:
     assert not is_plain_name(name)
     if name and "/" not in name:
         shown = display_name(Path("x") / name, Path("x"))
@@ -95,13 +95,13 @@ def test_anything_else_could_be_a_name_and_is_hidden(name: str) -> None:
         assert display_study_id(name).startswith("study-")
 
 
-def test_hidden_names_differ_by_place(tmp_path: Path) -> None:
+def test_replaced_names_differ_by_folder(tmp_path: Path) -> None:
     names = {display_name(tmp_path / place / "Doe", tmp_path) for place in ("a", "b", "a/b")}
     assert len(names) == 3
     assert display_name(Path("/a/Doe"), Path("/a")) == display_name(Path("/b/Doe"), Path("/b"))
 
 
-def test_names_that_are_no_text_are_hidden_too(tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_replaced(tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\xfe"))
     path.touch()
     assert display_name(path, tmp_path).startswith("file-")

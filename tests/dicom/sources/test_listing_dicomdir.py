@@ -28,7 +28,7 @@ def test_an_absent_file_is_reported(disc: Path) -> None:
     assert _absent(disc) == [("IM000001", RejectReason.LISTED_FILE_ABSENT)]
 
 
-def test_upper_and_lower_case_are_one(disc: Path) -> None:
+def test_upper_and_lower_case_are_equal(disc: Path) -> None:
     for path in sorted(disc.rglob("*"), reverse=True):
         if path.name != "DICOMDIR":
             path.rename(path.with_name(path.name.lower()))

@@ -24,15 +24,15 @@ PIXELS = np.zeros((2, 2), np.uint16)
 
 
 def _fill(folder: Path, write: Writer, *places: str) -> None:
-    """Writes small files; the first folder of each place is its StudyInstanceUID."""
+    """Writes small files; the first folder of each path is the StudyInstanceUID."""
     for place in places:
         write(folder / place, PIXELS, StudyInstanceUID=place.split("/")[0])
 
 
 def _ids(root: Path) -> list[str]:
     with read_source(root) as source:
-        assert all(path.is_file() for each in source.studies for path in list_study_files(each)[0])
-        return [each.study_id for each in source.studies]
+        assert all(path.is_file() for study in source.studies for path in list_study_files(study)[0])
+        return [study.study_id for study in source.studies]
 
 
 def _find(root: Path) -> StudySources:
@@ -41,7 +41,7 @@ def _find(root: Path) -> StudySources:
 
 
 def _reasons(source: StudySources) -> list[tuple[str, RejectReason]]:
-    return [(each.file_name, each.reason) for each in source.rejects]
+    return [(reject.file_name, reject.reason) for reject in source.rejects]
 
 
 def test_the_competition_s_folder_comes_with_its_tables(tmp_path: Path, write_dicom: Writer) -> None:
@@ -50,7 +50,7 @@ def test_the_competition_s_folder_comes_with_its_tables(tmp_path: Path, write_di
         (tmp_path / name).write_text("x\n")
     for root in (tmp_path, tmp_path / "train_images"):
         source = _find(root)
-        assert [each.study_id for each in source.studies] == ["11", "7"]
+        assert [study.study_id for study in source.studies] == ["11", "7"]
         assert source.labels == tmp_path / "train.csv"
         assert source.coordinates is None
         assert source.series == tmp_path / "train_series_descriptions.csv"
@@ -78,7 +78,7 @@ def test_no_file_of_the_competition_is_opened(tmp_path: Path, monkeypatch: pytes
     )
 
 
-def test_folders_of_the_competition_that_cannot_be_studies_are_named(
+def test_folders_of_the_competition_that_cannot_be_studies_are_reported(
     tmp_path: Path, write_dicom: Writer
 ) -> None:
     images = tmp_path / "train_images"
@@ -86,14 +86,14 @@ def test_folders_of_the_competition_that_cannot_be_studies_are_named(
     (images / "2").mkdir()
     (images / "3").symlink_to(images / "1", target_is_directory=True)
     source = _find(tmp_path)
-    assert [each.study_id for each in source.studies] == ["1", "2"]
+    assert [study.study_id for study in source.studies] == ["1", "2"]
     assert [reason for _, reason in _reasons(source)] == [RejectReason.SYMLINK, RejectReason.BAD_UID]
     files, rejects = list_study_files(source.studies[1])
     assert files == []
-    assert [(each.study_id, each.reason) for each in rejects] == [("2", RejectReason.EMPTY_FOLDER)]
+    assert [(reject.study_id, reject.reason) for reject in rejects] == [("2", RejectReason.EMPTY_FOLDER)]
 
 
-def test_files_beside_the_competition_s_folders_are_not_lost(tmp_path: Path, write_dicom: Writer) -> None:
+def test_files_beside_the_competition_s_folders_are_read(tmp_path: Path, write_dicom: Writer) -> None:
     images = tmp_path / "train_images"
     _fill(images, write_dicom, "7/1/1.dcm")
     write_dicom(images / "9.dcm", PIXELS, StudyInstanceUID="6", SeriesInstanceUID="1")
@@ -108,7 +108,7 @@ def test_files_beside_the_competition_s_folders_are_not_lost(tmp_path: Path, wri
     ]
 
 
-def test_what_is_wrong_inside_a_study_goes_under_its_id(tmp_path: Path) -> None:
+def test_faults_inside_a_study_are_reported_with_its_id(tmp_path: Path) -> None:
     folder = tmp_path / "train_images" / "1"
     folder.mkdir(parents=True)
     (folder / "1.dcm").touch()
@@ -116,7 +116,7 @@ def test_what_is_wrong_inside_a_study_goes_under_its_id(tmp_path: Path) -> None:
     (study,) = _find(tmp_path).studies
     files, rejects = list_study_files(study)
     assert files == [folder / "1.dcm"]
-    assert [(each.study_id, each.file_name, each.reason) for each in rejects] == [
+    assert [(reject.study_id, reject.file_name, reject.reason) for reject in rejects] == [
         ("1", "2.dcm", RejectReason.SYMLINK)
     ]
 
@@ -131,7 +131,7 @@ def test_what_is_wrong_inside_a_study_goes_under_its_id(tmp_path: Path) -> None:
         ("2024/05/13/{}/a/b/c/d/1", "elsewhere/{}/2"),
     ],
 )
-def test_studies_are_told_by_their_uid_wherever_files_lie(
+def test_files_are_grouped_by_their_uid_in_any_folder(
     tmp_path: Path, write_dicom: Writer, places: tuple[str, ...]
 ) -> None:
     expected: dict[str, list[Path]] = {}
@@ -141,12 +141,14 @@ def test_studies_are_told_by_their_uid_wherever_files_lie(
             write_dicom(path, PIXELS, StudyInstanceUID=study, SOPInstanceUID=f"{study}.{number}")
             expected.setdefault(study, []).append(path)
     source = _find(tmp_path / "cohort")
-    assert {each.study_id: sorted(each.files or ()) for each in source.studies} == {
+    assert {study.study_id: sorted(study.files or ()) for study in source.studies} == {
         study: sorted(paths) for study, paths in expected.items()
     }
-    assert all(each.root == tmp_path / "cohort" for each in source.studies)
+    assert all(study.root == tmp_path / "cohort" for study in source.studies)
     is_flat = places == ("IM{}",)
-    assert {each.reason for each in source.rejects} == ({RejectReason.SEVERAL_STUDIES} if is_flat else set())
+    assert {reject.reason for reject in source.rejects} == (
+        {RejectReason.SEVERAL_STUDIES} if is_flat else set()
+    )
 
 
 def test_without_a_uid_the_top_folder_is_the_study(tmp_path: Path, write_dicom: Writer) -> None:
@@ -154,7 +156,7 @@ def test_without_a_uid_the_top_folder_is_the_study(tmp_path: Path, write_dicom: 
     for place in ("1/a/1.dcm", "1/b/1.dcm", "2/1.dcm", "Jane Doe/1.dcm", "3.dcm"):
         write_dicom(root / place, PIXELS, StudyInstanceUID=None)
     ids = _ids(root)
-    assert [each for each in ids if not each.startswith("study-")] == ["1", "2", "7"]
+    assert [study_id for study_id in ids if not study_id.startswith("study-")] == ["1", "2", "7"]
     assert len(ids) == 4
 
 
@@ -166,34 +168,34 @@ def test_a_single_study_a_single_folder_and_a_single_file(tmp_path: Path, write_
     assert study.files == (tmp_path / "x" / "1.5" / "7" / "1.dcm",)
 
 
-def test_damaged_files_are_told_of_the_nearest_study(tmp_path: Path, write_dicom: Writer) -> None:
+def test_damaged_files_are_assigned_to_the_nearest_study(tmp_path: Path, write_dicom: Writer) -> None:
     damaged = bytes(128) + b"DICM" + b"\x08\x00\x05\x00ZZ"
     _fill(tmp_path, write_dicom, "1/7/1.dcm", "2/7/1.dcm")
     for place in ("1/7/2.dcm", "1/8/1.dcm", "3/1.dcm"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(damaged)
     source = _find(tmp_path)
-    assert {each.study_id: len(each.files or ()) for each in source.studies} == {"1": 3, "2": 1}
+    assert {study.study_id: len(study.files or ()) for study in source.studies} == {"1": 3, "2": 1}
     assert _reasons(source) == [("1.dcm", RejectReason.DAMAGED_HEADER)]
 
 
-def test_a_source_of_damaged_files_alone_is_a_study_to_be_refused(tmp_path: Path) -> None:
+def test_a_source_of_damaged_files_only_is_one_study(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "1.dcm").write_bytes(bytes(128) + b"DICM")
     assert _ids(tmp_path) == ["1"]
 
 
 @pytest.mark.parametrize("uid", ["../../1", "1..2", "1/2", "a b", "x" * 65])
-def test_a_uid_that_is_no_id_is_refused(tmp_path: Path, write_dicom: Writer, uid: str) -> None:
+def test_an_unsafe_uid_is_rejected(tmp_path: Path, write_dicom: Writer, uid: str) -> None:
     write_dicom(tmp_path / "1" / "1" / "1.dcm", PIXELS, StudyInstanceUID=uid)
     _fill(tmp_path, write_dicom, "2/1/1.dcm")
     source = _find(tmp_path)
-    assert [each.study_id for each in source.studies] == ["2"]
+    assert [study.study_id for study in source.studies] == ["2"]
     assert _reasons(source) == [("1.dcm", RejectReason.BAD_UID)]
     assert uid not in source.rejects[0].message
 
 
-def test_what_lies_beside_the_images_is_said(tmp_path: Path, write_dicom: Writer) -> None:
+def test_other_files_beside_the_images_are_reported(tmp_path: Path, write_dicom: Writer) -> None:
     _fill(tmp_path, write_dicom, "1/1/1.dcm")
     (tmp_path / "README").write_text("for Jane Doe")
     (tmp_path / "VIEWER.EXE").write_bytes(b"MZ" + bytes(400))
@@ -203,7 +205,7 @@ def test_what_lies_beside_the_images_is_said(tmp_path: Path, write_dicom: Writer
     (tmp_path / "1" / "9.zip").write_bytes(b"PK")
     os.mkfifo(tmp_path / "1" / "8")
     source = _find(tmp_path)
-    assert [each.study_id for each in source.studies] == ["1"]
+    assert [study.study_id for study in source.studies] == ["1"]
     assert sorted(reason.value for _, reason in _reasons(source)) == [
         "dicomdir", "nested_archive", "not_dicom", "not_dicom", "not_dicom", "unreadable",
     ]  # fmt: skip
@@ -212,10 +214,10 @@ def test_what_lies_beside_the_images_is_said(tmp_path: Path, write_dicom: Writer
     assert not any("README" in name or "VIEWER" in name for name in names)
 
 
-def test_a_file_that_may_not_be_read_is_named(
+def test_a_file_without_read_permission_is_reported(
     tmp_path: Path, write_dicom: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may read anything, so the refusal is played."""
+    """Root can read any file, so the error is simulated."""
     _fill(tmp_path, write_dicom, "1/1/1.dcm", "1/1/2.dcm")
     read = study_source.read_file_identity
 
@@ -235,7 +237,7 @@ def test_a_shared_folder_is_noted_for_each_study(tmp_path: Path, write_dicom: Wr
         write_dicom(tmp_path / "x" / "y" / f"{number}", PIXELS, StudyInstanceUID=study)
     write_dicom(tmp_path / "x" / "z" / "1", PIXELS, StudyInstanceUID="3")
     rejects = _find(tmp_path).rejects
-    assert [(each.study_id, each.reason) for each in rejects] == [
+    assert [(reject.study_id, reject.reason) for reject in rejects] == [
         ("1", RejectReason.SEVERAL_STUDIES),
         ("2", RejectReason.SEVERAL_STUDIES),
     ]
@@ -255,8 +257,8 @@ def test_a_zip_is_unpacked_and_removed(tmp_path: Path, write_dicom: Writer, top:
         for path in (tmp_path / "in").rglob("*.dcm"):
             archive.write(path, f"{top}{'train_images/' if top else ''}{path.relative_to(tmp_path / 'in')}")
     with read_source(tmp_path / "x.zip") as source:
-        files = [path for each in source.studies for path in list_study_files(each)[0]]
-        assert [each.study_id for each in source.studies] == ["1", "2"]
+        files = [path for study in source.studies for path in list_study_files(study)[0]]
+        assert [study.study_id for study in source.studies] == ["1", "2"]
         assert len(files) == 2
         assert all(path.is_file() for path in files)
     assert not any(path.exists() for path in files)
@@ -272,7 +274,7 @@ def test_an_unsafe_zip_is_a_value_error_with_its_reason(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.zip"]
 
 
-def test_nothing_there_is_said_plainly(tmp_path: Path) -> None:
+def test_a_source_without_studies_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty" / "7").mkdir(parents=True)
     (tmp_path / "none" / "train_images").mkdir(parents=True)
     (tmp_path / "not.zip").write_text("text")
@@ -291,14 +293,14 @@ def test_links_out_of_the_tree_are_not_followed(tmp_path: Path, write_dicom: Wri
     _fill(tmp_path / "root", write_dicom, "1/1/1.dcm")
     (tmp_path / "root" / "9").symlink_to(tmp_path / "outside" / "9", target_is_directory=True)
     source = _find(tmp_path / "root")
-    assert [each.study_id for each in source.studies] == ["1"]
+    assert [study.study_id for study in source.studies] == ["1"]
     assert _reasons(source) == [("9", RejectReason.SYMLINK)]
     (tmp_path / "link").symlink_to(tmp_path / "root", target_is_directory=True)
     assert _ids(tmp_path / "link") == ["1"]
 
 
-def test_names_below_the_root_are_shown_alike_wherever_it_lies(tmp_path: Path) -> None:
-    first, second = (display_name(tmp_path / each / "s" / "Doe", tmp_path / each) for each in ("a", "b"))
+def test_display_names_do_not_depend_on_the_root(tmp_path: Path) -> None:
+    first, second = (display_name(tmp_path / name / "s" / "Doe", tmp_path / name) for name in ("a", "b"))
     assert first == second
 
 
@@ -308,8 +310,8 @@ def test_real_exports_are_grouped_as_pydicom_reads_them(shared_data: Path) -> No
     expected: dict[str, set[Path]] = {}
     for path in folder.rglob("*.dcm"):
         expected.setdefault(str(pydicom.dcmread(path).StudyInstanceUID), set()).add(path)
-    assert {each.study_id: set(each.files or ()) for each in source.studies} == expected
-    assert {each.reason for each in source.rejects} == {
+    assert {study.study_id: set(study.files or ()) for study in source.studies} == expected
+    assert {reject.reason for reject in source.rejects} == {
         RejectReason.NOT_DICOM,  # licences
         RejectReason.SEVERAL_STUDIES,
     }
