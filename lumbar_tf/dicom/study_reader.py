@@ -5,14 +5,11 @@ InstanceNumber do not determine the order: slices are arranged by geometry. Seri
 headers, and only the selected series are decoded.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lumbar_tf.dicom.files.decoders import decode_frame
+from lumbar_tf.dicom.files.decoders import FrameDecoder, decode_frame
 from lumbar_tf.dicom.files.frames import Frame, ImageFile
 from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.dicom.reasons import ReasonKind, Reject, RejectedError, RejectReason
@@ -28,10 +25,7 @@ from lumbar_tf.dicom.study import SeriesSummary, Slice, Study, StudyHeader, arra
 from lumbar_tf.dicom.study_files import RecordReject, StudyFile, drop_other_studies, merge_copies, open_files
 from lumbar_tf.labels import Plane
 
-#: What turns a frame of a file into pixels, see `pixels.decode_frame`.
-FrameDecoder = Callable[[ImageFile, Frame], NDArray[np.generic]]
-
-#: One frame and the file that it is in.
+#: A frame with its file.
 _Member = tuple[StudyFile, Frame]
 
 

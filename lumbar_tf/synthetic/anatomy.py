@@ -23,7 +23,7 @@ _S_STEP_MM = 1.0
 
 @dataclass(frozen=True)
 class Vertebra:
-    """One vertebra in the spine's coordinates, mm.
+    """A vertebra in spine coordinates, mm.
 
     Attributes:
         name: `T10` to `S4`.
@@ -185,7 +185,7 @@ _VERTEBRAE = (
 _DISC_HEIGHTS = (4.5, 5.0, 6.0, 7.5, 8.5, 9.5, 10.0, 8.5, 3.0, 2.0, 1.5)
 _TURNS_DEGREES = (-4.0, -2.0, 3.0, 6.0, 8.0, 11.0, 15.0, 16.0, 2.0, -12.0, -16.0)
 _FIRST_GRADED_SEGMENT = 3
-_REFERENCE_SEGMENT = 5  # L3/L4 lies at the origin of spine space
+_REFERENCE_SEGMENT = 5  # L3/L4 is at the origin of spine space
 
 
 def closure(relative: float) -> float:

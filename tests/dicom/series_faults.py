@@ -19,7 +19,7 @@ from tests.dicom.source_damage import SourceFault, Write
 
 
 def _extra_series(**tags: Any) -> Write:
-    """A second study with one series more, which the tags make odd."""
+    """Returns a writer of a second study with an additional series with the given tags."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_export(folder / "export", OTHER_STUDY)
@@ -30,7 +30,7 @@ def _extra_series(**tags: Any) -> Write:
 
 
 def _odd_slices(*slices: dict[str, Any], plane: Sequence[float] = SAGITTAL) -> Write:
-    """A second study that holds one T2 series, of slices as given (`place_mm`, `number`, tags)."""
+    """Returns a writer of a second study with one T2 series of given slices (`place_mm`, `number`, tags)."""
 
     def write(folder: Path) -> tuple[Path, ...]:
         root = write_export(folder / "export")

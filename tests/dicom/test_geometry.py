@@ -45,7 +45,7 @@ def geometries(draw: Any) -> SliceGeometry:
 
 
 def _sitk_image(geometry: SliceGeometry) -> sitk.Image:
-    """A one-slice volume: ITK's index is (column, row, slice), its world LPS mm."""
+    """Returns a one-slice volume; ITK's index is (column, row, slice), its world space LPS mm."""
     image = sitk.Image(geometry.columns, geometry.rows, 1, sitk.sitkUInt8)
     image.SetOrigin(geometry.position)
     image.SetSpacing((geometry.column_spacing_mm, geometry.row_spacing_mm, 1.0))

@@ -175,7 +175,7 @@ def decode_stream(syntax: str, code: bytes | memoryview, layout: PixelLayout) ->
 
 
 def value_range(layout: PixelLayout) -> tuple[int, int]:
-    """Returns the smallest and largest value that BitsStored bits can hold.
+    """Returns the smallest and largest value of BitsStored bits.
 
     >>> value_range(PixelLayout(1, 1, 16, 12, is_signed=True, is_inverted=False))
     (-2048, 2047)

@@ -45,7 +45,7 @@ _INTEGER_PIXELS = 0x0010
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame of a file.
+    """A frame of a file.
 
     Attributes:
         index: index in the file, from 0.

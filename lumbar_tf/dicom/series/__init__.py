@@ -1,1 +1,1 @@
-"""What a series is: plane and weighting, and whether its slices make a stack."""
+"""Series: attributes, plane, weighting, selection and consistency of the slices."""

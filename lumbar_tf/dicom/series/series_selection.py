@@ -90,7 +90,7 @@ def select_series(
     The table has priority. Of the series that are not in the table, all axial T2 series without fat
     suppression are used. For each sagittal plane without a series in the table, the most suitable series is
     used: it covers the foramina, has no fat suppression and no contrast agent, covers more, has more slices,
-        has finer pixels.
+    has finer pixels.
 
     Args:
         candidates: series of the study.

@@ -66,7 +66,7 @@ def check_stack(
         )
     groups = order_slices(geometries)
     copies = {index for group in groups for index in _find_copies(geometries, instance_numbers, group)}
-    message = f"another slice of the series lies within {_SAME_PLANE_MM} mm of this one"
+    message = f"another slice of the series is within {_SAME_PLANE_MM} mm of this one"
     rejects = tuple((index, RejectReason.DUPLICATE_POSITION, message) for index in sorted(copies))
     # The original of each group is kept, so no group becomes empty.
     groups = [[index for index in group if index not in copies] for group in groups]
