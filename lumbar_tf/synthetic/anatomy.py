@@ -193,7 +193,7 @@ def closure(relative: float) -> float:
 
     The function is smooth and strictly increasing, so that the images show z and not only the grade.
 
-    >>> [round(closing(value), 2) for value in (-1.0, 0.0, 1.0, 2.0)]
+    >>> [round(closure(value), 2) for value in (-1.0, 0.0, 1.0, 2.0)]
     [0.05, 0.27, 0.73, 0.95]
     """
     return float(0.5 * (1 + np.tanh(relative - 0.5)))
