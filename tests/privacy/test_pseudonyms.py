@@ -85,7 +85,7 @@ def test_a_key_of_the_wrong_size_is_refused_without_showing_it(tmp_path: Path, c
 
 @pytest.mark.parametrize("name", ["absent", "."])
 def test_a_key_that_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="not a file"):
         read_key(tmp_path / name)
 
 
