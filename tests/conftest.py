@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import inspect
 import signal
 import sys
 import threading
@@ -46,6 +47,14 @@ _SLOW_PATHS = (
     "runners",
     "training",
     "bundle/test_exporting.py",
+    "bundle/test_saliency_graph.py",
+    "bundle/test_stacker_graph.py",
+    "models/test_architectures.py",
+    "models/test_axial_localizer.py",
+    "models/test_backbones.py",
+    "models/test_grader.py",
+    "models/test_localizer.py",
+    "models/test_saliency.py",
     "records/test_killing.py",
     "records/test_resume.py",
     "reports/test_accessibility.py",
@@ -69,13 +78,24 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _starts_processes(function: Any, module: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Returns whether a function, or a function of its module that it calls, uses `subprocess`."""
+    names = set(function.__code__.co_names)
+    called = [value for name in names if inspect.isfunction(value := getattr(module, name, None))]
+    return "subprocess" in names or any(
+        _starts_processes(other, module, seen | {other}) for other in called if other not in seen
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests as slow by what they use: `make check` leaves them out."""
-    tests = REPOSITORY / "tests"
-    slow_paths = tuple(tests / path for path in _SLOW_PATHS)
+    slow_paths = tuple(REPOSITORY / "tests" / path for path in _SLOW_PATHS)
     for item in items:
-        is_slow_path = any(item.path.is_relative_to(path) for path in slow_paths)
-        if is_slow_path or not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        is_slow = any(item.path.is_relative_to(path) for path in slow_paths)
+        is_slow |= not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        if isinstance(item, pytest.Function):
+            is_slow |= _starts_processes(inspect.unwrap(item.function), item.module)
+        if is_slow:
             item.add_marker(pytest.mark.slow)
 
 

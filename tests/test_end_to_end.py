@@ -31,6 +31,7 @@ from lumbar_tf.records.identifying_text import find_identifying_text
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
+from tests.command_line import run_in_process
 from tests.interop import hospital
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_models import SavedModel
@@ -233,8 +234,7 @@ def test_a_hospitals_export_is_graded_from_the_right_series_and_names_nobody(
     export = hospital.write_hospital_export(tmp_path / "disc")
     out = tmp_path / "answers"
     words = [f"--study={export.root}", f"--model={trained_pipeline.model}", f"--out={out}"]
-    command = [sys.executable, "-m", "lumbar_tf.predict", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_in_process("predict", *words)
     assert done.returncode == 0, done.stderr
     with (out / "series.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -316,14 +316,7 @@ def said_here(trained_pipeline: TrainedPipeline, tmp_path_factory: pytest.TempPa
 
 
 def _predict(trained_pipeline: TrainedPipeline, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "lumbar_tf.predict",
-        f"--study={trained_pipeline.out / 'held_out'}",
-        "--nosheets",
-    ]
-    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_in_process("predict", f"--study={trained_pipeline.out / 'held_out'}", "--nosheets", *words)
     assert done.returncode == 0, done.stderr
     return done
 

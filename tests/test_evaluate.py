@@ -10,16 +10,11 @@ import pytest
 
 from lumbar_tf.records.manifest import write_manifest
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
+from tests.command_line import run_in_process
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 from tests.records.made_manifests import make_manifest
 
 _IDS = make_study_ids(20)
-
-
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lumbar_tf.evaluate", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +35,17 @@ def test_help_answers_in_under_a_second() -> None:
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "--predictions" in _run("--help").stdout
+        command = [sys.executable, "-m", "lumbar_tf.evaluate", "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "--predictions" in shown.stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(seconds) < 1.0
 
 
 def test_several_tables_and_records_in_one_call(cohort: Path, tmp_path: Path) -> None:
-    found = _run(
+    found = run_in_process(
+        "evaluate",
         f"--predictions={cohort / 'one.csv'},{cohort / 'two.csv'}",
         f"--labels={cohort / 'train.csv'}",
         f"--records={cohort / 'records'}",
@@ -85,7 +83,7 @@ def test_what_predict_left_beside_a_table_is_found(cohort: Path, tmp_path: Path)
     for study in _IDS:
         (predicted / "reports" / f"{study}.html").touch()
     words = [f"--predictions={predicted / 'probability.csv'}", f"--labels={labelled / 'train.csv'}"]
-    found = _run(*words, "--resamples=2", f"--out={tmp_path / 'evaluation'}")
+    found = run_in_process("evaluate", *words, "--resamples=2", f"--out={tmp_path / 'evaluation'}")
     assert found.returncode == 0, found.stderr
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
     assert page.count('href="../predictions/reports/') == 30
@@ -104,11 +102,17 @@ def test_a_wrong_call_has_status_2(cohort: Path, tmp_path: Path, fault: str) -> 
         "--out": str(tmp_path),
     }
     name, _, value = fault.partition("=")
-    assert _run(*(f"{key}={each}" for key, each in {**given, name: value}.items())).returncode == 2
+    assert (
+        run_in_process(
+            "evaluate", *(f"{key}={each}" for key, each in {**given, name: value}.items())
+        ).returncode
+        == 2
+    )
 
 
 def test_records_that_are_not_finished_are_refused(cohort: Path, tmp_path: Path) -> None:
-    found = _run(
+    found = run_in_process(
+        "evaluate",
         f"--predictions={cohort / 'one.csv'}",
         f"--labels={cohort / 'train.csv'}",
         f"--records={tmp_path}",

@@ -1,15 +1,12 @@
 """The call: a model or a server, and what belongs to each."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lumbar_tf.cli.command import parse_options
 from lumbar_tf.predict import PredictOptions
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.command_line import run_in_process
 
 
 @pytest.mark.parametrize(
@@ -53,10 +50,7 @@ def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
 def test_a_server_that_is_not_there_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     words = ["--server=http://127.0.0.1:1", "--attempts=1", f"--study={tmp_path / 'study'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "lumbar_tf.predict", *words, f"--out={tmp_path / 'out'}"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_in_process("predict", *words, f"--out={tmp_path / 'out'}")
     assert done.returncode == 1
     assert "ERROR: No response from http://127.0.0.1:1 (unavailable, 1 attempt)" in done.stderr
     assert not (tmp_path / "out").exists()

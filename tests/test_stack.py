@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
+from tests.command_line import run_in_process
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 
 _IDS = make_study_ids(30)
-
-
-def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"lumbar_tf.{module}", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +28,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path) -> None:
     labels = f"--labels={cohort / 'train.csv'}"
-    stacked = _run("stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, f"--out={tmp_path / 'stack'}")
+    stacked = run_in_process(
+        "stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, f"--out={tmp_path / 'stack'}"
+    )
     assert stacked.returncode == 0, stacked.stderr
     assert "No labels for foraminal, subarticular" in stacked.stdout
     written = {path.name for path in (tmp_path / "stack").iterdir()}
@@ -50,7 +47,7 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     assert rows["sagittal_t2/a"]["foraminal"] is None
 
     table = f"--predictions={tmp_path / 'stack' / 'oof.csv'}"
-    evaluated = _run("evaluate", table, labels, f"--out={tmp_path / 'eval'}", "--resamples=50")
+    evaluated = run_in_process("evaluate", table, labels, f"--out={tmp_path / 'eval'}", "--resamples=50")
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["canal"]["value"] == pytest.approx(rows["stacked, competition head"]["canal"], abs=1e-6)
@@ -67,12 +64,12 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
 
 def test_the_callers_and_the_datas_faults_have_their_own_status(cohort: Path, tmp_path: Path) -> None:
     labels, out = f"--labels={cohort / 'train.csv'}", f"--out={tmp_path / 'out'}"
-    misspelt = _run("stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, out, "--fold=x.csv")
-    nothing = _run("stack", f"--oof={tmp_path / '*.csv'}", labels, out)
+    misspelt = run_in_process("stack", f"--oof={cohort / 'oof' / '*.csv'}", labels, out, "--fold=x.csv")
+    nothing = run_in_process("stack", f"--oof={tmp_path / '*.csv'}", labels, out)
     assert (misspelt.returncode, nothing.returncode) == (2, 2)
     faulty = tmp_path / "faulty.csv"
     faulty.write_text("row_id,normal_mild,moderate,severe\n1000_spinal_canal_stenosis_l1_l2,0.9,0.9,0.9\n")
-    refused = _run("evaluate", f"--predictions={faulty}", labels, out)
+    refused = run_in_process("evaluate", f"--predictions={faulty}", labels, out)
     assert refused.returncode == 1
     assert "faulty.csv, line 2: the probabilities of 1000_spinal_canal_stenosis_l1_l2" in refused.stderr
     assert not (tmp_path / "out").exists()

@@ -1,17 +1,13 @@
 """Command line of `watch`, and of `predict` with an archive."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from lumbar_tf.cli.command import parse_options
 from lumbar_tf.interop import grading_options
 from lumbar_tf.predict import PredictOptions
 from lumbar_tf.watch import WatchOptions
+from tests.command_line import run_in_process
 
-ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = "--dicomweb=https://pacs/dicom-web"
 
 
@@ -75,10 +71,7 @@ def test_predict_refuses_options_that_exclude_each_other(words: list[str], messa
 
 
 def test_a_password_in_the_url_is_not_repeated_on_the_terminal() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lumbar_tf.watch", "--dicomweb=http://u:s3cret@pacs/"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_in_process("watch", "--dicomweb=http://u:s3cret@pacs/")
     assert done.returncode == 2 and "--dicomweb-user-file" in done.stderr
     assert "s3cret" not in done.stderr + done.stdout
 

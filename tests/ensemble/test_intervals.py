@@ -105,6 +105,7 @@ def test_log_variance_is_pooled_with_the_findings_variance_by_degrees_of_freedom
     assert _odds(found.high[0, 7, 1]) - _odds(1 / 3) == pytest.approx(reach, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_deviations_equal_recomputed_predictions(fitted: tuple[StackerCoefficients, Members]) -> None:
     """v of the formula is the derivative of the log-odds as a member's own part grows."""
     stacker, members = fitted
@@ -198,6 +199,7 @@ def _without_trend(stacker: StackerCoefficients) -> StackerCoefficients:
     return replace(stacker, families=tuple(families))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_sd", [0.0, 0.6])
 @pytest.mark.parametrize("num_members", [2, 4])
 def test_intervals_cover_19_of_20_predictions_of_retrained_networks(

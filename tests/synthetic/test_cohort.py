@@ -1,7 +1,5 @@
 import csv
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from pydicom.uid import EnhancedMRImageStorage, RLELossless
 from lumbar_tf.labels import FINDINGS, Plane, parse_condition, parse_level, parse_plane, parse_row_id
 from lumbar_tf.synthetic import CohortOptions, write_cohort
 from lumbar_tf.synthetic.cohort import draw_study
+from tests.command_line import run_in_process
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +30,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_the_files(cohort: Path, tmp_path: Path) -> None:
     write_cohort(tmp_path, CohortOptions(num_studies=2, seed=5, first_study_id=900, workers=2))
     assert digests(tmp_path) == digests(cohort)
@@ -132,9 +132,7 @@ def test_impossible_options_are_rejected(field: str, value: float) -> None:
 
 def test_the_command_rejects_a_misspelt_flag_before_it_writes(tmp_path: Path) -> None:
     out = tmp_path / "cohort"
-    words = [sys.executable, "-m", "lumbar_tf.synthetic", f"--out={out}", "--studys=1"]
-    root = Path(__file__).resolve().parents[3]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=root, check=False)
+    result = run_in_process("synthetic", f"--out={out}", "--studys=1")
     assert result.returncode == 2
     assert "studys" in result.stderr
     assert not out.exists()
