@@ -143,8 +143,7 @@ def test_nothing_but_its_own_command_and_the_library_makes_synthetic_studies() -
         for path in MODULES
         if any(_room(name) == "synthetic" for name in _imports(path, everywhere=True))
     }
-    # The bundle tests itself on a synthetic study before it appears.
-    assert importing <= {"synthetic", "api", "bundle"}
+    assert importing <= {"synthetic", "api"}
 
 
 def _modules_below(name: str) -> list[str]:
