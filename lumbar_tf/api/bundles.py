@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, paths_of
-from lumbar_tf.api.progress import activity_of
+from lumbar_tf.api.arguments import PathLike, Paths, activity_of, existing, paths_of
 from lumbar_tf.cli.arguments import UsageError
 
 if TYPE_CHECKING:

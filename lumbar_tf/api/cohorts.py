@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, paths_of
-from lumbar_tf.api.progress import activity_of, progress_of
+from lumbar_tf.api.arguments import PathLike, Paths, activity_of, existing, paths_of, progress_of
 from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import FINDINGS, Plane, parse_plane
 

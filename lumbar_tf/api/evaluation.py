@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, optional_path, paths_of
-from lumbar_tf.api.progress import progress_of
+from lumbar_tf.api.arguments import PathLike, Paths, existing, optional_path, paths_of, progress_of
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES
 from lumbar_tf.evaluation.scorecard import Scorecard, ScoreRow

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from lumbar_tf.api.paths import PathLike, optional_path
-from lumbar_tf.api.progress import activity_of, progress_of
+from lumbar_tf.api.arguments import PathLike, activity_of, optional_path, progress_of
 from lumbar_tf.api.results import DEFAULT_FORMATS, Predictions, StudyResult
 from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
 from lumbar_tf.config import PlaneConfig

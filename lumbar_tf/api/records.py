@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, optional_path, paths_of
-from lumbar_tf.api.progress import progress_of
+from lumbar_tf.api.arguments import PathLike, Paths, existing, optional_path, paths_of, progress_of
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest
 from lumbar_tf.runners import Runner

@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, matching, paths_of
-from lumbar_tf.api.progress import progress_of
+from lumbar_tf.api.arguments import PathLike, Paths, existing, matching, paths_of, progress_of
 from lumbar_tf.records.manifest import is_synthetic_folder
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from lumbar_tf.api.paths import PathLike, Paths, existing, matching, paths_of
-from lumbar_tf.api.progress import progress_of
+from lumbar_tf.api.arguments import PathLike, Paths, existing, matching, paths_of, progress_of
 from lumbar_tf.ensemble.stacker import Head, StackerCoefficients, apply_stacker
 from lumbar_tf.ensemble.stacker_json import stacker_from_json, stacker_to_json
 from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables, write_stacking_run

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumbar_tf.api.arguments import PathLike, progress_of
 from lumbar_tf.api.cohorts import plane_config
-from lumbar_tf.api.paths import PathLike
-from lumbar_tf.api.progress import progress_of
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import PlaneConfig

@@ -1,10 +1,13 @@
-"""Paths as callers give them."""
+"""Arguments that the public functions share: paths and progress."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from os import PathLike as OsPathLike
 from pathlib import Path
 
 from lumbar_tf.cli.arguments import UsageError
+from lumbar_tf.cli.progress import ProgressMaker, progress_bar, show_activity, silent_progress
 from lumbar_tf.files import find_paths
 
 #: A file or folder.
@@ -46,3 +49,18 @@ def matching(pattern: Paths, name: str) -> list[Path]:
     if not paths:
         raise UsageError(f"`{name}` must match a file. Received: {pattern!r}.")
     return paths
+
+
+def progress_of(title: str, *, verbose: bool, unit: str = "study") -> ProgressMaker:
+    """Returns a progress bar on stderr, or one that shows nothing."""
+    return partial(progress_bar, title, unit=unit) if verbose else silent_progress
+
+
+@contextmanager
+def activity_of(title: str, *, verbose: bool) -> Iterator[None]:
+    """Shows on stderr that something of unknown length is running, if requested."""
+    if not verbose:
+        yield
+        return
+    with show_activity(title):
+        yield
