@@ -49,6 +49,7 @@ _SLOW_PATHS = (
     "bundle/test_exporting.py",
     "bundle/test_saliency_graph.py",
     "bundle/test_stacker_graph.py",
+    "ensemble/test_stacking_run.py",
     "models/test_architectures.py",
     "models/test_axial_localizer.py",
     "models/test_backbones.py",

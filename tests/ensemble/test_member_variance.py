@@ -33,6 +33,7 @@ def test_equal_variances_have_many_degrees_of_freedom_and_zeros_none() -> None:
     assert fit_log_variance(odds, np.zeros_like(odds), 2)[2] == 0.0
 
 
+@pytest.mark.slow
 def test_a_systematic_difference_is_bias_and_not_variance() -> None:
     members, labels, folds = make_members(80, 3, 5)
     habitual = members.probabilities.copy()
@@ -49,6 +50,7 @@ def test_a_systematic_difference_is_bias_and_not_variance() -> None:
         assert tilt[0] < tilt[1] < tilt[2]
 
 
+@pytest.mark.slow
 def test_a_pattern_with_few_rows_is_not_measured() -> None:
     members, labels, folds = make_members(15, 2, 0)
     stacker = StackerFitter(members, labels, folds).fit()
