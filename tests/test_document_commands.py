@@ -74,7 +74,7 @@ def _one_opening() -> Iterator[None]:
         return opened[content]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(self_test, "open_bundle", open_once)
+        patch.setattr(self_test, "load_bundle", open_once)
         yield
 
 
