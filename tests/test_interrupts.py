@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lumbar_tf import demo
-from lumbar_tf.api import progress
+from lumbar_tf.api import arguments
 from lumbar_tf.build_records import BuildRecordsOptions, run_build_records
 from lumbar_tf.cli.command import run_command
 from lumbar_tf.cli.console import Summary
@@ -62,7 +62,7 @@ def test_records_go_on_after_an_interrupt(
 
     assert build(f"--out={tmp_path / 'whole'}") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "progress_bar", _interrupting(number))
+        patch.setattr(arguments, "progress_bar", _interrupting(number))
         capsys.readouterr()
         assert build(f"--out={out}") == status
     said = capsys.readouterr()
