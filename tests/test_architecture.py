@@ -51,7 +51,7 @@ WITHOUT_TENSORFLOW = (
     "ensemble/stacker.py",
     "ensemble/stacker_json.py",
     "ensemble/features.py",
-    "evaluation/calibration.py",
+    "evaluation/reliability.py",
     "serving/remote.py",
     "serving/rest_transport.py",
     "serving/retry.py",

@@ -157,8 +157,8 @@ def evaluate(
         ValueError: a file is missing or malformed, or a study has no label.
     """
     from lumbar_tf.ensemble.stacker import Head
-    from lumbar_tf.evaluation.calibration import find_tables
     from lumbar_tf.evaluation.evaluation_run import evaluate_files
+    from lumbar_tf.evaluation.reliability import find_tables
     from lumbar_tf.records.manifest import read_manifest
     from lumbar_tf.reports.evaluation_page import PAGE_NAME, write_evaluation_page
     from lumbar_tf.reports.prediction_folder import PredictedFolder

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
-from lumbar_tf.evaluation.calibration import classwise_calibration_error
 from lumbar_tf.evaluation.curves import rank_target
 from lumbar_tf.evaluation.evaluated_table import EvaluatedTable
 from lumbar_tf.evaluation.metrics import log_losses, sample_weights, weighted_log_loss
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS, OperatingPoint, Target
+from lumbar_tf.evaluation.reliability import classwise_calibration_error
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Severity
 
 Floats = NDArray[np.float64]

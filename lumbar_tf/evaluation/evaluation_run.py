@@ -13,7 +13,6 @@ from lumbar_tf.bundle.model_card import Measured
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.ensemble.stacking_run import OOF_NAMES
-from lumbar_tf.evaluation.calibration import CalibrationChange, calibration_changes, read_uncalibrated
 from lumbar_tf.evaluation.comparison import (
     ComparedTable,
     Grouping,
@@ -24,6 +23,7 @@ from lumbar_tf.evaluation.comparison import (
 from lumbar_tf.evaluation.evaluated_table import WorstCase, prepare_table, worst_cases
 from lumbar_tf.evaluation.picture_sheets import SheetData, draw_sheets
 from lumbar_tf.evaluation.plots import PanelPicture
+from lumbar_tf.evaluation.reliability import CalibrationChange, calibration_changes, read_uncalibrated
 from lumbar_tf.evaluation.scorecard import (
     Scorecard,
     ScoreRow,

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar_tf.evaluation.calibration import common_rows, reliability_bins
 from lumbar_tf.evaluation.cells import Cell
 from lumbar_tf.evaluation.curves import decision_curve, roc_curve
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
@@ -22,6 +21,7 @@ from lumbar_tf.evaluation.plots import (
     draw_reliability,
     draw_roc,
 )
+from lumbar_tf.evaluation.reliability import common_rows, reliability_bins
 from lumbar_tf.labels import Condition, Severity
 
 RELIABILITY_NAME = "reliability.png"

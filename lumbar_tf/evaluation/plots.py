@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation.bootstrap import Interval
-from lumbar_tf.evaluation.calibration import ReliabilityBins, reliability_bins
 from lumbar_tf.evaluation.cells import PointFigures
 from lumbar_tf.evaluation.curves import FALSE_POSITIVE_RATES, THRESHOLDS, DecisionCurve, RocCurve
 from lumbar_tf.evaluation.operating_points import OperatingPoint
+from lumbar_tf.evaluation.reliability import ReliabilityBins, reliability_bins
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import NUM_SEVERITIES, Severity
 

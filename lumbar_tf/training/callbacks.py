@@ -1,6 +1,5 @@
-"""Per-step and per-epoch parts of a fit: learning rate, averaged weights, evaluation and logs."""
+"""Per-epoch parts of a fit: averaged weights, evaluation, checkpoints and logs."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from lumbar_tf.config import TrainingConfig
 from lumbar_tf.models.keras_compat import moving_averages
 from lumbar_tf.training.checkpoints import BEST_NAME, TrainingProgress, save_weights
 from lumbar_tf.training.evaluators import Evaluator
+from lumbar_tf.training.learning_rate import LearningRateSchedule
 
 #: Tiles of a contact sheet, and columns: small enough for one glance.
 _MAX_TILES = 60
@@ -23,51 +23,6 @@ _COLUMNS = 10
 
 #: Callback after each epoch: (finished epochs, epochs in total, the epoch's row of the history).
 EpochReport = Callable[[int, int, dict[str, float]], None]
-
-
-def learning_rate_share(step: int, total: int, *, warmup_fraction: float) -> float:
-    """Returns the share of the peak learning rate at a step: linear warm-up, then half a cosine.
-
-    >>> [round(learning_rate_share(step, 10, warmup_fraction=0.2), 2) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.04]
-    """
-    warmup = round(total * warmup_fraction)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-class LearningRateSchedule(keras.callbacks.Callback):
-    """Sets the learning rate before each step, counted from the start of the run.
-
-    `keras.optimizers.schedules.CosineDecay` is not used: its number of steps would be a constant of the train
-    step, which is traced once for all folds although their numbers of batches differ, and it computes in
-    float32, which would change the weights of a given seed.
-
-    Attributes:
-        rate: learning rate of the last step; 0 before the first.
-    """
-
-    def __init__(self, training: TrainingConfig, *, num_batches: int, start_epoch: int) -> None:
-        """Initializes the schedule.
-
-        Args:
-            training: peak, warm-up and epochs.
-            num_batches: steps per epoch.
-            start_epoch: finished epochs.
-        """
-        super().__init__()
-        self.rate = 0.0
-        self._training = training
-        self._total = training.epochs * num_batches
-        self._step = start_epoch * num_batches
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sets the learning rate of the step."""
-        share = learning_rate_share(self._step, self._total, warmup_fraction=self._training.warmup_fraction)
-        self.rate = self._training.learning_rate * share
-        self.model.optimizer.learning_rate = self.rate
-        self._step += 1
 
 
 @contextmanager

@@ -18,14 +18,7 @@ from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.models.backbones import load_weights, synchronise_batch_norm
 from lumbar_tf.models.keras_compat import skip_symbolic_build
-from lumbar_tf.training.callbacks import (
-    EpochEnd,
-    EpochReport,
-    LearningRateSchedule,
-    TensorBoardLogger,
-    contact_sheet,
-    is_stopped,
-)
+from lumbar_tf.training.callbacks import EpochEnd, EpochReport, TensorBoardLogger, contact_sheet, is_stopped
 from lumbar_tf.training.checkpoints import (
     BEST_NAME,
     LAST_NAME,
@@ -35,6 +28,7 @@ from lumbar_tf.training.checkpoints import (
 )
 from lumbar_tf.training.devices import make_optimizer
 from lumbar_tf.training.evaluators import Evaluator, evaluate_loss
+from lumbar_tf.training.learning_rate import LearningRateSchedule
 from lumbar_tf.training.metadata import write_fold_metadata
 
 _TENSORBOARD_NAME = "tensorboard"

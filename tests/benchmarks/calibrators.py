@@ -25,7 +25,7 @@ from lumbar_tf.ensemble.features import member_features, softmax
 from lumbar_tf.ensemble.search import PatternSearch
 from lumbar_tf.ensemble.stacker import family_findings, mean_in_logits
 from lumbar_tf.ensemble.stacking_run import StackerFitter
-from lumbar_tf.evaluation.calibration import classwise_calibration_error
+from lumbar_tf.evaluation.reliability import classwise_calibration_error
 from lumbar_tf.labels import MISSING_LABEL, Family
 
 Floats = NDArray[np.float64]

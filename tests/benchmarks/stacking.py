@@ -25,8 +25,8 @@ from synthetic_oof import NUM_STUDIES, Cohort, Scenario, make_tables, write_coho
 from lumbar_tf.ensemble.features import member_features
 from lumbar_tf.ensemble.stacker import Stacked, family_findings, mean_in_logits
 from lumbar_tf.ensemble.stacking_run import StackerFitter
-from lumbar_tf.evaluation.calibration import classwise_calibration_error
 from lumbar_tf.evaluation.metrics import competition_score
+from lumbar_tf.evaluation.reliability import classwise_calibration_error
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, Condition, Family
 from lumbar_tf.tables.out_of_fold import Members
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.training.callbacks import TensorBoardLogger, contact_sheet, learning_rate_share
+from lumbar_tf.training.callbacks import TensorBoardLogger, contact_sheet
+from lumbar_tf.training.learning_rate import learning_rate_share
 
 
 def _events(folder: Path) -> dict[str, list[tuple[int, tf.Tensor]]]:

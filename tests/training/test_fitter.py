@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
-from lumbar_tf.training.callbacks import learning_rate_share
 from lumbar_tf.training.evaluators import ValidationResult
 from lumbar_tf.training.fitter import EpochReport, Fitter, FoldData
+from lumbar_tf.training.learning_rate import learning_rate_share
 from lumbar_tf.training.metadata import read_fold_metadata
 
 

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.calibration import calibration_curve
 
-from lumbar_tf.evaluation.calibration import (
+from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
+from lumbar_tf.evaluation.reliability import (
     calibration_changes,
     classwise_calibration_error,
     common_rows,
@@ -13,7 +14,6 @@ from lumbar_tf.evaluation.calibration import (
     read_uncalibrated,
     reliability_bins,
 )
-from lumbar_tf.evaluation.evaluated_table import CONDITIONS, EvaluatedTable
 from lumbar_tf.labels import Condition
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_labels, make_study_ids
