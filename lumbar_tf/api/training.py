@@ -147,7 +147,7 @@ def train(
 
 @dataclass(frozen=True)
 class _JobPlace:
-    """Where jobs run."""
+    """Place where jobs run."""
 
     workers: int
     runner: Runner

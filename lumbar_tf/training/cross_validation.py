@@ -38,7 +38,7 @@ _TRIM_THRESHOLD_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One network over some folds.
+    """Training of a network over some folds.
 
     Attributes:
         run: the plane's run.
