@@ -112,9 +112,10 @@ def test_get_started_runs_from_the_wheel(python: Path, tmp_path: Path) -> None:
 
     before = {path: path.stat().st_mtime_ns for path in REPOSITORY.glob("*") if path.name != ".git"}
     plane = "--plane=sagittal_t2"
-    command("synthetic", "--out=data/cohort", "--studies=10", "--seed=2024")
+    cohort = ("--seed=2024", "--severity-shift=0.45")
+    command("synthetic", "--out=data/cohort", "--studies=14", *cohort)
     command("synthetic", "--out=data/new", "--studies=1", "--seed=1", "--first-study-id=800000001")
-    command("build_records", "--data=data/cohort", "--folds=2")
+    command("build_records", "--data=data/cohort", "--folds=2", "--fold-seed=2024")
     # The localizer is trained as it stands: without level points there is no prediction to stack.
     command(
         "train", plane, "--config=configs/get_started/sagittal_t2.yaml", "--set", "grader.training.epochs=1"
