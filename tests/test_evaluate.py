@@ -57,7 +57,7 @@ def test_several_tables_and_records_in_one_call(cohort: Path, tmp_path: Path) ->
     # The tables lie beside no report and no members.
     assert metrics_of(tmp_path / "out")["before"] == []
     assert "No reports of these studies" in (tmp_path / "out" / "evaluation.html").read_text()
-    assert "sub-groups" in found.stdout and str(tmp_path / "out" / "evaluation.html") in found.stdout
+    assert "subgroups" in found.stdout and str(tmp_path / "out" / "evaluation.html") in found.stdout
     metrics = metrics_of(tmp_path / "out")
     assert [table["name"] for table in metrics["comparison"]] == ["one", "two"]
     assert metrics["head"] == "competition"

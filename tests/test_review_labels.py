@@ -78,5 +78,5 @@ def test_a_table_of_other_folds_is_refused_and_leaves_nothing(cohort: Path, tmp_
 
 
 def test_a_pattern_that_matches_nothing_is_a_usage_error(cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--oof"):
+    with pytest.raises(UsageError, match="`oof` must match a file"):
         run_review_labels(_options(cohort, tmp_path, oof=str(tmp_path / "none" / "*.csv")))
