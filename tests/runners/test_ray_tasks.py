@@ -18,15 +18,15 @@ from tests.runners.runner_jobs import named, wait_until
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def jobs_module() -> Iterator[ModuleType]:
     """Jobs that Ray's processes can import too: they inherit PYTHONPATH from the cluster's start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REPOSITORY / "tests"))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)]))
+        patch.syspath_prepend(str(REPOSITORY / "tests" / "runners"))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests" / "runners"), str(REPOSITORY)]))
         yield importlib.import_module("runner_jobs")
 
 
