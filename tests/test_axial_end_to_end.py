@@ -127,7 +127,8 @@ def test_the_exported_ensemble_finds_and_grades_as_the_python_path_does(
     # Left and right are places of their own, on their own sides; without axial slices the level's point.
     assert (landmarks[:2, 15:20, 0] > landmarks[:2, 20:25, 0] + 3).mean() > 0.9
     np.testing.assert_array_equal(landmarks[2, 15:20], landmarks[2, :5])
-    np.testing.assert_array_equal(landmarks[1, :5], landmarks[2, :5])
+    # Rows of one batch agree to float32 rounding only: the kernels split a batch over threads.
+    np.testing.assert_allclose(landmarks[1, :5], landmarks[2, :5], rtol=0, atol=1e-4)
 
 
 def test_the_graph_cuts_at_the_points_that_out_of_fold_crops_were_cut_at(
