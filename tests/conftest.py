@@ -1,8 +1,10 @@
 """Small studies made on the spot, in memory and as DICOM files; which tests are slow."""
 
 import ctypes
+import functools
 import gc
 import inspect
+import resource
 import signal
 import sys
 import threading
@@ -37,11 +39,14 @@ MR_IMAGE_STORAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+#: A worker's memory above which graphs are freed after every file.
+_COLLECT_ABOVE_GIB = 2.0
 #: Fixtures that train, export, build, or start a browser, a cluster or an archive.
 _SLOW_FIXTURES = frozenset(
     {"axial_pipeline", "browser", "cluster", "orthanc", "program", "tab", "trained_pipeline"}
 )
-#: Folders and files whose tests train networks, export bundles or start processes, below tests/.
+#: Folders and files, below tests/, whose tests train networks, export bundles, start processes or trace large
+#: graphs, or that took more than about 5 s of one core together.
 _SLOW_PATHS = (
     "benchmarks",
     "runners",
@@ -49,28 +54,56 @@ _SLOW_PATHS = (
     "bundle/test_exporting.py",
     "bundle/test_saliency_graph.py",
     "bundle/test_stacker_graph.py",
+    "dicom/test_source_faults.py",
+    "ensemble/test_intervals.py",
     "ensemble/test_stacking_run.py",
+    "evaluation/test_picture_sheets.py",
     "inputs/augmentation/test_mixing.py",
     "inputs/augmentation/test_operations.py",
     "inputs/test_axial_localizer_dataset.py",
+    "inputs/test_grader_dataset.py",
+    "inputs/test_localizer_dataset.py",
+    "inputs/test_study_batches.py",
+    "interop/test_dicom_sr.py",
+    "interop/test_dimse.py",
+    "interop/test_result_formats.py",
     "models/test_architectures.py",
     "models/test_axial_localizer.py",
     "models/test_backbones.py",
     "models/test_grader.py",
+    "models/test_keras_compat.py",
     "models/test_localizer.py",
     "models/test_saliency.py",
+    "monitoring/test_drift.py",
+    "prediction/test_crop_outlines.py",
+    "prediction/test_pipeline.py",
+    "records/test_faults.py",
+    "records/test_framing.py",
     "records/test_killing.py",
+    "records/test_parsing.py",
     "records/test_resume.py",
+    "records/test_schema.py",
     "reports/test_accessibility.py",
+    "reports/test_evaluation_page.py",
+    "reports/test_finding_crops.py",
+    "reports/test_inspection.py",
     "reports/test_study_report_browser.py",
+    "reports/test_study_sheet.py",
+    "serving/test_faults.py",
     "serving/test_loader.py",
     "serving/test_tls.py",
+    "test_api.py",
     "test_axial_end_to_end.py",
     "test_document_commands.py",
     "test_end_to_end.py",
+    "test_evaluate.py",
+    "test_interrupts.py",
     "test_new_condition.py",
     "test_notebook.py",
+    "test_preview.py",
+    "test_review_labels.py",
     "test_site.py",
+    "test_stack.py",
     "test_train_ray.py",
     "test_wheel.py",
 )
@@ -91,11 +124,21 @@ def _starts_processes(function: Any, module: Any, seen: frozenset[Any] = frozens
     )
 
 
+@functools.cache
+def _is_slow_path(path: Path) -> bool:
+    slow_paths = {REPOSITORY / "tests" / relative for relative in _SLOW_PATHS}
+    return not slow_paths.isdisjoint((path, *path.parents))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spares `make check` the import of what it leaves out."""
+    return True if config.option.markexpr == "not slow" and _is_slow_path(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests as slow by what they use: `make check` leaves them out."""
-    slow_paths = tuple(REPOSITORY / "tests" / path for path in _SLOW_PATHS)
     for item in items:
-        is_slow = any(item.path.is_relative_to(path) for path in slow_paths)
+        is_slow = _is_slow_path(item.path)
         is_slow |= not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
         if isinstance(item, pytest.Function):
             is_slow |= _starts_processes(inspect.unwrap(item.function), item.module)
@@ -118,7 +161,9 @@ def release_graphs() -> Iterator[None]:
     See `forget_custom_gradients`. No graph is needed after its file, because no wider fixture has a network.
     """
     yield
-    if "tensorflow" not in sys.modules:
+    # Collecting takes half a second of every file, and graphs are large: see how much memory was ever taken.
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kB on Linux
+    if "tensorflow" not in sys.modules or peak_gib < _COLLECT_ABOVE_GIB:
         return
     from lumbar_tf.models.keras_compat import forget_custom_gradients
 

@@ -259,6 +259,7 @@ def test_slices_of_other_sizes_are_padded_and_cut_the_same(make_stack: Stacks, m
     np.testing.assert_array_equal(alone.image, beside.image)
 
 
+@pytest.mark.slow
 def test_cutting_works_inside_a_dataset(make_stack: Stacks, make_record: Records) -> None:
     record = make_record(Plane.AXIAL_T2, make_stack(Plane.AXIAL_T2))
 

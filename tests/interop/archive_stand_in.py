@@ -112,11 +112,12 @@ def serve_archive(archive: ArchiveStandIn, *, tls: ssl.SSLContext | None = None)
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
             self.send_header("Content-Length", str(len(reply.body)))
+            # Without this header a client may send its next request over a connection that is being closed.
+            self.send_header("Connection", "close")
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body[: len(reply.body) - reply.cut])
-            self.close_connection = True
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Logs nothing."""
