@@ -230,7 +230,6 @@ def fit_candidate(
     fitted = fit_contrasts(
         np.concatenate(parts, axis=1),
         rows.labels,
-        np.ones(num_rows),
         centre=centre,
         precision=precision,
         start=starts.get(centre.shape),

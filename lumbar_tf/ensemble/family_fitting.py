@@ -5,6 +5,7 @@ sources. Frequent patterns choose their candidate by cross-validation (`search.p
 choice of the nearest frequent one, and all others the default.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +37,8 @@ from lumbar_tf.tables.out_of_fold import Members
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Labels = NDArray[np.integer]
+#: The candidate of each head.
+Forms = Mapping[Head, Candidate]
 
 #: Weight of the family's class frequencies in a level's prior, in rows.
 _PRIOR_ROWS = 5.0
@@ -76,8 +79,17 @@ class FamilyFitter:
         indices: indices of its members in the list of all members.
     """
 
-    def __init__(self, members: Members, labels: Labels, folds: Labels, family: Family) -> None:
+    def __init__(
+        self,
+        members: Members,
+        labels: Labels,
+        folds: Labels,
+        family: Family,
+        *,
+        forms: Forms | None = None,
+    ) -> None:
         self.family = family
+        self._forms = forms
         self.indices = family_members(members, family)
         self.sources = tuple(dict.fromkeys(members.sources[i] for i in self.indices))
         if len(self.sources) > MAX_SOURCES:
@@ -171,13 +183,15 @@ class FamilyFitter:
             return None
         return min(self._searched, key=lambda searched: (searched ^ pattern).bit_count())
 
-    def _choose(self, pattern: int, excluded: Folds) -> dict[Head, Candidate]:
+    def _choose(self, pattern: int, excluded: Folds) -> Forms:
+        if self._forms is not None:
+            return self._forms
         model = self._model(pattern)
         return default_candidates() if model is None else self._search(model).choose_heads(excluded)
 
     def _shrinkage(self, pattern: int, excluded: Folds, candidate: Candidate) -> Shrinkage:
         """Returns the competition head's shrinkage of a candidate's fit."""
-        model = self._model(pattern)
+        model = self._model(pattern) if self._forms is None else None
         if model is None:
             return Shrinkage()
         key = (model, excluded, candidate)

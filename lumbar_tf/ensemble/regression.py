@@ -36,20 +36,18 @@ def _probabilities(logits: Floats) -> tuple[Floats, Floats]:
 def fit_contrasts(
     features: Floats,
     labels: NDArray[np.integer],
-    weights: Floats,
     *,
     centre: Floats,
     precision: Floats,
     start: Floats | None = None,
 ) -> Floats:
-    """Minimises sum_n w_n -ln softmax(CONTRASTS @ v @ features_n)[label_n] + 1/2 (v-c)' precision (v-c).
+    """Minimises sum_n -ln softmax(CONTRASTS @ v @ features_n)[label_n] + 1/2 (v-c)' precision (v-c).
 
     With a positive definite precision the problem is strictly convex, so the solution is unique.
 
     Args:
         features: float64 [num_rows, num_features].
         labels: class of each row, int [num_rows], 0 to 2.
-        weights: weight of each row, [num_rows].
         centre: c, the prior mean of the coefficients, [2, num_features]; the solution where there is no row.
         precision: prior precision of the coefficients in C order, symmetric and positive definite,
             [2 * num_features, 2 * num_features].
@@ -65,14 +63,14 @@ def fit_contrasts(
         logits = CONTRASTS @ (v @ features.T)
         p, log_sums = _probabilities(logits)
         shift = (v - centre).ravel()
-        loss = weights @ (log_sums - logits[labels, rows]) + 0.5 * shift @ precision @ shift
+        loss = (log_sums - logits[labels, rows]).sum() + 0.5 * shift @ precision @ shift
         return p, float(loss)
 
     p, loss = parts(v)
     for _ in range(_MAX_STEPS):
         residual = CONTRASTS.T @ p - CONTRASTS[labels].T  # [2, num_rows]
-        gradient = ((residual * weights) @ features).ravel() + precision @ (v - centre).ravel()
-        step = np.linalg.solve(_hessian(features, p, weights) + precision, gradient)
+        gradient = (residual @ features).ravel() + precision @ (v - centre).ravel()
+        step = np.linalg.solve(_hessian(features, p) + precision, gradient)
         decrement = float(gradient @ step)
         scale = 1.0
         while True:
@@ -90,11 +88,11 @@ def fit_contrasts(
     return v
 
 
-def _hessian(features: Floats, p: Floats, weights: Floats) -> Floats:
-    """Returns the Hessian: sum_n w_n (C' (diag p_n - p_n p_n') C) kron features_n features_n'."""
+def _hessian(features: Floats, p: Floats) -> Floats:
+    """Returns the Hessian: sum_n (C' (diag p_n - p_n p_n') C) kron features_n features_n'."""
     mean = CONTRASTS.T @ p
     blocks = {}
     for i, j in ((0, 0), (0, 1), (1, 1)):
-        curvature = weights * ((CONTRASTS[:, i] * CONTRASTS[:, j]) @ p - mean[i] * mean[j])
+        curvature = (CONTRASTS[:, i] * CONTRASTS[:, j]) @ p - mean[i] * mean[j]
         blocks[i, j] = (features * curvature[:, None]).T @ features
     return np.block([[blocks[0, 0], blocks[0, 1]], [blocks[0, 1], blocks[1, 1]]])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lumbar_tf.cli.progress import Advance, ProgressMaker, silent_progress
-from lumbar_tf.ensemble.family_fitting import FamilyFitter
+from lumbar_tf.ensemble.family_fitting import FamilyFitter, Forms
 from lumbar_tf.ensemble.features import context_centre, is_available, mean_features, member_features
 from lumbar_tf.ensemble.member_variance import measure_member_variance
 from lumbar_tf.ensemble.search import Folds
@@ -50,7 +50,13 @@ class StackerFitter:
     """Fits the final stacker and the nested ones, which share fits."""
 
     def __init__(
-        self, members: Members, labels: Labels, folds: Labels, *, advance: Advance = lambda count: None
+        self,
+        members: Members,
+        labels: Labels,
+        folds: Labels,
+        *,
+        forms: Forms | None = None,
+        advance: Advance = lambda count: None,
     ) -> None:
         """Stores the data to fit.
 
@@ -59,6 +65,8 @@ class StackerFitter:
             labels: int [num_studies, 25], -1 where missing. A family without labels keeps the plain mean; a
                 family without members predicts its level prior, which is uniform without labels.
             folds: fold of each study, int [num_studies]; all studies of a patient are in one fold.
+            forms: candidates that every pattern uses, without shrinkage; None chooses them by
+                cross-validation.
             advance: called after each fit of a family, `num_fits` times in total.
 
         Raises:
@@ -71,7 +79,7 @@ class StackerFitter:
                 f"Received: {labels.shape} and {folds.shape}."
             )
         self._members, self._folds, self._advance = members, folds, advance
-        self._families = [FamilyFitter(members, labels, folds, family) for family in Family]
+        self._families = [FamilyFitter(members, labels, folds, family, forms=forms) for family in Family]
         # Over all studies, held-out ones too: labels are not used.
         features, available = member_features(members.probabilities), is_available(members.probabilities)
         self._centre = context_centre(mean_features(features, available))

@@ -36,7 +36,7 @@ class FoldEnsemble:
         Raises:
             ValueError: a weight is not float32.
         """
-        self._model = model
+        self.model = model
         self.parameters: list[tf.Variable] = []
         for path in weights:
             model.load_weights(path)
@@ -47,7 +47,7 @@ class FoldEnsemble:
         """Returns the TensorFlow function of a fold's weights and the model's inputs."""
         return tf.function(
             function,
-            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(self._model)],
+            input_signature=[tf.TensorSpec(self.parameters[0].shape, tf.float32), _input_specs(self.model)],
             autograph=False,
             # Remains a function call in the export: TensorFlow then optimizes a network once instead of once
             # per fold, and separately from the rest, which is faster than one large graph.
@@ -80,11 +80,11 @@ class FoldEnsemble:
 
     def _logits_of_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         with self._fold_weights(row):
-            return self._model(inputs, training=False)
+            return self.model(inputs, training=False)
 
     def _fold_weights(self, row: tf.Tensor) -> keras.StatelessScope:
         """Returns a scope in which the model, and every model with its layers, has a fold's weights."""
-        weights = self._model.weights
+        weights = self.model.weights
         parts = tf.split(row, [weight.shape.num_elements() for weight in weights])
         values = [tf.reshape(part, weight.shape) for part, weight in zip(parts, weights, strict=True)]
         return keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True)))
@@ -107,7 +107,7 @@ class GraderFoldEnsemble(FoldEnsemble):
     @cached_property
     def split_grader(self) -> SplitGrader:
         """The grader split for saliency, built on first use."""
-        return SplitGrader(self._model, self._layout)
+        return SplitGrader(self.model, self._layout)
 
     @cached_property
     def _predict_with_saliency(self) -> Callable[..., Any]:

@@ -141,7 +141,7 @@ class Fitter:
         self._build = build
         self._training = training
         self._num_replicas = strategy.num_replicas_in_sync
-        _check_replicas(training, self._num_replicas)
+        check_replicas(training, self._num_replicas)
         with strategy.scope():
             self.model = build()
             if self._num_replicas > 1:
@@ -250,7 +250,8 @@ class Fitter:
         return [weights, last]
 
 
-def _check_replicas(training: TrainingConfig, num_replicas: int) -> None:
+def check_replicas(training: TrainingConfig, num_replicas: int) -> None:
+    """Raises ValueError where a batch cannot be shared by that many devices."""
     if num_replicas > 1 and training.jit_compile:
         raise ValueError(
             "`jit_compile` must be off where several devices share a batch: Keras cannot compile their "

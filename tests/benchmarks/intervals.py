@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from synthetic_oof import SHARED_SD, Cohort, Scenario, draw_recipes, make_cohort, make_member
 
-from lumbar_tf.ensemble import family_fitting
 from lumbar_tf.ensemble.candidates import default_candidates
+from lumbar_tf.ensemble.family_fitting import Forms
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import StackerCoefficients, apply_stacker
 from lumbar_tf.ensemble.stacking_run import StackerFitter
@@ -58,20 +58,20 @@ def _draw(
     return Members(names, sources, np.stack(tables))
 
 
-def _fit(members: Members, cohort: Cohort) -> StackerCoefficients:
+def _fit(members: Members, cohort: Cohort, forms: Forms | None) -> StackerCoefficients:
     fitted = slice(_NUM_FITTED)
     shown = Members(members.names, members.sources, members.probabilities[:, fitted])
     with threadpool_limits(limits=1):
-        return StackerFitter(shown, cohort.labels[fitted], cohort.folds[fitted]).fit()
+        return StackerFitter(shown, cohort.labels[fitted], cohort.folds[fitted], forms=forms).fit()
 
 
 def measure(
-    num_members: int, scenario: Scenario, seed: int, *, shares: bool, hides: bool
+    num_members: int, scenario: Scenario, seed: int, *, shares: bool, hides: bool, forms: Forms | None
 ) -> tuple[Floats, Floats, Floats]:
     """Returns whether each number was held, the width, and the answer, float64 [475, 25, 3]."""
     cohort = make_cohort(seed)
     pair = [_draw(cohort, num_members, scenario, seed, again, shares=shares) for again in (0, 1)]
-    stackers = [_fit(each, cohort) for each in pair]
+    stackers = [_fit(each, cohort, forms) for each in pair]
     fresh = [each.probabilities[:, _NUM_FITTED:].copy() for each in pair]
     for shown in fresh if hides else ():
         shown[1::2] = np.nan
@@ -91,9 +91,7 @@ def main() -> None:
     parser.add_argument("--unsearched", action="store_true")
     parser.add_argument("--hide", action="store_true")
     options = parser.parse_args()
-    if options.unsearched:
-        family_fitting.FamilyFitter._choose = lambda *_: default_candidates()
-        family_fitting.FamilyFitter._shrinkage = lambda *_: family_fitting.Shrinkage()
+    forms = default_candidates() if options.unsearched else None
     print(
         "| members | set | held | by family and grade | by p (edges .01 .1 .5 .9) | median width: all,",
         end="",
@@ -105,7 +103,8 @@ def main() -> None:
             for shares in (True, False):
                 seeds = range(options.first, options.first + options.seeds)
                 parts = [
-                    measure(num_members, scenario, seed, shares=shares, hides=options.hide) for seed in seeds
+                    measure(num_members, scenario, seed, shares=shares, hides=options.hide, forms=forms)
+                    for seed in seeds
                 ]
                 words = f"{scenario.value}, {'shared noise' if shares else 'nothing shared'}"
                 _print_row(num_members, words, *(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -90,7 +90,7 @@ def _traced(function: Callable[..., Any], *inputs: Any) -> Work:
 def _passes(folded: FoldEnsemble, inputs: dict[str, tf.Tensor], name: str) -> dict[str, Work]:
     """The bare network, once for each fold: a pass takes as long whichever weights it has."""
     batch = {key: value[tf.newaxis] for key, value in inputs.items()}
-    work = _traced(lambda given: folded._model(given, training=False), batch)
+    work = _traced(lambda given: folded.model(given, training=False), batch)
     return {f"bare {name} fold {fold}": work for fold in range(folded.num_folds)}
 
 

@@ -33,7 +33,7 @@ def bare(trained_pipeline: TrainedPipeline) -> TrainedEnsemble:
     """The ensemble without weights, for exports that have no network in them."""
 
     def pass_over(self: FoldEnsemble, model: keras.Model, weights: list[Path]) -> None:
-        self.parameters, self._model = [], model
+        self.parameters, self.model = [], model
 
     with pytest.MonkeyPatch.context() as patch:
         # Reading them takes longer than the tests.

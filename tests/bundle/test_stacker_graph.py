@@ -4,8 +4,7 @@ import tensorflow as tf
 from numpy.testing import assert_allclose
 
 from lumbar_tf.bundle.stacker_graph import find_intervals, stack_predictions
-from lumbar_tf.ensemble.candidates import CANDIDATES, Candidate
-from lumbar_tf.ensemble.family_fitting import FamilyFitter
+from lumbar_tf.ensemble.candidates import CANDIDATES
 from lumbar_tf.ensemble.intervals import member_intervals
 from lumbar_tf.ensemble.stacker import Head, StackerCoefficients
 from lumbar_tf.ensemble.stacking_run import StackerFitter
@@ -38,16 +37,15 @@ def _missing(probabilities: np.ndarray, stacker: StackerCoefficients) -> np.ndar
 
 @pytest.fixture(params=["chosen", "context"])
 def stacker_and_tables(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
 ) -> tuple[StackerCoefficients, np.ndarray]:
-    if request.param == "context":
-        freest: dict[Head, Candidate] = dict.fromkeys(Head, CANDIDATES[Head.PROBABILITY][-1])
-        monkeypatch.setattr(FamilyFitter, "_choose", lambda *_: freest)
+    freest = dict.fromkeys(Head, CANDIDATES[Head.PROBABILITY][-1])
+    forms = freest if request.param == "context" else None
     members, labels, folds = make_members(60, 5, 2)
     # The foramina are covered by some of the members only.
     foraminal = [row for row, family in enumerate(_FAMILIES) if family is Family.FORAMINAL]
     members.probabilities[np.ix_([1, 4], range(60), foraminal)] = np.nan
-    return StackerFitter(members, labels, folds).fit(), members.probabilities
+    return StackerFitter(members, labels, folds, forms=forms).fit(), members.probabilities
 
 
 def test_the_graph_gives_numpys_numbers_whatever_is_missing(

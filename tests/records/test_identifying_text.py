@@ -236,13 +236,11 @@ def test_escaped_and_encoded_texts_are_read(
     assert found == {(name, "it contains the source's PatientName") for name in names}
 
 
-def test_a_long_text_is_searched_across_its_blocks(
-    clean: Path, values: IdentifyingValues, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lumbar_tf.records.identifying_text._BLOCK_BYTES", 5000)
-    for place in (4990, 4995, 9000, 14990):
+def test_a_long_text_is_searched_across_its_blocks(clean: Path, values: IdentifyingValues) -> None:
+    # Files are read in blocks of 4 MiB.
+    for place in ((4 << 20) - 10, (4 << 20) - 5, (8 << 20) - 10):
         for filler in (b"x ", b"\x00 "):
-            data = (filler * 10_000)[:place] + b" Klinik Silberbach " + filler * 1000
+            data = (filler * (4 << 20))[:place] + b" Klinik Silberbach " + filler * 1000
             (clean / "long.bin").write_bytes(data)
             assert {each[0] for each in _found(clean, values)} == {"long.bin"}
 

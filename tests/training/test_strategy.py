@@ -45,11 +45,11 @@ def test_two_devices_give_the_steps_of_one(kind: str) -> None:
 def test_replicas_that_cannot_share_a_batch_are_refused() -> None:
     training = TrainingConfig(epochs=1, batch_studies=3, learning_rate=0.1)
     with pytest.raises(ValueError, match="3 studies, 2 devices"):
-        fitter._check_replicas(training, 2)
+        fitter.check_replicas(training, 2)
     compiled = training.model_copy(update={"batch_studies": 4, "jit_compile": True})
     with pytest.raises(ValueError, match="jit_compile"):
-        fitter._check_replicas(compiled, 2)
-    fitter._check_replicas(compiled, 1)
+        fitter.check_replicas(compiled, 2)
+    fitter.check_replicas(compiled, 1)
 
 
 def test_the_device_has_a_name() -> None:
