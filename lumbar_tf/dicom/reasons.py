@@ -49,6 +49,7 @@ class RejectReason(Enum):
     DUPLICATE_INSTANCE = ("duplicate_instance", ReasonKind.FAULT)
     FOREIGN_FILE = ("foreign_file", ReasonKind.FAULT)
     DECODER_REFUSED = ("decoder_refused", ReasonKind.FAULT)
+    UNUSUAL_ENCODING = ("unusual_encoding", ReasonKind.NOTE)
     # Series.
     LOCALIZER = ("localizer", ReasonKind.CHOICE)
     DERIVED = ("derived", ReasonKind.CHOICE)

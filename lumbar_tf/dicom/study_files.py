@@ -89,6 +89,11 @@ def open_files(
             series_id = path.parent.name if path.parent.name in table else ""
             rejects.append(Reject(study.study_id, series_id, name, error.reason, str(error)))
             continue
+        series_id = _series_id(study, path, image, table)
+        rejects.extend(
+            Reject(study.study_id, series_id, name, RejectReason.UNUSUAL_ENCODING, note)
+            for note in image.notes
+        )
         kept_bytes += len(data)
         kept = image if kept_bytes <= MAX_KEPT_BYTES else None
         files.append(
@@ -96,7 +101,7 @@ def open_files(
                 path=path,
                 display_name=name,
                 study_uid=image.study_uid,
-                series_id=_series_id(study, path, image, table),
+                series_id=series_id,
                 sop_uid=image.sop_uid,
                 patient_id=image.patient_id,
                 origin=image.origin,

@@ -55,7 +55,7 @@ def _as_float(good: bytes) -> bytes:
 
 def _longer_pixels(good: bytes) -> bytes:
     dataset = read_dataset(good)
-    dataset.PixelData += bytes(2 * dataset.Columns)
+    dataset.PixelData += b"\1" * (2 * dataset.Columns)
     return write_dataset(dataset)
 
 

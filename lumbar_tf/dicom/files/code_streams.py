@@ -67,12 +67,14 @@ class SampleFormat:
         is_signed: whether the code stream declares signed samples.
         scan_start: offset of the entropy-coded data, JPEG only.
         has_restarts: whether restart markers divide these data into intervals, JPEG only.
+        precision_at: offset of the byte that declares the precision, JPEG only.
     """
 
     precision: int
     is_signed: bool = False
     scan_start: int = 0
     has_restarts: bool = False
+    precision_at: int = 0
 
 
 def check_jpeg(stream: bytes, layout: PixelLayout) -> SampleFormat:
@@ -111,7 +113,9 @@ def _check_markers(
                 raise undecodable(
                     f"must contain one frame of a type that DICOM allows. Received: SOF {marker:02X}"
                 )
-            sample = _read_frame(stream[at + 4 : at + 2 + length], layout)
+            sample = replace(
+                _read_frame(stream[at + 4 : at + 2 + length], layout), precision_at=at + len(">BBH")
+            )
         has_restarts |= marker == _RESTART_INTERVAL
         at += 2 + length
         if marker == _START_OF_SCAN:
@@ -131,12 +135,17 @@ def _read_frame(segment: bytes, layout: PixelLayout) -> SampleFormat:
 
 
 def _check_scan_end(stream: bytes, found: re.Match[bytes] | None) -> None:
-    """Checks that EOI follows the only scan of a grey image, and that only padding follows EOI."""
+    """Checks that EOI follows the only scan of a grey image, and that only padding follows EOI.
+
+    PS3.5 section A.4 pads a fragment to an even length without a value for this byte. Longer padding must be
+    blank.
+    """
     if found is None:
         raise truncated("has no EOI marker")
     if found.group()[-1:] != _END_OF_IMAGE[-1:]:
         raise undecodable(f"must end its only scan with EOI. Received: marker {found.group()[-1]:02X}")
-    if stream[found.end() :].strip(b"\x00\xff"):
+    padding = stream[found.end() :]
+    if len(padding) > 1 and padding.strip(b"\x00\xff"):
         raise undecodable("must end with EOI; other bytes follow it")
 
 
@@ -216,6 +225,40 @@ _TILE_PART_BYTES = 12
 #: Four for each possible tile.
 _MAX_SEGMENTS = 4 * _MAX_TILES
 _MAX_LEVELS, _MAX_BLOCK_EXPONENTS = 32, 12
+
+#: First box of a JP2 file (T.800 section I.5.1). DICOM contains the bare code stream (PS3.5 section A.4.4),
+#: but some archives store the whole file.
+JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_MAX_BOXES = 64
+_BOX, _LONG_BOX = struct.Struct(">I4s"), struct.Struct(">I4sQ")
+
+
+def unwrap_jp2(stream: bytes) -> bytes:
+    """Returns the code stream in a JP2 file (T.800 annex I); any other stream is returned unchanged.
+
+    Raises:
+        RejectedError: UNDECODABLE if the file has no code stream, or has a palette.
+    """
+    if not stream.startswith(JP2_SIGNATURE):
+        return stream
+    at = 0
+    for _ in range(_MAX_BOXES):
+        if at + _BOX.size > len(stream):
+            break
+        length, kind = _BOX.unpack_from(stream, at)
+        start = at + _BOX.size
+        if length == 1 and at + _LONG_BOX.size <= len(stream):
+            start = at + _LONG_BOX.size
+            length = _LONG_BOX.unpack_from(stream, at)[2]
+        end = at + length if length else len(stream)  # a length of 0 means up to the end
+        if end < start:
+            break
+        if kind == b"jp2h" and b"pclr" in stream[start:end]:
+            raise undecodable("must not have a palette")
+        if kind == b"jp2c":
+            return stream[start:end]
+        at = end
+    raise undecodable("must be in a box of its JP2 file")
 
 
 def check_jpeg_2000(stream: bytes, layout: PixelLayout) -> SampleFormat:

@@ -24,6 +24,7 @@ from lumbar_tf.dicom.files.code_streams import (
     check_jpeg_ls,
     check_rle,
     split_rle,
+    unwrap_jp2,
 )
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 
@@ -100,25 +101,54 @@ def _decode_jpeg(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> ND
     return pixels
 
 
+def _decode_jpeg_lossless(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
+    """Decodes lossless JPEG and rejects a stream whose declared precision is not that of its samples.
+
+    The first prediction is half of the range (T.81 section H.1.2.1), so that under a wrong precision all
+    values are shifted without an error. A stream that declares another precision than BitsStored is therefore
+    decoded with that of BitsStored too.
+    """
+    pixels = _decode_jpeg(stream, layout, sample)
+    stored, declared = layout.bits_stored, sample.precision
+    if stored in (1, declared) or (declared > stored and not pixels.max() >> stored):
+        return pixels
+    at = sample.precision_at
+    relabelled = stream[:at] + bytes([stored]) + stream[at + 1 :]
+    other = imagecodecs.jpeg8_decode(relabelled).astype(np.int32)
+    if declared > stored:
+        # Overlays, which may be in the unused bits, do not disappear under the other precision.
+        is_wrong = other.max() < 1 << stored
+    else:
+        is_wrong = not np.array_equal(other, pixels + np.int32((1 << stored - 1) - (1 << declared - 1)))
+    if is_wrong:
+        message = f"the code stream declares {declared} bits, and its samples have {stored} (BitsStored)"
+        raise RejectedError(RejectReason.BAD_PIXEL_FORMAT, message)
+    return pixels
+
+
 def _decode_jpeg_ls(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     return imagecodecs.jpegls_decode(stream)
 
 
+def _check_jpeg_2000(stream: bytes, layout: PixelLayout) -> SampleFormat:
+    return check_jpeg_2000(unwrap_jp2(stream), layout)
+
+
 def _decode_jpeg_2000(stream: bytes, layout: PixelLayout, sample: SampleFormat) -> NDArray[Any]:
     # Workers are processes, and decoder threads would compete with them.
-    return imagecodecs.jpeg2k_decode(stream, numthreads=1)
+    return imagecodecs.jpeg2k_decode(unwrap_jp2(stream), numthreads=1)
 
 
-_LOSSLESS_J2K = FrameCodec(check_jpeg_2000, _decode_jpeg_2000)
-_LOSSY_J2K = FrameCodec(check_jpeg_2000, _decode_jpeg_2000, is_lossy=True)
+_LOSSLESS_J2K = FrameCodec(_check_jpeg_2000, _decode_jpeg_2000)
+_LOSSY_J2K = FrameCodec(_check_jpeg_2000, _decode_jpeg_2000, is_lossy=True)
 
 #: Supported encapsulated transfer syntaxes.
 CODECS: dict[str, FrameCodec] = {
     uid.RLELossless: FrameCodec(check_rle, _decode_rle, takes_view=True),
     uid.JPEGBaseline8Bit: FrameCodec(check_jpeg, _decode_jpeg, is_lossy=True),
     uid.JPEGExtended12Bit: FrameCodec(check_jpeg, _decode_jpeg, is_lossy=True),
-    uid.JPEGLossless: FrameCodec(check_jpeg, _decode_jpeg),
-    uid.JPEGLosslessSV1: FrameCodec(check_jpeg, _decode_jpeg),
+    uid.JPEGLossless: FrameCodec(check_jpeg, _decode_jpeg_lossless),
+    uid.JPEGLosslessSV1: FrameCodec(check_jpeg, _decode_jpeg_lossless),
     uid.JPEGLSLossless: FrameCodec(check_jpeg_ls, _decode_jpeg_ls),
     uid.JPEGLSNearLossless: FrameCodec(check_jpeg_ls, _decode_jpeg_ls, is_lossy=True),
     uid.JPEG2000Lossless: _LOSSLESS_J2K,

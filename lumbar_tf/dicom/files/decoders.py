@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
+from lumbar_tf.dicom.files.code_streams import PixelLayout
 from lumbar_tf.dicom.files.codecs import CODECS, NATIVE_SYNTAXES, clear_unused_bits, decode_stream
 from lumbar_tf.dicom.files.fragments import read_frame_bytes
 from lumbar_tf.dicom.files.frames import Frame, ImageFile, find_value
@@ -79,13 +80,28 @@ def _decode_stored(image: ImageFile, index: int) -> NDArray[Any]:
     if image.syntax not in NATIVE_SYNTAXES:
         return decode_stream(image.syntax, read_frame_bytes(image.body, ranges), layout)
     ((start, stop),) = ranges
-    if image.is_swapped:
+    if image.is_big_endian and layout.bits_allocated == 8:
         pixels: NDArray[Any] = _unswap(image.body, image.pixel_ranges[0][0][0], start, stop)
     else:
-        order = ">" if image.syntax == uid.ExplicitVRBigEndian else "<"
+        order = ">" if image.is_big_endian else "<"
         container = np.dtype(f"{order}u{layout.bits_allocated // 8}")
         pixels = np.frombuffer(image.body, container, layout.rows * layout.columns, start)
+        if image.syntax == uid.ExplicitVRBigEndian and not image.is_big_endian:
+            _check_byte_order(pixels, layout)
     return clear_unused_bits(pixels.reshape(layout.rows, layout.columns), layout)
+
+
+def _check_byte_order(pixels: NDArray[Any], layout: PixelLayout) -> None:
+    """Rejects pixels in bytes (OB) whose unused bits are blank only if their bytes are swapped.
+
+    Bytes are stored from the least significant one in every transfer syntax (PS3.5 section 8.1.1), but a
+    writer may have swapped them nevertheless.
+    """
+    if layout.bits_allocated == 8:
+        return
+    if np.any(pixels >> layout.bits_stored) and not np.any(pixels.byteswap() >> layout.bits_stored):
+        message = "16-bit pixels with VR OB must have their least significant byte first"
+        raise RejectedError(RejectReason.BAD_PIXEL_FORMAT, message)
 
 
 def _unswap(body: bytes, first: int, start: int, stop: int) -> NDArray[Any]:
@@ -179,6 +195,8 @@ def _reject_unsupported(image: ImageFile, frame: Frame) -> None:
         )
     if image.layout.is_inverted:
         raise _tfio_rejection("inverts MONOCHROME1 over another range")
+    if image.syntax == uid.ExplicitVRBigEndian and not image.is_big_endian and image.layout.bits_allocated > 8:
+        raise _tfio_rejection("swaps 16-bit pixels with VR OB")
     # Other decoders do not invert pixels for it: the attribute describes the display (PS3.3 section C.11.6).
     if find_value(image.dataset, "PresentationLUTShape") == "INVERSE":
         raise _tfio_rejection("inverts pixels if PresentationLUTShape is INVERSE")

@@ -11,6 +11,9 @@ from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 #: Bytes of one frame: (start, stop) of each fragment.
 ByteRanges = tuple[tuple[int, int], ...]
 
+#: Blank bytes behind the last frame, up to the size that some archives round up to. PS3.5 allows one byte.
+MAX_SURPLUS_BYTES = 128
+
 #: Four times the number of 64 KiB fragments, which some archives write, in 1 GiB.
 MAX_FRAGMENTS = 65_536
 
@@ -35,7 +38,7 @@ def find_native_frames(
         message = f"the pixel data end {pixels.start + pixels.length - len(body)} bytes beyond the file's end"
         raise RejectedError(RejectReason.TRUNCATED, message)
     expected = layout.num_bytes * num_frames
-    if pixels.length - expected not in (0, expected % 2):  # a value is padded to an even length
+    if not _is_padding(body, pixels.start, expected, pixels.length, layout):
         message = (
             f"{num_frames} frames of {layout.rows} x {layout.columns} must take {expected} bytes. "
             f"Received: {pixels.length}"
@@ -43,6 +46,15 @@ def find_native_frames(
         raise RejectedError(RejectReason.WRONG_PIXEL_COUNT, message)
     starts = range(pixels.start, pixels.start + expected, layout.num_bytes)
     return tuple(((start, start + layout.num_bytes),) for start in starts)
+
+
+def _is_padding(body: bytes, start: int, num_expected: int, num_bytes: int, layout: PixelLayout) -> bool:
+    """Returns whether the bytes behind the last frame make the length even, or are few and blank."""
+    surplus = num_bytes - num_expected
+    if surplus in (0, num_expected % 2):
+        return True
+    most = min(MAX_SURPLUS_BYTES, layout.num_bytes - 1)  # less than another frame
+    return 0 < surplus <= most and not any(body[start + num_expected : start + num_bytes])
 
 
 def find_encapsulated_frames(

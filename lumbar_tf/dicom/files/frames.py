@@ -6,16 +6,18 @@ Enhanced according to their file meta information, but classic in their dataset;
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from lumbar_tf.dicom.files.code_streams import PixelLayout
+from lumbar_tf.dicom.files.code_streams import JP2_SIGNATURE, PixelLayout
 from lumbar_tf.dicom.files.codecs import CODECS, NATIVE_SYNTAXES
 from lumbar_tf.dicom.files.fragments import ByteRanges, find_encapsulated_frames, find_native_frames
 from lumbar_tf.dicom.files.headers import ParsedFile, parse_file
 from lumbar_tf.dicom.files.placement import read_geometry, read_rescale
+from lumbar_tf.dicom.files.tolerant_reading import read_behind_pixels
 from lumbar_tf.dicom.files.values import find_value, read_integer, read_uid, read_value
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
@@ -38,9 +40,14 @@ _MR_IMAGE_CLASSES = frozenset(
     )
 )
 #: Secondary Capture Image Storage and its four multi-frame classes (PS3.4 section B.5).
-_SECONDARY_CAPTURE_PREFIX = "1.2.840.10008.5.1.4.1.1.7"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SECONDARY_MODALITIES = frozenset(("OT", "SC"))
 _INTEGER_PIXELS = 0x0010
+_STANDARD_ROOT = "1.2.840.10008."
+#: Elements that decide which image a file is, whose it is, where it lies and what its pixels are: groups of
+#: acquisition, relationship and image, and SOPInstanceUID, ImageType, PatientID.
+_DECISIVE_GROUPS = frozenset((0x0018, 0x0020, 0x0028))
+_DECISIVE_TAGS = frozenset((0x00080008, 0x00080018, 0x00100020))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +86,9 @@ class ImageFile:
         layout: pixel storage.
         body: bytes that contain the pixel data: `data`, or the inflated dataset.
         pixel_ranges: byte ranges of each frame in `body`.
-        is_swapped: whether 8-bit pixels are stored in big-endian 16-bit words.
+        is_big_endian: whether the pixels are stored in big-endian 16-bit words; 8-bit pixels are then swapped
+            in pairs.
+        notes: deviations from the standard that do not change the image.
     """
 
     dataset: Dataset
@@ -94,7 +103,8 @@ class ImageFile:
     layout: PixelLayout
     body: bytes
     pixel_ranges: tuple[ByteRanges, ...]
-    is_swapped: bool = False
+    is_big_endian: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def open_image(data: bytes) -> ImageFile:
@@ -119,6 +129,7 @@ def open_image(data: bytes) -> ImageFile:
 def _open(file: ParsedFile, data: bytes) -> ImageFile:
     dataset = file.dataset
     _check_kind(file)
+    _check_decisive_elements(file)
     layout = _read_layout(dataset)
     num_frames = _read_frame_count(dataset)
     ranges = _find_frames(file, layout, num_frames)
@@ -135,7 +146,8 @@ def _open(file: ParsedFile, data: bytes) -> ImageFile:
         layout=layout,
         body=file.body,
         pixel_ranges=ranges,
-        is_swapped=_is_swapped(file, layout),
+        is_big_endian=_is_big_endian(file),
+        notes=tuple(_find_deviations(file, layout, ranges)),
     )
 
 
@@ -160,7 +172,7 @@ def _check_kind(file: ParsedFile) -> None:
         raise RejectedError(RejectReason.DICOMDIR, "a DICOMDIR, an index of other files")
     if file.pixels is None:
         _reject_without_pixels(dataset, sop_class)
-    if sop_class.startswith(_SECONDARY_CAPTURE_PREFIX) or modality in _SECONDARY_MODALITIES:
+    if f"{sop_class}.".startswith(f"{_SECONDARY_CAPTURE}.") or modality in _SECONDARY_MODALITIES:
         raise RejectedError(
             RejectReason.SECONDARY_CAPTURE, "a secondary capture rather than an acquired image"
         )
@@ -178,6 +190,8 @@ def _check_kind(file: ParsedFile) -> None:
 
 def _reject_without_pixels(dataset: Dataset, sop_class: str) -> None:
     has_other = "SpectroscopyData" in dataset or "PixelDataProviderURL" in dataset
+    # Private classes, such as those in which Philips stores the parameters of a series.
+    has_other |= bool(sop_class) and not sop_class.startswith(_STANDARD_ROOT)
     if ("Rows" in dataset or sop_class in _MR_IMAGE_CLASSES) and not has_other:
         raise RejectedError(RejectReason.TRUNCATED, "the file ends before its pixel data")
     raise RejectedError(RejectReason.NO_PIXELS, "no pixel data")
@@ -245,10 +259,48 @@ def _find_frames(file: ParsedFile, layout: PixelLayout, num_frames: int) -> tupl
     return find_encapsulated_frames(file.body, pixels, num_frames, offsets)
 
 
-def _is_swapped(file: ParsedFile, layout: PixelLayout) -> bool:
-    """Returns whether 8-bit pixels are swapped: OW consists of 16-bit words (PS3.5 section 8.1.1)."""
-    is_word = file.pixels is not None and file.pixels.vr == "OW"
-    return is_word and layout.bits_allocated == 8 and file.syntax == uid.ExplicitVRBigEndian
+def _check_decisive_elements(file: ParsedFile) -> None:
+    """Rejects a file that has a decisive element twice with different values, or behind its pixel data.
+
+    Readers do not agree on the value of such elements.
+    """
+    repeated = [tag for tag in file.contradictory_tags if _is_decisive(tag)]
+    if repeated:
+        message = f"element {_display_tag(min(repeated))} must not be there twice with different values"
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message)
+    behind = [tag for tag in read_behind_pixels(file).keys() if _is_decisive(tag)]  # noqa: SIM118 - a Dataset's
+    if behind:
+        message = f"element {_display_tag(min(behind))} must not be behind the pixel data"
+        raise RejectedError(RejectReason.DAMAGED_HEADER, message)
+
+
+def _is_decisive(tag: int) -> bool:
+    return tag >> 16 in _DECISIVE_GROUPS or tag in _DECISIVE_TAGS
+
+
+def _display_tag(tag: int) -> str:
+    return f"{tag >> 16:04X},{tag & 0xFFFF:04X}"
+
+
+def _find_deviations(
+    file: ParsedFile, layout: PixelLayout, ranges: tuple[ByteRanges, ...]
+) -> Iterator[str]:
+    """Yields the deviations from the standard that do not change the image."""
+    start, stop = ranges[0][0]
+    if file.body.startswith(JP2_SIGNATURE, start, stop):
+        yield "the JPEG 2000 code stream is wrapped in a JP2 file"
+    if file.pixels is not None and file.pixels.length is not None:
+        surplus = file.pixels.length - len(ranges) * layout.num_bytes
+        if surplus > 1:
+            yield f"{surplus} blank bytes follow the last pixel"
+    for tag in sorted(file.contradictory_tags):
+        yield f"element {_display_tag(tag)} is there twice with different values; the last one is used"
+
+
+def _is_big_endian(file: ParsedFile) -> bool:
+    """Returns whether the pixels are in big-endian words: OB has no byte order (PS3.5 section 8.1.1)."""
+    has_words = file.pixels is not None and file.pixels.vr != "OB"
+    return has_words and file.syntax == uid.ExplicitVRBigEndian
 
 
 def _read_frame(dataset: Dataset, layout: PixelLayout, index: int, num_frames: int) -> Frame:

@@ -109,6 +109,8 @@ class ParsedFile:
         syntax: the transfer syntax UID.
         body: bytes that contain the pixel data: the whole file, or its inflated dataset.
         pixels: position of the pixel data in `body`; None if there are none.
+        contradictory_tags: tags of elements that are in the header twice, with different values; `dataset`
+            has the last value.
     """
 
     dataset: Dataset
@@ -116,6 +118,7 @@ class ParsedFile:
     syntax: str
     body: bytes
     pixels: PixelElement | None
+    contradictory_tags: frozenset[int] = frozenset()
 
     def with_meta(self) -> Dataset:
         """Returns the dataset with its `file_meta`, as `pydicom.dcmread` does."""
@@ -199,6 +202,8 @@ class _ElementCheck:
         self._size = size
         self._is_meta = is_meta
         self._count = 0
+        self._places: dict[int, tuple[int, int]] = {}
+        self.contradictory_tags: set[int] = set()
         self.end: int | None = stream.tell()
         self.pixels: PixelElement | None = None
 
@@ -220,7 +225,22 @@ class _ElementCheck:
         if self.end is not None and self.end > self._size:
             message = f"element {group:04X},{tag & 0xFFFF:04X} of {length} bytes ends beyond the file's end"
             raise RejectedError(RejectReason.TRUNCATED, message)
+        if tag in self._places:
+            self._compare(tag, start, length)
+        self._places.setdefault(tag, (start, length))
         return False
+
+    def _compare(self, tag: int, start: int, length: int) -> None:
+        """Notes an element that differs from an earlier one of the same tag."""
+        first, first_length = self._places[tag]
+        view = self._stream.getbuffer()
+        is_equal = (
+            length == first_length != _UNDEFINED_LENGTH
+            and view[first : first + length] == view[start : start + length]
+        )
+        view.release()
+        if not is_equal:
+            self.contradictory_tags.add(tag)
 
 
 def _parse(data: bytes, start: int) -> ParsedFile:
@@ -238,10 +258,15 @@ def _parse(data: bytes, start: int) -> ParsedFile:
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         body, start = _inflate(data[start:]), 0
     head = body if len(body) <= MAX_HEADER_BYTES else body[:MAX_HEADER_BYTES]
-    if len(head) > _SMALL_FILE_BYTES and max(map(head.count, _ITEM_TAGS)) > MAX_ITEMS:
+    if has_too_many_items(head):
         message = f"the header must have at most {MAX_ITEMS} sequence items"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message)
     return _parse_dataset(head, start, meta, syntax, body)
+
+
+def has_too_many_items(data: bytes) -> bool:
+    """Returns whether bytes may contain more sequence items than pydicom reads in a few seconds."""
+    return len(data) > _SMALL_FILE_BYTES and max(map(data.count, _ITEM_TAGS)) > MAX_ITEMS
 
 
 def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: bytes) -> ParsedFile:
@@ -253,7 +278,7 @@ def _parse_dataset(head: bytes, start: int, meta: Dataset, syntax: str, body: by
     dataset = filereader.read_dataset(stream, is_implicit, is_little_endian, stop_when=check)
     if check.pixels is None:
         _check_end(stream.tell(), check.end, len(head), len(body))
-    return ParsedFile(dataset, meta, syntax, body, check.pixels)
+    return ParsedFile(dataset, meta, syntax, body, check.pixels, frozenset(check.contradictory_tags))
 
 
 def _check_end(position: int, end: int | None, head_size: int, size: int) -> None:

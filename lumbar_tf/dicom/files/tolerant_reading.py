@@ -16,9 +16,11 @@ from pydicom.dataset import Dataset
 from lumbar_tf.dicom.files.headers import (
     DICM_PREFIX,
     MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
     PREAMBLE_BYTES,
     ParsedFile,
     guess_syntax,
+    has_too_many_items,
     parse_file,
 )
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
@@ -78,6 +80,8 @@ def _find_start(head: bytes) -> int | None:
 
 def _find_study_uid(head: bytes, start: int) -> str | None:
     """Returns the UID, "" if later elements follow without it, None if the elements end before its place."""
+    if has_too_many_items(head):
+        return None
     stream = io.BytesIO(head)
     stream.seek(start)
     passed: list[int] = []
@@ -93,7 +97,10 @@ def _find_study_uid(head: bytes, start: int) -> str | None:
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             # The limit is that of uncompressed files, so a decompression bomb does no harm.
             inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-            stream = io.BytesIO(inflate.decompress(head[stream.tell() :], _IDENTITY_BYTES[-1]))
+            inflated = inflate.decompress(head[stream.tell() :], _IDENTITY_BYTES[-1])
+            if has_too_many_items(inflated):
+                return None
+            stream = io.BytesIO(inflated)
         dataset = filereader.read_dataset(
             stream,
             syntax == uid.ImplicitVRLittleEndian,
@@ -125,7 +132,7 @@ def read_all_elements(path: Path) -> tuple[Dataset, bool]:
     except RejectedError as error:
         return _read_damaged(data, error.reason)
     dataset = file.with_meta()
-    dataset.update(_read_behind_pixels(file))
+    dataset.update(read_behind_pixels(file))
     return dataset, False
 
 
@@ -134,27 +141,36 @@ def _read_damaged(data: bytes, reason: RejectReason) -> tuple[Dataset, bool]:
     if reason is RejectReason.NOT_DICOM:
         return Dataset(), False
     # pydicom inflates without a limit.
-    if reason in _OVERSIZED or uid.DeflatedExplicitVRLittleEndian.encode() in data[:_SYNTAX_BYTES]:
+    if reason in _OVERSIZED or has_too_many_items(data[:MAX_HEADER_BYTES]):
+        return Dataset(), True
+    if uid.DeflatedExplicitVRLittleEndian.encode() in data[:_SYNTAX_BYTES]:
         return Dataset(), True
     try:
-        dataset = filereader.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        head = io.BytesIO(data[:MAX_HEADER_BYTES])
+        dataset = filereader.dcmread(head, stop_before_pixels=True, force=True)
     except Exception:  # as above
         return Dataset(), True
     return dataset, False
 
 
-def _read_behind_pixels(file: ParsedFile) -> Dataset:
-    """Returns the elements behind the pixel data, including private ones (groups above 7FE0)."""
+def read_behind_pixels(file: ParsedFile) -> Dataset:
+    """Returns the elements behind the pixel data, including private ones (groups above 7FE0).
+
+    Returns nothing if they are damaged, or beyond the limits of a header.
+    """
     if file.pixels is None:
         return Dataset()
     start, length = file.pixels.start, file.pixels.length
     end = _find_fragments_end(file.body, start) if length is None else start + length
     if end is None or end >= len(file.body):
         return Dataset()
+    rest = file.body[end:]
+    if len(rest) > MAX_HEADER_BYTES or has_too_many_items(rest) or not any(rest):
+        return Dataset()
     is_implicit = file.pixels.vr is None
     is_little_endian = file.syntax != uid.ExplicitVRBigEndian
     try:
-        return filereader.read_dataset(io.BytesIO(file.body[end:]), is_implicit, is_little_endian)
+        return filereader.read_dataset(io.BytesIO(rest), is_implicit, is_little_endian)
     except Exception:  # as above
         return Dataset()
 

@@ -61,8 +61,16 @@ def test_anything_but_a_single_grey_scan_is_rejected(spoilt: bytes) -> None:
     assert _reason(check_jpeg, spoilt) is RejectReason.UNDECODABLE
 
 
-def test_padding_after_the_end_is_allowed() -> None:
-    assert check_jpeg(JPEG + b"\0", LAYOUT) == check_jpeg(JPEG, LAYOUT)
+@pytest.mark.parametrize("padding", [b"\0", b"\xff", b"\x80", bytes(128)])
+def test_padding_after_the_end_is_allowed(padding: bytes) -> None:
+    # PS3.5 section A.4 names no value for the byte that makes a fragment's length even.
+    assert check_jpeg(JPEG + padding, LAYOUT) == check_jpeg(JPEG, LAYOUT)
+    stream = encode(PIXELS, uid.JPEGLSLossless)
+    assert check_jpeg_ls(stream + padding, LAYOUT) == check_jpeg_ls(stream, LAYOUT)
+
+
+def test_two_bytes_after_the_end_are_not_padding() -> None:
+    assert _reason(check_jpeg, JPEG + b"\x80\x80") is RejectReason.UNDECODABLE
 
 
 def test_application_segments_are_skipped() -> None:

@@ -99,6 +99,60 @@ def test_lossy_values_do_not_wrap() -> None:
     assert decoded[:, 15].min() > 900
 
 
+def _with_precision(stream: bytes, bits: int) -> bytes:
+    """Returns a JPEG code stream whose SOF3 declares another precision than its samples have."""
+    at = stream.index(b"\xff\xc3") + 4
+    return stream[:at] + bytes([bits]) + stream[at + 1 :]
+
+
+@pytest.mark.parametrize("stored", [10, 12, 14])
+@pytest.mark.parametrize("declared", [8, 9, 11, 13, 15, 16])
+def test_a_lossless_jpeg_with_a_wrong_precision_is_rejected(stored: int, declared: int) -> None:
+    pixels = make_pixels(24, 32, bits=stored)
+    stream = encode(pixels, uid.JPEGLosslessSV1, bits=stored)
+    wrong = _with_precision(stream, declared)
+    # The decoder alone raises no error, and returns other values:
+    assert not np.array_equal(imagecodecs.jpeg8_decode(wrong), pixels)
+    layout = _layout(pixels, bits_stored=stored)
+    assert _reason(uid.JPEGLosslessSV1, wrong, layout) is RejectReason.BAD_PIXEL_FORMAT
+    np.testing.assert_array_equal(decode_stream(uid.JPEGLosslessSV1, stream, layout), pixels)
+
+
+@pytest.mark.parametrize("stored", [8, 10, 12, 15, 16])
+@pytest.mark.parametrize("declared", [8, 10, 12, 16])
+def test_a_lossless_jpeg_may_be_coded_in_more_or_fewer_bits(stored: int, declared: int) -> None:
+    pixels = make_pixels(24, 32, bits=min(stored, declared))
+    container = pixels.astype(np.uint8) if declared == 8 else pixels
+    stream = encode(container, uid.JPEGLosslessSV1, bits=declared)
+    decoded = decode_stream(uid.JPEGLosslessSV1, stream, _layout(pixels, bits_stored=stored))
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("length", [None, 0, 1])
+def test_jpeg_2000_in_a_jp2_file_is_read(length: int | None) -> None:
+    pixels = make_pixels(24, 32)
+    stream = imagecodecs.jpeg2k_encode(pixels, codecformat="jp2", reversible=True, bitspersample=12)
+    at = stream.index(b"jp2c") - 4
+    if length == 0:  # the box reaches to the end
+        stream = stream[:at] + bytes(4) + stream[at + 4 :]
+    elif length == 1:  # its length has 64 bits
+        size = len(stream) - at + 8
+        stream = stream[:at] + b"\0\0\0\1jp2c" + size.to_bytes(8, "big") + stream[at + 8 :]
+    decoded = decode_stream(uid.JPEG2000Lossless, stream, _layout(pixels, bits_stored=12))
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_a_jp2_file_without_a_code_stream_is_rejected() -> None:
+    pixels = make_pixels(24, 32)
+    stream = imagecodecs.jpeg2k_encode(pixels, codecformat="jp2", reversible=True)
+    for spoilt in (
+        stream[: stream.index(b"jp2c") - 4],
+        stream.replace(b"jp2c", b"free"),
+        stream.replace(b"colr", b"pclr"),
+    ):
+        assert _reason(uid.JPEG2000Lossless, spoilt, _layout(pixels)) is RejectReason.UNDECODABLE
+
+
 def test_signed_pixels_need_a_sign_bit() -> None:
     pixels = make_pixels()
     stream = encode(pixels, uid.JPEGLosslessSV1)  # 12 bits in the code stream

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -9,6 +10,7 @@ from pydicom.pixels import apply_rescale
 from lumbar_tf.dicom.files import decoders
 from lumbar_tf.dicom.files.decoders import Decoder, decode_frame, decode_frame_with_tfio, frame_decoder
 from lumbar_tf.dicom.files.frames import open_image
+from lumbar_tf.dicom.reasons import RejectedError, RejectReason
 from tests.dicom.made_files import LOSSLESS, NATIVE, encode, make_enhanced, make_file, make_pixels
 
 
@@ -102,6 +104,46 @@ def test_big_endian_frames_of_odd_size_share_a_word() -> None:
     for frame in image.frames:
         expected = frames[frame.index] * frame.slope + frame.intercept
         np.testing.assert_array_equal(decode_frame(image, frame), expected)
+
+
+def _with_vr(data: bytes, vr: bytes) -> bytes:
+    start = data.rindex(b"\x7f\xe0\x00\x10OW") + 4
+    return data[:start] + vr + data[start + 2 :]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_bytes_have_no_byte_order(dtype: type) -> None:
+    # PS3.5 section 8.1.1: OB is unaffected by the transfer syntax, so its 16-bit pixels begin with the lowest
+    # byte. pydicom swaps them.
+    pixels = make_pixels(bits=15).astype(dtype)
+    tags = {"BitsStored": 16, "HighBit": 15}
+    as_bytes = make_file(
+        pixels, syntax=uid.ExplicitVRBigEndian, streams=[pixels.astype("<i2").tobytes()], **tags
+    )
+    np.testing.assert_array_equal(_decode(_with_vr(as_bytes, b"OB")), pixels)
+    np.testing.assert_array_equal(_decode(make_file(pixels, syntax=uid.ExplicitVRBigEndian, **tags)), pixels)
+
+
+def test_bytes_that_were_swapped_nevertheless_are_rejected() -> None:
+    data = _with_vr(make_file(syntax=uid.ExplicitVRBigEndian), b"OB")
+    with pytest.raises(RejectedError) as caught:
+        _decode(data)
+    assert caught.value.reason is RejectReason.BAD_PIXEL_FORMAT
+
+
+@pytest.mark.parametrize("name", ["017", "024"])
+def test_real_pixels_in_bytes_equal_the_raw_ones(shared_data: Path, name: str) -> None:
+    folder = shared_data.parent / "cases" / "pixels" / "big_endian_ob"
+    expected = _decode((folder / f"{name}_raw.dcm").read_bytes())
+    np.testing.assert_array_equal(_decode((folder / f"{name}_big.dcm").read_bytes()), expected)
+
+
+def test_real_jpeg_ls_with_a_pad_byte_is_read(shared_data: Path) -> None:
+    data = (shared_data.parent / "cases" / "pixels" / "jpeg_ls_padding" / "005_jls_near.dcm").read_bytes()
+    image = open_image(data)
+    padding = {image.body[ranges[-1][1] - 1] for ranges in image.pixel_ranges}
+    assert not padding <= {0x00, 0xFF, 0xD9}
+    assert [decode_frame(image, frame).shape for frame in image.frames] == [(256, 256)] * 19
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)

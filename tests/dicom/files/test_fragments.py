@@ -102,5 +102,17 @@ def test_native_frames_have_no_padding_between_them(num_frames: int, length: int
 @pytest.mark.parametrize("length", [0, 14, 17, 31])
 def test_native_lengths_are_those_of_the_frames(length: int) -> None:
     with pytest.raises(RejectedError) as caught:
-        find_native_frames(bytes(100), PixelElement(0x0010, "OB", 0, length), LAYOUT, 1)
+        find_native_frames(b"\1" * 100, PixelElement(0x0010, "OB", 0, length), LAYOUT, 1)
+    assert caught.value.reason is RejectReason.WRONG_PIXEL_COUNT
+
+
+@pytest.mark.parametrize(("length", "is_read"), [(2048 + 128, True), (2048 + 130, False), (2 * 2048, False)])
+def test_few_blank_bytes_may_follow_the_last_frame(length: int, is_read: bool) -> None:
+    layout = PixelLayout(32, 32, 16, 12, is_signed=False, is_inverted=False)
+    pixels = PixelElement(0x0010, "OW", 0, length)
+    if is_read:
+        assert find_native_frames(bytes(5000), pixels, layout, 1) == (((0, 2048),),)
+        return
+    with pytest.raises(RejectedError) as caught:
+        find_native_frames(bytes(5000), pixels, layout, 1)
     assert caught.value.reason is RejectReason.WRONG_PIXEL_COUNT

@@ -1,5 +1,7 @@
+import struct
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import uid
@@ -130,3 +132,91 @@ def test_one_bad_frame_does_not_affect_the_others() -> None:
     np.testing.assert_array_equal(decode_frame(image, image.frames[2]), frames[2] * 3.0 - 20)
     with pytest.raises(RejectedError):
         decode_frame(image, image.frames[1])
+
+
+def _add_element(data: bytes, element: bytes, *, before: bytes = b"\xe0\x7f\x10\x00OW") -> bytes:
+    """Inserts an element of Explicit VR Little Endian before another one; an empty one means the end."""
+    at = data.rindex(before) if before else len(data)
+    return data[:at] + element + data[at:]
+
+
+def _element(group: int, element: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", group, element, vr, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        _element(0x0028, 0x1053, b"DS", b"3 "),
+        _element(0x0020, 0x0032, b"DS", b"1\\2\\3 "),
+        _element(0x0018, 0x0081, b"DS", b"15"),
+        _element(0x0008, 0x0008, b"CS", b"DERIVED "),
+        _element(0x0010, 0x0020, b"LO", b"somebody"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"\xe0\x7f\x10\x00OW", b""])
+def test_decisive_elements_are_there_once_and_before_the_pixels(element: bytes, before: bytes) -> None:
+    data = make_file(RescaleSlope=2, RescaleIntercept=1, EchoTime=90, ImageType=["ORIGINAL", "PRIMARY"])
+    assert _reason(_add_element(data, element, before=before)) is RejectReason.DAMAGED_HEADER
+
+
+def test_an_element_may_be_repeated_with_the_same_value() -> None:
+    data = make_file(RescaleSlope="2", RescaleIntercept=1)
+    image = open_image(_add_element(data, _element(0x0028, 0x1053, b"DS", b"2 ")))
+    assert (image.frames[0].slope, image.notes) == (2.0, ())
+
+
+def test_a_contradiction_that_does_not_concern_the_image_is_a_note() -> None:
+    data = _add_element(make_file(StudyDescription="A"), _element(0x0008, 0x1030, b"LO", b"SPINE "))
+    (note,) = open_image(data).notes
+    assert "0008,1030" in note
+    assert "SPINE" not in note
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        _element(0xFFFC, 0xFFFC, b"OB", b"\0\0" + bytes(6)),
+        _element(0x7FE1, 0x0010, b"LO", b"MAKER "),
+        bytes(512),
+        b"\xff" * 64,
+    ],
+)
+def test_other_elements_behind_the_pixels_are_no_fault(behind: bytes) -> None:
+    assert open_image(_add_element(make_file(), behind, before=b"")).notes == ()
+
+
+def test_blank_bytes_behind_the_last_pixel_are_a_note() -> None:
+    pixels = make_pixels()
+    image = open_image(make_file(pixels, streams=[encode(pixels, uid.ExplicitVRLittleEndian) + bytes(128)]))
+    assert image.notes == ("128 blank bytes follow the last pixel",)
+    np.testing.assert_array_equal(decode_frame(image, image.frames[0]), pixels)
+
+
+def test_a_jp2_file_around_the_pixels_is_a_note() -> None:
+    pixels = make_pixels()
+    stream = imagecodecs.jpeg2k_encode(
+        pixels, codecformat="jp2", reversible=True, resolutions=2, bitspersample=12
+    )
+    image = open_image(make_file(pixels, syntax=uid.JPEG2000Lossless, streams=[stream]))
+    assert image.notes == ("the JPEG 2000 code stream is wrapped in a JP2 file",)
+    np.testing.assert_array_equal(decode_frame(image, image.frames[0]), pixels)
+
+
+def test_slides_are_no_secondary_captures() -> None:
+    data = make_file(Modality="SM", SOPClassUID=uid.VLWholeSlideMicroscopyImageStorage)
+    assert _reason(data) is RejectReason.NOT_MR
+    data = make_file(Modality="MR", SOPClassUID=uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage)
+    assert _reason(data) is RejectReason.SECONDARY_CAPTURE
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "reason"),
+    [
+        ("1.3.46.670589.11.0.0.12.4", RejectReason.NO_PIXELS),  # Philips, parameters of a series
+        (uid.MRImageStorage, RejectReason.TRUNCATED),
+    ],
+)
+def test_private_objects_without_pixels_are_not_truncated(sop_class: str, reason: RejectReason) -> None:
+    data = make_file(SOPClassUID=sop_class)
+    assert _reason(data[: data.rindex(b"\xe0\x7f\x10\x00OW")]) is reason
