@@ -195,7 +195,11 @@ def _reject_unsupported(image: ImageFile, frame: Frame) -> None:
         )
     if image.layout.is_inverted:
         raise _tfio_rejection("inverts MONOCHROME1 over another range")
-    if image.syntax == uid.ExplicitVRBigEndian and not image.is_big_endian and image.layout.bits_allocated > 8:
+    if (
+        image.syntax == uid.ExplicitVRBigEndian
+        and not image.is_big_endian
+        and image.layout.bits_allocated > 8
+    ):
         raise _tfio_rejection("swaps 16-bit pixels with VR OB")
     # Other decoders do not invert pixels for it: the attribute describes the display (PS3.3 section C.11.6).
     if find_value(image.dataset, "PresentationLUTShape") == "INVERSE":

@@ -282,9 +282,7 @@ def _display_tag(tag: int) -> str:
     return f"{tag >> 16:04X},{tag & 0xFFFF:04X}"
 
 
-def _find_deviations(
-    file: ParsedFile, layout: PixelLayout, ranges: tuple[ByteRanges, ...]
-) -> Iterator[str]:
+def _find_deviations(file: ParsedFile, layout: PixelLayout, ranges: tuple[ByteRanges, ...]) -> Iterator[str]:
     """Yields the deviations from the standard that do not change the image."""
     start, stop = ranges[0][0]
     if file.body.startswith(JP2_SIGNATURE, start, stop):
