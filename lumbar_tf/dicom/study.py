@@ -130,7 +130,7 @@ class SeriesSummary:
     """Properties of a series besides its slices: its selection, and attributes for subgroup statistics.
 
     Attributes:
-        series_id: id of the series.
+        series_id: id of the series. A series with several contrasts has a summary for each of them.
         plane: plane of the series; None if it was rejected.
         reason: `RejectReason` value of the rejection; "" if the series was kept.
         num_slices: number of readable slices.
@@ -141,6 +141,8 @@ class SeriesSummary:
         gap_mm: median distance between neighbouring slices along their normal; 0 for a single slice.
         vendor: normalized name of the manufacturer (`siemens`, `ge`, ...), "" if unknown.
         field_strength_tesla: nominal field strength; None if unknown.
+        contrast: attributes that distinguish the contrast within its series (`TE 105 ms`, `phase`); "" for
+            an ordinary series.
     """
 
     series_id: str
@@ -154,6 +156,7 @@ class SeriesSummary:
     gap_mm: float
     vendor: str = ""
     field_strength_tesla: float | None = None
+    contrast: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,15 +202,16 @@ def arrange_slices(slices: Iterable[Slice]) -> tuple[SliceGroup, ...]:
         slices: slices of one plane, of any number of series, in any order.
 
     Returns:
-        Groups, by series id and then in the order of `order_slices`. InstanceNumber only orders slices at the
-        same position.
+        Groups, by series id and then in the order of `order_slices`, which does not depend on the order of
+        `slices` or on InstanceNumber.
     """
     by_series: dict[str, list[Slice]] = {}
     for item in slices:
         by_series.setdefault(item.series_id, []).append(item)
     groups = []
     for series_id, members in sorted(by_series.items()):
-        members.sort(key=lambda member: member.instance_number)
+        # The order of slices in one plane, such as two stations of a spine.
+        members.sort(key=lambda member: (member.geometry.position, member.geometry.row_direction))
         for indices in order_slices([member.geometry for member in members]):
             groups.append(SliceGroup(series_id, tuple(members[index] for index in indices)))
     return tuple(groups)

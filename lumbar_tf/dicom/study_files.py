@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydicom.dataset import Dataset
+
+from lumbar_tf.dicom.files.fragments import read_frame_bytes
 from lumbar_tf.dicom.files.frames import Frame, ImageFile, open_image
 from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warnings
 from lumbar_tf.dicom.identifiers import display_name, is_safe_id
 from lumbar_tf.dicom.reasons import Reject, RejectedError, RejectReason
+from lumbar_tf.dicom.series.header import SeriesHeader, read_frame_headers
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
-from lumbar_tf.dicom.study import ImageOrigin
+from lumbar_tf.dicom.study import ImageOrigin, read_optional_text
 from lumbar_tf.labels import Plane
 
 #: Files are kept in memory up to this total until the series are selected, and read again beyond it. It is
@@ -35,6 +39,8 @@ class StudyFile:
         patient_id: PatientID, "" if absent. It must not be written anywhere.
         origin: UIDs of the image, for results that refer to it.
         frames: frames of the file.
+        headers: attributes of each frame.
+        acquisition_time: AcquisitionDateTime, or AcquisitionDate and AcquisitionTime; "" if absent.
         image: the opened file; None if the study's files are too large to keep in memory.
         copies: files with the same SOPInstanceUID, such as the same image in another folder of an export.
             They are used only if this file is damaged.
@@ -48,6 +54,8 @@ class StudyFile:
     patient_id: str
     origin: ImageOrigin
     frames: tuple[Frame, ...]
+    headers: tuple[SeriesHeader, ...]
+    acquisition_time: str
     image: ImageFile | None
     copies: tuple["StudyFile", ...] = ()
 
@@ -106,10 +114,18 @@ def open_files(
                 patient_id=image.patient_id,
                 origin=image.origin,
                 frames=image.frames,
+                headers=read_frame_headers(image.dataset, len(image.frames)),
+                acquisition_time=_read_acquisition_time(image.dataset),
                 image=kept,
             )
         )
     return files, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _read_acquisition_time(dataset: Dataset) -> str:
+    moment = read_optional_text(dataset, "AcquisitionDateTime")
+    day, time = (read_optional_text(dataset, f"Acquisition{name}") for name in ("Date", "Time"))
+    return moment or day + time
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -135,7 +151,8 @@ def drop_other_studies(
 ) -> list[StudyFile]:
     """Drops files whose StudyInstanceUID differs from the study id or, failing that, from most files."""
     counts = Counter(file.study_uid for file in files if file.study_uid)
-    own = study.study_id if study.study_id in counts else max(counts, key=counts.__getitem__, default="")
+    most = max(counts, key=lambda uid: (counts[uid], uid), default="")
+    own = study.study_id if study.study_id in counts else most
     kept = []
     for file in files:
         if file.study_uid in ("", own):
@@ -147,15 +164,35 @@ def drop_other_studies(
 
 
 def merge_copies(files: Iterable[StudyFile]) -> list[StudyFile]:
-    """Merges files with the same SOPInstanceUID, in path order; files without a UID are kept separate.
+    """Merges files with the same SOPInstanceUID; files without a UID are kept separate.
 
-    Files with the same UID but a different geometry are not copies.
+    Files with the same UID but another geometry or contrast are not copies. The order of copies depends on
+    their pixels, not on their paths.
     """
     copies: dict[tuple[object, ...], list[StudyFile]] = {}
     for index, file in enumerate(files):
         geometry = tuple(frame.geometry for frame in file.frames)
-        copies.setdefault((file.sop_uid or index, geometry), []).append(file)
-    return [replace(first, copies=tuple(others)) for first, *others in copies.values()]
+        copies.setdefault((file.sop_uid or index, geometry, file.headers), []).append(file)
+    merged = []
+    for group in copies.values():
+        if len(group) > 1:
+            group = sorted(group, key=lambda file: (image_digest(file), file.series_id))
+        first, *others = group
+        merged.append(replace(first, copies=tuple(others)))
+    return merged
+
+
+def image_digest(file: StudyFile, frame_index: int | None = None) -> str:
+    """Returns the SHA-256 of the stored pixels of a file, or of one frame; "" if it cannot be read."""
+    try:
+        image = file.open()
+    except RejectedError:
+        return ""
+    ranges = image.pixel_ranges if frame_index is None else image.pixel_ranges[frame_index : frame_index + 1]
+    digest = hashlib.sha256()
+    for frame_ranges in ranges:
+        digest.update(read_frame_bytes(image.body, frame_ranges))
+    return digest.hexdigest()
 
 
 def read_patient_id(study: StudyFiles) -> str:

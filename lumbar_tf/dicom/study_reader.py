@@ -1,8 +1,9 @@
 """Reading of a study's DICOM files into planes of slices.
 
-A file that cannot be used becomes a `Reject` with a reason, and reading continues. File names and
-InstanceNumber do not determine the order: slices are arranged by geometry. Series are selected by their
-headers, and only the selected series are decoded.
+A file that cannot be used becomes a `Reject` with a reason, and reading continues. File names, the order of
+files and InstanceNumber determine neither the selection nor the order of slices: series are split into
+contrasts, which are selected by their headers, and slices are arranged by geometry. Only the selected images
+are decoded.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +17,20 @@ from lumbar_tf.dicom.reasons import ReasonKind, Reject, RejectedError, RejectRea
 from lumbar_tf.dicom.series.series_selection import (
     SeriesCandidate,
     SeriesDecision,
-    read_series_header,
     select_series,
+    split_series,
 )
 from lumbar_tf.dicom.series.stack import check_stack, median_gap_mm
 from lumbar_tf.dicom.sources.study_source import StudyFiles
 from lumbar_tf.dicom.study import SeriesSummary, Slice, Study, StudyHeader, arrange_slices, read_study_header
-from lumbar_tf.dicom.study_files import RecordReject, StudyFile, drop_other_studies, merge_copies, open_files
+from lumbar_tf.dicom.study_files import (
+    RecordReject,
+    StudyFile,
+    drop_other_studies,
+    image_digest,
+    merge_copies,
+    open_files,
+)
 from lumbar_tf.labels import Plane
 
 #: A frame with its file.
@@ -63,9 +71,9 @@ def read_study_files(
             reject("", "", RejectReason.MIXED_PATIENTS, message)
             files = []
         series = _group_by_series(merge_copies(files))
-        candidates = {name: _read_candidate(name, members) for name, members in series.items()}
-        decisions = select_series(list(candidates.values()), table)
-        planes = _read_planes(series, decisions, decode, reject)
+        contrasts = [part for name in sorted(series) for part in _split(name, series[name])]
+        decisions = select_series([candidate for candidate, _ in contrasts], table)
+        planes = _read_planes(contrasts, decisions, decode, reject)
         header = _read_header(files) if keep_header and files else None
     if not planes:
         rejects.append(_reject_empty(study.study_id, rejects, has_series=bool(series)))
@@ -73,7 +81,7 @@ def read_study_files(
         study_id=study.study_id,
         patient_id=next(iter(patients)) if len(patients) == 1 else "",
         planes=planes,
-        series=tuple(_summarize(candidates[name], decisions[name]) for name in sorted(series)),
+        series=tuple(_summarize(candidate, decisions[candidate.key]) for candidate, _ in contrasts),
         rejects=tuple(rejects),
         source_digest=digest,
         header=header,
@@ -102,25 +110,31 @@ def _group_by_series(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
     return series
 
 
-def _read_candidate(series_id: str, members: Sequence[_Member]) -> SeriesCandidate:
-    header = read_series_header(members[0][0].open().dataset)
-    return SeriesCandidate(series_id, header, [frame.geometry for _, frame in members])
+def _split(series_id: str, members: Sequence[_Member]) -> list[tuple[SeriesCandidate, list[_Member]]]:
+    """Returns the contrasts of a series, each with its frames."""
+    headers = [file.headers[frame.index] for file, frame in members]
+    geometries = [frame.geometry for _, frame in members]
+    return [
+        (candidate, [members[index] for index in indices])
+        for candidate, indices in split_series(series_id, headers, geometries)
+    ]
 
 
 def _read_planes(
-    series: Mapping[str, Sequence[_Member]],
+    contrasts: Iterable[tuple[SeriesCandidate, Sequence[_Member]]],
     decisions: Mapping[str, SeriesDecision],
     decode: FrameDecoder,
     reject: RecordReject,
 ) -> dict[Plane, tuple[Slice, ...]]:
     slices: dict[Plane, list[Slice]] = {}
-    for series_id, members in sorted(series.items()):
-        decision = decisions[series_id]
+    for candidate, members in contrasts:
+        series_id, decision = candidate.series_id, decisions[candidate.key]
+        prefix = f"{candidate.contrast}: " if candidate.contrast else ""
         for reason, message in decision.notes:
-            reject(series_id, "", reason, message)
+            reject(series_id, "", reason, prefix + message)
         if decision.plane is None:
             if decision.reason is not None:
-                reject(series_id, "", decision.reason, decision.message)
+                reject(series_id, "", decision.reason, prefix + decision.message)
             continue
         kept = _check(series_id, members, decision.plane, reject)
         slices.setdefault(decision.plane, []).extend(_decode(series_id, kept, decode, reject))
@@ -136,12 +150,18 @@ def _check(series_id: str, members: Sequence[_Member], plane: Plane, reject: Rec
         [frame.geometry for _, frame in members],
         [frame.instance_number for _, frame in members],
         plane=plane,
+        preference=lambda index: _acquisition_order(*members[index]),
     )
     for index, reason, message in check.rejects:
         reject(series_id, members[index][0].display_name, reason, message)
     for reason, message in check.notes:
         reject(series_id, "", reason, message)
     return [members[index] for index in check.kept]
+
+
+def _acquisition_order(file: StudyFile, frame: Frame) -> tuple[str, str, str]:
+    """Returns the sort key of images at one place: the first acquired is used, and of equal times either."""
+    return file.acquisition_time, image_digest(file, frame.index), file.sop_uid
 
 
 def _decode(
@@ -185,4 +205,5 @@ def _summarize(candidate: SeriesCandidate, decision: SeriesDecision) -> SeriesSu
         gap_mm=median_gap_mm(candidate.geometries),
         vendor=candidate.header.vendor,
         field_strength_tesla=candidate.header.field_strength_tesla,
+        contrast=candidate.contrast,
     )

@@ -122,15 +122,22 @@ def write_results_json(path: Path, results: Sequence[StudyFindings], *, model: s
 
 
 def write_series(path: Path, series: Iterable[tuple[str, SeriesSummary]]) -> None:
-    """Writes one row for each readable series, used or not.
+    """Writes one row for each readable series, used or not; of several contrasts, one row for each.
 
     Args:
         path: the CSV file.
         series: study id and series.
     """
-    header = ["study_id", "series_id", "plane", "reason", "num_slices"]
+    header = ["study_id", "series_id", "plane", "reason", "num_slices", "contrast"]
     rows = (
-        [study_id, item.series_id, item.plane.value if item.plane else "", item.reason, item.num_slices]
+        [
+            study_id,
+            item.series_id,
+            item.plane.value if item.plane else "",
+            item.reason,
+            item.num_slices,
+            item.contrast,
+        ]
         for study_id, item in series
     )
     write_table_atomically(path, header, rows)

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.labels import FINDINGS, Flag, row_id
+from lumbar_tf.dicom.study import SeriesSummary
+from lumbar_tf.labels import FINDINGS, Flag, Plane, row_id
 from lumbar_tf.prediction.result_tables import (
     write_intervals,
     write_members,
     write_results_json,
+    write_series,
     write_submission,
 )
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
@@ -109,3 +111,15 @@ def test_intervals_stand_beside_their_probabilities_and_are_blank_where_there_ar
             assert float(rows[4][name + ending]) == pytest.approx(float(expected), abs=1e-7)
     for row in (rows[3], *rows[25:]):
         assert row["severe"] and row["severe_low"] == row["severe_high"] == ""
+
+
+def test_the_table_of_series_has_a_row_for_each_contrast(tmp_path: Path) -> None:
+    shape = (7, 448, 448, 0.6, 0.6, 4.4)
+    used = SeriesSummary("1.2", Plane.SAGITTAL_T2, "", *shape, contrast="TE 105 ms")
+    left_out = SeriesSummary("1.2", None, "unknown_weighting", *shape, contrast="TE 15 ms")
+    write_series(tmp_path / "series.csv", [("1", used), ("1", left_out)])
+    assert (tmp_path / "series.csv").read_text().splitlines() == [
+        "study_id,series_id,plane,reason,num_slices,contrast",
+        "1,1.2,sagittal_t2,,7,TE 105 ms",
+        "1,1.2,,unknown_weighting,7,TE 15 ms",
+    ]

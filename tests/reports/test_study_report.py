@@ -180,6 +180,16 @@ def test_the_page_states_missing_slices_results_intervals_and_outlines(tmp_path:
     assert "member 1" in words
 
 
+def test_the_page_names_the_contrasts_of_a_series_used_and_left_out(tmp_path: Path) -> None:
+    study = make_study()
+    used, *others = study.series
+    used = replace(used, contrast="TE 105 ms")
+    left_out = replace(used, plane=None, reason="unknown_weighting", contrast="TE 15 ms")
+    words = Page(_write(tmp_path, replace(study, series=(used, *others, left_out)), make_result())).words
+    assert f"{used.series_id} (TE 105 ms)" in words
+    assert f"left out: unknown weighting {used.series_id} (TE 15 ms)" in words
+
+
 @pytest.mark.parametrize("size", [512, 900])
 def test_a_large_study_of_noise_stays_under_8_mb_and_counts_the_slices_left_out(
     tmp_path: Path, size: int

@@ -39,11 +39,10 @@ def find_value(dataset: Dataset, keyword: str, frame: int = 0, *, top_level: boo
             value = read_value(dataset, keyword)
             if value is not None:
                 return value
-        for group in _groups(dataset, frame):
-            for part in (group, *_macros(group)):
-                value = read_value(part, keyword)
-                if value is not None:
-                    return value
+        for part in functional_groups(dataset, frame):
+            value = read_value(part, keyword)
+            if value is not None:
+                return value
     except Exception as error:  # pydicom parses values on access, and a damaged value may raise anything
         message = f"{keyword} cannot be parsed ({type(error).__name__})"
         raise RejectedError(RejectReason.DAMAGED_HEADER, message) from None
@@ -120,12 +119,22 @@ _PARSERS: dict[str, Callable[[bytes, bool], Any]] = {
 }
 
 
-def _groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
-    """Yields the functional groups of a frame, its own before the shared ones."""
-    own = read_value(dataset, "PerFrameFunctionalGroupsSequence") or ()
-    if frame < len(own):
-        yield own[frame]
-    yield from read_value(dataset, "SharedFunctionalGroupsSequence") or ()
+def functional_groups(dataset: Dataset, frame: int | None, *, has_shared: bool = True) -> Iterator[Dataset]:
+    """Yields the functional groups of a frame, its own before the shared ones, each with its macros.
+
+    Args:
+        dataset: header of a file.
+        frame: index of the frame, from 0; None for the shared groups only.
+        has_shared: whether the shared groups are wanted.
+    """
+    groups: list[Dataset] = []
+    if frame is not None:
+        groups.extend((read_value(dataset, "PerFrameFunctionalGroupsSequence") or ())[frame : frame + 1])
+    for group in groups:
+        yield from (group, *_macros(group))
+    if has_shared:
+        for group in read_value(dataset, "SharedFunctionalGroupsSequence") or ():
+            yield from (group, *_macros(group))
 
 
 def _macros(group: Dataset) -> Iterator[Dataset]:

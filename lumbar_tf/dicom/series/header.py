@@ -1,13 +1,20 @@
-"""Series attributes of a header, uniform for classic and Enhanced MR and all vendors."""
+"""Attributes of an image that its series is selected by, alike for classic and Enhanced MR of all vendors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydicom.dataset import Dataset
 
-from lumbar_tf.dicom.files.frames import find_value
+from lumbar_tf.dicom.files.values import functional_groups, read_value
+from lumbar_tf.dicom.series.image_kinds import (
+    Component,
+    DixonPart,
+    classify_component,
+    classify_dixon_part,
+    read_private_b_value,
+)
 from lumbar_tf.dicom.series.series_description_patterns import mentions_contrast, normalize_text
 
 _Value = TypeVar("_Value")
@@ -35,17 +42,22 @@ _NO_AGENT = frozenset({"", "0", "n", "no", "none", "nil", "na", "n a", "no contr
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """Series attributes of a header. Free texts are kept in memory only and never written.
+    """Attributes of an image, or of all images of one contrast. Free texts are never written.
 
     Attributes:
         description: SeriesDescription, "" if absent.
         protocol: ProtocolName; with GE, the name of the whole examination.
         study_description: StudyDescription.
         body_part: BodyPartExamined.
-        image_type: ImageType, FrameType and ComplexImageComponent in upper case.
+        image_type: ImageType or FrameType, and ComplexImageComponent, in upper case.
+        component: component of the complex signal.
+        dixon_part: part of a Dixon family, None for any other image.
         echo_time_ms: EchoTime or EffectiveEchoTime, None if absent or not positive.
+        echo_number: EchoNumbers, None if absent.
         repetition_time_ms: RepetitionTime, likewise.
         inversion_time_ms: InversionTime or the first of InversionTimes, likewise.
+        b_value: DiffusionBValue, s/mm2, None if absent.
+        temporal_position: TemporalPositionIdentifier or TemporalPositionIndex, None if absent.
         scanning_sequence: SE, IR, GR, EP or RM; derived from the pulse sequence macros in Enhanced files.
         acquisition_contrast: AcquisitionContrast of Enhanced files (T1, T2, STIR, DIFFUSION, ...).
         is_fat_suppressed: whether ScanOptions or SpectrallySelectedSuppression indicate fat suppression.
@@ -59,9 +71,14 @@ class SeriesHeader:
     study_description: str = ""
     body_part: str = ""
     image_type: tuple[str, ...] = ()
+    component: Component = Component.MAGNITUDE
+    dixon_part: DixonPart | None = None
     echo_time_ms: float | None = None
+    echo_number: int | None = None
     repetition_time_ms: float | None = None
     inversion_time_ms: float | None = None
+    b_value: float | None = None
+    temporal_position: int | None = None
     scanning_sequence: tuple[str, ...] = ()
     acquisition_contrast: str = ""
     is_fat_suppressed: bool = False
@@ -70,33 +87,72 @@ class SeriesHeader:
     field_strength_tesla: float | None = None
 
 
+#: The datasets in which an attribute is searched, in this order.
+_Sources = Sequence[Dataset]
+
+
 def read_series_header(dataset: Dataset) -> SeriesHeader:
-    """Reads the series attributes of an MR header. Invalid values count as absent; no error is raised."""
-    description = _text(dataset, "SeriesDescription")
+    """Reads the attributes of a file's first image. Invalid values count as absent; no error is raised."""
+    return _read_header(dataset, [dataset, *_read_groups(dataset, 0)])
+
+
+def read_frame_headers(dataset: Dataset, num_frames: int) -> tuple[SeriesHeader, ...]:
+    """Reads the attributes of each frame of a file.
+
+    In a file of several frames the functional groups come first: an attribute at the top level belongs to no
+    particular frame.
+    """
+    if num_frames == 1:
+        return (read_series_header(dataset),)
+    shared = [*_read_groups(dataset, None), dataset]
+    return tuple(
+        _read_header(dataset, [*_read_groups(dataset, index, has_shared=False), *shared])
+        for index in range(num_frames)
+    )
+
+
+def _read_groups(dataset: Dataset, frame: int | None, *, has_shared: bool = True) -> list[Dataset]:
+    try:
+        return list(functional_groups(dataset, frame, has_shared=has_shared))
+    except Exception:  # pydicom parses sequences on access, and a damaged one may raise anything
+        return []
+
+
+def _read_header(dataset: Dataset, sources: _Sources) -> SeriesHeader:
+    description = _text(sources, "SeriesDescription")
     texts = {
         "protocol": "ProtocolName",
         "study_description": "StudyDescription",
         "body_part": "BodyPartExamined",
     }
-    image_type = [
-        code
-        for keyword in ("ImageType", "FrameType", "ComplexImageComponent")
-        for code in _codes(dataset, keyword)
-    ]
+    image_type, component = _read_image_type(sources), "".join(_codes(sources, "ComplexImageComponent")[:1])
+    b_value = _number(sources, "DiffusionBValue")
     return SeriesHeader(
         description=description,
-        **{name: _text(dataset, keyword) for name, keyword in texts.items()},
-        image_type=tuple(dict.fromkeys(image_type)),
-        echo_time_ms=_number(dataset, "EffectiveEchoTime", "EchoTime"),
-        repetition_time_ms=_number(dataset, "RepetitionTime"),
-        inversion_time_ms=_number(dataset, "InversionTime", "InversionTimes"),
-        scanning_sequence=_scanning_sequence(dataset),
-        acquisition_contrast="".join(_codes(dataset, "AcquisitionContrast")[:1]),
-        is_fat_suppressed=_is_fat_suppressed(dataset),
-        is_contrast=_has_agent(dataset) or mentions_contrast(description),
-        vendor=normalize_vendor(_text(dataset, "Manufacturer")),
-        field_strength_tesla=normalize_field_strength(_number(dataset, "MagneticFieldStrength")),
+        **{name: _text(sources, keyword) for name, keyword in texts.items()},
+        image_type=tuple(dict.fromkeys((*image_type, *([component] if component else ())))),
+        component=classify_component(image_type[2:], component, dataset),
+        dixon_part=classify_dixon_part(image_type[2:], description),
+        echo_time_ms=_number(sources, "EffectiveEchoTime", "EchoTime"),
+        echo_number=_integer(sources, "EchoNumbers"),
+        repetition_time_ms=_number(sources, "RepetitionTime"),
+        inversion_time_ms=_number(sources, "InversionTime", "InversionTimes"),
+        b_value=read_private_b_value(dataset) if b_value is None else b_value,
+        temporal_position=_integer(sources, "TemporalPositionIndex", "TemporalPositionIdentifier"),
+        scanning_sequence=_scanning_sequence(sources),
+        acquisition_contrast="".join(_codes(sources, "AcquisitionContrast")[:1]),
+        is_fat_suppressed=_is_fat_suppressed(sources),
+        is_contrast=_has_agent(sources) or mentions_contrast(description),
+        vendor=normalize_vendor(_text(sources, "Manufacturer")),
+        field_strength_tesla=normalize_field_strength(_number(sources, "MagneticFieldStrength")),
     )
+
+
+def _read_image_type(sources: _Sources) -> tuple[str, ...]:
+    """Returns the type of a frame, or of the image; values of both if the file has one frame."""
+    image, frame = _codes(sources, "ImageType"), _codes(sources, "FrameType")
+    is_single = bool(sources) and "ImageType" in sources[0]
+    return tuple(dict.fromkeys((*image, *frame))) if is_single or not frame else frame
 
 
 def normalize_vendor(manufacturer: str) -> str:
@@ -124,64 +180,71 @@ def normalize_field_strength(value: float | None) -> float | None:
     return nearest if abs(nearest - tesla) <= _FIELD_TOLERANCE * nearest else round(tesla, 2)
 
 
-def _scanning_sequence(dataset: Dataset) -> tuple[str, ...]:
+def _scanning_sequence(sources: _Sources) -> tuple[str, ...]:
     """Returns ScanningSequence, or its equivalent from the MR Pulse Sequence module (PS3.3 C.8.13.4)."""
-    classic = _codes(dataset, "ScanningSequence")
+    classic = _codes(sources, "ScanningSequence")
     if classic:
         return classic
-    echo = "".join(_codes(dataset, "EchoPulseSequence")[:1])
+    echo = "".join(_codes(sources, "EchoPulseSequence")[:1])
     found = [
         ("SE", echo in ("SPIN", "BOTH")),
         ("GR", echo in ("GRADIENT", "BOTH")),
-        ("EP", _codes(dataset, "EchoPlanarPulseSequence") == ("YES",)),
-        ("IR", _codes(dataset, "InversionRecovery") == ("YES",)),
+        ("EP", _codes(sources, "EchoPlanarPulseSequence") == ("YES",)),
+        ("IR", _codes(sources, "InversionRecovery") == ("YES",)),
     ]
     return tuple(name for name, is_there in found if is_there)
 
 
-def _is_fat_suppressed(dataset: Dataset) -> bool:
-    options = _codes(dataset, "ScanOptions")
-    suppression = _codes(dataset, "SpectrallySelectedSuppression")
+def _is_fat_suppressed(sources: _Sources) -> bool:
+    options = _codes(sources, "ScanOptions")
+    suppression = _codes(sources, "SpectrallySelectedSuppression")
     return "FS" in options or any("FAT" in code for code in suppression)
 
 
-def _has_agent(dataset: Dataset) -> bool:
-    if normalize_text(_text(dataset, "ContrastBolusAgent")) not in _NO_AGENT:
+def _has_agent(sources: _Sources) -> bool:
+    if normalize_text(_text(sources, "ContrastBolusAgent")) not in _NO_AGENT:
         return True
-    return _value(dataset, "ContrastBolusAgentSequence", lambda items: len(items) > 0, False)
+    return _value(sources, "ContrastBolusAgentSequence", lambda items: len(items) > 0, False)
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    return _value(dataset, keyword, lambda value: value if isinstance(value, str) else str(value), "")
+def _text(sources: _Sources, keyword: str) -> str:
+    return _value(sources, keyword, lambda value: value if isinstance(value, str) else str(value), "")
 
 
-def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def _codes(sources: _Sources, keyword: str) -> tuple[str, ...]:
     """Returns the values of a CS element in upper case."""
 
     def split(value: Any) -> tuple[str, ...]:
         values = [value] if isinstance(value, str) else list(value)
         return tuple(code for text in values if (code := str(text).strip().upper()))
 
-    return _value(dataset, keyword, split, ())
+    return _value(sources, keyword, split, ())
 
 
-def _number(dataset: Dataset, *keywords: str) -> float | None:
+def _number(sources: _Sources, *keywords: str) -> float | None:
     """Returns the first finite positive number among elements, of which only the first value is used."""
 
     def convert(value: Any) -> float:
         return float(value if isinstance(value, str | int | float) else value[0])
 
     for keyword in keywords:
-        number = _value(dataset, keyword, convert, math.nan)
+        number = _value(sources, keyword, convert, math.nan)
         if math.isfinite(number) and number > 0:
             return number
     return None
 
 
-def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], _Value], absent: _Value) -> _Value:
+def _integer(sources: _Sources, *keywords: str) -> int | None:
+    number = _number(sources, *keywords)
+    return None if number is None else int(number)
+
+
+def _value(sources: _Sources, keyword: str, convert: Callable[[Any], _Value], absent: _Value) -> _Value:
     """Returns the converted value of an element; `absent` if there is none or it is invalid."""
     try:
-        value = find_value(dataset, keyword)
+        value = next(
+            (found for source in sources if (found := read_value(source, keyword)) is not None), None
+        )
         return absent if value is None else convert(value)
     except Exception:  # pydicom parses values on access, and a damaged value may raise anything
         return absent

@@ -41,6 +41,8 @@ _OTHER_WEIGHTING = re.compile(
 #: Adjacent letters are allowed: `SAGT1`, `sT1W`, `t2tse`. A following digit is not: T12 is a vertebra.
 _T1 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t1(?!\d)")
 _T2 = re.compile(r"(?:\b|sag|ax|tra|cor|tse|fse|3d)s?t2(?!\d)")
+_PROTON_DENSITY = re.compile(r"\b(?:pdw?|dp|proton)\b")
+_DUAL_ECHO = re.compile(r"\b(?:dual|double|multi) ?echo|\bde ?(?:tse|fse)\b|\b(?:tse|fse) ?(?:dual|double)\b")
 _STIR = re.compile(r"\bs?(?:stir|tirm)\b")
 _FLUID_SUPPRESSED = re.compile(r"flair|dark ?fluid")
 _FAT_SUPPRESSED = re.compile(
@@ -102,6 +104,23 @@ def mentions_lumbar(text: str) -> bool | None:
     if _LUMBAR.search(words):
         return True
     return False if _OTHER_REGION.search(words) else None
+
+
+def mentions_several_echoes(text: str) -> bool:
+    """Returns whether a text describes proton density and T2 together, as the names of dual echoes do.
+
+    >>> [mentions_several_echoes(text) for text in ("pd+t2_tse_tra", "PDW/T2W TSE", "t2_tse", "T2 DUAL ECHO")]
+    [True, True, False, True]
+    """
+    words = normalize_text(text)
+    return _DUAL_ECHO.search(words) is not None or (
+        _PROTON_DENSITY.search(words) is not None and _T2.search(words.replace("+", " ")) is not None
+    )
+
+
+def mentions_short_inversion(text: str) -> bool:
+    """Returns whether a text mentions STIR or TIRM."""
+    return _STIR.search(normalize_text(text)) is not None
 
 
 def mentioned_weighting(text: str) -> Weighting | None:

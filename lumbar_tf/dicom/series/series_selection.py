@@ -1,18 +1,20 @@
 """Selection of the series to grade, by table or by headers and geometry.
 
-Every series gets a decision: a plane, or the reason of its exclusion. Doubtful series are excluded: the user
-can list them in a table, whereas a wrong series would be graded unnoticed.
+Every contrast of every series gets a decision: a plane, or the reason of its exclusion. Doubtful series are
+excluded: the user can list them in a table, whereas a wrong series would be graded unnoticed.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.reasons import RejectReason
+from lumbar_tf.dicom.series.contrasts import Contrast, split_contrasts
 from lumbar_tf.dicom.series.header import SeriesHeader, read_series_header
+from lumbar_tf.dicom.series.image_kinds import Component, DixonPart, dixon_stem, is_diffusion_weighted
 from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
     mentions_derived,
@@ -26,6 +28,7 @@ __all__ = [
     "SeriesDecision",
     "SeriesCandidate",
     "SeriesHeader",
+    "split_series",
     "select_series",
     "is_sagittal",
     "read_series_header",
@@ -50,19 +53,34 @@ _FORAMINA_MM = 26.0
 _COVERAGE_STEP_MM = 10.0
 
 
+#: Of several T2 echoes of a place the longest is used, up to this, ms: later ones show fluid only, and noise.
+_LONGEST_USUAL_ECHO = 150.0
+
+
 @dataclass(frozen=True, eq=False)
 class SeriesCandidate:
-    """A series before its pixels are decoded.
+    """A series, or one of its contrasts, before its pixels are decoded.
 
     Attributes:
         series_id: id of the series, as in tables.
-        header: header of one of its files.
+        header: header of its images.
         geometries: geometries of all readable slices.
+        contrast: name of the contrast, "" for a series of one.
+        places: numbers of the places that the contrasts of its series show.
+        is_repetition: whether it consists of later time points of another contrast.
     """
 
     series_id: str
     header: SeriesHeader
     geometries: Sequence[SliceGeometry]
+    contrast: str = ""
+    places: frozenset[int] = frozenset()
+    is_repetition: bool = False
+
+    @property
+    def key(self) -> str:
+        """Series id, with the contrast if it has a name."""
+        return f"{self.series_id} ({self.contrast})" if self.contrast else self.series_id
 
 
 @dataclass(frozen=True)
@@ -82,37 +100,104 @@ class SeriesDecision:
     notes: tuple[tuple[RejectReason, str], ...] = ()
 
 
+def split_series(
+    series_id: str, headers: Sequence[SeriesHeader], geometries: Sequence[SliceGeometry]
+) -> list[tuple[SeriesCandidate, tuple[int, ...]]]:
+    """Splits a series into its contrasts.
+
+    Args:
+        series_id: id of the series.
+        headers: header of each image.
+        geometries: geometry of each image.
+
+    Returns:
+        A candidate for each contrast, and the indices of its images.
+    """
+
+    def candidate(contrast: Contrast) -> SeriesCandidate:
+        return SeriesCandidate(
+            series_id,
+            contrast.header,
+            [geometries[index] for index in contrast.members],
+            contrast.name,
+            contrast.places,
+            contrast.is_repetition,
+        )
+
+    contrasts = split_contrasts(headers, geometries, _kind)
+    return [(candidate(contrast), contrast.members) for contrast in contrasts]
+
+
+def _kind(header: SeriesHeader) -> tuple[object, ...]:
+    """Returns the properties in which images of one stack agree."""
+    return (
+        header.component,
+        header.dixon_part,
+        round(header.b_value or 0.0),
+        _is_localizer(header),
+        _is_derived(header),
+        classify_weighting(header)[0],
+        is_fat_suppressed(header),
+    )
+
+
 def select_series(
     candidates: Sequence[SeriesCandidate], table: Mapping[str, Plane | None]
 ) -> dict[str, SeriesDecision]:
-    """Decides about each series of ONE study.
+    """Decides about each series and contrast of ONE study.
 
     The table has priority. Of the series that are not in the table, all axial T2 series without fat
     suppression are used. For each sagittal plane without a series in the table, the most suitable series is
-    used: it covers the foramina, has no fat suppression and no contrast agent, covers more, has more slices,
-    has finer pixels.
+    used: it covers the foramina, has no fat suppression and no contrast agent, is not part of a Dixon
+    family, covers more, has more slices, has finer pixels. Of the contrasts of a series at the same places
+    one is used at most.
 
     Args:
-        candidates: series of the study.
+        candidates: series of the study, or their contrasts.
         table: plane by series id; None for a series that is to be excluded.
 
     Returns:
-        A decision for each series id.
+        A decision for each `SeriesCandidate.key`. It does not depend on the order of `candidates`.
     """
-    decisions = {
-        candidate.series_id: _follow_table(candidate, table[candidate.series_id])
-        if candidate.series_id in table
-        else _classify(candidate)
-        for candidate in candidates
-    }
+    candidates = _name_dixon_families(candidates)
+    contrasts: dict[str, list[SeriesCandidate]] = defaultdict(list)
+    for candidate in candidates:
+        contrasts[candidate.series_id].append(candidate)
+    decisions: dict[str, SeriesDecision] = {}
+    for series_id, members in contrasts.items():
+        own = {item.key: _classify(item, members) for item in members}
+        decisions |= _follow_table(members, table[series_id], own) if series_id in table else own
     for plane in Plane:
-        of_plane = [item for item in candidates if decisions[item.series_id].plane is plane]
+        for members in contrasts.values():
+            of_plane = [item for item in members if decisions[item.key].plane is plane]
+            for candidate in _repeated_places(of_plane, plane):
+                _leave_out(decisions, candidate, f"another contrast of the series is used for {plane.value}")
+        of_plane = [item for item in candidates if decisions[item.key].plane is plane]
         classified = [item for item in of_plane if item.series_id not in table]
         has_listed = len(classified) < len(of_plane)
         for candidate, message in _less_suitable(classified, plane, has_listed=has_listed):
-            notes = decisions[candidate.series_id].notes
-            decisions[candidate.series_id] = SeriesDecision(None, RejectReason.LESS_SUITABLE, message, notes)
+            _leave_out(decisions, candidate, message)
     return decisions
+
+
+def _leave_out(decisions: dict[str, SeriesDecision], candidate: SeriesCandidate, message: str) -> None:
+    notes = decisions[candidate.key].notes
+    decisions[candidate.key] = SeriesDecision(None, RejectReason.LESS_SUITABLE, message, notes)
+
+
+def _name_dixon_families(candidates: Sequence[SeriesCandidate]) -> list[SeriesCandidate]:
+    """Sets the Dixon part of series whose names differ in it only, such as `t2_sag_in` and `t2_sag_opp`."""
+    stems = [dixon_stem(candidate.header.description) for candidate in candidates]
+    members: dict[str, set[DixonPart]] = defaultdict(set)
+    for stem, part in stems:
+        if part is not None:
+            members[stem].add(part)
+    return [
+        replace(candidate, header=replace(candidate.header, dixon_part=part))
+        if part is not None and candidate.header.dixon_part is None and len(members[stem]) > 1
+        else candidate
+        for candidate, (stem, part) in zip(candidates, stems, strict=True)
+    ]
 
 
 def is_sagittal(geometry: SliceGeometry) -> bool | None:
@@ -127,9 +212,33 @@ def is_sagittal(geometry: SliceGeometry) -> bool | None:
     return bool(x > z)
 
 
-def _follow_table(candidate: SeriesCandidate, plane: Plane | None) -> SeriesDecision:
+def _follow_table(
+    members: Sequence[SeriesCandidate], plane: Plane | None, own: Mapping[str, SeriesDecision]
+) -> dict[str, SeriesDecision]:
+    """Decides about the contrasts of a listed series.
+
+    Args:
+        members: contrasts of the series.
+        plane: plane in the table.
+        own: decisions by the headers.
+    """
     if plane is None:
-        return SeriesDecision(None, RejectReason.LEFT_OUT_BY_MAP, "the table excludes the series")
+        message = "the table excludes the series"
+        return {item.key: SeriesDecision(None, RejectReason.LEFT_OUT_BY_MAP, message) for item in members}
+    # The table lists the series for one of its contrasts: that of the plane, or else an acquired image.
+    fitting = [item for item in members if own[item.key].plane is plane]
+    acquired = [item for item in members if own[item.key].reason is not RejectReason.DERIVED]
+    used = fitting or acquired or members
+    decisions = dict(own) if len(members) > 1 else {}
+    for item in members:
+        if item in used:
+            decisions[item.key] = _list_plane(item, plane)
+        elif own[item.key].plane is not None:
+            _leave_out(decisions, item, f"the table lists {plane.value}, which is another contrast")
+    return decisions
+
+
+def _list_plane(candidate: SeriesCandidate, plane: Plane) -> SeriesDecision:
     orientations = Counter(is_sagittal(geometry) for geometry in candidate.geometries)
     main = orientations.most_common(1)[0][0] if orientations else plane.is_sagittal
     classified = _plane_of(main, classify_weighting(candidate.header)[0])
@@ -148,24 +257,39 @@ def _plane_of(sagittal: bool | None, weighting: Weighting | None) -> Plane | Non
     return Plane.AXIAL_T2 if weighting is Weighting.T2 else None
 
 
-def _classify(candidate: SeriesCandidate) -> SeriesDecision:
-    """Decides from headers and geometry alone; the first applicable rule decides."""
+def _classify(candidate: SeriesCandidate, series: Sequence[SeriesCandidate]) -> SeriesDecision:
+    """Decides from headers and geometry alone; the first applicable rule decides.
+
+    Args:
+        candidate: a contrast.
+        series: all contrasts of its series.
+    """
     header = candidate.header
-    orientations = {is_sagittal(geometry) for geometry in candidate.geometries}
-    description = header.description or header.protocol
-    if "LOCALIZER" in header.image_type or mentions_localizer(description):
+    orientations = {is_sagittal(geometry) for item in series for geometry in item.geometries}
+    if _is_localizer(header):
         return _exclude(RejectReason.LOCALIZER, "ImageType or description indicate a localiser")
     if len(orientations) > 1:
         message = "a localiser: one series with slices of several orientations (sagittal, axial, coronal)"
         return _exclude(RejectReason.LOCALIZER, message)
-    if _is_derived(header) or mentions_derived(description):
+    if header.component is not Component.MAGNITUDE:
+        message = f"the {header.component.value} of the complex signal; only the magnitude is graded"
+        return _exclude(RejectReason.DERIVED, message)
+    if header.dixon_part in (DixonPart.FAT, DixonPart.OPPOSED_PHASE):
+        message = f"the image of a Dixon family with {header.dixon_part.value}; the in-phase image is graded"
+        return _exclude(RejectReason.DERIVED, message)
+    if _is_derived(header):
         return _exclude(RejectReason.DERIVED, "ImageType or description indicate a derived image")
     if _is_elsewhere(header):
         return _exclude(RejectReason.NOT_LUMBAR, "body part or description indicate another part of the body")
     sagittal = next(iter(orientations), None)
     if sagittal is None:
         return _exclude(RejectReason.UNKNOWN_PLANE, "slices must be sagittal or axial, within 60 degrees")
+    if any(is_diffusion_weighted(item.header.b_value) for item in series):
+        return _exclude(RejectReason.UNKNOWN_WEIGHTING, "the series is diffusion-weighted")
     weighting, is_contradicted = classify_weighting(header)
+    if header.dixon_part is DixonPart.WATER and weighting is not Weighting.T2:
+        message = "the water-only image of a Dixon family is graded as T2 with fat suppression only"
+        return _exclude(RejectReason.UNKNOWN_WEIGHTING, message)
     plane = _plane_of(sagittal, weighting)
     if plane is None:
         return _exclude(RejectReason.UNKNOWN_WEIGHTING, _weighting_message(sagittal, weighting))
@@ -188,16 +312,52 @@ def _weighting_message(sagittal: bool, weighting: Weighting | None) -> str:
     return "the weighting is neither T1 nor T2 of a spin echo"
 
 
+def _is_localizer(header: SeriesHeader) -> bool:
+    return "LOCALIZER" in header.image_type or mentions_localizer(header.description or header.protocol)
+
+
 def _is_derived(header: SeriesHeader) -> bool:
     types = {value.replace(" ", "_") for value in header.image_type}
     # SECONDARY: created after the examination (PS3.3 C.7.6.1.1.2), so not by the scanner's own filter.
-    return bool(types & _DERIVED_TYPES) or header.image_type[:2] == ("DERIVED", "SECONDARY")
+    is_computed = bool(types & _DERIVED_TYPES) or header.image_type[:2] == ("DERIVED", "SECONDARY")
+    return is_computed or mentions_derived(header.description or header.protocol)
 
 
 def _is_elsewhere(header: SeriesHeader) -> bool:
     """Returns whether the most specific text with a part of the body excludes the lumbar spine."""
     texts = (header.description, header.protocol, header.body_part, header.study_description)
     return next((found for text in texts if (found := mentions_lumbar(text)) is not None), True) is False
+
+
+def _repeated_places(contrasts: Sequence[SeriesCandidate], plane: Plane) -> Iterable[SeriesCandidate]:
+    """Yields the contrasts of one series and plane that show the places of a better one."""
+    used: set[int] = set()
+    for candidate in sorted(contrasts, key=lambda item: _rank_contrast(item, plane)):
+        if used.isdisjoint(candidate.places):
+            used |= candidate.places
+        else:
+            yield candidate
+
+
+def _rank_contrast(candidate: SeriesCandidate, plane: Plane) -> tuple[object, ...]:
+    """Returns the sort key of a contrast among those of its series and plane, the best first."""
+    header = candidate.header
+    echo, number = header.echo_time_ms or 0.0, header.echo_number or 0
+    if plane is Plane.SAGITTAL_T1:
+        order = (False, echo, number)
+    else:
+        # The T2 image of a dual echo is the long echo.
+        is_late = echo > _LONGEST_USUAL_ECHO
+        order = (is_late, echo if is_late else -echo, -number)
+    return (
+        is_fat_suppressed(header),
+        header.dixon_part is not None,
+        header.is_contrast,
+        candidate.is_repetition,
+        *order,
+        -len(candidate.geometries),
+        candidate.key,
+    )
 
 
 def _less_suitable(
@@ -216,17 +376,20 @@ def _less_suitable(
     return [(item, message) for item in ranked[1:]]
 
 
-def _rank(candidate: SeriesCandidate) -> tuple[bool, bool, bool, int, int, float, str]:
+def _rank(candidate: SeriesCandidate) -> tuple[object, ...]:
     """Returns the sort key of a series among those of one sagittal plane, the best first."""
-    first = candidate.geometries[0]
+    first = min(
+        candidate.geometries, key=lambda item: (item.position, item.row_direction, item.row_spacing_mm)
+    )
     positions_mm = [float(np.asarray(item.position) @ first.normal) for item in candidate.geometries]
     coverage_mm = max(positions_mm) - min(positions_mm)
     return (
         coverage_mm < _FORAMINA_MM,
         is_fat_suppressed(candidate.header),
         candidate.header.is_contrast,
+        candidate.header.dixon_part is not None,
         -round(coverage_mm / _COVERAGE_STEP_MM),
         -len(candidate.geometries),
         first.row_spacing_mm * first.column_spacing_mm,
-        candidate.series_id,
+        candidate.key,
     )

@@ -4,8 +4,9 @@ Nothing is repaired. A slice at the position of another one is rejected; every o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,10 @@ from lumbar_tf.labels import Plane
 
 #: Two planes closer than this are the same plane: a tenth of the smallest gap of 3D sequences (0.5 mm) would
 #: be 0.05 mm, and scanners write positions to 0.001 mm or finer.
-_SAME_PLANE_MM = 0.01
+SAME_PLANE_MM = 0.01
 #: Two images in one plane show the same anatomy if their centres are closer than this. Matrices of different
 #: size share the centre up to the rounding of PixelSpacing (0.001 mm x 512 pixels).
-_SAME_CENTRE_MM = 1.0
+SAME_CENTRE_MM = 1.0
 #: Gaps are even if they differ by less than this fraction of their median: positions are rounded, and slices
 #: rotated on the console are not placed more precisely.
 _EVEN_PART = 0.1
@@ -43,15 +44,21 @@ class StackCheck:
 
 
 def check_stack(
-    geometries: Sequence[SliceGeometry], instance_numbers: Sequence[int], *, plane: Plane
+    geometries: Sequence[SliceGeometry],
+    instance_numbers: Sequence[int],
+    *,
+    plane: Plane,
+    preference: Callable[[int], Any] = lambda index: index,
 ) -> StackCheck:
     """Checks the slices of one series.
 
     Args:
         geometries: geometries of the slices.
-        instance_numbers: InstanceNumbers of the slices, 0 if absent.
+        instance_numbers: InstanceNumbers of the slices, 0 if absent. They are used for notes only.
         plane: plane that the series is used as. Blocks of slices, each tilted to its disc, are normal in
             axial series and irregular in sagittal ones.
+        preference: sort key of a slice by its index, evaluated for slices at one position only: the slice
+            with the smallest key is kept. By default the first one is kept.
 
     Returns:
         The kept and rejected slices, and the notes.
@@ -65,8 +72,8 @@ def check_stack(
             f"{len(instance_numbers)} numbers."
         )
     groups = order_slices(geometries)
-    copies = {index for group in groups for index in _find_copies(geometries, instance_numbers, group)}
-    message = f"another slice of the series is within {_SAME_PLANE_MM} mm of this one"
+    copies = {index for group in groups for index in _find_copies(geometries, group, preference)}
+    message = f"another slice of the series is within {SAME_PLANE_MM} mm of this one"
     rejects = tuple((index, RejectReason.DUPLICATE_POSITION, message) for index in sorted(copies))
     # The original of each group is kept, so no group becomes empty.
     groups = [[index for index in group if index not in copies] for group in groups]
@@ -89,7 +96,7 @@ def median_gap_mm(geometries: Sequence[SliceGeometry]) -> float:
     4.5
     """
     gaps = np.concatenate([[], *(_gaps_mm(geometries, group) for group in order_slices(geometries))])
-    gaps = gaps[gaps > _SAME_PLANE_MM]
+    gaps = gaps[gaps > SAME_PLANE_MM]
     return float(np.median(gaps)) if gaps.size else 0.0
 
 
@@ -100,15 +107,16 @@ def _gaps_mm(geometries: Sequence[SliceGeometry], group: Sequence[int]) -> NDArr
 
 
 def _find_copies(
-    geometries: Sequence[SliceGeometry], numbers: Sequence[int], group: Sequence[int]
+    geometries: Sequence[SliceGeometry], group: Sequence[int], preference: Callable[[int], Any]
 ) -> Iterator[int]:
-    """Yields the slices of a group at the position of another; the lowest InstanceNumber is the original."""
-    breaks = np.flatnonzero(_gaps_mm(geometries, group) > _SAME_PLANE_MM) + 1
+    """Yields the slices of a group at the position of another that is preferred."""
+    breaks = np.flatnonzero(_gaps_mm(geometries, group) > SAME_PLANE_MM) + 1
     for same_plane in np.split(np.array(group), breaks):
         originals: list[int] = []
-        for index in sorted(same_plane.tolist(), key=lambda member: (numbers[member], member)):
+        members = same_plane.tolist()
+        for index in sorted(members, key=preference) if len(members) > 1 else members:
             shifts = (geometries[original].centre - geometries[index].centre for original in originals)
-            if any(np.linalg.norm(shift) < _SAME_CENTRE_MM for shift in shifts):
+            if any(np.linalg.norm(shift) < SAME_CENTRE_MM for shift in shifts):
                 yield index
             else:
                 originals.append(index)
@@ -146,11 +154,11 @@ def _note_gaps(
     for group in groups:
         gaps = _gaps_mm(geometries, group)
         # Slices in one plane that show different parts of it are not neighbours.
-        usual = _lower_median(gaps[gaps > _SAME_PLANE_MM])
+        usual = _lower_median(gaps[gaps > SAME_PLANE_MM])
         for gap, first, second in zip(gaps / usual, group, group[1:]):
             if gap > _HOLE_GAPS and _is_hole(gap, numbers[first], numbers[second], plane):
                 missing += round(gap) - 1
-            elif gap * usual > _SAME_PLANE_MM and (gap <= _HOLE_GAPS or plane.is_sagittal):
+            elif gap * usual > SAME_PLANE_MM and (gap <= _HOLE_GAPS or plane.is_sagittal):
                 even.append(gap)
     if missing:
         yield RejectReason.MISSING_SLICES, f"the gaps leave room for {missing} missing slices"

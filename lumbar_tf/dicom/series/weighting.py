@@ -1,10 +1,13 @@
 """Weighting of a series by its description or, failing that, by the physics of its timing."""
 
 from lumbar_tf.dicom.series.header import SeriesHeader
+from lumbar_tf.dicom.series.image_kinds import DixonPart, is_diffusion_weighted
 from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
     mentioned_weighting,
     mentions_fat_suppression,
+    mentions_several_echoes,
+    mentions_short_inversion,
 )
 
 # Bounds in ms between the ranges of Westbrook and Talbot, MRI in Practice, 5th edition, "Summary of
@@ -18,6 +21,8 @@ _SHORTEST_T2_REPETITION = 900.0
 # Proton density: the echo time of T1 with the repetition time of T2 (from 2000).
 _LONGEST_DENSITY_ECHO = 45.0
 _SHORTEST_DENSITY_REPETITION = 1800.0
+# The first echo of a dual echo is this short; T2 with fat suppression goes down to 40.
+_LONGEST_FIRST_ECHO = 35.0
 # An inversion pulse nulls tissue at TI = T1 (ln 2 - ln(1 + exp(-TR / T1))). Fat, T1 = 250 to 380 from 0.5 to
 # 3 T: 170 to 260; scanners offer 100 to 230. Fluid, T1 = 4000: 680 to 1380 for the TR of 1500 to 3500 of T1
 # FLAIR, 1970 and more for the TR of 6000 and more of T2 FLAIR.
@@ -40,6 +45,7 @@ def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
     """Classifies the weighting of a series.
 
     Gradient echo and echo-planar sequences are OTHER regardless of their description: "T2" means T2* there.
+    So are images with the timing of proton density that are described as T2: the first echo of a dual echo.
 
     Args:
         header: series attributes.
@@ -50,11 +56,29 @@ def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
     """
     if _is_other_sequence(header):
         return Weighting.OTHER, False
-    mentioned = mentioned_weighting(header.description) or mentioned_weighting(header.protocol)
+    mentioned = _mentioned_weighting(header)
     by_timing = classify_timing(header)
-    if mentioned is None:
+    if mentioned is None or (mentioned is Weighting.T2 and _is_first_echo(header)):
         return by_timing, False
     return mentioned, mentioned is not Weighting.OTHER and by_timing not in (None, mentioned)
+
+
+def _mentioned_weighting(header: SeriesHeader) -> Weighting | None:
+    """Returns the weighting by the texts; None if they describe several echoes, of which this is one."""
+    if mentions_several_echoes(header.description):
+        return None
+    return mentioned_weighting(header.description) or mentioned_weighting(header.protocol)
+
+
+def _is_first_echo(header: SeriesHeader) -> bool:
+    """Returns whether the timing is that of proton density, and no inversion pulse shortens the echo."""
+    is_inverted = "IR" in header.scanning_sequence or mentions_short_inversion(header.description)
+    return (
+        header.echo_time_ms is not None
+        and header.echo_time_ms <= _LONGEST_FIRST_ECHO
+        and not is_inverted
+        and classify_timing(header) is Weighting.OTHER
+    )
 
 
 def classify_timing(header: SeriesHeader) -> Weighting | None:
@@ -83,10 +107,16 @@ def classify_timing(header: SeriesHeader) -> Weighting | None:
 
 
 def is_fat_suppressed(header: SeriesHeader) -> bool:
-    """Returns whether options, texts or an inversion time that nulls fat indicate fat suppression."""
+    """Returns whether options, texts or an inversion time that nulls fat indicate fat suppression.
+
+    The in-phase image of a Dixon family shows fat, although its description mentions the method.
+    """
     inversion = header.inversion_time_ms
+    if header.dixon_part is DixonPart.IN_PHASE:
+        return False
     return (
         header.is_fat_suppressed
+        or header.dixon_part is DixonPart.WATER
         or mentions_fat_suppression(header.description)
         or header.acquisition_contrast == "STIR"
         or (inversion is not None and _FAT_INVERSION[0] <= inversion <= _FAT_INVERSION[1])
@@ -105,4 +135,5 @@ def _is_other_sequence(header: SeriesHeader) -> bool:
     sequence = set(header.scanning_sequence)
     is_gradient_echo = "GR" in sequence and "SE" not in sequence
     contrasts = {header.acquisition_contrast, *header.image_type[2:3]}
-    return is_gradient_echo or "EP" in sequence or bool(contrasts & _OTHER_CONTRASTS)
+    is_other = is_gradient_echo or "EP" in sequence or bool(contrasts & _OTHER_CONTRASTS)
+    return is_other or is_diffusion_weighted(header.b_value)

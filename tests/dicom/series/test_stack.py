@@ -70,9 +70,11 @@ def test_gaps_between_parallel_axial_blocks_are_not_missing_slices() -> None:
 
 
 @pytest.mark.parametrize("shift_mm", [0.0, 0.009])
-def test_of_slices_at_one_position_the_lowest_number_is_kept(shift_mm: float) -> None:
-    check = _check(_sagittal(0, 5, 10 + shift_mm, 10, 15), [1, 2, 9, 3, 4])
-    assert check.kept == (0, 1, 3, 4)
+def test_of_slices_at_one_position_the_preferred_is_kept_whatever_the_numbers(shift_mm: float) -> None:
+    stack = _sagittal(0, 5, 10 + shift_mm, 10, 15)
+    for numbers in ([1, 2, 9, 3, 4], [1, 2, 3, 9, 4], [0] * 5):
+        check = check_stack(stack, numbers, plane=Plane.SAGITTAL_T2, preference=[0, 0, 2, 1, 0].__getitem__)
+        assert check.kept == (0, 1, 3, 4)
     assert [(index, reason) for index, reason, _ in check.rejects] == [(2, RejectReason.DUPLICATE_POSITION)]
     assert check.notes == ()
 
