@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 import lumbar_tf
-from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, run_command
+from lumbar_tf.cli.command import CommaList, CommandOptions, PathList, UsageError, run_command
 from lumbar_tf.cli.console import Summary
 from lumbar_tf.cli.progress import show_activity
 
@@ -22,9 +22,9 @@ class BuildRecordsOptions(CommandOptions):
     explains all codes. The bytes of the records depend neither on workers and runner nor on interruptions.
     """
 
-    data: CommaList = Field(
+    data: PathList = Field(
         (),
-        description="Folder or zip, or several, comma-separated: the unzipped competition data "
+        description="Folder or zip, or several, comma-separated or in one flag each: the unzipped competition data "
         "(train_images/ and the CSV tables beside it), or an export of a PACS: one study, a "
         "folder of studies, nested folders, a DICOMDIR.",
     )

@@ -7,8 +7,8 @@ from pydantic import Field
 
 import lumbar_tf
 from lumbar_tf.cli.command import (
-    CommaList,
     CommandOptions,
+    PathList,
     UsageError,
     run_command,
     write_options,
@@ -22,12 +22,12 @@ class EvaluateOptions(CommandOptions):
     Writes metrics.json, evaluation.html and pictures.
     """
 
-    predictions: CommaList = Field(
+    predictions: PathList = Field(
         description="CSV table row_id,normal_mild,moderate,severe of one model. Further tables, "
         "comma-separated, are compared with it.",
         min_length=1,
     )
-    labels: CommaList = Field(
+    labels: PathList = Field(
         ("train.csv",),
         description="Label table, or several, comma-separated.",
     )

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import Field, PositiveInt
 
 import lumbar_tf
-from lumbar_tf.cli.command import CommaList, CommandOptions, run_command
+from lumbar_tf.cli.command import CommaList, CommandOptions, PathList, run_command
 from lumbar_tf.cli.console import Summary
 
 
@@ -39,7 +39,7 @@ class ExportOptions(CommandOptions):
         description="Only these networks, comma-separated, such as sagittal_t2/densenet_narrow. The "
         "stacker is fitted again to their out-of-fold tables, which needs --labels.",
     )
-    labels: CommaList = Field(
+    labels: PathList = Field(
         (),
         description="Label table train.csv, or several, comma-separated: for --members, and for the "
         "out-of-fold scores of the model card.",

@@ -1,5 +1,6 @@
 """Atomic file writing, locks and digests."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -7,6 +8,7 @@ import math
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -73,6 +75,22 @@ def write_json_atomically(path: Path, value: Any, *, allow_nan: bool = True, end
         ValueError: `value` contains NaN or infinity, and `allow_nan` is False.
     """
     write_text_atomically(path, json.dumps(value, indent=1, allow_nan=allow_nan) + end)
+
+
+def open_regular_file(path: Path) -> IO[bytes]:
+    """Opens a file for reading and never waits, even if another process has put a named pipe in its place.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def find_paths(pattern: str) -> list[Path]:
@@ -186,7 +204,7 @@ def release_cache(file: IO[bytes]) -> None:
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()

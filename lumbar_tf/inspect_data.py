@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 import lumbar_tf
-from lumbar_tf.cli.command import CommaList, CommandOptions, run_command
+from lumbar_tf.cli.command import CommandOptions, PathList, run_command
 from lumbar_tf.cli.console import Summary, print_tables
 
 
@@ -15,7 +15,7 @@ class InspectDataOptions(CommandOptions):
     The page loads nothing from elsewhere and contains no patient data but ids.
     """
 
-    data: CommaList = Field(
+    data: PathList = Field(
         description="Folder or zip, or several, comma-separated, as for build_records.",
     )
     out: Path = Field(

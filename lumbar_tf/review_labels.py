@@ -6,8 +6,8 @@ from pydantic import Field, PositiveInt
 
 import lumbar_tf
 from lumbar_tf.cli.command import (
-    CommaList,
     CommandOptions,
+    PathList,
     run_command,
     write_options,
 )
@@ -28,7 +28,7 @@ class ReviewLabelsOptions(CommandOptions):
         "with other folds than the records', is refused: its model may have been trained on "
         "the labels under review.",
     )
-    labels: CommaList = Field(
+    labels: PathList = Field(
         ("train.csv",),
         description="Label table, or several, comma-separated.",
     )

@@ -6,8 +6,8 @@ from pydantic import Field
 
 import lumbar_tf
 from lumbar_tf.cli.command import (
-    CommaList,
     CommandOptions,
+    PathList,
     run_command,
     write_options,
 )
@@ -26,7 +26,7 @@ class StackOptions(CommandOptions):
         "with fold and model in this package's own. The model of a table without that column "
         "has the file's name.",
     )
-    labels: CommaList = Field(
+    labels: PathList = Field(
         ("train.csv",),
         description="Label table, or several, comma-separated.",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, PositiveInt
 
 import lumbar_tf
-from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, existing_file, run_command
+from lumbar_tf.cli.command import CommandOptions, PathList, UsageError, existing_file, run_command
 from lumbar_tf.cli.console import ExitStatus, Summary, print_answer, print_warning
 
 
@@ -20,7 +20,7 @@ class VerifyOptions(CommandOptions):
         Path("tfrecords"),
         description="Folder of the records. With --phi also any other output, such as that of predict.",
     )
-    data: CommaList = Field(
+    data: PathList = Field(
         (),
         description="Source that was given to build_records: every study is read and encoded again, and "
         "compared byte for byte.",

@@ -6,13 +6,14 @@ annotated types.
 """
 
 import contextlib
+import difflib
 import inspect
 import io
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import fire
 import fire.core
@@ -23,6 +24,16 @@ Options = TypeVar("Options")
 
 #: A comma ends an override only where another `key=` follows, so `--set sizes=[1,2],seed=3` is two.
 _BETWEEN_OVERRIDES = re.compile(r",(?=[A-Za-z_][\w.]*=)")
+#: Flags of one purpose in different commands. The first that a command has is suggested for another one.
+_PURPOSES = (
+    ("out", "runs", "output", "results", "folder"),
+    ("data", "study", "records", "input", "source", "dicom"),
+    ("predictions", "oof", "members", "tables"),
+    ("labels", "truth", "targets"),
+    ("model", "bundle", "ensemble", "stacker"),
+    ("workers", "jobs", "processes", "threads"),
+)
+_NEAR = 0.6
 
 
 class UsageError(ValueError):
@@ -51,6 +62,7 @@ def parse_options(make_options: Callable[..., Options], arguments: Sequence[str]
         words, overrides = _take_overrides(words)
     _check_words(words, parameters)
     keywords = _bind_with_fire(make_options, words)
+    keywords |= {name: texts for name, texts in _read_lists(words, parameters).items() if len(texts) > 1}
     if overrides:
         keywords["set"] = overrides
     if isinstance(make_options, type):
@@ -81,7 +93,10 @@ def _take_overrides(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _check_words(words: Sequence[str], parameters: Any) -> None:
-    """Rejects stray words, missing values and repeated flags, which python-fire would accept silently."""
+    """Rejects unknown flags, stray words, missing values and repeated flags.
+
+    python-fire would accept the others silently, and its message for an unknown flag does not name the flag.
+    """
     seen: set[str] = set()
     index = 0
     while index < len(words):
@@ -91,14 +106,44 @@ def _check_words(words: Sequence[str], parameters: Any) -> None:
             raise UsageError(f"Every argument must be a --flag. Received: {word!r}.")
         name, has_value, _ = word[2:].replace("-", "_").partition("=")
         name = name if name in parameters else name.removeprefix("no")
-        if name in seen:
+        if name not in parameters:
+            raise UsageError(_unknown_flag(word, name, parameters))
+        if name in seen and not _is_list(parameters[name]):
             raise UsageError(f"--{name} was given more than once.")
         seen.add(name)
-        if has_value or name not in parameters or is_flag(parameters[name]):
+        if has_value or is_flag(parameters[name]):
             continue
         if index == len(words) or words[index].startswith("--"):
             raise UsageError(f"--{name} needs a value: --{name}={name.upper()}.")
         index += 1
+
+
+def _read_lists(words: Sequence[str], parameters: Any) -> dict[str, list[str]]:
+    """Returns the values of each flag that takes a list; python-fire would keep only the last one."""
+    lists: dict[str, list[str]] = {}
+    for index, word in enumerate(words):
+        name, has_value, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if word.startswith("--") and name in parameters and _is_list(parameters[name]):
+            lists.setdefault(name, []).append(value if has_value else words[index + 1])
+    return lists
+
+
+def _is_list(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_origin(annotation) is tuple
+
+
+def _unknown_flag(word: str, name: str, parameters: Any) -> str:
+    """Returns the message for an unknown flag, with the nearest one of the command."""
+    near = difflib.get_close_matches(name, list(parameters), n=1, cutoff=_NEAR)
+    for purpose in _PURPOSES:
+        if name in purpose and not near:
+            near = [other for other in purpose if other in parameters][:1]
+    flag = word.partition("=")[0]
+    return f"{flag}: did you mean --{near[0].replace('_', '-')}?" if near else f"{flag} is not one of its flags."
 
 
 def is_flag(parameter: inspect.Parameter) -> bool:

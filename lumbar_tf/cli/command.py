@@ -38,6 +38,7 @@ __all__ = [
     "CommaList",
     "CommandOptions",
     "OnlyWith",
+    "PathList",
     "UsageError",
     "existing_file",
     "parse_options",
@@ -52,13 +53,41 @@ _CREDENTIALS = re.compile(r"//[^\s'\"]*@")
 
 
 def _split_commas(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    """Splits a text at its commas; a list has one text for each time that the flag was given."""
+    if isinstance(value, list):
+        return tuple(part for text in value for part in _split_text(str(text)))
+    return tuple(_split_text(value)) if isinstance(value, str) else value
 
 
-#: The type of an option that takes a comma-separated list: `--backbones=a,b`.
+def _split_paths(value: object) -> object:
+    """Splits a text as `_split_commas` does, but not inside a path that exists."""
+    if isinstance(value, list):
+        return tuple(path for text in value for path in _split_path_text(str(text)))
+    return tuple(_split_path_text(value)) if isinstance(value, str) else value
+
+
+def _split_text(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _split_path_text(text: str) -> list[str]:
+    """Returns the paths in a text; of those that begin at a comma, the longest that exists."""
+    parts = text.split(",")
+    paths: list[str] = []
+    start = 0
+    while start < len(parts):
+        joined = {stop: ",".join(parts[start:stop]).strip() for stop in range(len(parts), start, -1)}
+        # `os.path.exists`, unlike `Path.exists`, is false for a text that is too long for a path.
+        stop = next((stop for stop, path in joined.items() if path and os.path.exists(path)), start + 1)  # noqa: PTH110
+        paths += [joined[stop]] if joined[stop] else []
+        start = stop
+    return paths
+
+
+#: The type of an option that takes a comma-separated list, or is given several times: `--backbones=a,b`.
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+#: The same for files and folders: a path that exists is taken whole, even with commas (`DOE, JOHN`).
+PathList = Annotated[tuple[str, ...], BeforeValidator(_split_paths)]
 
 
 class CommandOptions(BaseModel):

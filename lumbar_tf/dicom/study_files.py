@@ -4,6 +4,7 @@ A file that cannot be opened becomes a `Reject` with a reason, and reading conti
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from lumbar_tf.dicom.reasons import Reject, RejectedError, RejectReason
 from lumbar_tf.dicom.series.header import SeriesHeader, read_frame_headers
 from lumbar_tf.dicom.sources.study_source import StudyFiles, list_study_files
 from lumbar_tf.dicom.study import ImageOrigin, read_optional_text
+from lumbar_tf.files import open_regular_file
 from lumbar_tf.labels import Plane
 
 #: Files are kept in memory up to this total until the series are selected, and read again beyond it. It is
@@ -130,11 +132,12 @@ def _read_acquisition_time(dataset: Dataset) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            message = f"a file must have at most {MAX_FILE_BYTES} bytes. Received: {size}"
-            raise RejectedError(RejectReason.TOO_LARGE, message)
-        return path.read_bytes()
+        with open_regular_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                message = f"a file must have at most {MAX_FILE_BYTES} bytes. Received: {size}"
+                raise RejectedError(RejectReason.TOO_LARGE, message)
+            return file.read(size)
     except OSError as error:
         raise RejectedError(RejectReason.UNREADABLE, f"cannot be read: {error.strerror}") from None
 

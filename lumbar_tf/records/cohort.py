@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumbar_tf.dicom.files.decoders import Decoder, FrameDecoder, decode_frame, frame_decoder
 from lumbar_tf.dicom.identifiers import display_name
 from lumbar_tf.dicom.reasons import ReasonKind, Reject, RejectReason
-from lumbar_tf.dicom.sources.archives import UnsafeArchiveError
+from lumbar_tf.dicom.sources.archives import SourceError
 from lumbar_tf.dicom.sources.study_source import StudyFiles, StudySources, is_synthetic_source, read_source
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.dicom.study_reader import read_study_files
@@ -117,10 +117,10 @@ def _open_sources(sources: Sequence[Path], stack: ExitStack, rejects: list[Rejec
     for root in sources:
         try:
             source = stack.enter_context(read_source(root))
-        except UnsafeArchiveError as error:
+        except SourceError as error:
             if len(sources) == 1:
                 raise
-            rejects.append(Reject("", "", error.display_name, RejectReason.UNSAFE_ARCHIVE, str(error)))
+            rejects.append(Reject("", "", error.display_name, error.reason, str(error)))
             continue
         yield source
 

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -9,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from lumbar_tf.cli.command import CommaList, CommandOptions, UsageError, parse_options, run_command
+from lumbar_tf.cli.command import (
+    CommaList,
+    CommandOptions,
+    PathList,
+    UsageError,
+    parse_options,
+    run_command,
+)
 from lumbar_tf.cli.completion import command_options
 from lumbar_tf.labels import Plane
+from lumbar_tf.train import TrainOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(
@@ -59,6 +68,62 @@ def test_a_function_gets_typed_values_too() -> None:
     assert made == {"data": ("1.10",), "fold": 4, "resume": True}
 
 
+def test_a_list_may_be_given_in_several_flags() -> None:
+    words = ["--data=a,b", "--fold=1", "--data", "c", "--data=d"]
+    assert parse_options(ToyOptions, words).data == ("a", "b", "c", "d")
+    assert parse_options(make_toy, words)["data"] == ("a", "b", "c", "d")
+
+
+class PathToyOptions(CommandOptions):
+    """Options with paths."""
+
+    data: PathList
+
+
+def _paths(*words: str) -> tuple[str, ...]:
+    return parse_options(PathToyOptions, words).data
+
+
+def test_a_path_with_commas_is_taken_whole_if_it_exists(tmp_path: Path) -> None:
+    patient, other = tmp_path / "DOE, JOHN", tmp_path / "7"
+    patient.mkdir()
+    other.mkdir()
+    assert _paths(f"--data={patient}") == (str(patient),)
+    assert _paths(f"--data={patient},{other}") == (str(patient), str(other))
+    assert _paths(f"--data={other}, {patient}") == (str(other), str(patient))
+    assert _paths(f"--data={patient}", f"--data={other}") == (str(patient), str(other))
+    (tmp_path / "7,8").touch()
+    (tmp_path / "8").touch()
+    assert _paths(f"--data={tmp_path}/7,8") == (f"{tmp_path}/7,8",)
+    assert _paths(f"--data={tmp_path}/7,{tmp_path}/8") == (f"{tmp_path}/7", f"{tmp_path}/8")
+
+
+def test_paths_that_do_not_exist_are_split_at_commas() -> None:
+    assert _paths("--data=absent1, absent2,") == ("absent1", "absent2")
+    assert _paths(f"--data={'a' * 300},{'b' * 5000}") == ("a" * 300, "b" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--dta=a", "--dta: did you mean --data?"),
+        ("--plan=a", "--plan: did you mean --plane?"),
+        ("--noresum", "--noresum: did you mean --resume?"),
+        ("--records=a", "--records: did you mean --data?"),
+        ("--output", "--output: did you mean --out?"),
+        ("--x7=1", "--x7 is not one of its flags."),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_nearest(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parse_options(ToyOptions, [word])
+
+
+def test_the_flag_of_the_same_purpose_is_suggested() -> None:
+    with pytest.raises(UsageError, match="--out: did you mean --runs?"):
+        parse_options(TrainOptions, ["--out=here"])
+
+
 def test_set_may_be_repeated_and_listed() -> None:
     words = ["--set", "a.b=1", "--data=x", "--set=c=[1,2],d=e=f"]
     assert parse_options(ToyOptions, words).set == ("a.b=1", "c=[1,2]", "d=e=f")
@@ -76,7 +141,8 @@ def test_set_may_be_repeated_and_listed() -> None:
         ["--data=a", "--", "--trace"],
         ["--data=a", "--fold"],
         ["--data=a", "--fold", "--resume"],
-        ["--data=a", "--data=b"],
+        ["--data=a", "--fold=1", "--fold=2"],
+        ["--data=a", "--data"],
         ["--data=a", "--resume", "--noresume"],
         ["--data=a", "--set", "nothing"],
         [],

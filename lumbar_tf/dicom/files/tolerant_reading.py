@@ -5,6 +5,7 @@ needed all the same: files are grouped by study, and a patient's values must not
 """
 
 import io
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lumbar_tf.dicom.files.headers import (
     parse_file,
 )
 from lumbar_tf.dicom.reasons import RejectedError, RejectReason
+from lumbar_tf.files import open_regular_file
 
 _STUDY_UID_TAG = 0x0020000D
 #: The elements before the tag usually take one or two kilobytes; private elements can make it more.
@@ -56,7 +58,7 @@ def read_file_identity(path: Path) -> FileIdentity:
         OSError: the file cannot be opened or read.
     """
     head = b""
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         for size in _IDENTITY_BYTES:
             head += file.read(size - len(head))
             if not head:
@@ -122,9 +124,11 @@ def read_all_elements(path: Path) -> tuple[Dataset, bool]:
         readable.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return Dataset(), True
-        data = path.read_bytes()
+        with open_regular_file(path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                return Dataset(), True
+            data = opened.read(size)
     except OSError:
         return Dataset(), True
     try:

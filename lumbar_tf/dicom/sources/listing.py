@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from lumbar_tf.dicom.files.headers import MAX_HEADER_BYTES, read_dataset_header
 from lumbar_tf.dicom.identifiers import display_name
 from lumbar_tf.dicom.reasons import Reject, RejectedError, RejectReason
+from lumbar_tf.files import open_regular_file
 
 #: Archives inside a folder are not unpacked: nothing shows that they belong to the study.
 _ARCHIVE_ENDINGS = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
@@ -41,7 +42,9 @@ def list_files(folder: Path) -> tuple[list[Path], list[Reject]]:
     for parent, folders, names in os.walk(folder, onerror=reject_folder, followlinks=False):
         folders.sort()
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in [*(name for name in folders if Path(parent, name).is_symlink()), *sorted(names)]:
+        # `os.path.islink`, unlike `Path.is_symlink`, is false for a path over the system's limit.
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]  # noqa: PTH114, PTH118
+        for name in [*links, *sorted(names)]:
             path = Path(parent, name)
             if is_ignored(path):
                 continue
@@ -114,10 +117,12 @@ def find_absent_files(directory: Path, files: Sequence[Path], root: Path) -> lis
 
 
 def _read_directory(path: Path) -> Dataset:
-    if path.stat().st_size > MAX_HEADER_BYTES:
+    with open_regular_file(path) as file:
+        data = file.read(MAX_HEADER_BYTES + 1)
+    if len(data) > MAX_HEADER_BYTES:
         message = f"a DICOMDIR must have at most {MAX_HEADER_BYTES} bytes"
         raise RejectedError(RejectReason.TOO_LARGE, message)
-    return read_dataset_header(path.read_bytes())
+    return read_dataset_header(data)
 
 
 def _listed_files(dataset: Dataset) -> Iterator[PurePosixPath]:

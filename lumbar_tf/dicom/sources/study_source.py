@@ -1,17 +1,19 @@
 """Studies in a source: the folder of a data set, a PACS export, a single file or a zip archive."""
 
+import stat
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.dicom.files.tolerant_reading import read_file_identity
 from lumbar_tf.dicom.identifiers import display_name, display_study_id, is_safe_id
 from lumbar_tf.dicom.reasons import Reject, RejectReason
-from lumbar_tf.dicom.sources.archives import UnsafeArchiveError, unpack_zip
+from lumbar_tf.dicom.sources.archives import SourceError, UnsafeArchiveError, is_zip, unpack_zip
 from lumbar_tf.dicom.sources.listing import check_entry, find_absent_files, is_ignored, list_files
 
 __all__ = [
@@ -80,23 +82,71 @@ def read_source(root: Path) -> Iterator[StudySources]:
 
     Raises:
         UnsafeArchiveError: (a ValueError) a zip archive cannot be unpacked safely.
+        SourceError: (a ValueError) the path cannot be read, or is a file of another kind.
         ValueError: the path does not exist, or contains no file.
     """
-    if root.is_dir():
+    try:
+        kind = _kind_of(root)
+    except OSError as error:
+        raise _source_error(root, f"must be readable. Received: {error.strerror}") from None
+    if kind is _SourceKind.FOLDER:
         yield _find_studies(root)
-        return
-    if not root.is_file():
-        raise ValueError(f"A source must be a folder, file or zip. Received: {str(root)!r}, which is absent.")
-    if root.name.lower() == DICOMDIR_NAME:
+    elif kind is _SourceKind.DICOMDIR:
         yield _find_studies(root.parent)
-        return
-    if read_file_identity(root).is_dicom:
+    elif kind is _SourceKind.FILE:
         yield _group_files(root.parent, [root])
-        return
-    with tempfile.TemporaryDirectory(prefix="lumbar_tf_") as folder:
-        unpacked = Path(folder, root.stem)
-        unpack_zip(root, unpacked)
-        yield _find_studies(unpacked)
+    else:
+        with tempfile.TemporaryDirectory(prefix="lumbar_tf_") as folder:
+            unpacked = Path(folder, root.stem)
+            rejects = unpack_zip(root, unpacked)
+            source = _find_studies(unpacked)
+            yield replace(source, rejects=(*rejects, *source.rejects))
+
+
+class _SourceKind(Enum):
+    FOLDER = "folder"
+    DICOMDIR = "dicomdir"
+    FILE = "file"
+    ZIP = "zip"
+
+
+def _kind_of(root: Path) -> _SourceKind:
+    """Returns the kind of a source.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it does not exist, or is a file of another kind.
+    """
+    if stat.S_ISDIR(_mode_of(root)):
+        return _SourceKind.FOLDER
+    if not stat.S_ISREG(_mode_of(root)):
+        absent = "which is absent" if not _mode_of(root) else "which is a pipe or a device"
+        raise ValueError(f"A source must be a folder, file or zip. Received: {str(root)!r}, {absent}.")
+    if root.name.lower() == DICOMDIR_NAME:
+        return _SourceKind.DICOMDIR
+    with suppress_pydicom_warnings():
+        if read_file_identity(root).is_dicom:
+            return _SourceKind.FILE
+    if not is_zip(root):
+        raise _source_error(
+            root, "must be a folder, a DICOM file or a zip archive. Received: a file of another kind, or damaged"
+        )
+    return _SourceKind.ZIP
+
+
+def _mode_of(path: Path) -> int:
+    """Returns the mode of a file or folder, 0 if it is absent."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _source_error(path: Path, rule: str) -> SourceError:
+    name = display_name(path, path.parent)
+    error = SourceError(f"The source {name} {rule}.")
+    error.display_name = name
+    return error
 
 
 def is_synthetic_source(folder: Path) -> bool:

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,23 @@ def test_names_that_are_not_text_are_replaced(tmp_path: Path) -> None:
     path.touch()
     assert display_name(path, tmp_path).startswith("file-")
     assert list_files(tmp_path)[0] == [path]
+
+
+def test_paths_over_the_systems_limit_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "1.dcm").touch()
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(20):  # 5,000 characters; relative names reach further than absolute ones
+            os.mkdir("d" * 250)  # noqa: PTH102 - relative to the folder that has no absolute path
+            os.chdir("d" * 250)
+        with open("2.dcm", "wb"):  # noqa: PTH123 - as above
+            pass
+    finally:
+        os.chdir(before)
+    try:
+        files, rejects = list_files(tmp_path)
+        assert files == [tmp_path / "1.dcm"]
+        assert [reject.reason for reject in rejects] == [RejectReason.UNREADABLE]
+    finally:
+        shutil.rmtree(tmp_path / ("d" * 250))

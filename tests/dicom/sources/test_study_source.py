@@ -8,8 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from lumbar_tf.dicom.files.tolerant_reading import read_all_elements, read_file_identity
 from lumbar_tf.dicom.reasons import RejectReason
 from lumbar_tf.dicom.sources import study_source
+from lumbar_tf.dicom.sources.archives import SourceError
 from lumbar_tf.dicom.sources.study_source import (
     StudyFiles,
     StudySources,
@@ -18,6 +20,8 @@ from lumbar_tf.dicom.sources.study_source import (
     list_study_files,
     read_source,
 )
+from lumbar_tf.dicom.study_files import read_patient_id
+from lumbar_tf.dicom.study_reader import read_study_files
 
 Writer = Callable[..., Path]
 PIXELS = np.zeros((2, 2), np.uint16)
@@ -315,3 +319,39 @@ def test_real_exports_are_grouped_as_pydicom_reads_them(shared_data: Path) -> No
         RejectReason.NOT_DICOM,  # licences
         RejectReason.SEVERAL_STUDIES,
     }
+
+
+@pytest.mark.parametrize("data", [b"text", bytes(500), b"\xff\xd8\xff\xe0JFIF"])
+def test_a_lone_file_of_another_kind_is_not_called_a_zip(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "Doe Jane.dcm").write_bytes(data)
+    with pytest.raises(SourceError, match="a folder, a DICOM file or a zip archive") as caught:
+        _find(tmp_path / "Doe Jane.dcm")
+    assert caught.value.reason is RejectReason.UNREADABLE
+    assert "Doe" not in str(caught.value)
+
+
+def test_a_path_over_the_systems_limit_is_an_error_of_that_source(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="File name too long"):
+        _find(tmp_path / ("a" * 300))
+
+
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.dcm")
+    with pytest.raises(ValueError, match="a pipe or a device"):
+        _find(tmp_path / "1.dcm")
+
+
+def test_a_pipe_that_replaces_a_listed_file_costs_that_file_only(tmp_path: Path, write_dicom: Writer) -> None:
+    for name in ("1.dcm", "2.dcm"):
+        write_dicom(tmp_path / name, PIXELS, StudyInstanceUID="5", PatientID="p5")
+    (study,) = _find(tmp_path).studies
+    (tmp_path / "1.dcm").unlink()
+    os.mkfifo(tmp_path / "1.dcm")
+    rejects = read_study_files(study).rejects
+    assert [(reject.file_name, reject.reason) for reject in rejects][:1] == [
+        ("1.dcm", RejectReason.UNREADABLE)
+    ]
+    assert read_patient_id(study) == "p5"
+    assert read_all_elements(tmp_path / "1.dcm")[1]
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file_identity(tmp_path / "1.dcm")
