@@ -143,7 +143,9 @@ def _unknown_flag(word: str, name: str, parameters: Any) -> str:
         if name in purpose and not near:
             near = [other for other in purpose if other in parameters][:1]
     flag = word.partition("=")[0]
-    return f"{flag}: did you mean --{near[0].replace('_', '-')}?" if near else f"{flag} is not one of its flags."
+    return (
+        f"{flag}: did you mean --{near[0].replace('_', '-')}?" if near else f"{flag} is not one of its flags."
+    )
 
 
 def is_flag(parameter: inspect.Parameter) -> bool:

@@ -28,7 +28,11 @@ _SMALLEST_PACKED_BYTES = 4096
 _SMALL_ZIP_BYTES = 64 << 20
 _COPY_BYTES = 1 << 20
 #: End of the directory with the size of the directory: the record, its locator of ZIP64 and that record.
-_END_RECORD, _LOCATOR, _END_RECORD_64 = struct.Struct("<12sI6x"), struct.Struct("<8sQ4x"), struct.Struct("<40sQ8x")
+_END_RECORD, _LOCATOR, _END_RECORD_64 = (
+    struct.Struct("<12sI6x"),
+    struct.Struct("<8sQ4x"),
+    struct.Struct("<40sQ8x"),
+)
 #: The end record has a comment of at most 65,535 bytes.
 _END_RECORDS_BYTES = 22 + 65_535 + 20 + 56
 #: Signatures of a member, of an empty archive and of a part of an archive.
@@ -166,7 +170,9 @@ def _check_directory_size(archive: Path) -> None:
             record = file.read(_END_RECORD_64.size)
             # zipfile takes the record right before the locator, wherever the locator points.
             near = tail[max(0, at - _LOCATOR.size - _END_RECORD_64.size) : at - _LOCATOR.size]
-            sizes = [_END_RECORD_64.unpack(data)[1] for data in (record, near) if len(data) == _END_RECORD_64.size]
+            sizes = [
+                _END_RECORD_64.unpack(data)[1] for data in (record, near) if len(data) == _END_RECORD_64.size
+            ]
             num_bytes = max(sizes, default=num_bytes)
     if num_bytes > MAX_ZIP_DIRECTORY_BYTES:
         raise UnsafeArchiveError(

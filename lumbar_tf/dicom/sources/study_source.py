@@ -129,7 +129,8 @@ def _kind_of(root: Path) -> _SourceKind:
             return _SourceKind.FILE
     if not is_zip(root):
         raise _source_error(
-            root, "must be a folder, a DICOM file or a zip archive. Received: a file of another kind, or damaged"
+            root,
+            "must be a folder, a DICOM file or a zip archive. Received: a file of another kind, or damaged",
         )
     return _SourceKind.ZIP
 

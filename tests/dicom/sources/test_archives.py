@@ -151,9 +151,7 @@ def _overlapping(num_members: int, size_bytes: int) -> bytes:
         + f"{index:05}".encode()
         for index in range(num_members)
     )
-    end = struct.pack(
-        "<4s4H2IH", b"PK\5\6", 0, 0, num_members, num_members, len(directory), len(local), 0
-    )
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, num_members, num_members, len(directory), len(local), 0)
     return local + directory + end
 
 
