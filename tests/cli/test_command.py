@@ -120,7 +120,7 @@ def test_an_unknown_flag_is_answered_with_the_nearest(word: str, message: str) -
 
 
 def test_the_flag_of_the_same_purpose_is_suggested() -> None:
-    with pytest.raises(UsageError, match="--out: did you mean --runs?"):
+    with pytest.raises(UsageError, match=r"--out: did you mean --runs\?"):
         parse_options(TrainOptions, ["--out=here"])
 
 

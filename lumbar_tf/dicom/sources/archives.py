@@ -204,7 +204,8 @@ def _check_directory(members: Sequence[zipfile.ZipInfo], size_bytes: int) -> Non
     if any(end > start for (_, end), start in zip(places, starts)):
         raise UnsafeArchiveError(
             "The members of a zip archive must not share bytes, and must be inside the file. "
-            f"Received: {sum(member.compress_size for member in members)} packed bytes in a file of {size_bytes}."
+            f"Received: {sum(member.compress_size for member in members)} packed bytes in a file of "
+            f"{size_bytes}."
         )
     if total > max(_SMALL_ZIP_BYTES, MAX_ZIP_RATIO * size_bytes):
         raise UnsafeArchiveError(
@@ -243,8 +244,8 @@ def _check_free_space(members: Sequence[zipfile.ZipInfo], folder: Path) -> None:
     if total > free:
         raise OSError(
             errno.ENOSPC,
-            f"A zip archive must fit on the disk of the temporary folder (TMPDIR). Received: {total} bytes to "
-            f"unpack, {free} free",
+            f"A zip archive must fit on the disk of the temporary folder (TMPDIR). Received: {total} bytes "
+            f"to unpack, {free} free",
         )
 
 

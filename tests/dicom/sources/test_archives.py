@@ -185,7 +185,7 @@ def test_a_large_directory_is_rejected_before_it_is_read(tmp_path: Path, is_zip6
 def test_the_free_space_is_checked_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _pack(tmp_path / "x.zip", **{"1.dcm": bytes(100_000)})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
-    with pytest.raises(OSError, match="must fit on the disk.* 100000 bytes to unpack, 50000 free"):
+    with pytest.raises(OSError, match=r"must fit on the disk.* 100000 bytes to unpack, 50000 free"):
         unpack_zip(path, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
