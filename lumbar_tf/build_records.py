@@ -24,8 +24,8 @@ class BuildRecordsOptions(CommandOptions):
 
     data: PathList = Field(
         (),
-        description="Folder or zip, or several, comma-separated or in one flag each: the unzipped competition "
-        "data (train_images/ and the CSV tables beside it), or an export of a PACS: one study, a "
+        description="Folder or zip, or several, comma-separated or in one flag each: the unzipped "
+        "competition data (train_images/ and the CSV tables beside it), or an export of a PACS: one study, a "
         "folder of studies, nested folders, a DICOMDIR.",
     )
     out: Path = Field(
