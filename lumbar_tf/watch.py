@@ -1,4 +1,4 @@
-"""`python -m lumbar_tf.watch`: grades each study that arrives in a PACS or is sent here once."""
+"""`python -m lumbar_tf.watch`: grades each study that arrives in a PACS or is sent here."""
 
 import logging
 import shutil
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 #: Not `__name__`, which is `__main__` here.
 _LOG = logging.getLogger("lumbar_tf.watch")
 _STATE_FOLDER = ".watch"
+_DAY_S = 86_400.0
+_RESULT_KINDS = ("sr", "sheet")
 _DICOMWEB, _LISTEN = OnlyWith("dicomweb"), OnlyWith("listen")
 
 
 class WatchOptions(GradingOptions):
-    """Grades each lumbar MR study that arrives once, and stores the results, until it is stopped.
+    """Grades each lumbar MR study that arrives, and stores the results, until it is stopped.
 
     Studies come from a DICOMweb archive (--dicomweb) or are received by C-STORE (--listen). Both need the
-    extra `pacs`.
+    extra `pacs`. A study is graded again when images arrive late; the new report replaces the old one.
 
     SIGTERM and SIGINT end the watch after the current step with status 0; the next start resumes the work,
     also after a kill. With --once, status 1 means that a study failed or waits, or that the archive was not
@@ -70,8 +72,18 @@ class WatchOptions(GradingOptions):
     ae_title: Annotated[str, _LISTEN] = Field("LUMBAR_TF", description="AE title of this program.")
     send_to: Annotated[str | None, _LISTEN] = Field(
         None,
-        description="AET@HOST:PORT of the node that receives the structured report and the sheet by C-STORE; "
-        "implies --dicom.",
+        description="AET@HOST:PORT of the node that receives the structured report and the sheet by "
+        "C-STORE; implies --dicom.",
+    )
+    send: CommaList = Field(
+        _RESULT_KINDS,
+        description="Comma-separated results to send or store: sr, the structured report, and sheet, the "
+        "picture for viewers that do not show reports.",
+    )
+    keep_days: Annotated[PositiveFloat, _LISTEN] = Field(
+        7.0,
+        description="Days for which the images of a graded study are kept, to grade them together with "
+        "images that arrive late.",
     )
     calling: Annotated[CommaList, _LISTEN] = Field(
         (), description="Comma-separated AE titles of the nodes that may send; all by default."
@@ -84,6 +96,10 @@ class WatchOptions(GradingOptions):
         if (self.dicomweb is None) == (self.listen is None):
             raise ValueError("one of --dicomweb and --listen must be given")
         parse_study_filter(self.match)
+        if not self.send or not set(self.send) <= set(_RESULT_KINDS):
+            raise ValueError(
+                f"--send must be of {', '.join(_RESULT_KINDS)}. Received: {', '.join(self.send)}"
+            )
         return self
 
     @property
@@ -119,8 +135,11 @@ def watch(options: WatchOptions) -> Summary:
             options.out,
             formats=formats,
             log=AnswerLog(options.log) if options.log else None,
+            kinds=tuple(options.send),
         )
-        policy = PollingPolicy(options.every_s, options.settle_s, options.attempts)
+        policy = PollingPolicy(
+            options.every_s, options.settle_s, options.attempts, keep_s=options.keep_days * _DAY_S
+        )
         work = Watch(source, grader, journal, policy, sink=sink, stop=stop)
         _LOG.info("watching with %s -> %s", ensemble.source, options.out)
         work.reopen(with_failed=options.retry)
@@ -159,8 +178,9 @@ def _open_source(
         ) as archive:
             yield archive, archive if options.store else None
         return
-    from lumbar_tf.interop.dimse import StoreScu, check_ae_title, listen, parse_node
+    from lumbar_tf.interop.dimse import StoreScu, check_ae_title, parse_node
     from lumbar_tf.interop.incoming_studies import IncomingStudies
+    from lumbar_tf.interop.storage_scp import listen
 
     address = options.listen or ""
     node = parse_node(address if ":" in address else f"127.0.0.1:{address}", has_title=False)

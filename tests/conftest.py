@@ -67,6 +67,7 @@ _SLOW_PATHS = (
     "interop/test_dicom_sr.py",
     "interop/test_dimse.py",
     "interop/test_result_formats.py",
+    "interop/test_storage_scp.py",
     "models/test_architectures.py",
     "models/test_axial_localizer.py",
     "models/test_backbones.py",

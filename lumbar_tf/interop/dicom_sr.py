@@ -5,6 +5,7 @@ group (TID 1501) per finding: its code, site, level and side, the calibrated pro
 level point in patient space and the images nearest to it. The report is preliminary and unverified.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from highdicom.sr import (
 from highdicom.sr.value_types import ContentSequence
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage
 
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.interop.codes import (
@@ -60,7 +62,13 @@ from lumbar_tf.interop.report_content import (
     series_uid,
     software_version,
 )
-from lumbar_tf.interop.source_references import SourceImage, SourceStudy, derived_uid, nearest_images
+from lumbar_tf.interop.source_references import (
+    ReportReference,
+    SourceImage,
+    SourceStudy,
+    derived_uid,
+    nearest_images,
+)
 from lumbar_tf.labels import OWN_SCHEME_UID, Code, CodingScheme
 from lumbar_tf.prediction.results import StudyFindings
 
@@ -71,7 +79,14 @@ _SERIES_DESCRIPTION = "lumbar_tf findings, research use only"
 _QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 
 
-def write_sr(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
+def write_sr(
+    path: Path,
+    source: SourceStudy,
+    result: StudyFindings,
+    *,
+    model: str,
+    replaced: Sequence[ReportReference] = (),
+) -> None:
     """Writes the structured report atomically.
 
     Args:
@@ -79,14 +94,19 @@ def write_sr(path: Path, source: SourceStudy, result: StudyFindings, *, model: s
         source: UIDs of the study and of its images, at least one.
         result: findings of the study.
         model: version of the bundle.
+        replaced: stored reports of the study, oldest first. The report names the last other one as its
+            predecessor (PS3.3 section C.17.2).
     """
-    report = make_sr(source, result, model=model)
+    report = make_sr(source, result, model=model, replaced=replaced)
     with replace_atomically(path) as temporary:
         report.save_as(temporary, enforce_file_format=True)
 
 
-def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Comprehensive3DSR:
+def make_sr(
+    source: SourceStudy, result: StudyFindings, *, model: str, replaced: Sequence[ReportReference] = ()
+) -> Comprehensive3DSR:
     """Returns the structured report; see `write_sr` for the arguments."""
+    own_uid = result_uid("sr", source, result, model)
     groups = [_group(source, finding, model) for finding in grade_findings(result)]
     content = MeasurementReport(
         observation_context=_observer(model),
@@ -101,8 +121,9 @@ def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Compre
         series_instance_uid=series_uid("sr", source, model),
         series_number=_SERIES_NUMBER,
         series_description=_SERIES_DESCRIPTION,
-        sop_instance_uid=result_uid("sr", source, result, model),
+        sop_instance_uid=own_uid,
         instance_number=1,
+        previous_versions=_predecessors(source, replaced, own_uid) or None,
         is_complete=False,
         is_final=False,
         is_verified=False,
@@ -118,6 +139,21 @@ def make_sr(source: SourceStudy, result: StudyFindings, *, model: str) -> Compre
     )
     copy_identity(report, source)
     return report
+
+
+def _predecessors(source: SourceStudy, replaced: Sequence[ReportReference], own_uid: str) -> list[Dataset]:
+    """Returns the last stored report before this one, as highdicom takes it.
+
+    The same images and numbers give a report its old UID: its predecessor is then the one before it.
+    """
+    uids = [report.sop_instance_uid for report in replaced]
+    earlier = replaced[: uids.index(own_uid)] if own_uid in uids else replaced
+    if not earlier:
+        return []
+    dataset = anonymous_dataset(source)
+    dataset.SOPClassUID = Comprehensive3DSRStorage
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = earlier[-1].sop_instance_uid, earlier[-1].series_uid
+    return [dataset]
 
 
 def _concept(code: Code) -> CodedConcept:

@@ -153,6 +153,14 @@ class DicomwebArchive:
                 left -= self._fetch_image(folder / f"{number:05d}.dcm", url, min(left, MAX_FILE_BYTES))
             yield FetchedStudy(folder, len(images))
 
+    def is_arriving(self, study_uid: str) -> bool:
+        """Returns False: an archive does not report who is sending."""
+        return False
+
+    def kept_since(self, time_s: float) -> Iterator[str]:
+        """Lists nothing: fetched images are removed by `fetch`."""
+        return iter(())
+
     def discard(self, study_uid: str) -> None:
         """Does nothing: fetched images are removed by `fetch`."""
 

@@ -59,12 +59,14 @@ class PacsError(RemoteError):
 
     Attributes:
         fault: kind of the failure.
+        message: description without the kind.
     """
 
     def __init__(self, fault: PacsFault, message: str) -> None:
         """Creates the error; `message` contains no secret, and no header value but UIDs."""
         self.fault = fault
-        super().__init__(f"{' '.join(message.split())} ({fault.value})")
+        self.message = " ".join(message.split())
+        super().__init__(f"{self.message} ({fault.value})")
 
     @property
     def is_transient(self) -> bool:
@@ -125,10 +127,12 @@ class FoundStudy:
         study_uid: StudyInstanceUID, safe as a file name.
         total: number of instances of any modality; changes with each added instance. None if the archive
             does not return it.
+        num_new: number of images that were received since the study was last fetched; 0 for an archive.
     """
 
     study_uid: str
     total: int | None
+    num_new: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ class StudySource(Protocol):
     """Source of studies. Its methods raise `PacsError` or OSError.
 
     Attributes:
-        keeps_images: whether images can be fetched again. If not, `discard` is final.
+        keeps_images: whether images can be fetched again. If not, `discard` is final, and `num_new` of a
+            study counts its late images.
     """
 
     keeps_images: bool
@@ -179,8 +184,14 @@ class StudySource(Protocol):
             StoppedError: the program was asked to stop meanwhile.
         """
 
+    def is_arriving(self, study_uid: str) -> bool:
+        """Returns whether a sender of the study's images is still connected."""
+
+    def kept_since(self, time_s: float) -> Iterable[str]:
+        """Lists the studies whose fetched images are kept since before a time, seconds since 1970."""
+
     def discard(self, study_uid: str) -> None:
-        """Removes the local files of a study."""
+        """Removes the fetched images of a study; images that arrived later stay."""
 
 
 class ResultSink(Protocol):

@@ -1,12 +1,13 @@
 """Registry of the files that are written for each graded study, and their composition with grading."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.interop.source_references import find_references
+from lumbar_tf.interop.source_references import ReportReference, find_references
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.monitoring.quantities import measure_answer
 from lumbar_tf.prediction.pipeline import GradingModel, Prediction, ResultWriter, predict_source
@@ -55,14 +56,14 @@ def _write_report(folder: Path, graded: GradedStudy) -> None:
     )
 
 
-def _write_dicom(folder: Path, graded: GradedStudy) -> None:
+def _write_dicom(folder: Path, graded: GradedStudy, replaced: Sequence[ReportReference] = ()) -> None:
     # Here, not above: highdicom is an extra, and takes a second to import.
     from lumbar_tf.interop.dicom_sr import write_sr
     from lumbar_tf.interop.secondary_capture import write_secondary_capture
 
     study, findings, model = graded.study, graded.findings, graded.source.version
     references = find_references(study)
-    write_sr(folder / f"{study.study_id}.sr.dcm", references, findings, model=model)
+    write_sr(folder / f"{study.study_id}.sr.dcm", references, findings, model=model, replaced=replaced)
     write_secondary_capture(folder / f"{study.study_id}.sc.dcm", references, study, findings, model=model)
 
 
@@ -114,6 +115,7 @@ def predict_to_folder(
     log: AnswerLog | None = None,
     key: bytes | None = None,
     max_sheets: int | None = None,
+    replaced_reports: Sequence[ReportReference] = (),
     **options: Any,
 ) -> Prediction:
     """Grades the studies of a folder or zip, and writes tables and each study's files in several formats.
@@ -126,12 +128,16 @@ def predict_to_folder(
         log: gets a row per study.
         key: replaces ids by keyed hashes.
         max_sheets: number of sheets to draw at most.
+        replaced_reports: stored reports, oldest first, that the report of the format `dicom` replaces; only
+            where `root` has one study.
         options: further options of `predict_source`.
 
     Raises:
         ValueError: see `find_formats` and `predict_source`.
     """
     chosen = find_formats(formats)
+    if replaced_reports and "dicom" in chosen:
+        chosen["dicom"] = replace(chosen["dicom"], write=partial(_write_dicom, replaced=replaced_reports))
     writers: list[ResultWriter] = []
     if log is not None:
         writers.append(_log_writer(log, has_pseudonyms=key is not None))

@@ -42,6 +42,19 @@ class SourceImage:
     frame_number: int | None = None
 
 
+@dataclass(frozen=True)
+class ReportReference:
+    """Reference to a stored structured report of the same study.
+
+    Attributes:
+        sop_instance_uid: SOPInstanceUID.
+        series_uid: SeriesInstanceUID.
+    """
+
+    sop_instance_uid: str
+    series_uid: str
+
+
 @dataclass(frozen=True, eq=False)
 class SourceStudy:
     """Study with the references to its images.

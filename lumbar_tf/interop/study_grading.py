@@ -1,6 +1,6 @@
 """Grading of one fetched study by the watch, and storage of its DICOM results."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,14 @@ import pydicom
 from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.interop.interfaces import PacsError, PacsFault, ResultSink, StopCheck, StoppedError, never
 from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
-from lumbar_tf.interop.watch_journal import ResultFile
+from lumbar_tf.interop.source_references import ReportReference
+from lumbar_tf.interop.watch_journal import REPORT_SUFFIX, ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.pipeline import GradingModel
 from lumbar_tf.serving.transport import ServingError
+
+#: DICOM results by the name that the option `--send` has for them: ends of their file names.
+RESULT_SUFFIXES: Mapping[str, str] = {"sr": REPORT_SUFFIX, "sheet": ".sc.dcm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,26 +28,31 @@ class StudyGrader:
         out: output folder, with one folder per study.
         formats: names of the output formats, of `result_formats.OUTPUT_FORMATS`.
         log: log for `lumbar_tf.monitor`, to which one row per study is appended.
+        kinds: DICOM results to store, of `RESULT_SUFFIXES`.
     """
 
     ensemble: GradingModel
     out: Path
     formats: tuple[str, ...] = ()
     log: AnswerLog | None = None
+    kinds: tuple[str, ...] = tuple(RESULT_SUFFIXES)
 
     def folder(self, study_uid: str) -> Path:
         """Returns the folder of a study's results."""
         return self.out / study_uid
 
-    def grade(self, study_uid: str, images: Path) -> tuple[ResultFile, ...]:
+    def grade(
+        self, study_uid: str, images: Path, replaced: Sequence[ResultFile] = ()
+    ) -> tuple[ResultFile, ...]:
         """Grades a study.
 
         Args:
             study_uid: StudyInstanceUID; files of other studies in the folder are ignored.
             images: folder of the study's images.
+            replaced: reports of earlier gradings, oldest first, which the new report replaces.
 
         Returns:
-            The DICOM files that were written.
+            The DICOM files to store.
 
         Raises:
             NothingReadableError: the study has no series that can be graded.
@@ -57,29 +66,34 @@ class StudyGrader:
             formats=self.formats,
             log=self.log,
             study_ids=frozenset({study_uid}),
+            replaced_reports=[
+                ReportReference(report.sop_instance_uid, report.series_uid) for report in replaced
+            ],
         )
         for study in prediction.unanswered:
             raise ServingError(study.failure, study.message, address="the server", attempts=study.attempts)
-        return find_results(folder, study_uid)
+        return find_results(folder, study_uid, self.kinds)
 
 
-def find_results(folder: Path, study_uid: str) -> tuple[ResultFile, ...]:
-    """Returns a study's DICOM results in an output folder, the structured report first."""
-    names = (f"{DICOM_FOLDER}/{study_uid}.{kind}.dcm" for kind in ("sr", "sc"))
+def find_results(
+    folder: Path, study_uid: str, kinds: Collection[str] = tuple(RESULT_SUFFIXES)
+) -> tuple[ResultFile, ...]:
+    """Returns a study's DICOM results of some kinds in an output folder, the structured report first."""
+    suffixes = [suffix for kind, suffix in RESULT_SUFFIXES.items() if kind in kinds]
+    names = (f"{DICOM_FOLDER}/{study_uid}{suffix}" for suffix in suffixes)
     with suppress_pydicom_warnings():
-        return tuple(
-            ResultFile(
-                str(pydicom.dcmread(folder / name, specific_tags=["SOPInstanceUID"]).SOPInstanceUID), name
-            )
-            for name in names
-            if (folder / name).is_file()
-        )
+        return tuple(_result_file(folder, name) for name in names if (folder / name).is_file())
+
+
+def _result_file(folder: Path, name: str) -> ResultFile:
+    dataset = pydicom.dcmread(folder / name, specific_tags=["SOPInstanceUID", "SeriesInstanceUID"])
+    return ResultFile(str(dataset.SOPInstanceUID), name, str(dataset.SeriesInstanceUID))
 
 
 def store_results(
     sink: ResultSink, folder: Path, results: Iterable[ResultFile], *, should_stop: StopCheck = never
 ) -> Iterator[ResultFile]:
-    """Stores the DICOM results of a study one by one.
+    """Stores the DICOM results of a study one by one. One that is refused does not withhold the others.
 
     Args:
         sink: receiver of the results.
@@ -91,15 +105,25 @@ def store_results(
         Each file once it is stored.
 
     Raises:
-        PacsError: the sink does not store a file, or the file no longer exists.
+        PacsError: the sink is not available; or, after all other files, it refused some, or they no longer
+            exist.
         OSError: a file cannot be read.
         StoppedError: the program was asked to stop.
     """
+    refused: list[PacsError] = []
     for result in results:
         if should_stop():
             raise StoppedError
         path = folder / result.file
-        if not path.is_file():
-            raise PacsError(PacsFault.ABSENT, f"{result.file} no longer exists")
-        sink.store(path)
-        yield result
+        try:
+            if not path.is_file():
+                raise PacsError(PacsFault.ABSENT, f"{result.file} no longer exists")
+            sink.store(path)
+        except PacsError as error:
+            if error.is_transient:
+                raise
+            refused.append(error)
+        else:
+            yield result
+    if refused:
+        raise PacsError(refused[0].fault, "; ".join(error.message for error in refused))

@@ -14,6 +14,8 @@ from lumbar_tf.files import lock_file, remove_unfinished, write_text_atomically
 
 _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"
 _SUFFIX = ".json"
+#: End of the file name of a structured report.
+REPORT_SUFFIX = ".sr.dcm"
 
 
 class WatchState(Enum):
@@ -42,10 +44,12 @@ class ResultFile:
     Attributes:
         sop_instance_uid: SOPInstanceUID.
         file: path relative to the folder of the study's results.
+        series_uid: SeriesInstanceUID; "" in entries of older versions.
     """
 
     sop_instance_uid: str
     file: str
+    series_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,10 @@ class JournalEntry:
         next_attempt: earliest time of the next attempt, seconds since 1970.
         reason: reason of the wait or of the final state; contains no header value.
         results: DICOM results to store.
-        stored: UIDs of the results that are stored.
-        late_images: number of images that arrived after the study was graded.
+        stored: UIDs of the results that are stored, those of earlier gradings included.
+        late_images: number of images that arrived after the study was graded, for which it was graded again.
+        num_graded: number of images of the last grading.
+        replaced: reports of earlier gradings, which the next report replaces, oldest first.
     """
 
     study_uid: str
@@ -79,10 +85,21 @@ class JournalEntry:
     results: tuple[ResultFile, ...] = ()
     stored: tuple[str, ...] = ()
     late_images: int = 0
+    num_graded: int = 0
+    replaced: tuple[ResultFile, ...] = ()
 
     def moved(self, state: WatchState) -> "JournalEntry":
         """Returns the entry in another state, without failures."""
         return replace(self, state=state, attempts=0, waits=0, next_attempt=0.0, reason="")
+
+    def reopened(self) -> "JournalEntry":
+        """Returns the entry of a study that is to be graded again.
+
+        Its report counts as replaced also if it is not known to be stored: the answer may have been lost.
+        """
+        reports = [result for result in self.results if result.file.endswith(REPORT_SUFFIX)]
+        replaced = (*self.replaced, *(report for report in reports if report not in self.replaced))
+        return replace(self.moved(WatchState.SEEN), results=(), replaced=replaced)
 
     def to_json(self) -> str:
         """Returns the content of the study's file."""
@@ -175,10 +192,10 @@ def _read(path: Path) -> JournalEntry:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         results = tuple(ResultFile(**result) for result in content.pop("results"))
+        replaced = tuple(ResultFile(**result) for result in content.pop("replaced", ()))
         stored = tuple(str(uid) for uid in content.pop("stored"))
-        return JournalEntry(
-            **{**content, "state": WatchState(content["state"])}, results=results, stored=stored
-        )
+        state = WatchState(content.pop("state"))
+        return JournalEntry(**content, state=state, results=results, stored=stored, replaced=replaced)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{path} must be a valid journal entry. Received: a damaged file. "

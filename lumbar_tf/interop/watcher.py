@@ -1,8 +1,9 @@
-"""Watch of a study source: grades each study once and stores its results.
+"""Watch of a study source: grades each study when it is complete and stores its results.
 
-Each step's outcome is on the disk before the next step begins, so that a killed watch can be resumed. Results
-are on the disk before a study is GRADED, and only the results of GRADED studies are stored, from those files.
-After a kill the same files with the same UIDs are stored again, unless the archive reports that it has them.
+A study is graded again when images arrive later; the new report replaces the old one. Each step's outcome is
+on the disk before the next step begins, so that a killed watch can be resumed. Results are on the disk before
+a study is GRADED, and only the results of GRADED studies are stored, from those files. After a kill the same
+files with the same UIDs are stored again, unless the archive reports that it has them.
 """
 
 import logging
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from lumbar_tf.interop.interfaces import (
     FoundStudy,
     PacsError,
+    PacsFault,
     ResultSink,
     StoppedError,
     StopSignal,
@@ -29,7 +31,10 @@ _LOG = logging.getLogger(__name__)
 #: Upper limit of a wait, seconds.
 _MAX_WAIT_S = 1800.0
 _MAX_DOUBLINGS = 16
+#: A sender that stays connected delays a study no longer than this, seconds after its last image.
+_MAX_ARRIVAL_S = 1800.0
 _KILLED = "killed each time"
+_OPEN_STATES = (WatchState.SEEN, WatchState.GRADING)
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,13 @@ class PollingPolicy:
         every_s: seconds between polls, and before the second attempt; doubles up to half an hour.
         settle_s: a study is complete when no image has arrived for this time, seconds.
         attempts: number of failed attempts, of grading a study or storing its results, before it is FAILED.
+        keep_s: seconds for which a source that cannot send images again keeps those of a graded study.
     """
 
     every_s: float = 30.0
     settle_s: float = 120.0
     attempts: int = 5
+    keep_s: float = 7 * 86_400.0
 
     def wait_s(self, failures: int) -> float:
         """Returns the wait after a number of consecutive failures, seconds."""
@@ -79,6 +86,7 @@ class Watch:
         self._source, self._grader, self._journal, self._policy = source, grader, journal, policy
         self._sink = sink
         self._now = now
+        self._started_at = now()
         self.stop = stop or StopSignal()
         self._failed_polls = 0
         self._is_unavailable = False
@@ -135,6 +143,7 @@ class Watch:
             if self.stop.is_set or self._is_unavailable:
                 break
             self._process(study_uid)
+        self._discard_old_images()
         return not self._is_unavailable
 
     def _record_if_present(self, found: FoundStudy) -> None:
@@ -149,11 +158,8 @@ class Watch:
     def _record(self, found: FoundStudy) -> None:
         """Records a new study, or new images of a known one."""
         entry = self._journal.read(found.study_uid)
-        if entry is not None and entry.state not in (WatchState.SEEN, WatchState.GRADING):
-            if not self._source.keeps_images:
-                self._discard_late_images(entry)
-            elif found.total is not None and found.total != entry.total:
-                self._inspect_again(entry, found)
+        if entry is not None and entry.state not in _OPEN_STATES:
+            self._record_late_images(entry, found)
             return
         if entry is not None and entry.next_attempt > self._now():
             return
@@ -176,31 +182,35 @@ class Watch:
     def _with_images(self, entry: JournalEntry, num_images: int) -> JournalEntry:
         return replace(entry, state=WatchState.SEEN, num_images=num_images, changed_at=self._now())
 
-    def _inspect_again(self, entry: JournalEntry, found: FoundStudy) -> None:
-        """Records instances added to a study that was passed over or graded; it is not graded again."""
-        if entry.state is WatchState.PASSED_OVER:
+    def _record_late_images(self, entry: JournalEntry, found: FoundStudy) -> None:
+        """Reopens a study whose images arrived after it was graded, rejected, passed over or failed."""
+        if not self._source.keeps_images:
+            num_late = found.num_new
+        elif found.total is None or found.total == entry.total:
+            return
+        elif entry.state is WatchState.PASSED_OVER:
             self._record_new(found)
             return
-        late = self._source.inspect(entry.study_uid).num_images - entry.num_images
-        self._record_late_images(replace(entry, total=found.total), late)
+        else:
+            num_late = self._source.inspect(entry.study_uid).num_images - entry.num_images
+        entry = replace(entry, total=found.total)
+        if num_late > 0:
+            uid, late = entry.study_uid, entry.late_images + num_late
+            _LOG.warning("study %s: %d images arrived late; it is graded again", uid, num_late)
+            num_images = entry.num_images + num_late
+            if not self._source.keeps_images:
+                num_images = self._source.inspect(uid).num_images
+            self._write(self._with_images(replace(entry.reopened(), late_images=late), num_images))
+        elif self._source.keeps_images:
+            self._journal.write(entry, is_closed=self._journal.is_closed(entry.study_uid))
 
-    def _discard_late_images(self, entry: JournalEntry) -> None:
-        """Records and removes late images of a source that cannot send the others again."""
-        uid = entry.study_uid
-        if entry.state is WatchState.FAILED:
-            return  # `--retry` may grade its images
-        self._source.discard(uid)
-        late = self._source.inspect(uid).num_images
-        if late:
-            with self._source.fetch(uid, self.stop):
-                self._record_late_images(entry, entry.late_images + late)
-            self._source.discard(uid)
-
-    def _record_late_images(self, entry: JournalEntry, late: int) -> None:
-        if late > 0 and late != entry.late_images:
-            _LOG.warning("study %s: %d images arrived after it was graded", entry.study_uid, late)
-        entry = replace(entry, late_images=max(late, 0))
-        self._journal.write(entry, is_closed=self._journal.is_closed(entry.study_uid))
+    def _discard_old_images(self) -> None:
+        """Removes the images of graded and rejected studies that a source has kept long enough."""
+        finished = (WatchState.GRADED, WatchState.STORED, WatchState.REJECTED)
+        for study_uid in self._source.kept_since(self._now() - self._policy.keep_s):
+            entry = self._journal.read(study_uid)
+            if entry is not None and entry.state in finished and self._journal.is_closed(study_uid):
+                self._source.discard(study_uid)
 
     def _process(self, study_uid: str) -> None:
         """Grades a study that is complete, and stores its results."""
@@ -212,12 +222,24 @@ class Watch:
             self._write(replace(entry, changed_at=self._now()))
             return
         if entry.state is not WatchState.GRADED:
-            age_s = self._now() - entry.changed_at
-            if entry.state is WatchState.SEEN and age_s < self._policy.settle_s:
+            if not self._is_complete(entry):
                 return
             entry = self._attempt(entry, self._grade)
         if entry.state is WatchState.GRADED and self._sink is not None and not self.stop.is_set:
             self._attempt(entry, self._store)
+
+    def _is_complete(self, entry: JournalEntry) -> bool:
+        """Returns whether no further image of a study is to be expected.
+
+        While the watch was away, nobody received images: senders try again some time after its start.
+        """
+        if self._source.keeps_images:
+            is_settled = self._now() - entry.changed_at >= self._policy.settle_s
+            return is_settled or entry.state is WatchState.GRADING
+        quiet_s = self._now() - max(entry.changed_at, self._started_at)
+        if quiet_s < self._policy.settle_s:
+            return False
+        return quiet_s >= _MAX_ARRIVAL_S or not self._source.is_arriving(entry.study_uid)
 
     def _attempt(self, entry: JournalEntry, step: Callable[[JournalEntry], JournalEntry]) -> JournalEntry:
         """Runs a step and writes its outcome. No error of a study ends the watch."""
@@ -281,10 +303,13 @@ class Watch:
                 num_images = self._source.inspect(uid).num_images
             if num_images != entry.num_images:
                 return self._write(self._with_images(entry, num_images))
+            if num_images < entry.num_graded:
+                message = f"{num_images} images, fewer than the {entry.num_graded} of its last grading"
+                raise PacsError(PacsFault.ABSENT, f"study {uid} must be sent as a whole: {message}")
             fetched_s = time.monotonic() - began
-            results = self._grader.grade(uid, fetched.folder)
-        graded = self._write(replace(entry.moved(WatchState.GRADED), results=results))
-        self._source.discard(uid)
+            results = self._grader.grade(uid, fetched.folder, entry.replaced)
+        graded = replace(entry.moved(WatchState.GRADED), results=results, num_graded=num_images)
+        graded = self._write(graded)
         graded_s = time.monotonic() - began - fetched_s
         _LOG.info("study %s: graded (fetched in %.1f s, graded in %.1f s)", uid, fetched_s, graded_s)
         return graded
@@ -302,15 +327,13 @@ class Watch:
     def _write(self, entry: JournalEntry) -> JournalEntry:
         """Writes an entry, open if a step is left."""
         is_to_store = self._sink is not None and bool(entry.results)
-        is_open = entry.state in (WatchState.SEEN, WatchState.GRADING) or (
-            entry.state is WatchState.GRADED and is_to_store
-        )
+        is_open = entry.state in _OPEN_STATES or (entry.state is WatchState.GRADED and is_to_store)
         self._journal.write(entry, is_closed=not is_open)
-        if entry.state is WatchState.REJECTED:
-            self._source.discard(entry.study_uid)
         return entry
 
     def _is_waiting_for_images(self) -> bool:
         """Returns whether a study only waits for its images to be complete."""
         entries = self._journal.entries(self._journal.open_uids())
-        return any(not (entry.attempts or entry.waits) for entry in entries)
+        return any(
+            not (entry.attempts or entry.waits) or entry.state is WatchState.GRADING for entry in entries
+        )

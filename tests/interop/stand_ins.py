@@ -45,11 +45,16 @@ class Source:
     fetched: list[str] = field(default_factory=list)
     results: int = 0
     keeps_images: bool = True
+    #: Sources without an archive: images that were not fetched yet, connected senders, kept images.
+    new: dict[str, int] = field(default_factory=dict)
+    sending: set[str] = field(default_factory=set)
+    kept: dict[str, float] = field(default_factory=dict)
+    discarded: list[str] = field(default_factory=list)
 
     def find(self) -> Iterator[FoundStudy]:
         self._check()
         for uid, count in list(self.images.items()):
-            yield FoundStudy(uid, count + self.results)
+            yield FoundStudy(uid, count + self.results, self.new.get(uid, 0))
 
     def inspect(self, study_uid: str) -> StudyOverview:
         self._check()
@@ -61,10 +66,19 @@ class Source:
         self._check()
         self.fuse.burn()
         self.fetched.append(study_uid)
+        self.new.pop(study_uid, None)
         yield FetchedStudy(self.folder, self.images[study_uid])
+
+    def is_arriving(self, study_uid: str) -> bool:
+        return study_uid in self.sending
+
+    def kept_since(self, time_s: float) -> Iterator[str]:
+        return (uid for uid, kept_s in list(self.kept.items()) if kept_s < time_s)
 
     def discard(self, study_uid: str) -> None:
         self.fuse.burn()
+        self.kept.pop(study_uid)
+        self.discarded.append(study_uid)
 
     def _check(self) -> None:
         if self.fault is not None:
@@ -79,22 +93,28 @@ class Grader:
     fuse: Fuse = field(default_factory=Fuse)
     errors: dict[str, Exception] = field(default_factory=dict)
     graded: list[str] = field(default_factory=list)
+    replaced: list[tuple[ResultFile, ...]] = field(default_factory=list)
     deadly: str = ""
+    suffix: str = ""
 
     def folder(self, study_uid: str) -> Path:
         return self.out / study_uid
 
-    def grade(self, study_uid: str, images: Path) -> tuple[ResultFile, ...]:
+    def grade(
+        self, study_uid: str, images: Path, replaced: tuple[ResultFile, ...] = ()
+    ) -> tuple[ResultFile, ...]:
         self.fuse.burn()
         if study_uid == self.deadly:
             raise KilledError
         if study_uid in self.errors:
             raise self.errors[study_uid]
         self.folder(study_uid).mkdir(parents=True, exist_ok=True)
-        results = tuple(ResultFile(f"{study_uid}.{kind}", f"{kind}.dcm") for kind in ("1", "2"))
+        names = {"1": "1.sr.dcm", "2": "2.sc.dcm"}
+        results = tuple(ResultFile(f"{study_uid}.{kind}{self.suffix}", name) for kind, name in names.items())
         for result in results:
             (self.folder(study_uid) / result.file).write_text(result.sop_instance_uid)
         self.graded.append(study_uid)
+        self.replaced.append(replaced)
         self.fuse.burn()
         return results
 

@@ -23,6 +23,8 @@ ENTRY = JournalEntry(
     results=(ResultFile("1.2.1.8", "dicom/1.2.1.sr.dcm"),),
     stored=("1.2.1.8",),
     late_images=3,
+    num_graded=9,
+    replaced=(ResultFile("1.2.1.7", "dicom/1.2.1.sr.dcm", "1.2.2"),),
 )
 
 

@@ -121,15 +121,109 @@ def test_a_study_waits_again_when_images_arrive_during_the_fetch(bench: Bench) -
     assert bench.grader.graded == [FIRST] and bench.entry().num_images == 5
 
 
-def test_late_images_are_recorded_and_own_results_are_not_counted(bench: Bench) -> None:
+def test_late_images_reopen_a_study_and_own_results_do_not(bench: Bench) -> None:
     watch = bench.rounds(3)
     bench.source.results = 2  # own results, which change the archive's total
     bench.rounds(1, watch)
-    assert bench.entry().late_images == 0
+    assert bench.entry().late_images == 0 and bench.grader.graded == [FIRST, SECOND]
     bench.images[FIRST] += 3
+    bench.grader.suffix = ".7"
+    bench.rounds(1, watch)
+    assert bench.entry().state is WatchState.SEEN and bench.grader.graded == [FIRST, SECOND]
     bench.rounds(2, watch)
-    assert bench.entry().late_images == 3 and bench.entry().state is WatchState.STORED
-    assert bench.grader.graded == [FIRST, SECOND]
+    entry = bench.entry()
+    assert (entry.state, entry.late_images, entry.num_graded) == (WatchState.STORED, 3, 7)
+    assert bench.grader.graded == [FIRST, SECOND, FIRST]
+    # The new report replaces the first one, and is stored besides it.
+    assert [result.sop_instance_uid for result in bench.grader.replaced[-1]] == [f"{FIRST}.1"]
+    assert bench.sink.sent[-2:] == [f"{FIRST}.1.7", f"{FIRST}.2.7"]
+    bench.rounds(3)
+    assert bench.grader.graded == [FIRST, SECOND, FIRST]
+
+
+def test_results_with_the_same_uids_are_not_stored_again(bench: Bench) -> None:
+    watch = bench.rounds(3)
+    bench.images[FIRST] += 1  # a localizer, say, which changes no number
+    bench.rounds(3, watch)
+    assert bench.grader.graded == [FIRST, SECOND, FIRST] and len(bench.sink.sent) == 4
+    assert bench.entry().state is WatchState.STORED
+
+
+@pytest.mark.parametrize("error", [NothingReadableError(Path("here"), ["no_slices"]), RuntimeError()])
+def test_late_images_reopen_a_study_that_was_rejected_or_failed(bench: Bench, error: Exception) -> None:
+    bench.grader.errors[FIRST] = error
+    watch = bench.rounds(8)
+    assert bench.entry().state in (WatchState.REJECTED, WatchState.FAILED)
+    del bench.grader.errors[FIRST]
+    bench.images[FIRST] += 1
+    bench.rounds(3, watch)
+    assert bench.entry().state is WatchState.STORED
+
+
+def _receiver(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path, images={FIRST: 30})
+    bench.source.keeps_images = False
+    bench.source.new = {FIRST: 30}
+    return bench
+
+
+def test_a_receiver_that_was_away_waits_for_the_senders_again(tmp_path: Path) -> None:
+    bench = _receiver(tmp_path)
+    bench.rounds(1)
+    bench.time_s += 1000.0  # away
+    watch = bench.rounds(1)
+    assert bench.grader.graded == []
+    bench.images[FIRST] = 47
+    bench.rounds(1, watch)
+    assert bench.grader.graded == []
+    bench.rounds(1, watch)
+    assert bench.grader.graded == [FIRST] and bench.entry().num_graded == 47
+
+
+def test_a_study_is_not_graded_while_its_sender_is_connected(tmp_path: Path) -> None:
+    bench = _receiver(tmp_path)
+    bench.source.sending = {FIRST}
+    watch = bench.rounds(20)
+    assert bench.grader.graded == []
+    bench.source.sending = set()
+    bench.rounds(1, watch)
+    assert bench.grader.graded == [FIRST]
+
+
+def test_a_sender_that_stays_connected_delays_a_study_for_half_an_hour(tmp_path: Path) -> None:
+    bench = _receiver(tmp_path)
+    bench.source.sending = {FIRST}
+    bench.rounds(29)
+    assert bench.grader.graded == []
+    bench.rounds(31)
+    assert bench.grader.graded == [FIRST]
+
+
+def test_late_received_images_are_graded_together_with_the_kept_ones(tmp_path: Path) -> None:
+    bench = _receiver(tmp_path)
+    watch = bench.rounds(2)
+    assert bench.entry().num_graded == 30 and bench.source.discarded == []
+    bench.source.new, bench.images[FIRST] = {FIRST: 17}, 47
+    bench.rounds(3, watch)
+    entry = bench.entry()
+    assert (entry.state, entry.num_graded, entry.late_images) == (WatchState.STORED, 47, 17)
+
+
+def test_kept_images_are_removed_after_their_time_and_a_part_of_a_study_is_not_graded(tmp_path: Path) -> None:
+    bench = _receiver(tmp_path)
+    bench.source.kept = {FIRST: bench.time_s}
+    watch = bench.rounds(2)
+    assert bench.source.discarded == []
+    bench.time_s += POLICY.keep_s
+    bench.rounds(1, watch)
+    assert bench.source.discarded == [FIRST]
+    bench.source.new, bench.images[FIRST] = {FIRST: 17}, 17
+    bench.rounds(9, watch)
+    assert bench.grader.graded == [FIRST] and bench.entry().state is WatchState.FAILED
+    assert "17 images, fewer than the 30" in bench.entry().reason
+    bench.source.new, bench.images[FIRST] = {FIRST: 13}, 30
+    bench.rounds(3, watch)
+    assert bench.grader.graded == [FIRST, FIRST] and bench.entry().state is WatchState.STORED
 
 
 def test_an_unavailable_archive_costs_no_attempt(bench: Bench) -> None:
@@ -227,10 +321,10 @@ def test_removed_results_make_a_study_fail(bench: Bench) -> None:
     watch = bench.rounds(1)
     bench.sink.fault = PacsFault.UNAVAILABLE
     bench.rounds(1, watch)
-    (bench.grader.folder(FIRST) / "1.dcm").unlink()
+    (bench.grader.folder(FIRST) / "1.sr.dcm").unlink()
     bench.sink.fault = None
     bench.rounds(8, watch)
-    assert bench.entry().state is WatchState.FAILED and "1.dcm no longer exists" in bench.entry().reason
+    assert bench.entry().state is WatchState.FAILED and "1.sr.dcm no longer exists" in bench.entry().reason
 
 
 def test_a_deleted_study_does_not_stop_the_others(bench: Bench) -> None:
@@ -266,7 +360,7 @@ def test_a_stop_signal_ends_the_watch_after_the_current_step(bench: Bench) -> No
     watch = bench.rounds(1)
     grade = bench.grader.grade
 
-    def grade_and_stop(study_uid: str, images: Path) -> tuple[ResultFile, ...]:
+    def grade_and_stop(study_uid: str, images: Path, replaced: object) -> tuple[ResultFile, ...]:
         watch.stop.is_set = True
         return grade(study_uid, images)
 
