@@ -96,8 +96,13 @@ def _read_header(files: Sequence[StudyFile]) -> StudyHeader:
 
 
 def _reject_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool) -> Reject:
-    """Returns the reject for a study without slices: faulty, or valid but without a graded series."""
-    if has_series and all(reject.reason.kind is ReasonKind.CHOICE for reject in rejects):
+    """Returns the reject for a study without slices: faulty, or valid but without a graded series.
+
+    A study of reports, spectroscopy or other modalities only has no series at all, and is valid.
+    """
+    reasons = {reject.reason for reject in rejects}
+    has_objects = has_series or bool(reasons - {RejectReason.NOT_DICOM, RejectReason.DICOMDIR})
+    if has_objects and all(reason.kind is not ReasonKind.FAULT for reason in reasons):
         message = "the study has no series of a graded plane and weighting"
         return Reject(study_id, "", "", RejectReason.NOTHING_TO_GRADE, message)
     return Reject(study_id, "", "", RejectReason.NO_SLICES, "no slice of any plane could be used")

@@ -1,6 +1,6 @@
 """Studies of one or several sources with their tables, and their encoding as records."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +83,8 @@ def open_cohort(
         The studies. If one of several sources cannot be read, it becomes a reject.
 
     Raises:
-        ValueError: no source can be read, or a table lacks columns.
+        ValueError: no source can be read, a table lacks columns, or a table of labels or points has no study
+            of its source.
     """
     with ExitStack() as stack:
         jobs: dict[str, CohortStudy] = {}
@@ -146,9 +147,11 @@ def _join_tables(
         check(source.series, planes, faults)
     if source.labels:
         labels, faults = read_labels_tolerantly(source.labels)
+        _check_ids(source.labels, labels, study_ids)
         check(source.labels, labels, faults)
     if source.coordinates:
         coordinates, faults = read_coordinates(source.coordinates)
+        _check_ids(source.coordinates, coordinates, study_ids)
         check(source.coordinates, coordinates, faults)
     planes = merge_series_tables(planes, overrides)
     return [
@@ -161,6 +164,19 @@ def _join_tables(
         )
         for study in source.studies
     ]
+
+
+def _check_ids(path: Path, table: Collection[str], study_ids: Collection[str]) -> None:
+    """Raises an error for a table that belongs to other studies, or whose ids a spreadsheet has rounded.
+
+    Raises:
+        ValueError: the table has studies, and none of them is in the source.
+    """
+    if table and study_ids and not set(table) & set(study_ids):
+        raise ValueError(
+            f"{path} must have a study of the source. Received: {len(table)} study ids, none of which is one of "
+            f"its {len(study_ids)} studies."
+        )
 
 
 def _pseudonymised(job: CohortStudy, key: bytes) -> CohortStudy:

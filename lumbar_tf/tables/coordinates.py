@@ -1,7 +1,7 @@
 """Annotated points: `train_label_coordinates.csv` and their positions in patient space."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from lumbar_tf.dicom.geometry import SliceGeometry, pixel_to_patient
 from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import Slice
 from lumbar_tf.labels import NUM_FINDINGS, Plane, finding_index, parse_condition, parse_level
-from lumbar_tf.tables.text_table import read_text_table
+from lumbar_tf.tables.text_table import TextTable, read_text_table
 
 _COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
 
@@ -44,12 +44,13 @@ def read_coordinates(path: Path) -> tuple[dict[str, list[Coordinate]], list[Reje
             of conditions and levels are accepted, and other columns (`fix`) are ignored.
 
     Returns:
-        Points by study id, in the table's order, and a reject for each invalid row.
+        Points by study id, in the table's order, and a reject for each invalid row. Of a finding that is given
+        several times with other coordinates, no row is valid.
 
     Raises:
         ValueError: a column is missing, or the file is not a CSV.
     """
-    points: dict[str, list[Coordinate]] = {}
+    points: dict[tuple[str, int], dict[Coordinate, list[int]]] = {}
     table = read_text_table(path, _COLUMNS)
     rejects = [issue.to_reject() for issue in table.issues]
     for line, (study_id, series_id, *cells) in table.rows(_COLUMNS):
@@ -59,8 +60,25 @@ def read_coordinates(path: Path) -> tuple[dict[str, list[Coordinate]], list[Reje
             issue = table.issue(line, str(error), study_id=study_id, series_id=series_id)
             rejects.append(issue.to_reject())
         else:
-            points.setdefault(study_id, []).append(point)
-    return points, rejects
+            points.setdefault((study_id, point.finding), {}).setdefault(point, []).append(line)
+    found: dict[str, list[Coordinate]] = {}
+    for (study_id, _), lines in points.items():
+        if len(lines) == 1:
+            found.setdefault(study_id, []).extend(lines)
+        else:
+            rejects.extend(_contradictions(table, study_id, lines))
+    return found, rejects
+
+
+def _contradictions(
+    table: TextTable, study_id: str, lines: Mapping[Coordinate, Sequence[int]]
+) -> Iterator[Reject]:
+    """Yields a reject for each row of a finding with contradictory coordinates."""
+    places = sorted(line for group in lines.values() for line in group)
+    rule = f"a finding must have one point. Lines {', '.join(map(str, places))} give it several"
+    for point, group in lines.items():
+        for line in group:
+            yield table.issue(line, rule, study_id=study_id, series_id=point.series_id).to_reject()
 
 
 class _InvalidCellError(Exception):
@@ -95,7 +113,7 @@ def place_points(
     Args:
         study_id: the study, for messages.
         planes: its slices.
-        coordinates: its points. The last point of a finding is used.
+        coordinates: its points, one for each finding.
 
     Returns:
         LPS mm, float32 [25, 3], NaN for a finding without a point; and a reject for each point whose slice

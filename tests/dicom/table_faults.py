@@ -91,6 +91,16 @@ TABLE_FAULTS: tuple[SourceFault, ...] = (
         _tables(train_label_coordinates=(f"{OTHER_STUDY},2,,Spinal Canal Stenosis,L2/L3,8,3",)),
     ),
     SourceFault(
+        "point_given_twice",
+        RejectReason.BAD_TABLE_ROW,
+        _tables(
+            train_label_coordinates=(
+                f"{OTHER_STUDY},2,4,Spinal Canal Stenosis,L2/L3,8,3",
+                f"{OTHER_STUDY},2,4,Spinal Canal Stenosis,L2/L3,8,4",
+            )
+        ),
+    ),
+    SourceFault(
         "table_against_headers",
         RejectReason.PLANE_CONTRADICTION,
         in_competition(

@@ -53,6 +53,21 @@ def test_a_fault_is_rejected_with_its_reason_and_the_rest_is_read(tmp_path: Path
     assert "Doe" not in written and str(tmp_path) not in written
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("train_label_coordinates.csv", "1.00E+03,2,4,Spinal Canal Stenosis,L2/L3,8,3"),
+        ("train.csv", "1.00E+03" + "," * 25),
+    ],
+)
+def test_a_table_of_other_studies_is_an_error(tmp_path: Path, name: str, row: str) -> None:
+    root = write_competition(tmp_path / "data")
+    header = (root / name).read_text().partition("\n")[0]
+    (root / name).write_text(f"{header}\n{row}\n")
+    with pytest.raises(ValueError, match=f"{name} must have a study of the source. Received: 1 study ids"):
+        _read((root,))
+
+
 #: Reasons that accompany a fault: a study without slices, the DICOMDIR of a disc.
 _COMPANIONS = {
     "localizer_by_orientations": {"nothing_to_grade"},

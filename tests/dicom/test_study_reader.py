@@ -187,6 +187,30 @@ def _reasons(study: Study) -> list[RejectReason]:
     return [reject.reason for reject in study.rejects if reject.reason is not RejectReason.SINGLE_SLICE]
 
 
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ([{"Modality": "CT"}], [RejectReason.NOT_MR]),
+        ([{"Modality": "CT"}, {"Modality": "OT"}], [RejectReason.NOT_MR, RejectReason.SECONDARY_CAPTURE]),
+        ([{"ImageType": ["ORIGINAL", "PRIMARY", "VFRAME"]}], [RejectReason.DERIVED]),
+    ],
+)
+def test_a_sound_study_without_a_graded_image_is_no_fault(
+    place: Path, write_dicom: Writer, changes: list[dict[str, object]], reasons: list[RejectReason]
+) -> None:
+    for number, tags in enumerate(changes):
+        write_dicom(place.with_name(f"{number}.dcm"), STORED, **tags)
+    study = read_study(place.parents[1])
+    assert _reasons(study) == [*reasons, RejectReason.NOTHING_TO_GRADE]
+    assert not [reject for reject in study.rejects if reject.reason.kind is ReasonKind.FAULT]
+
+
+def test_a_damaged_file_among_them_is_one(place: Path, write_dicom: Writer) -> None:
+    write_dicom(place, STORED, Modality="CT")
+    place.with_name("2.dcm").write_bytes(b"")
+    assert _reasons(read_study(place.parents[1]))[-1] is RejectReason.NO_SLICES
+
+
 def test_a_huge_file_is_not_read(place: Path, write_dicom: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dicom(place, STORED)
     monkeypatch.setattr(study_files, "MAX_FILE_BYTES", 100)

@@ -26,6 +26,34 @@ def test_both_spellings_and_further_columns_are_read(tmp_path: Path) -> None:
     assert points == {"007": [Coordinate("1", 8, 0, 322.8, 227.9), Coordinate("1", 8, last, 1.0, 2.0)]}
 
 
+def test_a_finding_with_two_points_has_none(tmp_path: Path) -> None:
+    rows = (
+        "1,1,8,Spinal Canal Stenosis,L1/L2,1,2",
+        "1,1,8,Spinal Canal Stenosis,L2/L3,1,2",
+        "1,1,8,spinal_canal_stenosis,l1_l2,1,3",
+        "1,1,8,Spinal Canal Stenosis,L2/L3,1.0,2",  # the same again
+        "2,1,8,Spinal Canal Stenosis,L1/L2,1,9",
+    )
+    points, rejects = read_coordinates(write_table(tmp_path / "table.csv", HEADER, *rows))
+    assert points == {"1": [Coordinate("1", 8, 1, 1.0, 2.0)], "2": [Coordinate("1", 8, 0, 1.0, 9.0)]}
+    assert [(reject.study_id, reject.reason) for reject in rejects] == [("1", RejectReason.BAD_TABLE_ROW)] * 2
+    assert [reject.message.partition(":")[0] for reject in rejects] == ["line 2", "line 4"]
+
+
+def test_a_real_table_with_a_point_given_twice(shared_data: Path) -> None:
+    folder = shared_data.parent / "cases" / "tables" / "coordinates_given_twice"
+    points, rejects = read_coordinates(folder / "train_label_coordinates.csv")
+    assert [(reject.study_id, reject.reason) for reject in rejects] == [
+        ("800000001", RejectReason.BAD_TABLE_ROW)
+    ] * 2
+    assert {study: len(found) for study, found in points.items()} == {
+        "800000001": 23,
+        "800000002": 25,
+        "800000003": 25,
+        "800000004": 25,
+    }
+
+
 @pytest.mark.parametrize(
     "row",
     [

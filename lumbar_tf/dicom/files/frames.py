@@ -43,6 +43,8 @@ _MR_IMAGE_CLASSES = frozenset(
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SECONDARY_MODALITIES = frozenset(("OT", "SC"))
 _INTEGER_PIXELS = 0x0010
+#: ImageType of United Imaging's grids: the images are described by a private sequence, like Siemens' mosaics.
+_UIH_GRID = "VFRAME"
 _STANDARD_ROOT = "1.2.840.10008."
 #: Elements that decide which image a file is, whose it is, where it lies and what its pixels are: groups of
 #: acquisition, relationship and image, and SOPInstanceUID, ImageType, PatientID.
@@ -172,6 +174,8 @@ def _check_kind(file: ParsedFile) -> None:
         raise RejectedError(RejectReason.DICOMDIR, "a DICOMDIR, an index of other files")
     if file.pixels is None:
         _reject_without_pixels(dataset, sop_class)
+    if _UIH_GRID in (read_value(dataset, "ImageType") or ()):
+        raise RejectedError(RejectReason.DERIVED, "a grid of several images in one frame (VFRAME)")
     if f"{sop_class}.".startswith(f"{_SECONDARY_CAPTURE}.") or modality in _SECONDARY_MODALITIES:
         raise RejectedError(
             RejectReason.SECONDARY_CAPTURE, "a secondary capture rather than an acquired image"
