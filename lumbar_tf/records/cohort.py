@@ -174,8 +174,8 @@ def _check_ids(path: Path, table: Collection[str], study_ids: Collection[str]) -
     """
     if table and study_ids and not set(table) & set(study_ids):
         raise ValueError(
-            f"{path} must have a study of the source. Received: {len(table)} study ids, none of which is one of "
-            f"its {len(study_ids)} studies."
+            f"{path} must have a study of the source. Received: {len(table)} study ids, none of which is "
+            f"one of its {len(study_ids)} studies."
         )
 
 

@@ -44,8 +44,8 @@ def read_coordinates(path: Path) -> tuple[dict[str, list[Coordinate]], list[Reje
             of conditions and levels are accepted, and other columns (`fix`) are ignored.
 
     Returns:
-        Points by study id, in the table's order, and a reject for each invalid row. Of a finding that is given
-        several times with other coordinates, no row is valid.
+        Points by study id, in the table's order, and a reject for each invalid row. Of a finding that is
+        given several times with other coordinates, no row is valid.
 
     Raises:
         ValueError: a column is missing, or the file is not a CSV.
