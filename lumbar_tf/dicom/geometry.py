@@ -20,6 +20,8 @@ Vector = NDArray[np.float64]
 #: Normals closer than this (0.99985 = 1 degree) belong to one orientation group. Scanner tilt between
 #: the blocks of one axial lumbar series is 5 degrees and more; within a block it is exactly 0.
 SAME_ORIENTATION_COSINE = 0.99985
+#: A normal more than 60 degrees from the patient's axis is not an oblique of that axis.
+_OBLIQUE_COSINE = 0.5
 #: A projected axis that is shorter than this has no reliable direction.
 _NO_DIRECTION = 1e-3
 
@@ -96,6 +98,18 @@ def canonical_axes(normal: Vector, *, is_sagittal: bool) -> tuple[Vector, Vector
     if right @ right_hint < 0:
         right = -right
     return right + 0.0, down + 0.0
+
+
+def is_sagittal(geometry: SliceGeometry) -> bool | None:
+    """Returns whether a slice is sagittal (True) or axial (False), including obliques; None for neither.
+
+    >>> is_sagittal(SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 1.0, 1.0, 4, 4))
+    True
+    """
+    x, _, z = np.abs(geometry.normal)
+    if max(x, z) < _OBLIQUE_COSINE or x == z:
+        return None
+    return bool(x > z)
 
 
 def pixel_to_patient(geometry: SliceGeometry, pixel: Sequence[float]) -> Vector:

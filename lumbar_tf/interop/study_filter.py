@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lumbar_tf.dicom.series.series_description_patterns import mentions_lumbar
+from lumbar_tf.dicom.series.series_description_patterns import is_lumbar_study
 
 MODALITY = "MR"
 
@@ -28,7 +28,7 @@ class StudyFilter:
         (True, False)
         """
         if self.pattern is None:
-            return any(mentions_lumbar(description) for description in descriptions)
+            return is_lumbar_study(descriptions)
         return self.pattern.search("\n".join(descriptions)) is not None
 
 

@@ -111,7 +111,7 @@ def _read_case(folder: Path) -> Study:
         return read_study_files(files)
 
 
-@pytest.mark.parametrize("name", ["dual_echo_in_one", "phase_first", "dixon_four_sagittal"])
+@pytest.mark.parametrize("name", ["dual_echo_in_one", "phase_first", "dixon_four_sagittal", "body_part"])
 def test_cases_are_graded_on_their_anatomy(shared_cases: Path, name: str) -> None:
     study = _read_case(shared_cases / name)
     assert {plane: len(slices) for plane, slices in study.planes.items()} == {
@@ -139,7 +139,9 @@ def test_a_real_dual_echo_is_graded_on_its_long_echo(shared_cases: Path) -> None
         np.testing.assert_array_equal(image.pixels, pixels)
 
 
-@pytest.mark.parametrize("name", ["dual_echo_in_one", "phase_first", "dixon_four_sagittal", "real_dual_echo"])
+@pytest.mark.parametrize(
+    "name", ["dual_echo_in_one", "phase_first", "dixon_four_sagittal", "real_dual_echo", "body_part"]
+)
 def test_names_order_and_numbers_of_files_do_not_decide(
     shared_cases: Path, tmp_path: Path, name: str
 ) -> None:

@@ -57,6 +57,8 @@ class SeriesHeader:
         repetition_time_ms: RepetitionTime, likewise.
         inversion_time_ms: InversionTime or the first of InversionTimes, likewise.
         b_value: DiffusionBValue, s/mm2, None if absent.
+        flip_angle_degrees: FlipAngle, None if absent.
+        sequence_name: PulseSequenceName or SequenceName in lower case, "" if absent.
         temporal_position: TemporalPositionIdentifier or TemporalPositionIndex, None if absent.
         scanning_sequence: SE, IR, GR, EP or RM; derived from the pulse sequence macros in Enhanced files.
         acquisition_contrast: AcquisitionContrast of Enhanced files (T1, T2, STIR, DIFFUSION, ...).
@@ -78,6 +80,8 @@ class SeriesHeader:
     repetition_time_ms: float | None = None
     inversion_time_ms: float | None = None
     b_value: float | None = None
+    flip_angle_degrees: float | None = None
+    sequence_name: str = ""
     temporal_position: int | None = None
     scanning_sequence: tuple[str, ...] = ()
     acquisition_contrast: str = ""
@@ -138,6 +142,8 @@ def _read_header(dataset: Dataset, sources: _Sources) -> SeriesHeader:
         repetition_time_ms=_number(sources, "RepetitionTime"),
         inversion_time_ms=_number(sources, "InversionTime", "InversionTimes"),
         b_value=read_private_b_value(dataset) if b_value is None else b_value,
+        flip_angle_degrees=_number(sources, "FlipAngle"),
+        sequence_name=(_text(sources, "PulseSequenceName") or _text(sources, "SequenceName")).lower(),
         temporal_position=_integer(sources, "TemporalPositionIndex", "TemporalPositionIdentifier"),
         scanning_sequence=_scanning_sequence(sources),
         acquisition_contrast="".join(_codes(sources, "AcquisitionContrast")[:1]),
@@ -181,10 +187,14 @@ def normalize_field_strength(value: float | None) -> float | None:
 
 
 def _scanning_sequence(sources: _Sources) -> tuple[str, ...]:
-    """Returns ScanningSequence, or its equivalent from the MR Pulse Sequence module (PS3.3 C.8.13.4)."""
+    """Returns ScanningSequence, or its equivalent from the MR Pulse Sequence module (PS3.3 C.8.13.4).
+
+    GE marks echo-planar sequences in ScanOptions.
+    """
     classic = _codes(sources, "ScanningSequence")
     if classic:
-        return classic
+        is_planar = any(code.startswith("EPI") for code in _codes(sources, "ScanOptions"))
+        return (*classic, "EP") if is_planar and "EP" not in classic else classic
     echo = "".join(_codes(sources, "EchoPulseSequence")[:1])
     found = [
         ("SE", echo in ("SPIN", "BOTH")),

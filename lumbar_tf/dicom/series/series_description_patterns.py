@@ -6,6 +6,7 @@ and the usual abbreviations of radiographers in English and German, with the Rom
 """
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 
 
@@ -25,13 +26,13 @@ _LOCALIZER = re.compile(
 )
 _DERIVED = re.compile(
     r"subtract|reformat|screen ?(?:save|shot)|secondary capture|key ?image|fat ?fraction|\b(?:mpr|mip|minip|"
-    r"e?adc|trace ?w?|sub|compos\w*|fused|fusion|(?:t[12]|fa|ff|b0|phase) ?map)\b"
+    r"[a-z]?adc\w*|trace ?w?|sub|compos\w*|fused|fusion|\w*maps?|metabol\w*)\b"
 )
 _OTHER_WEIGHTING = re.compile(
     # Proton density; diffusion and other echo-planar; T2* and gradient echoes; steady-state free
     # precession; myelography and other fluid-only; vessels, time series and the rest.
     r"\b(?:pdw?|pd ?w? ?(?:fs|spair|spir|tse|fse)|dp|proton)\b|"
-    r"\b(?:dwi?bs|dwi|dti|diff\w*|ep2d\w*|epi)\b|"
+    r"\b(?:dwi?bs|dwi\w*|dti\w*|diff\w*|ep2d\w*|epi|ivim|b ?\d{3,4})\b|"
     r"t2w? ?\*|t2w? ?star|\b(?:t2s|gre|grass|spgr|flash|fl[23]d\w*|vibe|lava|thrive|swi|medic|merge|"
     r"m ?ffe|t?ffe|t1 ?ffe|t2 ?ffe|tfe|mprage|bravo|gradient)\b|"
     r"\b(?:ciss|fiesta|trufi\w*|b ?ffe|bssfp|ssfp|dess|cosmic|balanced)\b|"
@@ -54,12 +55,19 @@ _NO_CONTRAST = re.compile(r"\b(?:w ?o|without|non?|ohne|pre|sans|sin|nati[fv]\w*
 _LUMBAR = re.compile(
     r"lumb|lomb|lendenw|\b(?:lws|lss?|l[1-5]|(?:th?)?l ?s? ?sp(?:ine?)?|l[1-5] ?(?:l[2-5]|s1))\b"
 )
-_OTHER_REGION = re.compile(
-    r"cerv|zervi|halsw|thora[ck]|brustw|dorsal|brain|cerebr|cran|kopf|schadel|pituit|orbit|pelvi|becken|"
-    r"shoulder|schulter|abdom|breast|mamma|prostat|cardia|sacroil|iliosac|"
-    r"\b(?:[ct] ?sp(?:ine?)?|hws|bws|neck|head|hips?|knees?|knie|ankles?|foot|wrists?|hands?|elbows?|"
-    r"liver|heart|si ?joints?|sij|sacrum|coccyx|iac|femur|thighs?|tibia|legs?|kidneys?|rectum|uterus)\b"
+_OTHER_SPINE = re.compile(r"cerv|zervi|halsw|thora[ck]|brustw|dorsal|\b(?:[ct] ?sp(?:ine?)?|hws|bws|neck)\b")
+#: Organs and joints that have examinations of their own.
+_ORGAN = re.compile(
+    r"brain|cerebr|cran|schadel|pituit|orbit|shoulder|schulter|breast|mamma|prostat|cardia|sacroil|iliosac|"
+    r"\b(?:knees?|knie|ankles?|wrists?|elbows?|liver|heart|si ?joints?|sij|iac|tibia|kidneys?|rectum|"
+    r"uterus)\b"
 )
+#: Parts near the lumbar spine, or of the patient's position: lumbar examinations mention them too.
+_NEAR = re.compile(
+    r"pelvi|becken|abdom|kopf|\b(?:head|hips?|foot|feet|hands?|sacrum|coccyx|femur|thighs?|legs?)\b"
+)
+#: How the patient lies: no part of the body.
+_POSITIONING = re.compile(r"\b(?:head|feet|foot|legs?) ?(?:first|up|down)\b|\bpelvic ?tilt\w*")
 
 
 def normalize_text(text: str) -> str:
@@ -95,15 +103,51 @@ def mentions_contrast(text: str) -> bool:
 def mentions_lumbar(text: str) -> bool | None:
     """Returns whether a text mentions the lumbar spine (True) or only other parts of the body (False).
 
-    None if it mentions no part of the body.
+    None if it mentions no part of the body. The patient's position (`HEAD FIRST`, `PELVIC TILT`) is none.
 
     >>> [mentions_lumbar(text) for text in ("L-SPINE", "CSPINE", "cervical and lumbar", "SPINE")]
     [True, False, True, None]
     """
-    words = normalize_text(text)
+    words = _POSITIONING.sub(" ", normalize_text(text))
     if _LUMBAR.search(words):
         return True
-    return False if _OTHER_REGION.search(words) else None
+    return False if mentions_other_part(text) else None
+
+
+def mentions_other_part(text: str) -> bool:
+    """Returns whether a text mentions another part of the body, besides the lumbar spine or without it."""
+    words = _POSITIONING.sub(" ", normalize_text(text))
+    return any(pattern.search(words) for pattern in (_OTHER_SPINE, _ORGAN, _NEAR))
+
+
+def mentions_other_spine(text: str) -> bool:
+    """Returns whether a text mentions the cervical or thoracic spine and not the lumbar spine."""
+    return mentions_lumbar(text) is False and _OTHER_SPINE.search(normalize_text(text)) is not None
+
+
+def mentions_organ(text: str) -> bool:
+    """Returns whether a text mentions an organ or joint, and not the lumbar spine.
+
+    Hips, pelvis, abdomen and head do not count: lumbar examinations mention them too.
+    """
+    return mentions_lumbar(text) is False and _ORGAN.search(normalize_text(text)) is not None
+
+
+def mentions_fluid_suppression(text: str) -> bool:
+    """Returns whether a text mentions FLAIR or dark fluid."""
+    return _FLUID_SUPPRESSED.search(normalize_text(text)) is not None
+
+
+def is_lumbar_study(texts: Iterable[str]) -> bool:
+    """Returns whether any text of a study mentions the lumbar spine.
+
+    The watcher grades the studies for which this is true, and the reader never leaves out all series of such
+    a study because of the part of the body.
+
+    Args:
+        texts: StudyDescription, and BodyPartExamined, ProtocolName and SeriesDescription of all series.
+    """
+    return any(mentions_lumbar(text) for text in texts)
 
 
 def mentions_several_echoes(text: str) -> bool:

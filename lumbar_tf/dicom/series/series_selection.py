@@ -6,21 +6,23 @@ excluded: the user can list them in a table, whereas a wrong series would be gra
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from lumbar_tf.dicom.geometry import SliceGeometry
+from lumbar_tf.dicom.geometry import SliceGeometry, is_sagittal
 from lumbar_tf.dicom.reasons import RejectReason
+from lumbar_tf.dicom.series.body_region import find_spine
+from lumbar_tf.dicom.series.classification import (
+    SeriesCandidate,
+    SeriesDecision,
+    classify_series,
+    plane_of,
+    stack_kind,
+)
 from lumbar_tf.dicom.series.contrasts import Contrast, split_contrasts
 from lumbar_tf.dicom.series.header import SeriesHeader, read_series_header
-from lumbar_tf.dicom.series.image_kinds import Component, DixonPart, dixon_stem, is_diffusion_weighted
-from lumbar_tf.dicom.series.series_description_patterns import (
-    Weighting,
-    mentions_derived,
-    mentions_localizer,
-    mentions_lumbar,
-)
+from lumbar_tf.dicom.series.image_kinds import DixonPart, dixon_stem
 from lumbar_tf.dicom.series.weighting import classify_weighting, is_fat_suppressed
 from lumbar_tf.labels import Plane
 
@@ -34,70 +36,13 @@ __all__ = [
     "read_series_header",
 ]
 
-#: A normal more than 60 degrees from the patient's axis is not an oblique of that axis.
-_OBLIQUE_COSINE = 0.5
-#: ImageType and FrameType values of images computed from other images (DICOM PS3.3 C.7.6.1.1.2, C.8.13.3.1.1
-#: and the vendors' conformance statements). Value 1 alone is not sufficient: scanners label the output of
-#: their own filters DERIVED\PRIMARY.
-_DERIVED_TYPES = frozenset(
-    ("MPR", "CSA_MPR", "CSA_RESAMPLED", "CSA_3D_EDITOR", "CSA_BLACK_IMAGE", "REFORMATTED", "MOSAIC")
-    + ("MIP", "MIN_IP", "MAX_IP", "PROJECTION_IMAGE", "COMPOSED", "COMP_SP", "COMP_AD", "COMP_MIP")
-    + ("ADC", "ADC_MAP", "EADC", "TRACE", "TRACEW", "FA", "SUBTRACT", "SUBTRACTION", "SCREEN_SAVE", "POSDISP")
-    + ("T1_MAP", "T2_MAP", "T2_STAR_MAP", "FAT", "FAT_FRACTION")
-    + ("PHASE", "PHASE_MAP", "IMAGINARY", "VELOCITY")
-)
 #: Foramina are 13 to 23 mm to either side of the canal: a sagittal stack narrower than twice 13 mm shows them
 #: on neither side.
 _FORAMINA_MM = 26.0
 #: Coverage is compared in steps of about two slices: a single additional slice is no advantage.
 _COVERAGE_STEP_MM = 10.0
-
-
 #: Of several T2 echoes of a place the longest is used, up to this, ms: later ones show fluid only, and noise.
 _LONGEST_USUAL_ECHO = 150.0
-
-
-@dataclass(frozen=True, eq=False)
-class SeriesCandidate:
-    """A series, or one of its contrasts, before its pixels are decoded.
-
-    Attributes:
-        series_id: id of the series, as in tables.
-        header: header of its images.
-        geometries: geometries of all readable slices.
-        contrast: name of the contrast, "" for a series of one.
-        places: numbers of the places that the contrasts of its series show.
-        is_repetition: whether it consists of later time points of another contrast.
-    """
-
-    series_id: str
-    header: SeriesHeader
-    geometries: Sequence[SliceGeometry]
-    contrast: str = ""
-    places: frozenset[int] = frozenset()
-    is_repetition: bool = False
-
-    @property
-    def key(self) -> str:
-        """Series id, with the contrast if it has a name."""
-        return f"{self.series_id} ({self.contrast})" if self.contrast else self.series_id
-
-
-@dataclass(frozen=True)
-class SeriesDecision:
-    """Decision about a series.
-
-    Attributes:
-        plane: plane that the series is used as, None if it is excluded.
-        reason: reason of the exclusion, None if the series is used.
-        message: rule that excluded the series, "" if it is used.
-        notes: reason and message of each contradiction that did not change the decision.
-    """
-
-    plane: Plane | None
-    reason: RejectReason | None
-    message: str
-    notes: tuple[tuple[RejectReason, str], ...] = ()
 
 
 def split_series(
@@ -124,21 +69,8 @@ def split_series(
             contrast.is_repetition,
         )
 
-    contrasts = split_contrasts(headers, geometries, _kind)
+    contrasts = split_contrasts(headers, geometries, stack_kind)
     return [(candidate(contrast), contrast.members) for contrast in contrasts]
-
-
-def _kind(header: SeriesHeader) -> tuple[object, ...]:
-    """Returns the properties in which images of one stack agree."""
-    return (
-        header.component,
-        header.dixon_part,
-        round(header.b_value or 0.0),
-        _is_localizer(header),
-        _is_derived(header),
-        classify_weighting(header)[0],
-        is_fat_suppressed(header),
-    )
 
 
 def select_series(
@@ -163,9 +95,10 @@ def select_series(
     contrasts: dict[str, list[SeriesCandidate]] = defaultdict(list)
     for candidate in candidates:
         contrasts[candidate.series_id].append(candidate)
+    spine_mm = find_spine((candidate.header, candidate.geometries) for candidate in candidates)
     decisions: dict[str, SeriesDecision] = {}
     for series_id, members in contrasts.items():
-        own = {item.key: _classify(item, members) for item in members}
+        own = {item.key: classify_series(item, members, spine_mm=spine_mm) for item in members}
         decisions |= _follow_table(members, table[series_id], own) if series_id in table else own
     for plane in Plane:
         for members in contrasts.values():
@@ -200,18 +133,6 @@ def _name_dixon_families(candidates: Sequence[SeriesCandidate]) -> list[SeriesCa
     ]
 
 
-def is_sagittal(geometry: SliceGeometry) -> bool | None:
-    """Returns whether a slice is sagittal (True) or axial (False), including obliques; None for neither.
-
-    >>> is_sagittal(SliceGeometry((0, 0, 0), (0, 1, 0), (0, 0, -1), 1.0, 1.0, 4, 4))
-    True
-    """
-    x, _, z = np.abs(geometry.normal)
-    if max(x, z) < _OBLIQUE_COSINE or x == z:
-        return None
-    return bool(x > z)
-
-
 def _follow_table(
     members: Sequence[SeriesCandidate], plane: Plane | None, own: Mapping[str, SeriesDecision]
 ) -> dict[str, SeriesDecision]:
@@ -241,92 +162,12 @@ def _follow_table(
 def _list_plane(candidate: SeriesCandidate, plane: Plane) -> SeriesDecision:
     orientations = Counter(is_sagittal(geometry) for geometry in candidate.geometries)
     main = orientations.most_common(1)[0][0] if orientations else plane.is_sagittal
-    classified = _plane_of(main, classify_weighting(candidate.header)[0])
+    classified = plane_of(main, classify_weighting(candidate.header)[0])
     notes: list[tuple[RejectReason, str]] = []
     if main is not plane.is_sagittal or classified not in (None, plane):
         message = f"the table lists {plane.value}, which the headers contradict; the table is used"
         notes.append((RejectReason.PLANE_CONTRADICTION, message))
     return SeriesDecision(plane, None, "", tuple(notes))
-
-
-def _plane_of(sagittal: bool | None, weighting: Weighting | None) -> Plane | None:
-    if sagittal is None or weighting not in (Weighting.T1, Weighting.T2):
-        return None
-    if sagittal:
-        return Plane.SAGITTAL_T2 if weighting is Weighting.T2 else Plane.SAGITTAL_T1
-    return Plane.AXIAL_T2 if weighting is Weighting.T2 else None
-
-
-def _classify(candidate: SeriesCandidate, series: Sequence[SeriesCandidate]) -> SeriesDecision:
-    """Decides from headers and geometry alone; the first applicable rule decides.
-
-    Args:
-        candidate: a contrast.
-        series: all contrasts of its series.
-    """
-    header = candidate.header
-    orientations = {is_sagittal(geometry) for item in series for geometry in item.geometries}
-    if _is_localizer(header):
-        return _exclude(RejectReason.LOCALIZER, "ImageType or description indicate a localiser")
-    if len(orientations) > 1:
-        message = "a localiser: one series with slices of several orientations (sagittal, axial, coronal)"
-        return _exclude(RejectReason.LOCALIZER, message)
-    if header.component is not Component.MAGNITUDE:
-        message = f"the {header.component.value} of the complex signal; only the magnitude is graded"
-        return _exclude(RejectReason.DERIVED, message)
-    if header.dixon_part in (DixonPart.FAT, DixonPart.OPPOSED_PHASE):
-        message = f"the image of a Dixon family with {header.dixon_part.value}; the in-phase image is graded"
-        return _exclude(RejectReason.DERIVED, message)
-    if _is_derived(header):
-        return _exclude(RejectReason.DERIVED, "ImageType or description indicate a derived image")
-    if _is_elsewhere(header):
-        return _exclude(RejectReason.NOT_LUMBAR, "body part or description indicate another part of the body")
-    sagittal = next(iter(orientations), None)
-    if sagittal is None:
-        return _exclude(RejectReason.UNKNOWN_PLANE, "slices must be sagittal or axial, within 60 degrees")
-    if any(is_diffusion_weighted(item.header.b_value) for item in series):
-        return _exclude(RejectReason.UNKNOWN_WEIGHTING, "the series is diffusion-weighted")
-    weighting, is_contradicted = classify_weighting(header)
-    if header.dixon_part is DixonPart.WATER and weighting is not Weighting.T2:
-        message = "the water-only image of a Dixon family is graded as T2 with fat suppression only"
-        return _exclude(RejectReason.UNKNOWN_WEIGHTING, message)
-    plane = _plane_of(sagittal, weighting)
-    if plane is None:
-        return _exclude(RejectReason.UNKNOWN_WEIGHTING, _weighting_message(sagittal, weighting))
-    message = f"description: {weighting and weighting.value}, contradicted by echo and repetition time"
-    notes = ((RejectReason.WEIGHTING_CONTRADICTION, message),) if is_contradicted else ()
-    return SeriesDecision(plane, None, "", notes)
-
-
-def _exclude(reason: RejectReason, message: str) -> SeriesDecision:
-    return SeriesDecision(None, reason, message)
-
-
-def _weighting_message(sagittal: bool, weighting: Weighting | None) -> str:
-    if weighting is None:
-        return (
-            "neither the description nor echo, repetition and inversion time determine whether it is T1 or T2"
-        )
-    if weighting is Weighting.T1 and not sagittal:
-        return "axial T1 is not graded"
-    return "the weighting is neither T1 nor T2 of a spin echo"
-
-
-def _is_localizer(header: SeriesHeader) -> bool:
-    return "LOCALIZER" in header.image_type or mentions_localizer(header.description or header.protocol)
-
-
-def _is_derived(header: SeriesHeader) -> bool:
-    types = {value.replace(" ", "_") for value in header.image_type}
-    # SECONDARY: created after the examination (PS3.3 C.7.6.1.1.2), so not by the scanner's own filter.
-    is_computed = bool(types & _DERIVED_TYPES) or header.image_type[:2] == ("DERIVED", "SECONDARY")
-    return is_computed or mentions_derived(header.description or header.protocol)
-
-
-def _is_elsewhere(header: SeriesHeader) -> bool:
-    """Returns whether the most specific text with a part of the body excludes the lumbar spine."""
-    texts = (header.description, header.protocol, header.body_part, header.study_description)
-    return next((found for text in texts if (found := mentions_lumbar(text)) is not None), True) is False
 
 
 def _repeated_places(contrasts: Sequence[SeriesCandidate], plane: Plane) -> Iterable[SeriesCandidate]:

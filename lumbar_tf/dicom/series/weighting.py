@@ -1,4 +1,6 @@
-"""Weighting of a series by its description or, failing that, by the physics of its timing."""
+"""Weighting of a series: what its physics exclude, then its description, then its timing."""
+
+import re
 
 from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.image_kinds import DixonPart, is_diffusion_weighted
@@ -6,6 +8,7 @@ from lumbar_tf.dicom.series.series_description_patterns import (
     Weighting,
     mentioned_weighting,
     mentions_fat_suppression,
+    mentions_fluid_suppression,
     mentions_several_echoes,
     mentions_short_inversion,
 )
@@ -31,20 +34,44 @@ _T1_FLAIR_INVERSION = (400.0, 1450.0)
 _LONGEST_T1_FLAIR_ECHO = 50.0
 _SHORTEST_T2_FLAIR_INVERSION = 1500.0
 
+# Spin echoes have a refocusing pulse, which takes time; gradient echoes reach TE 1 and TR 2. Spin echo T1
+# starts at TE 8 and TR 300, and fast T1 at 3 T goes a little below.
+_SHORTEST_SPIN_ECHO = 5.0
+_SHORTEST_SPIN_ECHO_REPETITION = 200.0
+# The excitation of a spin echo is 90 degrees, refocusing 35 and more; 3D T1 gradient echoes have 5 to 20, T2*
+# gradient echoes 20 to 40.
+_LARGEST_GRADIENT_FLIP_DEGREES = 30.0
+_SMALLEST_SPIN_FLIP_DEGREES = 45.0
+# T2 ends at about 200; myelography has 500 to 1200 and shows fluid only.
+_LONGEST_T2_ECHO = 350.0
+# T2 FLAIR without InversionTime: an inversion pulse and a repetition time that only fluid's long TI needs.
+_SHORTEST_FLAIR_REPETITION = 5500.0
+
 _CONTRASTS = {
     "T1": Weighting.T1,
     "T2": Weighting.T2,
     "STIR": Weighting.T2,
     "PROTON_DENSITY": Weighting.OTHER,
 }
-#: AcquisitionContrast, or value 3 of ImageType, of sequences other than spin echo (DICOM PS3.3 C.8.13.3.1).
-_OTHER_CONTRASTS = frozenset({"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "T2_STAR", "TOF"})
+#: AcquisitionContrast, or value 3 of ImageType or FrameType, of sequences other than the spin echoes that are
+#: graded (DICOM PS3.3 C.8.13.1.1.1 and C.8.13.3.1).
+_OTHER_CONTRASTS = frozenset(
+    ("ANGIO", "DIFFUSION", "FLOW_ENCODED", "FLUOROSCOPY", "PERFUSION", "PHASE_CONTRAST", "SPECTROSCOPY")
+    + ("TAGGING", "T2_STAR", "TIME_OF_FLIGHT", "TOF", "VELOCITY")
+)
+#: Names of Siemens' sequences (SequenceName, `*fl2d1`, `ep_b800`, `tfl3d1`) and of GE's: echo-planar,
+#: gradient echo and steady-state free precession.
+_OTHER_SEQUENCES = re.compile(
+    r"\*?(?:ep[_f2si]|fl[23]d|tf[il]|fid|me[23]d|gre|swi|qfl|ci3d|de3d|psi)|"
+    r"(?:.*[^a-z])?(?:epi2?|e?fgre(?:3d)?|f?spgr|mpgr|ssfp|fiesta|cosmic|lava|merge)(?![a-z])"
+)
 
 
 def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
     """Classifies the weighting of a series.
 
-    Gradient echo and echo-planar sequences are OTHER regardless of their description: "T2" means T2* there.
+    Sequences other than spin echoes are OTHER regardless of their description, by the attributes of PS3.3
+    C.8.3 and C.8.13: gradient echo ("T2" means T2* there), echo-planar, diffusion, T2 FLAIR, myelography.
     So are images with the timing of proton density that are described as T2: the first echo of a dual echo.
 
     Args:
@@ -132,8 +159,45 @@ def _classify_inverted(inversion: float, echo: float) -> Weighting | None:
 
 
 def _is_other_sequence(header: SeriesHeader) -> bool:
+    """Returns whether the physics exclude a T1, T2 or proton density spin echo."""
     sequence = set(header.scanning_sequence)
-    is_gradient_echo = "GR" in sequence and "SE" not in sequence
     contrasts = {header.acquisition_contrast, *header.image_type[2:3]}
-    is_other = is_gradient_echo or "EP" in sequence or bool(contrasts & _OTHER_CONTRASTS)
-    return is_other or is_diffusion_weighted(header.b_value)
+    return (
+        ("GR" in sequence and "SE" not in sequence)
+        or "EP" in sequence
+        or bool(contrasts & _OTHER_CONTRASTS)
+        or is_diffusion_weighted(header.b_value)
+        or _OTHER_SEQUENCES.match(header.sequence_name) is not None
+        or _has_gradient_echo_timing(header)
+        or _is_fluid_attenuated(header)
+        or (header.echo_time_ms is not None and header.echo_time_ms > _LONGEST_T2_ECHO)
+    )
+
+
+def _has_gradient_echo_timing(header: SeriesHeader) -> bool:
+    """Returns whether echo time, repetition time or flip angle are impossible for a spin echo."""
+    echo, repetition, flip = header.echo_time_ms, header.repetition_time_ms, header.flip_angle_degrees
+    if echo is not None and echo < _SHORTEST_SPIN_ECHO:
+        return True
+    if repetition is not None and repetition < _SHORTEST_SPIN_ECHO_REPETITION:
+        return True
+    is_spin_echo = "SE" in header.scanning_sequence
+    limit = _LARGEST_GRADIENT_FLIP_DEGREES if is_spin_echo else _SMALLEST_SPIN_FLIP_DEGREES
+    return flip is not None and flip <= limit
+
+
+def _is_fluid_attenuated(header: SeriesHeader) -> bool:
+    """Returns whether the images are T2 FLAIR; T1 FLAIR, with a short echo, is an ordinary T1."""
+    echo, inversion = header.echo_time_ms, header.inversion_time_ms
+    if inversion is not None:
+        return inversion >= _SHORTEST_T2_FLAIR_INVERSION
+    if echo is None or echo <= _LONGEST_T1_FLAIR_ECHO:
+        return False
+    is_named = header.acquisition_contrast == "FLUID_ATTENUATED" or any(
+        mentions_fluid_suppression(text) for text in (header.description, header.protocol)
+    )
+    is_inverted = "IR" in header.scanning_sequence and not (
+        header.is_fat_suppressed or mentions_fat_suppression(header.description)
+    )
+    repetition = header.repetition_time_ms or 0.0
+    return is_named or (is_inverted and repetition >= _SHORTEST_FLAIR_REPETITION)
