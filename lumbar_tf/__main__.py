@@ -7,13 +7,14 @@ from typing import NoReturn
 from lumbar_tf import __version__
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.completion import COMMANDS, check_command, completion_script, first_line
-from lumbar_tf.cli.console import ExitStatus
+from lumbar_tf.cli.console import ExitStatus, make_output_robust
 
 _USAGE = "Usage: lumbar_tf COMMAND [--help] [flags of the command] | --completion=bash|zsh | --version"
 
 
 def main() -> NoReturn:
     """Runs a command as `python -m lumbar_tf.<command>` does, or prints the list of commands."""
+    make_output_robust()
     words = sys.argv[1:]
     first = words[0] if words else "--help"
     try:

@@ -1,5 +1,6 @@
 """Atomic file writing, locks and digests."""
 
+import codecs
 import errno
 import glob
 import hashlib
@@ -21,6 +22,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _READ_BYTES = 1 << 20
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: Characters with which spreadsheets begin a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@")
+#: Control characters and line ends.
+_UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: A temporary file's name; the random part distinguishes processes of several machines.
 _TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
@@ -59,7 +65,11 @@ def write_text_atomically(path: Path, text: str | Iterable[str]) -> None:
         path: the file.
         text: its content, or an iterable of the parts of a long one.
     """
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    # Paths that are not UTF-8 have characters that cannot be encoded.
+    with (
+        replace_atomically(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         file.writelines([text] if isinstance(text, str) else text)
 
 
@@ -92,6 +102,50 @@ def open_regular_file(path: Path) -> IO[bytes]:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def decode_text(data: bytes, rule: str) -> str:
+    """Returns the text of a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        data: the file's content.
+        rule: start of the error message, such as "train.csv must be a CSV in UTF-8".
+
+    Raises:
+        ValueError: the content is in another encoding.
+    """
+    if data.startswith(_UTF_16_MARKS) or b"\0" in data[:_READ_BYTES]:
+        raise ValueError(f"{rule}. Received: UTF-16, or no text; save it as UTF-8.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{rule}. Received: another encoding in line {line}; save it as UTF-8.") from None
+
+
+def decode_secret(data: bytes) -> bytes:
+    """Returns a secret as it was typed, without the marks of the editor that saved it.
+
+    A byte order mark and UTF-16, which programs on Windows write, are no part of a secret. Content that is
+    not text is returned unchanged.
+
+    Args:
+        data: content of a file with a key or password.
+
+    Returns:
+        The secret in UTF-8, without surrounding white space.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        return data.removeprefix(codecs.BOM_UTF8).strip()
+    encoding = "utf-16" if data.startswith(_UTF_16_MARKS) else ""
+    if not encoding and len(data) > 1 and len(data) % 2 == 0:
+        encoding = "" if any(data[1::2]) else "utf-16-le"
+        encoding = encoding or ("" if any(data[::2]) else "utf-16-be")
+    try:
+        text = data.decode(encoding).strip() if encoding else ""
+    except UnicodeDecodeError:
+        text = ""
+    return text.encode() if text and text.isprintable() else data.strip()
 
 
 def find_paths(pattern: str) -> list[Path]:
@@ -132,15 +186,37 @@ def write_table_atomically(path: Path, header: Sequence[str], rows: Iterable[Seq
     Args:
         path: the file.
         header: column names.
-        rows: cells in the order of `header`. Text and integers are written unchanged; format floating-point
-            numbers beforehand. None gives an empty cell.
+        rows: cells in the order of `header`. Integers are written unchanged, and text as `harmless_cell`
+            returns it; format floating-point numbers beforehand. None gives an empty cell.
     """
     # Not at the top: importing pandas takes a second, and commands must answer --help without it.
     import pandas
 
-    table = pandas.DataFrame(list(rows), columns=list(header), dtype=object)
+    cells = [[harmless_cell(cell) for cell in row] for row in rows]
+    table = pandas.DataFrame(cells, columns=[harmless_cell(name) for name in header], dtype=object)
     with replace_atomically(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")
+
+
+def harmless_cell(cell: object) -> object:
+    r"""Returns a cell that a spreadsheet shows as text and does not evaluate.
+
+    Text that begins like a formula and is not a number gets an apostrophe, as spreadsheets themselves mark
+    text, and control characters become spaces.
+
+    >>> [harmless_cell(cell) for cell in ("=HYPERLINK(1)", "-0.25", "@x", "a\tb", 7, None)]
+    ["'=HYPERLINK(1)", '-0.25', "'@x", 'a b', 7, None]
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = _UNSAFE_CHARACTERS.sub(" ", cell)
+    if not text.lstrip().startswith(_FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def remove_unfinished(folder: Path) -> None:

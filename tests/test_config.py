@@ -89,3 +89,40 @@ def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"absent\.yaml"):
         load_plane_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("duplicate", r"duplicate\.yaml must be YAML\. Received: the key 'seed' more than once"),
+        (
+            "umlaut_latin1",
+            r"umlaut_latin1\.yaml must be YAML in UTF-8\. Received: another encoding in line 1",
+        ),
+    ],
+)
+def test_faulty_files_are_named(shared_data: Path, name: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        load_plane_config(shared_data.parent / "cases" / "yaml" / f"{name}.yaml")
+
+
+def test_a_repeated_key_is_an_error_at_any_depth(tmp_path: Path) -> None:
+    text = (CONFIGS / "axial_t2.yaml").read_text()
+    assert "grader:" in text
+    for added in ("\nseed: 1\nseed: 2\n", "\nlocalizer: {side_mm: 1, side_mm: 2}\n", "\ngrader: {}\n"):
+        (tmp_path / "a.yaml").write_text(text + added)
+        with pytest.raises(ValueError, match="more than once"):
+            load_plane_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_understood_or_refused(tmp_path: Path, encoding: str) -> None:
+    text = (CONFIGS / "axial_t2.yaml").read_text()
+    (tmp_path / "a.yaml").write_bytes(text.encode(encoding))
+    if encoding == "utf-8-sig":
+        assert load_plane_config(tmp_path / "a.yaml") == load_plane_config(
+            default_config_path(Plane.AXIAL_T2)
+        )
+        return
+    with pytest.raises(ValueError, match=r"a\.yaml must be YAML in UTF-8\. Received: UTF-16"):
+        load_plane_config(tmp_path / "a.yaml")

@@ -1,10 +1,16 @@
+import csv
 import multiprocessing
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lumbar_tf.files import (
+    decode_secret,
+    decode_text,
     lock_file,
+    open_regular_file,
     replace_atomically,
     write_json_atomically,
     write_table_atomically,
@@ -48,3 +54,80 @@ def test_a_lock_keeps_other_processes_out_until_the_block_ends(tmp_path: Path) -
         with lock_file(tmp_path / "lock"):
             assert pool.apply(_try_lock, [tmp_path / "lock"]) == "busy"
         assert pool.apply(_try_lock, [tmp_path / "lock"]) == "locked"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r@", " =", "\0-"])
+def test_a_cell_is_no_formula_for_a_spreadsheet(tmp_path: Path, start: str) -> None:
+    # OWASP, CSV injection: =, +, -, @, tab and carriage return begin a formula.
+    path = tmp_path / "t.csv"
+    write_table_atomically(path, [f"{start}head", "n"], [[f"{start}cmd|' /C calc'!A0", "-0.5"]])
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    for cell in (rows[0][0], rows[1][0]):
+        assert cell.startswith("'")
+        assert cell.isprintable()
+    assert rows[1][1] == "-0.5"
+
+
+@pytest.mark.parametrize("cell", ["-1", "+2.5e-3", "-inf", "007", "a=b", "nan", "", "Müller"])
+def test_numbers_and_plain_text_are_written_unchanged(tmp_path: Path, cell: str) -> None:
+    write_table_atomically(tmp_path / "t.csv", ["a", "b"], [[cell, 1]])
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == f"a,b\n{cell},1\n"
+
+
+def test_control_characters_do_not_reach_a_table(tmp_path: Path) -> None:
+    write_table_atomically(tmp_path / "t.csv", ["a"], [["x\x1b[2J\ny\u2028z\x9b"]])
+    assert (tmp_path / "t.csv").read_bytes() == b"a\nx [2J y z \n"
+
+
+def test_a_path_that_is_not_utf_8_can_be_written(tmp_path: Path) -> None:
+    name = os.fsdecode(b"M\xfcller")
+    write_table_atomically(tmp_path / "t.csv", ["a"], [[name]])
+    write_text_atomically(tmp_path / "t.txt", name)
+    assert b"ller" in (tmp_path / "t.csv").read_bytes()
+    assert (tmp_path / "t.txt").read_text() == "M\\udcfcller"
+
+
+@pytest.mark.parametrize("secret", ["8d5f0c0e5f2d4a6b9c7e1f3a5b7d9e0f", "user:Pässwörd"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_does_not_depend_on_the_editor_that_saved_it(secret: str, encoding: str, end: str) -> None:
+    data = (secret + end).encode(encoding)
+    if encoding in ("utf-16-le", "utf-16-be") and not secret.isascii():
+        return  # without a mark it cannot be told from other bytes
+    assert decode_secret(data) == secret.encode()
+    if encoding == "utf-16":
+        assert decode_secret(b"\xfe\xff" + (secret + end).encode("utf-16-be")) == secret.encode()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_binary_secrets_are_unchanged(seed: int) -> None:
+    data = np.random.default_rng(seed).integers(128, 256, 32).astype(np.uint8).tobytes()
+    assert decode_secret(data) == data
+
+
+@pytest.mark.parametrize(
+    ("data", "received"),
+    [
+        ("a\nü\n".encode("utf-16"), "UTF-16"),
+        ("a\nü\n".encode("utf-16-le"), "UTF-16"),
+        ("a\nü\n".encode("latin-1"), "another encoding in line 2"),
+    ],
+)
+def test_text_in_another_encoding_is_named(data: bytes, received: str) -> None:
+    with pytest.raises(ValueError, match=rf"a\.csv must be a CSV in UTF-8\. Received: {received}"):
+        decode_text(data, "a.csv must be a CSV in UTF-8")
+    for encoding in ("utf-8", "utf-8-sig"):
+        assert decode_text("a\nü\n".encode(encoding), "") == "a\nü\n"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular_file(path)
+    with pytest.raises(OSError, match="(?i)directory|regular"):
+        open_regular_file(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular_file(tmp_path / "file") as file:
+        assert file.read() == b"x"

@@ -14,6 +14,7 @@ imports TensorFlow, so `--help` is fast as long as the command's module imports 
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -28,9 +29,17 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from lumbar_tf.cli.arguments import UsageError, parse_options, program
-from lumbar_tf.cli.console import ExitStatus, Outcome, OutputOptions, Summary, output_options, print_outcome
+from lumbar_tf.cli.console import (
+    ExitStatus,
+    Outcome,
+    OutputOptions,
+    Summary,
+    make_output_robust,
+    output_options,
+    print_outcome,
+)
 from lumbar_tf.cli.help_text import GLOBAL_FLAGS, OnlyWith, dashed, help_text, option_groups, usage
-from lumbar_tf.files import write_text_atomically
+from lumbar_tf.files import json_safe, write_text_atomically
 from lumbar_tf.runners import JobError
 
 __all__ = [
@@ -128,7 +137,11 @@ def existing_file(path: Path) -> Path:
 
 def write_options(options: CommandOptions, folder: Path) -> None:
     """Writes the options of a run into its output folder, as `options.json`."""
-    write_text_atomically(folder / "options.json", options.model_dump_json(indent=1))
+    try:
+        text = options.model_dump_json(indent=1)
+    except ValueError:  # a path that is not UTF-8
+        text = json.dumps(json_safe(options.model_dump()), indent=1)
+    write_text_atomically(folder / "options.json", text)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -152,6 +165,7 @@ def run_command(
     Raises:
         SystemExit: always.
     """
+    make_output_robust()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in words or "-h" in words:
         print(help_text(make_options))

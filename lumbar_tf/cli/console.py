@@ -5,6 +5,7 @@ a terminal, unless NO_COLOR is set; pipes and files get plain text.
 """
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lumbar_tf import __version__
 from lumbar_tf.files import json_safe
@@ -101,6 +102,48 @@ class Outcome:
     summary: Summary | None = None
     error: str = ""
     hint: str = ""
+
+
+class _LastingPipe(io.FileIO):
+    """A stream whose reader may go away (`| head -1`): what follows is discarded, and the command goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.fileno())
+            os.close(nothing)
+            return len(memoryview(data).cast("B"))
+
+
+def make_output_robust() -> None:
+    """Lets stdout and stderr of the process outlive their readers, and show text that is not UTF-8.
+
+    The exit status of a command is then its own, and a path that cannot be encoded does not end it. Replaced
+    streams, such as those of tests and notebooks, are left as they are.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed by the caller; the next file that is opened would take its place
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):
+            continue
+        if stream is not None:
+            stream.flush()
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                io.BufferedWriter(_LastingPipe(number, "w", closefd=False)),
+                encoding=getattr(stream, "encoding", None) or "utf-8",
+                errors="backslashreplace",
+                line_buffering=number == 2 or os.isatty(number),
+            ),
+        )
 
 
 _current = OutputOptions()

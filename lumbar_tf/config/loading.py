@@ -1,6 +1,6 @@
 """Configuration files: lookup, overrides, validation and YAML output."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from lumbar_tf.config.demo import DemoConfig
 from lumbar_tf.config.fields import Config
 from lumbar_tf.config.plane import PlaneConfig
+from lumbar_tf.files import decode_text
 from lumbar_tf.labels import Plane
 
 Loaded = TypeVar("Loaded", bound=Config)
@@ -64,10 +65,23 @@ def _find(path: Path) -> Traversable:
     )
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that rejects a repeated key, of which YAML would use the last value silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Returns a mapping after checking that its keys are distinct."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key.value!r} more than once, first in line {line}")
+        return super().construct_mapping(node, deep)
+
+
 def _load(path: Path, overrides: Sequence[str], kind: type[Loaded]) -> Loaded:
-    text = _find(path).read_text(encoding="utf-8")
+    text = decode_text(_find(path).read_bytes(), f"{path} must be YAML in UTF-8")
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"{path} must be YAML. Received: {error}") from error
     if not isinstance(values, dict):

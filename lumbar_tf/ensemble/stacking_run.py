@@ -23,7 +23,7 @@ from lumbar_tf.ensemble.stacker import (
 )
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import write_text_atomically
-from lumbar_tf.labels import NUM_FINDINGS, Family
+from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Family
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
     Members,
@@ -193,13 +193,18 @@ def stack_tables(
         progress: progress display of the fits.
 
     Raises:
-        ValueError: no table, a study without labels or fold, contradicting folds, or only one fold.
+        ValueError: no table, no label, a study without fold, contradicting folds, or only one fold.
     """
     if not tables:
         raise ValueError("There must be at least one out-of-fold table. Received: none.")
     covered = covered_studies(tables, study_ids)
     index_of = {study_id: index for index, study_id in enumerate(study_ids)}
     chosen = np.asarray(labels, np.int8)[[index_of[study_id] for study_id in covered]]
+    if not (chosen != MISSING_LABEL).any():
+        raise ValueError(
+            "The label tables must have a label of a study with predictions. Received: "
+            f"{len(covered)} studies with predictions, whose labels are all missing."
+        )
     members = merge_sources(align_members(tables, covered), MAX_SOURCES)
     fold_ids = _assign_folds(tables, covered, chosen, folds, seed)
     # The matrices are narrow: threads of the linear algebra would wait for each other longer than they

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lumbar_tf.files import decode_secret
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
 from lumbar_tf.serving.connection import TlsFiles
 
@@ -39,7 +40,7 @@ class CredentialsFile:
             PacsError: the file does not contain one line of this kind. The message never shows its content.
         """
         with self.path.open("rb") as file:
-            secret = file.read(_MAX_CREDENTIALS_BYTES).strip()
+            secret = decode_secret(file.read(_MAX_CREDENTIALS_BYTES))
         is_basic = self.scheme is AuthenticationScheme.BASIC
         if not secret or b"\n" in secret or b"\r" in secret or (is_basic and b":" not in secret):
             kind = "user:password" if is_basic else "a token"

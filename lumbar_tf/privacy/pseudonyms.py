@@ -11,6 +11,7 @@ of the same files can find their study in the records.
 
 import base64
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
@@ -20,11 +21,13 @@ from uuid import UUID
 
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import ImageOrigin, Slice, Study, StudyHeader
+from lumbar_tf.files import decode_secret, open_regular_file
 
 #: Length of SHA-256's output; shorter keys weaken HMAC (RFC 2104, section 3).
 MIN_KEY_BYTES = 32
 #: Larger files are not key files.
 MAX_KEY_BYTES = 4096
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]+")
 
 #: Characters of a pseudonym after its two letters, 5 bits each: 100 bits. The probability of a collision
 #: among n ids is n (n - 1) / 2 / 2^100 (the birthday bound): 4e-19 for a million ids.
@@ -58,8 +61,9 @@ def read_key(path: Path) -> bytes:
     """Reads a secret key.
 
     Args:
-        path: a file of 32 to 4,096 random bytes, as text or binary, without counting surrounding white space.
-            `openssl rand -hex 32` makes one.
+        path: a file of 32 to 4,096 random bytes, as text or binary, without counting surrounding white space,
+            byte order mark and UTF-16, which editors add. `openssl rand -hex 32` makes one. Upper and lower
+            case of a key in hexadecimal are the same.
 
     Raises:
         ValueError: the file does not exist, or is too short or too long.
@@ -67,11 +71,13 @@ def read_key(path: Path) -> bytes:
     rule = f"A pseudonym key must be a file of {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes"
     if not path.is_file():
         raise ValueError(f"{rule}. Received: {str(path)!r}, which is not a file.")
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         key = file.read(MAX_KEY_BYTES + 1)
     if len(key) > MAX_KEY_BYTES:
         raise ValueError(f"{rule}. Received: {path.stat().st_size} bytes.")
-    key = key.strip()
+    key = decode_secret(key)
+    if _HEXADECIMAL.fullmatch(key):
+        key = key.lower()
     if len(key) < MIN_KEY_BYTES:
         raise ValueError(f"{rule}, white space around them not counted. Received: {len(key)} bytes.")
     return key

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumbar_tf.dicom.reasons import Reject, RejectReason
+from lumbar_tf.files import decode_text, open_regular_file
 
 if TYPE_CHECKING:
     import pandas
@@ -155,7 +156,8 @@ def _read_cells(path: Path) -> "pandas.DataFrame":
     import pandas
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular_file(path) as file:
+            text = decode_text(file.read(), f"{path} must be a CSV in UTF-8")
         num_columns = pandas.read_csv(io.StringIO(text), nrows=1, **_TEXT_OPTIONS).shape[1] + 1
         return pandas.read_csv(
             io.StringIO(text),
@@ -165,5 +167,5 @@ def _read_cells(path: Path) -> "pandas.DataFrame":
         )
     except pandas.errors.EmptyDataError:
         return pandas.DataFrame()
-    except (pandas.errors.ParserError, UnicodeDecodeError) as error:
+    except pandas.errors.ParserError as error:
         raise ValueError(f"{path} must be a CSV in UTF-8. Received: {type(error).__name__}.") from None

@@ -246,3 +246,53 @@ def test_a_misspelt_flag_ends_a_command_before_it_starts(command: str) -> None:
     assert result.returncode == 2
     assert "Usage: python -m lumbar_tf." in result.stderr
     assert result.stdout == ""
+
+
+_TALKATIVE = """
+import sys
+from lumbar_tf.cli.command import CommandOptions, run_command
+from lumbar_tf.cli.console import Summary, print_answer, print_status
+
+class Options(CommandOptions):
+    out: str = ""
+
+def work(options):
+    for number in range(20_000):
+        print_answer(f"line {number}")
+        print_status(f"state {number}")
+    open(options.out, "w").close()
+    return Summary("Done M\\udcfcller", status=1)
+
+run_command(Options, work)
+"""
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--json", ""])
+@pytest.mark.parametrize("streams", ["|", "2>&1 |", ">&-", ">&- 2>&-"])
+def test_a_closed_output_leaves_a_command_its_own_status(tmp_path: Path, streams: str, flag: str) -> None:
+    (tmp_path / "talkative.py").write_text(_TALKATIVE)
+    call = f"'{sys.executable}' talkative.py --out=end {flag} {streams}"
+    line = f"({call} head -1; exit ${{PIPESTATUS[0]}})" if streams.endswith("|") else call
+    done = subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (tmp_path / "end").exists()
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_the_help_may_be_cut() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m lumbar_tf.train --help | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""

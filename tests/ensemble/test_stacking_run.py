@@ -19,6 +19,7 @@ from lumbar_tf.ensemble.stacking_run import (
 )
 from lumbar_tf.labels import Family
 from lumbar_tf.tables.folds import read_fold_table
+from lumbar_tf.tables.labels import read_label_tables
 from lumbar_tf.tables.out_of_fold import Members, OutOfFoldTable, align_members, read_out_of_fold_tables
 from tests.ensemble.synthetic_members import make_members
 
@@ -55,6 +56,23 @@ def test_labelled_studies_in_no_table_are_not_used() -> None:
     wider = stack_tables(tables, [*ids, "held_1", "held_2", "held_3"], more)
     assert wider.study_ids == tuple(ids) and wider.num_uncovered == 3
     assert_allclose(wider.nested.competition, blend.nested.competition)
+
+
+def test_labels_that_are_all_missing_are_refused() -> None:
+    tables, ids, labels, _ = _tables(with_folds=True)
+    with pytest.raises(ValueError, match=r"must have a label of a study with predictions.* 30 studies"):
+        stack_tables(tables, ids, np.full_like(labels, -1))
+    # Labels of other studies do not help.
+    with pytest.raises(ValueError, match="must have a label"):
+        stack_tables(tables, [*ids, "other"], np.concatenate([np.full_like(labels, -1), labels[:1]]))
+
+
+def test_a_real_table_of_blank_labels_is_refused(shared_data: Path) -> None:
+    ids, labels = read_label_tables([shared_data.parent / "cases" / "tables" / "all_blank.csv"])
+    members, _, _ = make_members(len(ids), 1, 0)
+    table = OutOfFoldTable("m", dict(zip(ids, members.probabilities[0], strict=True)), {})
+    with pytest.raises(ValueError, match="must have a label"):
+        stack_tables([table], ids, labels)
 
 
 def test_without_folds_studies_are_assigned_new_ones() -> None:

@@ -1,8 +1,11 @@
 """URL of a DICOMweb archive."""
 
+import base64
+from pathlib import Path
+
 import pytest
 
-from lumbar_tf.interop.dicomweb_connection import parse_url
+from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, parse_url
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,10 @@ def test_credentials_in_the_url_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="--dicomweb-user-file") as caught:
         parse_url(text)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_credentials_do_not_depend_on_the_editor_that_saved_them(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "user").write_bytes("user:Pässwörd\r\n".encode(encoding))
+    header = CredentialsFile(tmp_path / "user", AuthenticationScheme.BASIC).header()
+    assert base64.b64decode(header.removeprefix("Basic ")).decode() == "user:Pässwörd"

@@ -147,3 +147,29 @@ def test_a_table_keeps_its_name() -> None:
     (hidden,) = pseudonymise_rejects([reject], KEY)
     assert hidden.file_name == "train.csv"
     assert hidden.study_id != "4"
+
+
+@pytest.mark.parametrize("name", ["bom", "crlf", "nolf", "upper", "utf16"])
+def test_one_key_saved_by_several_programs_is_one_key(shared_data: Path, name: str) -> None:
+    folder = shared_data.parent / "cases" / "keys"
+    assert read_key(folder / f"{name}.key") == read_key(folder / "lf.key")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    text = "8d5f0c0e5f2d4a6b9c7e1f3a5b7d9e0f"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le"):
+        for saved in (text, text.upper(), f"{text}\r\n"):
+            (tmp_path / "key").write_bytes(saved.encode(encoding))
+            assert read_key(tmp_path / "key") == text.encode()
+    # A mark and 15 characters are not 32 bytes of a secret.
+    (tmp_path / "key").write_bytes(text[:15].encode("utf-16"))
+    with pytest.raises(ValueError, match="Received: 15 bytes"):
+        read_key(tmp_path / "key")
+
+
+def test_the_case_of_a_key_that_is_not_hexadecimal_counts(tmp_path: Path) -> None:
+    keys = []
+    for text in ("Correct-Horse-Battery-Staple-0001", "correct-horse-battery-staple-0001"):
+        (tmp_path / "key").write_text(text)
+        keys.append(read_key(tmp_path / "key"))
+    assert keys[0] != keys[1]

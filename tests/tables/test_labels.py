@@ -122,3 +122,9 @@ def test_real_tables_have_canal_labels_only(shared_data: Path) -> None:
     assert sorted(np.unique(labels[:, :5]).tolist()) == [0, 1, 2] or -1 in labels[:, :5]
     # 170 of t2space and 270 of midsagittal, says the data's own README.
     assert (labels[:, :5] != MISSING_LABEL).sum() == 440
+
+
+def test_a_table_with_a_byte_order_mark_is_read(shared_data: Path) -> None:
+    study_ids, labels = read_labels(shared_data.parent / "cases" / "tables" / "excel_bom.csv")
+    assert len(study_ids) == len(labels) > 0
+    assert (labels >= 0).any()

@@ -149,3 +149,11 @@ def test_sources_over_the_limit_are_joined_where_they_come_together() -> None:
     assert merge_sources(members, 4).sources == ("axial_t2", "b", "c+e", "d", "c+e")
     assert len(set(merge_sources(members, 2).sources)) == 2
     assert merge_sources(members, 2).sources[0] == "axial_t2"
+
+
+def test_extra_cells_and_other_encodings_are_refused_with_the_file(shared_data: Path) -> None:
+    folder = shared_data.parent / "cases" / "tables"
+    with pytest.raises(ValueError, match=r"p_extra_cells\.csv, line 2: a row must have 4 cells"):
+        read_out_of_fold_tables([folder / "p_extra_cells.csv"])
+    with pytest.raises(ValueError, match=r"p_utf16\.csv must be a CSV in UTF-8\. Received: UTF-16"):
+        read_out_of_fold_tables([folder / "p_utf16.csv"])
