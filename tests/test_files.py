@@ -126,7 +126,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(OSError, match="not a regular file"):
             open_regular_file(path)
-    with pytest.raises(OSError, match="(?i)directory|regular"):
+    with pytest.raises(OSError, match=r"(?i)directory|regular"):
         open_regular_file(tmp_path)
     (tmp_path / "file").write_bytes(b"x")
     with open_regular_file(tmp_path / "file") as file:
