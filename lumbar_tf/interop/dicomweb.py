@@ -3,6 +3,7 @@
 import datetime
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,11 +15,13 @@ from dicomweb_client.web import DICOMwebClient
 
 from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warnings
 from lumbar_tf.dicom.identifiers import check_study_uid
+from lumbar_tf.interop.bounded_session import open_session
 from lumbar_tf.interop.dicomweb_connection import DicomwebConnection
 from lumbar_tf.interop.dicomweb_http import (
+    check_image,
+    find_count,
     find_text,
     find_uid,
-    open_session,
     raise_pacs_error,
     read_store_failures,
     write_instance,
@@ -47,6 +50,8 @@ _SERIES_FIELDS = [*_FILTERED, "NumberOfSeriesRelatedInstances"]
 _PAGE_SIZE = 500
 #: Upper limit of a list of studies, series or instances, which bounds the memory.
 _MAX_LISTED = 100_000
+#: Failures of an attempt to store that an archive may answer although it has the instance.
+_PERHAPS_STORED = (PacsFault.REFUSED, PacsFault.MALFORMED, PacsFault.TOO_LARGE)
 _BLOCK_BYTES = 256 << 10
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -75,19 +80,19 @@ class DicomwebArchive:
             connection: connection parameters.
             window: studies that `find` lists.
             scratch: folder for fetched studies; the system's folder for temporary files by default.
-            should_stop: called between the attempts of a request.
+            should_stop: called while a request waits, and between its attempts.
             sleep: waits between the attempts.
 
         Raises:
             OSError: a file of the connection cannot be read.
             PacsError: the credentials file is malformed.
         """
-        self._connection = connection
+        self._connection, self._limits = connection, connection.limits
         self._window = window or QueryWindow(StudyFilter())
         self._scratch = scratch
         self._policy = RetryPolicy(attempts=connection.attempts)
         self._wait: Callable[[float], None] = lambda seconds: sleep(seconds, should_stop)
-        self._session = open_session(connection)
+        self._session = open_session(connection, should_stop=should_stop)
         # Its messages repeat the server's responses; failures are reported by `PacsError`.
         logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)
         self._client = DICOMwebClient(
@@ -107,18 +112,19 @@ class DicomwebArchive:
             search_filters=self._window.filters(today),
         )
         for uid, attributes in studies:
-            total = find_text(attributes, "NumberOfStudyRelatedInstances")
-            yield FoundStudy(uid, int(total) if total.isdecimal() else None)
+            yield FoundStudy(uid, find_count(attributes, "NumberOfStudyRelatedInstances"))
 
     def inspect(self, study_uid: str) -> StudyOverview:
         """Counts a study's MR images and applies the study filter."""
+        began = time.monotonic()
         series = self._list_series(study_uid)
         texts = [find_text(attributes, keyword) for _, attributes in series for keyword in _FILTERED]
         num_images = 0
         for series_uid, attributes in series:
-            count = find_text(attributes, "NumberOfSeriesRelatedInstances")
+            count = find_count(attributes, "NumberOfSeriesRelatedInstances")
             # Optional in a response (PS3.18 table 10.6.3-4); the images are listed without it.
-            num_images += int(count) if count.isdecimal() else len(self._list_images(study_uid, series_uid))
+            num_images += len(self._list_images(study_uid, series_uid)) if count is None else count
+            self._check_time(f"study {study_uid}", began, self._limits.list_s)
         return StudyOverview(num_images, self._window.study_filter.matches(texts))
 
     @contextmanager
@@ -130,27 +136,18 @@ class DicomwebArchive:
             StoppedError: the program was asked to stop.
         """
         check_study_uid(study_uid)
-        images = [
-            (series_uid, image_uid)
-            for series_uid, _ in self._list_series(study_uid)
-            for image_uid in self._list_images(study_uid, series_uid)
-        ]
-        if not images:
-            raise PacsError(PacsFault.ABSENT, f"study {study_uid} has no MR image in the archive")
-        if len(images) > MAX_STUDY_INSTANCES:
-            raise PacsError(
-                PacsFault.TOO_LARGE,
-                f"study {study_uid} must have at most {MAX_STUDY_INSTANCES} images. Received: {len(images)}",
-            )
+        began = time.monotonic()
+        images = self._find_images(study_uid, began)
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="lumbar_tf-", dir=self._scratch) as name:
             folder, left = Path(name), MAX_STUDY_BYTES
-            for number, (series_uid, instance_uid) in enumerate(images):
+            for number, (instance_uid, series_uid) in enumerate(images.items()):
                 if should_stop():
                     raise StoppedError
-                url = f"{study_uid}/series/{series_uid}/instances/{instance_uid}"
-                left -= self._fetch_image(folder / f"{number:05d}.dcm", url, min(left, MAX_FILE_BYTES))
+                self._check_time(f"study {study_uid}", began, self._limits.study_s)
+                uids = (study_uid, series_uid, instance_uid)
+                left -= self._fetch_image(folder / f"{number:05d}.dcm", uids, min(left, MAX_FILE_BYTES))
             yield FetchedStudy(folder, len(images))
 
     def is_arriving(self, study_uid: str) -> bool:
@@ -167,6 +164,9 @@ class DicomwebArchive:
     def store(self, path: Path) -> None:
         """Stores a result by STOW-RS, unless the archive has an instance with its UID.
 
+        After a refusal the archive is asked again: the answer to an attempt that succeeded may have been
+        lost, and an archive then refuses the next attempt as a duplicate.
+
         Raises:
             PacsError: the archive does not store it.
         """
@@ -175,12 +175,20 @@ class DicomwebArchive:
             if self.has_instance(str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID)):
                 return
             request = f"result {dataset.SOPInstanceUID}"
-            response = self._request(
-                request, lambda: self._client.store_instances([dataset], dataset.StudyInstanceUID)
-            )
-        failures = read_store_failures(response)
-        if failures:
-            raise PacsError(PacsFault.REFUSED, f"{request} was not stored: {', '.join(failures)}")
+            try:
+                response = self._request(
+                    request, lambda: self._client.store_instances([dataset], dataset.StudyInstanceUID)
+                )
+                failures = read_store_failures(response)
+                if failures:
+                    raise PacsError(PacsFault.REFUSED, f"{request} was not stored: {', '.join(failures)}")
+            except PacsError as error:
+                is_refused = error.fault is PacsFault.REFUSED
+                if is_refused and self.has_instance(
+                    str(dataset.StudyInstanceUID), str(dataset.SOPInstanceUID)
+                ):
+                    return
+                raise
 
     def has_instance(self, study_uid: str, instance_uid: str) -> bool:
         """Returns whether the archive has an instance, by QIDO-RS."""
@@ -193,6 +201,25 @@ class DicomwebArchive:
     def close(self) -> None:
         """Closes the HTTP session."""
         self._session.close()
+
+    def _find_images(self, study_uid: str, began: float) -> dict[str, str]:
+        """Returns the SeriesInstanceUID of each MR image of a study, by its SOPInstanceUID."""
+        images: dict[str, str] = {}
+        for series_uid, _ in self._list_series(study_uid):
+            for image_uid in self._list_images(study_uid, series_uid):
+                images.setdefault(image_uid, series_uid)
+            self._check_time(f"study {study_uid}", began, self._limits.list_s)
+            if len(images) > MAX_STUDY_INSTANCES:
+                message = f"study {study_uid} must have at most {MAX_STUDY_INSTANCES} images"
+                raise PacsError(PacsFault.TOO_LARGE, message)
+        if not images:
+            raise PacsError(PacsFault.ABSENT, f"study {study_uid} has no MR image in the archive")
+        return images
+
+    @staticmethod
+    def _check_time(request: str, began: float, limit_s: float) -> None:
+        if time.monotonic() - began > limit_s:
+            raise PacsError(PacsFault.TIMEOUT, f"{request}: it takes more than {limit_s:.0f} s")
 
     def _list_series(self, study_uid: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Returns the MR series of a study, by UID. Descriptions are only returned when requested."""
@@ -218,21 +245,29 @@ class DicomwebArchive:
         """
         seen: set[str] = set()
         offset = 0
-        while True:
+        began = time.monotonic()
+        for _ in range(self._limits.pages):
             page = self._request(request, partial(_read_page, search, offset, keys))
             found = {uid: item for item in page if (uid := find_uid(item, keyword)) and uid not in seen}
-            if not found or len(seen) > _MAX_LISTED:
+            if not found:
                 return
             seen.update(found)
+            if len(seen) > _MAX_LISTED:
+                raise PacsError(PacsFault.TOO_LARGE, f"{request}: more than {_MAX_LISTED} entries")
             offset += len(page)
             yield from found.items()
+            self._check_time(request, began, self._limits.list_s)
+        raise PacsError(PacsFault.TOO_LARGE, f"{request}: more than {self._limits.pages} pages")
 
-    def _fetch_image(self, path: Path, place: str, max_bytes: int) -> int:
-        request = f"image {place.rpartition('/')[2]}"
+    def _fetch_image(self, path: Path, uids: tuple[str, str, str], max_bytes: int) -> int:
+        """Fetches an image, checks its UIDs and returns its size, bytes."""
+        study_uid, series_uid, instance_uid = uids
+        request = f"image {instance_uid}"
+        url = f"{self._connection.url}/studies/{study_uid}/series/{series_uid}/instances/{instance_uid}"
 
         def fetch() -> int:
             with self._session.get(
-                f"{self._connection.url}/studies/{place}",
+                url,
                 headers={"Accept": _ACCEPT},
                 stream=True,
                 timeout=self._connection.timeout_s,
@@ -242,7 +277,9 @@ class DicomwebArchive:
                 blocks = response.iter_content(_BLOCK_BYTES)
                 return write_instance(path, content_type, blocks, request=request, max_bytes=max_bytes)
 
-        return self._request(request, fetch)
+        size = self._request(request, fetch)
+        check_image(path, uids, request=request)
+        return size
 
     def _request(self, request: str, call: Callable[[], Result]) -> Result:
         """Sends a request, again while it fails transiently, and returns its result.

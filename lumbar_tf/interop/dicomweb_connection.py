@@ -50,6 +50,25 @@ class CredentialsFile:
 
 
 @dataclass(frozen=True)
+class AnswerLimits:
+    """Limits of what an archive may answer.
+
+    Attributes:
+        answer_bytes: size of an answer that is no image; a page of 500 studies has some hundred KB.
+        min_bytes_per_s: a request ends after twice the timeout plus the time for its bytes at this rate.
+        pages: number of pages of a list.
+        list_s: time for a list, or for the inspection of a study, seconds.
+        study_s: time to fetch a study, seconds.
+    """
+
+    answer_bytes: int = 16 << 20
+    min_bytes_per_s: float = 16 << 10
+    pages: int = 2_000
+    list_s: float = 600.0
+    study_s: float = 3600.0
+
+
+@dataclass(frozen=True)
 class DicomwebConnection:
     """Connection parameters of a DICOMweb archive.
 
@@ -59,6 +78,7 @@ class DicomwebConnection:
         tls: PEM files for `https://`.
         timeout_s: time without data after which a request fails, seconds.
         attempts: maximum number of times that a request is sent; only transient failures are retried.
+        limits: limits of the answers.
     """
 
     url: str
@@ -66,6 +86,7 @@ class DicomwebConnection:
     tls: TlsFiles = field(default_factory=TlsFiles)
     timeout_s: float = 30.0
     attempts: int = 4
+    limits: AnswerLimits = field(default_factory=AnswerLimits)
 
 
 def parse_url(text: str) -> str:

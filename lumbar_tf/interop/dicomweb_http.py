@@ -1,8 +1,10 @@
-"""HTTP layer of the DICOMweb client: session, failures, DICOM JSON attributes and multipart responses."""
+"""Answers of a DICOMweb archive: failures, DICOM JSON attributes and multipart responses."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,20 @@ import requests
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
+from lumbar_tf.dicom.files.headers import parse_file, suppress_pydicom_warnings
 from lumbar_tf.dicom.identifiers import is_safe_id
-from lumbar_tf.interop.dicomweb_connection import CredentialsFile, DicomwebConnection
-from lumbar_tf.interop.interfaces import PacsError, PacsFault
+from lumbar_tf.dicom.reasons import RejectedError
+from lumbar_tf.dicom.study import read_optional_text
+from lumbar_tf.interop.bounded_session import AnswerLimitError
+from lumbar_tf.interop.interfaces import PacsError, PacsFault, StoppedError
 
 _DICOM_TYPE = "application/dicom"
 _MAX_PREAMBLE_BYTES = 16 << 10
+_IMAGE_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _END_OF_HEADERS = b"\r\n\r\n"
 _MAX_MESSAGE_CHARACTERS = 200
+#: Of a count of instances, and of seconds to wait.
+_MAX_COUNT_DIGITS = 9
 _FAULTS: Mapping[int, PacsFault] = {
     HTTPStatus.UNAUTHORIZED: PacsFault.DENIED,
     HTTPStatus.FORBIDDEN: PacsFault.DENIED,
@@ -33,50 +41,6 @@ _FAULTS: Mapping[int, PacsFault] = {
 }
 
 
-class _FileAuth(requests.auth.AuthBase):
-    """Authentication with credentials that are read for each request."""
-
-    def __init__(self, credentials: CredentialsFile) -> None:
-        self._credentials = credentials
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._credentials.header()
-        return request
-
-
-class _Session(requests.Session):
-    def merge_environment_settings(self, *arguments: Any, **keywords: Any) -> Any:
-        """Keeps the session's own CA file, which requests would override with REQUESTS_CA_BUNDLE."""
-        settings = super().merge_environment_settings(*arguments, **keywords)
-        if isinstance(self.verify, str):
-            settings["verify"] = self.verify
-        return settings
-
-
-def open_session(connection: DicomwebConnection) -> requests.Session:
-    """Returns an HTTP session with the credentials and TLS files of a connection; sends nothing.
-
-    Raises:
-        OSError: a file of the connection cannot be read.
-        PacsError: the credentials file is malformed.
-    """
-    session = _Session()
-    # A redirect means a wrong URL, and no other host may receive patient data or credentials.
-    session.max_redirects = 0
-    tls = connection.tls
-    for path in (tls.ca, tls.cert, tls.key):
-        if path is not None:
-            path.open("rb").close()
-    if tls.ca is not None:
-        session.verify = str(tls.ca)
-    if tls.cert is not None and tls.key is not None:
-        session.cert = (str(tls.cert), str(tls.key))
-    if connection.credentials is not None:
-        connection.credentials.header()
-        session.auth = _FileAuth(connection.credentials)
-    return session
-
-
 @contextmanager
 def raise_pacs_error(request: str) -> Iterator[None]:
     """Raises every failure of a request as `PacsError`.
@@ -86,6 +50,8 @@ def raise_pacs_error(request: str) -> Iterator[None]:
 
     Raises:
         PacsError: the request failed, or its response has another form than DICOM's.
+        StoppedError: the program was asked to stop meanwhile.
+        OSError: a file cannot be written.
     """
     try:
         yield
@@ -93,10 +59,13 @@ def raise_pacs_error(request: str) -> Iterator[None]:
         raise _status_error(request, error) from None
     except requests.RequestException as error:
         raise _transport_error(request, error) from None
-    except PacsError:
+    except AnswerLimitError as error:
+        raise PacsError(error.fault, f"{request}: {error}") from None
+    except (PacsError, StoppedError, OSError):
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        # JSON of another shape than DICOM's. The message could quote the response, so it is dropped.
+    except Exception as error:
+        # JSON of another shape than DICOM's, nested too deeply, or with numbers that Python refuses to parse.
+        # The message could quote the response, so it is dropped.
         message = f"{request}: {type(error).__name__} in the response"
         raise PacsError(PacsFault.MALFORMED, message) from None
 
@@ -109,7 +78,27 @@ def _status_error(request: str, error: requests.HTTPError) -> PacsError:
     # The status of a STOW-RS request of which no instance was stored (PS3.18 section 10.5.3).
     failures = _parse_store_failures(error.response) if status == HTTPStatus.CONFLICT else []
     message = ", ".join([f"{request}: the archive returned status {status}", *failures])
-    return PacsError(_FAULTS.get(status, PacsFault.REFUSED), message)
+    failure = PacsError(_FAULTS.get(status, PacsFault.REFUSED), message)
+    failure.retry_after_s = parse_retry_after(error.response.headers.get("Retry-After", ""), time.time())
+    return failure
+
+
+def parse_retry_after(text: str, now_s: float) -> float:
+    """Returns the wait that the header Retry-After demands (RFC 9110 section 10.2.3), seconds.
+
+    >>> parse_retry_after("120", 0.0), parse_retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10.0)
+    (120.0, 50.0)
+
+    Args:
+        text: a number of seconds or a date; anything else counts as 0.
+        now_s: the time, seconds since 1970.
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS:
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now_s, 0.0)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return 0.0
 
 
 def _transport_error(request: str, error: requests.RequestException) -> PacsError:
@@ -118,8 +107,6 @@ def _transport_error(request: str, error: requests.RequestException) -> PacsErro
         return PacsError(PacsFault.TIMEOUT, f"{request}: no response in time")
     if isinstance(error, requests.exceptions.SSLError):
         return PacsError(PacsFault.REFUSED, f"{request}: TLS connection failed: {_tls_message(error)}")
-    if isinstance(error, requests.TooManyRedirects):
-        return PacsError(PacsFault.REFUSED, f"{request}: the archive redirects; check the URL")
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return PacsError(PacsFault.UNAVAILABLE, f"{request}: the connection broke")
     if isinstance(error, requests.ConnectionError):
@@ -147,7 +134,20 @@ def find_text(attributes: Mapping[str, Any], keyword: str) -> str:
     element = attributes.get(f"{tag:08X}") if isinstance(attributes, Mapping) and tag is not None else None
     values = element.get("Value") if isinstance(element, Mapping) else None
     first = values[0] if isinstance(values, list) and values else ""
+    if isinstance(first, int) and abs(first) >= 10**_MAX_COUNT_DIGITS:
+        return ""  # Python refuses to convert very large integers to text
     return str(first).strip() if isinstance(first, str | int | float) else ""
+
+
+def find_count(attributes: Mapping[str, Any], keyword: str) -> int | None:
+    """Returns a number of instances; None if it is absent or not a plausible one.
+
+    >>> find_count({"00201208": {"vr": "IS", "Value": [47]}}, "NumberOfStudyRelatedInstances")
+    47
+    """
+    text = find_text(attributes, keyword)
+    is_count = text.isascii() and text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS
+    return int(text) if is_count else None
 
 
 def find_uid(attributes: Mapping[str, Any], keyword: str) -> str:
@@ -255,3 +255,29 @@ def _skip_headers(blocks: Iterator[bytes], start: bytes, request: str) -> bytes:
         if len(held) > _MAX_PREAMBLE_BYTES:
             break
     raise PacsError(PacsFault.MALFORMED, f"{request}: the response has no complete part header")
+
+
+def check_image(path: Path, uids: tuple[str, str, str], *, request: str) -> None:
+    """Verifies that a fetched file is the image that was requested.
+
+    A file that cannot be read passes: the reader rejects it with a reason code.
+
+    Args:
+        path: DICOM file.
+        uids: StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of the request.
+        request: description of the request for messages.
+
+    Raises:
+        PacsError: the file has other UIDs.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    with suppress_pydicom_warnings():
+        try:
+            dataset = parse_file(data).dataset
+        except RejectedError:
+            return
+        found = [read_optional_text(dataset, keyword) for keyword in _IMAGE_UIDS]
+    wrong = [keyword for keyword, uid, own in zip(_IMAGE_UIDS, uids, found, strict=True) if uid != own]
+    if wrong:
+        raise PacsError(PacsFault.MALFORMED, f"{request}: the archive sent another {wrong[0]}")

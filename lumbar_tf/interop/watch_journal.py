@@ -16,6 +16,8 @@ _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"
 _SUFFIX = ".json"
 #: End of the file name of a structured report.
 REPORT_SUFFIX = ".sr.dcm"
+#: Number of images of a study that could not be inspected yet.
+NOT_INSPECTED = -1
 
 
 class WatchState(Enum):
@@ -59,7 +61,8 @@ class JournalEntry:
     Attributes:
         study_uid: StudyInstanceUID.
         state: state of the study.
-        num_images: number of MR images at the last inspection; from GRADING on the number of graded ones.
+        num_images: number of MR images at the last inspection, or NOT_INSPECTED; from GRADING on the number
+            of graded ones.
         changed_at: time when that number last changed, seconds since 1970.
         total: number of instances of any modality in the archive; None if the archive does not return it.
         attempts: number of attempts of the current step that failed or were killed.

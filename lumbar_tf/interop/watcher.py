@@ -23,8 +23,9 @@ from lumbar_tf.interop.interfaces import (
     wait_unless_stopped,
 )
 from lumbar_tf.interop.study_grading import StudyGrader, store_results
-from lumbar_tf.interop.watch_journal import JournalEntry, WatchJournal, WatchState
+from lumbar_tf.interop.watch_journal import NOT_INSPECTED, JournalEntry, WatchJournal, WatchState
 from lumbar_tf.prediction.pipeline import NothingReadableError
+from lumbar_tf.serving.retry import RemoteError
 from lumbar_tf.serving.transport import ServingError
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ _MAX_WAIT_S = 1800.0
 _MAX_DOUBLINGS = 16
 #: A sender that stays connected delays a study no longer than this, seconds after its last image.
 _MAX_ARRIVAL_S = 1800.0
+#: A list is broken off when more studies than this cannot be inspected, one after the other.
+_MAX_FAILED_INSPECTIONS = 2
 _KILLED = "killed each time"
 _OPEN_STATES = (WatchState.SEEN, WatchState.GRADING)
 
@@ -88,7 +91,9 @@ class Watch:
         self._now = now
         self._started_at = now()
         self.stop = stop or StopSignal()
-        self._failed_polls = 0
+        self._failed_polls, self._demanded_wait_s = 0, 0.0
+        #: Consecutive studies of a poll that could not be inspected for now.
+        self._failed_inspections = 0
         self._is_unavailable = False
 
     def reopen(self, *, with_failed: bool) -> None:
@@ -113,8 +118,11 @@ class Watch:
                 has_failed = self._journal.num_failed() > failed_before
                 return is_available and not has_failed and not self._journal.open_uids()
             with suppress(StoppedError):
-                wait_unless_stopped(self._policy.wait_s(self._failed_polls), self.stop)
+                wait_unless_stopped(self._poll_wait_s(), self.stop)
         return not is_once
+
+    def _poll_wait_s(self) -> float:
+        return min(max(self._policy.wait_s(self._failed_polls), self._demanded_wait_s), _MAX_WAIT_S)
 
     def poll(self) -> bool:
         """Lists the studies once and processes those that are due.
@@ -122,6 +130,7 @@ class Watch:
         Returns:
             Whether source and sink were available.
         """
+        self._failed_inspections = 0
         try:
             for found in self._source.find():
                 if self.stop.is_set:
@@ -131,12 +140,13 @@ class Watch:
             return True
         except (PacsError, OSError) as error:
             self._failed_polls += 1
-            wait_s = self._policy.wait_s(self._failed_polls)
-            _LOG.warning("no studies listed: %s; next attempt in %.0f s", error, wait_s)
+            if isinstance(error, PacsError):
+                self._demanded_wait_s = error.retry_after_s
+            _LOG.warning("no studies listed: %s; next attempt in %.0f s", error, self._poll_wait_s())
             return False
         if self._failed_polls:
             _LOG.info("studies are listed again")
-        self._failed_polls = 0
+        self._failed_polls, self._demanded_wait_s = 0, 0.0
         self._is_unavailable = False
         for study_uid in self._journal.open_uids():
             # The other studies would fail for the same reason, one after the other.
@@ -147,12 +157,26 @@ class Watch:
         return not self._is_unavailable
 
     def _record_if_present(self, found: FoundStudy) -> None:
+        """Records a study; a failure is this study's, unless several follow each other."""
         try:
             self._record(found)
         except PacsError as error:
             if error.is_transient:
-                raise
-            # The study may have been deleted meanwhile, which does not concern the others.
+                self._failed_inspections += 1
+                if self._failed_inspections > _MAX_FAILED_INSPECTIONS:
+                    raise
+            self._record_failure(found, error)
+        else:
+            self._failed_inspections = 0
+
+    def _record_failure(self, found: FoundStudy, error: PacsError) -> None:
+        """Records that a study could not be inspected; it may also have been deleted meanwhile."""
+        entry = self._journal.read(found.study_uid)
+        if entry is None:
+            entry = JournalEntry(found.study_uid, WatchState.SEEN, NOT_INSPECTED, self._now(), found.total)
+        if entry.state in _OPEN_STATES:
+            self._fail(entry, str(error), error, step="inspecting")
+        else:
             _LOG.warning("study %s: not inspected: %s", found.study_uid, error)
 
     def _record(self, found: FoundStudy) -> None:
@@ -161,9 +185,9 @@ class Watch:
         if entry is not None and entry.state not in _OPEN_STATES:
             self._record_late_images(entry, found)
             return
-        if entry is not None and entry.next_attempt > self._now():
+        if entry is not None and not self._is_due(entry):
             return
-        if entry is None:
+        if entry is None or entry.num_images == NOT_INSPECTED:
             entry = self._record_new(found)
             if entry.state is WatchState.SEEN:
                 _LOG.info("study %s: seen, %d images", entry.study_uid, entry.num_images)
@@ -215,7 +239,7 @@ class Watch:
     def _process(self, study_uid: str) -> None:
         """Grades a study that is complete, and stores its results."""
         entry = self._journal.read(study_uid)
-        if entry is None or entry.next_attempt > self._now():
+        if entry is None or not self._is_due(entry):
             return
         if entry.changed_at > self._now():
             # The clock was set back; the study must not wait until it has caught up.
@@ -227,6 +251,10 @@ class Watch:
             entry = self._attempt(entry, self._grade)
         if entry.state is WatchState.GRADED and self._sink is not None and not self.stop.is_set:
             self._attempt(entry, self._store)
+
+    def _is_due(self, entry: JournalEntry) -> bool:
+        """Returns whether an entry's next attempt is due; a wait that no failure sets had a wrong clock."""
+        return not 0 < entry.next_attempt - self._now() <= _MAX_WAIT_S
 
     def _is_complete(self, entry: JournalEntry) -> bool:
         """Returns whether no further image of a study is to be expected.
@@ -257,24 +285,30 @@ class Watch:
             return self._write(replace(entry, state=WatchState.REJECTED, reason=reasons))
         except PacsError as error:
             self._is_unavailable = error.is_transient
-            return self._fail(entry, str(error), is_transient=error.is_transient)
+            return self._fail(entry, str(error), error)
         except ServingError as error:
-            return self._fail(entry, str(error), is_transient=error.is_transient)
+            return self._fail(entry, str(error), error)
         except OSError as error:  # such as a full disk, which is no fault of the study
-            return self._fail(entry, f"{type(error).__name__}: {error.strerror}", is_transient=True)
+            return self._fail(entry, f"{type(error).__name__}: {error.strerror}", error)
         except Exception as error:
             # The next study must not depend on this one. The message may quote a header, so it is dropped.
-            return self._fail(entry, type(error).__name__, is_transient=False)
+            return self._fail(entry, type(error).__name__, error)
 
     def _with_stored(self, entry: JournalEntry) -> JournalEntry:
         """Returns an entry with the results that were stored before its step was interrupted."""
         written = self._journal.read(entry.study_uid)
         return replace(entry, stored=written.stored) if written else entry
 
-    def _fail(self, entry: JournalEntry, message: str, *, is_transient: bool) -> JournalEntry:
+    def _fail(
+        self, entry: JournalEntry, message: str, error: Exception, *, step: str | None = None
+    ) -> JournalEntry:
+        """Records a failed step of a study, and when it is attempted again."""
+        is_transient = error.is_transient if isinstance(error, RemoteError) else isinstance(error, OSError)
         attempts = entry.attempts + (not is_transient)
         waits = entry.waits + is_transient
         wait_s = self._policy.wait_s(waits if is_transient else attempts)
+        if isinstance(error, RemoteError):
+            wait_s = min(max(wait_s, error.retry_after_s), _MAX_WAIT_S)
         is_final = attempts >= self._policy.attempts
         is_graded = entry.state is WatchState.GRADED
         state = WatchState.GRADED if is_graded else WatchState.SEEN
@@ -284,7 +318,7 @@ class Watch:
             attempts=attempts,
             waits=waits,
             next_attempt=self._now() + wait_s,
-            reason=f"{'storing' if is_graded else 'grading'}: {message}",
+            reason=f"{step or ('storing' if is_graded else 'grading')}: {message}",
         )
         outcome = "no attempts left" if is_final else f"next attempt in {wait_s:.0f} s"
         _LOG.warning("study %s: %s; %s", entry.study_uid, failed.reason, outcome)

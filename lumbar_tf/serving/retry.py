@@ -14,9 +14,11 @@ class RemoteError(ValueError):
 
     Attributes:
         attempts: number of times the request was sent; set by `call_with_retries`.
+        retry_after_s: wait that the other system demands before the next attempt, seconds.
     """
 
     attempts: int = 1
+    retry_after_s: float = 0.0
 
     @property
     def is_transient(self) -> bool:
@@ -69,6 +71,8 @@ def call_with_retries(
 ) -> Response:
     """Calls a function until it succeeds, its failure is not transient, or all attempts are used up.
 
+    A failure that demands a longer wait than `policy.max_wait_s` is raised at once.
+
     Args:
         call: sends one request.
         policy: number of attempts and waits.
@@ -87,7 +91,10 @@ def call_with_retries(
             return call()
         except RemoteError as error:
             error.attempts = attempt
-            if attempt == policy.attempts or not error.is_transient:
+            # A longer wait is the caller's, who may do something else meanwhile.
+            is_soon = error.retry_after_s <= policy.max_wait_s
+            if attempt == policy.attempts or not error.is_transient or not is_soon:
                 raise
-        sleep(policy.wait_s(attempt, draw()))
+            demanded_s = error.retry_after_s
+        sleep(max(policy.wait_s(attempt, draw()), demanded_s))
         attempt += 1

@@ -13,12 +13,18 @@ import pydicom
 import pytest
 
 from lumbar_tf.interop.dicomweb import DicomwebArchive, open_archive
-from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, DicomwebConnection
+from lumbar_tf.interop.dicomweb_connection import (
+    AnswerLimits,
+    AuthenticationScheme,
+    CredentialsFile,
+    DicomwebConnection,
+)
 from lumbar_tf.interop.interfaces import PacsError, PacsFault, StoppedError
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter, parse_study_filter
 from lumbar_tf.serving.connection import TlsFiles
 from tests.interop.archive_stand_in import (
     MULTIPART,
+    SERIES,
     STUDY,
     ArchiveStandIn,
     Reply,
@@ -202,6 +208,76 @@ def test_the_reason_of_a_failed_storage_is_raised(
         _open(stand_in).store(result)
     assert caught.value.fault is PacsFault.REFUSED
     assert sum(request.method == "POST" for request in stand_in.requests) == 1
+
+
+def test_a_refusal_after_a_lost_answer_is_no_failure(stand_in: ArchiveStandIn, result: Path) -> None:
+    def plan(request: Request, place: int) -> Reply | None:
+        if request.method != "POST":
+            return None
+        is_first = not stand_in.held
+        stand_in.held.append("1.2.1.8.1")
+        return Reply(status=503) if is_first else Reply(status=409, body=b"duplicate")
+
+    stand_in.plan = plan
+    _open(stand_in).store(result)
+    assert sum(request.method == "POST" for request in stand_in.requests) == 2
+
+
+def test_an_image_that_is_listed_several_times_is_fetched_once(stand_in: ArchiveStandIn) -> None:
+    def plan(request: Request, place: int) -> Reply | None:
+        if request.path.endswith("/series") and request.query.get("offset") == "0":
+            series = [uid_value(t0020000E=f"1.2.1.{number}", t00080060="MR") for number in (1, 2, 3)]
+            return Reply(body=json.dumps(series).encode())
+        if request.path.endswith("/instances") and request.query.get("offset") == "0":
+            return Reply(body=json.dumps([uid_value(t00080018="1.2.1.1.1")] * 47).encode())
+        return None
+
+    stand_in.plan = plan
+    with _open(stand_in).fetch(STUDY) as fetched:
+        assert fetched.num_images == 1 and len(list(fetched.folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", None])
+def test_a_fetched_image_must_be_the_one_that_was_requested(
+    stand_in: ArchiveStandIn, tmp_path: Path, write_dicom: Callable[..., Path], keyword: str | None
+) -> None:
+    tags = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES, "SOPInstanceUID": "1.2.1.1.1"}
+    if keyword is not None:
+        tags[keyword] = "1.2.7"
+    data = write_dicom(tmp_path / "a" / "b" / "c.dcm", np.zeros((4, 4), np.uint16), **tags).read_bytes()
+    stand_in.images = {"1.2.1.1.1": data}
+    if keyword is None:
+        with _open(stand_in).fetch(STUDY) as fetched:
+            assert fetched.num_images == 1
+        return
+    with pytest.raises(PacsError, match=f"another {keyword}") as caught, _open(stand_in).fetch(STUDY):
+        pass
+    assert caught.value.fault is PacsFault.MALFORMED
+
+
+def test_the_credentials_of_netrc_are_not_used(
+    stand_in: ArchiveStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    list(_open(stand_in).find())
+    assert "Authorization" not in stand_in.requests[0].headers
+
+
+def test_a_long_wait_that_the_archive_demands_is_not_shortened(stand_in: ArchiveStandIn) -> None:
+    stand_in.plan = lambda request, place: Reply(status=503, headers={"Retry-After": "600"})
+    with pytest.raises(PacsError) as caught:
+        list(_open(stand_in).find())
+    assert caught.value.retry_after_s == 600.0 and len(stand_in.requests) == 1
+
+
+def test_a_list_has_a_limit_of_pages(stand_in: ArchiveStandIn) -> None:
+    stand_in.plan = lambda request, place: Reply(
+        body=json.dumps([uid_value(t0020000D=f"1.{place}")]).encode()
+    )
+    with pytest.raises(PacsError, match="more than 9 pages"):
+        list(_open(stand_in, limits=AnswerLimits(pages=9)).find())
+    assert len(stand_in.requests) == 9
 
 
 def test_credentials_are_read_for_each_request_and_never_shown(

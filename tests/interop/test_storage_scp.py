@@ -383,7 +383,8 @@ def send_through_kills(
             association.release()
         journal = WatchJournal(out / ".watch")
         wait_until(
-            lambda: all(_is_stored(journal, uid, len(uids)) for uid, uids in answered.items()), limit_s=60.0
+            lambda: all(_is_stored(journal, uid, len(uids)) for uid, uids in answered.items()),
+            limit_s=30.0 * len(files),
         )
     return answered, received, num_answers
 

@@ -382,6 +382,55 @@ def test_a_clock_set_back_does_not_delay_a_study(bench: Bench) -> None:
     assert bench.entry().state is WatchState.STORED
 
 
+def test_a_wait_that_a_wrong_clock_has_set_is_not_kept(bench: Bench) -> None:
+    bench.time_s = 4e9
+    bench.grader.errors[FIRST] = PacsError(PacsFault.TIMEOUT, "late")
+    bench.rounds(2)
+    del bench.grader.errors[FIRST]
+    assert bench.entry().next_attempt > 4e9
+    bench.time_s = 1000.0
+    bench.rounds(3)
+    assert bench.entry().state is WatchState.STORED
+
+
+def test_a_wait_that_the_archive_demands_is_kept(bench: Bench) -> None:
+    error = PacsError(PacsFault.OVERLOADED, "busy")
+    error.retry_after_s = 900.0
+    bench.grader.errors[FIRST] = error
+    bench.rounds(2)
+    waited_s = bench.entry().next_attempt - (bench.time_s - 61.0)
+    assert waited_s == 900.0 and bench.entry().attempts == 0
+
+
+def test_a_study_that_cannot_be_inspected_does_not_stop_the_others(bench: Bench) -> None:
+    inspect = bench.source.inspect
+    faults = {FIRST: PacsFault.TIMEOUT}
+
+    def inspect_without(study_uid: str) -> StudyOverview:
+        if study_uid in faults:
+            raise PacsError(faults[study_uid], "hostile")
+        return inspect(study_uid)
+
+    bench.source.inspect = inspect_without  # type: ignore[method-assign]
+    watch = bench.rounds(3)
+    assert bench.entry(SECOND).state is WatchState.STORED
+    assert bench.entry().reason == "inspecting: hostile (timeout)" and bench.entry().waits > 1
+    bench.source.unwanted = frozenset({FIRST})
+    faults.clear()
+    bench.rounds(40, watch)
+    # The filter applies once it can be inspected.
+    assert bench.entry().state is WatchState.PASSED_OVER and bench.grader.graded == [SECOND]
+
+
+def test_a_study_whose_answers_are_malformed_fails_after_its_attempts(bench: Bench) -> None:
+    def inspect(study_uid: str) -> StudyOverview:
+        raise PacsError(PacsFault.MALFORMED, "hostile")
+
+    bench.source.inspect = inspect  # type: ignore[method-assign]
+    bench.rounds(8)
+    assert (bench.entry().state, bench.entry().attempts) == (WatchState.FAILED, 3)
+
+
 def test_stored_results_stay_recorded_after_a_stop_signal(bench: Bench) -> None:
     watch = bench.rounds(1)
     store = bench.sink.store

@@ -59,3 +59,17 @@ def test_what_is_no_serving_error_passes_through() -> None:
 def test_a_policy_without_an_attempt_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 attempt"):
         RetryPolicy(attempts=0)
+
+
+def test_a_short_wait_that_is_demanded_is_kept_and_a_long_one_is_left_to_the_caller() -> None:
+    waits: list[float] = []
+    left = [2.5, 60.0]
+
+    def call() -> str:
+        error = ServingError(ServingFailure.OVERLOADED, "details", address="grpc://here:1")
+        error.retry_after_s = left.pop(0)
+        raise error
+
+    with pytest.raises(ServingError) as caught:
+        call_with_retries(call, POLICY, sleep=waits.append, draw=lambda: 1.0)
+    assert waits == [2.5] and caught.value.attempts == 2
