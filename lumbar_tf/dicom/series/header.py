@@ -1,19 +1,23 @@
 """Attributes of an image that its series is selected by, alike for classic and Enhanced MR of all vendors."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from lumbar_tf.dicom.files.values import functional_groups, read_value
 from lumbar_tf.dicom.series.image_kinds import (
     Component,
     DixonPart,
+    PrivateAttributes,
     classify_component,
     classify_dixon_part,
-    read_private_b_value,
+    read_private_attributes,
 )
 from lumbar_tf.dicom.series.series_description_patterns import mentions_contrast, normalize_text
 
@@ -36,6 +40,9 @@ _FIELD_TOLERANCE = 0.05
 #: The attribute is in tesla; old scanners wrote gauss (1 T = 10,000 G). No magnet is near 100 in either unit.
 _GAUSS_PER_TESLA = 10_000.0
 _STRONGEST_TESLA = 100.0
+#: Characters of a text and values of an element that are kept: LO has 64 characters (PS3.5 section 6.2), and
+#: ImageType about ten values.
+_LONGEST_TEXT, _MOST_CODES = 1024, 32
 #: Texts that users enter if no contrast agent was given.
 _NO_AGENT = frozenset({"", "0", "n", "no", "none", "nil", "na", "n a", "no contrast", "without", "ohne"})
 
@@ -91,13 +98,14 @@ class SeriesHeader:
     field_strength_tesla: float | None = None
 
 
-#: The datasets in which an attribute is searched, in this order.
-_Sources = Sequence[Dataset]
+#: Datasets in which attributes are searched: the dataset that contains each tag, of the first choice first.
+_Sources = Sequence[Mapping[int, Dataset]]
 
 
 def read_series_header(dataset: Dataset) -> SeriesHeader:
     """Reads the attributes of a file's first image. Invalid values count as absent; no error is raised."""
-    return _read_header(dataset, [dataset, *_read_groups(dataset, 0)])
+    sources = [_index([dataset]), _index(_read_groups(dataset, 0))]
+    return _read_header(sources, read_private_attributes(dataset))
 
 
 def read_frame_headers(dataset: Dataset, num_frames: int) -> tuple[SeriesHeader, ...]:
@@ -108,9 +116,10 @@ def read_frame_headers(dataset: Dataset, num_frames: int) -> tuple[SeriesHeader,
     """
     if num_frames == 1:
         return (read_series_header(dataset),)
-    shared = [*_read_groups(dataset, None), dataset]
+    private = read_private_attributes(dataset)
+    shared = [_index(_read_groups(dataset, None)), _index([dataset])]
     return tuple(
-        _read_header(dataset, [*_read_groups(dataset, index, has_shared=False), *shared])
+        _read_header([_index(_read_groups(dataset, index, has_shared=False)), *shared], private)
         for index in range(num_frames)
     )
 
@@ -122,7 +131,15 @@ def _read_groups(dataset: Dataset, frame: int | None, *, has_shared: bool = True
         return []
 
 
-def _read_header(dataset: Dataset, sources: _Sources) -> SeriesHeader:
+def _index(parts: Sequence[Dataset]) -> dict[int, Dataset]:
+    """Returns the first dataset that contains each tag."""
+    owners: dict[int, Dataset] = {}
+    for part in reversed(parts):
+        owners.update(dict.fromkeys(part.keys(), part))
+    return owners
+
+
+def _read_header(sources: _Sources, private: PrivateAttributes) -> SeriesHeader:
     description = _text(sources, "SeriesDescription")
     texts = {
         "protocol": "ProtocolName",
@@ -135,13 +152,13 @@ def _read_header(dataset: Dataset, sources: _Sources) -> SeriesHeader:
         description=description,
         **{name: _text(sources, keyword) for name, keyword in texts.items()},
         image_type=tuple(dict.fromkeys((*image_type, *([component] if component else ())))),
-        component=classify_component(image_type[2:], component, dataset),
+        component=classify_component(image_type[2:], component, private.component),
         dixon_part=classify_dixon_part(image_type[2:], description),
         echo_time_ms=_number(sources, "EffectiveEchoTime", "EchoTime"),
         echo_number=_integer(sources, "EchoNumbers"),
         repetition_time_ms=_number(sources, "RepetitionTime"),
         inversion_time_ms=_number(sources, "InversionTime", "InversionTimes"),
-        b_value=read_private_b_value(dataset) if b_value is None else b_value,
+        b_value=private.b_value if b_value is None else b_value,
         flip_angle_degrees=_number(sources, "FlipAngle"),
         sequence_name=(_text(sources, "PulseSequenceName") or _text(sources, "SequenceName")).lower(),
         temporal_position=_integer(sources, "TemporalPositionIndex", "TemporalPositionIdentifier"),
@@ -157,7 +174,7 @@ def _read_header(dataset: Dataset, sources: _Sources) -> SeriesHeader:
 def _read_image_type(sources: _Sources) -> tuple[str, ...]:
     """Returns the type of a frame, or of the image; values of both if the file has one frame."""
     image, frame = _codes(sources, "ImageType"), _codes(sources, "FrameType")
-    is_single = bool(sources) and "ImageType" in sources[0]
+    is_single = _tag("ImageType") in sources[0]
     return tuple(dict.fromkeys((*image, *frame))) if is_single or not frame else frame
 
 
@@ -218,7 +235,7 @@ def _has_agent(sources: _Sources) -> bool:
 
 
 def _text(sources: _Sources, keyword: str) -> str:
-    return _value(sources, keyword, lambda value: value if isinstance(value, str) else str(value), "")
+    return _value(sources, keyword, lambda value: str(value)[:_LONGEST_TEXT], "")
 
 
 def _codes(sources: _Sources, keyword: str) -> tuple[str, ...]:
@@ -226,7 +243,8 @@ def _codes(sources: _Sources, keyword: str) -> tuple[str, ...]:
 
     def split(value: Any) -> tuple[str, ...]:
         values = [value] if isinstance(value, str) else list(value)
-        return tuple(code for text in values if (code := str(text).strip().upper()))
+        codes = (str(text)[:_LONGEST_TEXT].strip().upper() for text in values[:_MOST_CODES])
+        return tuple(code for code in codes if code)
 
     return _value(sources, keyword, split, ())
 
@@ -251,10 +269,16 @@ def _integer(sources: _Sources, *keywords: str) -> int | None:
 
 def _value(sources: _Sources, keyword: str, convert: Callable[[Any], _Value], absent: _Value) -> _Value:
     """Returns the converted value of an element; `absent` if there is none or it is invalid."""
-    try:
-        value = next(
-            (found for source in sources if (found := read_value(source, keyword)) is not None), None
-        )
-        return absent if value is None else convert(value)
-    except Exception:  # pydicom parses values on access, and a damaged value may raise anything
-        return absent
+    # pydicom parses values on access, and a damaged value may raise anything.
+    with suppress(Exception):
+        for source in sources:
+            owner = source.get(_tag(keyword))
+            value = None if owner is None else read_value(owner, keyword)
+            if value is not None:
+                return convert(value)
+    return absent
+
+
+@cache
+def _tag(keyword: str) -> int:
+    return tag_for_keyword(keyword) or 0

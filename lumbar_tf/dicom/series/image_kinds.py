@@ -9,7 +9,9 @@ description and a private element for the complex component, and Canon ImageType
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -42,8 +44,16 @@ _COMPONENT_CODES = {
     "IMAG": Component.IMAGINARY,
     "IMAGINARY": Component.IMAGINARY,
 }
-#: GE's image type in the raw data, (0043,102F) of the block GEMS_PARM_01.
-_GE_COMPONENTS = {1: Component.PHASE, 2: Component.REAL, 3: Component.IMAGINARY}
+#: GE's image type in the raw data, (0043,102F).
+_GE_COMPONENTS = {1.0: Component.PHASE, 2.0: Component.REAL, 3.0: Component.IMAGINARY}
+#: Private elements: names and element numbers by group and creator of the block.
+_PRIVATE_ELEMENTS = {
+    (0x0019, "SIEMENS MR HEADER"): {"siemens_b_value": 0x0C},
+    (0x0043, "GEMS_PARM_01"): {"ge_component": 0x2F, "ge_b_value": 0x39},
+    (0x0065, "Image Private Header"): {"uih_b_value": 0x09},
+    (0x2001, "Philips Imaging DD 001"): {"philips_b_value": 0x03},
+}
+_PRIVATE_GROUPS = frozenset(group for group, _ in _PRIVATE_ELEMENTS)
 #: Codes in ImageType from value 3 on. Single letters are Philips'.
 _DIXON_CODES = {
     **dict.fromkeys(("IN_PHASE", "INPHASE", "IP", "IN"), DixonPart.IN_PHASE),
@@ -76,10 +86,27 @@ _DIXON_WORDS = {
 _SMALLEST_B_VALUE = 5.0
 #: GE adds multiples of this to the b-value.
 _GE_B_VALUE_OFFSET = 100_000
+#: Characters of a comment that are searched.
+_LONGEST_COMMENT = 1024
 _CANON_B_VALUE = re.compile(r"\bb\s*=\s*(\d+(?:\.\d+)?)\s*\(")
 
 
-def classify_component(image_type: Iterable[str], complex_component: str, dataset: Dataset) -> Component:
+@dataclass(frozen=True)
+class PrivateAttributes:
+    """Attributes that vendors store in private elements or comments, for all images of a file.
+
+    Attributes:
+        component: component of the complex signal, None if unknown.
+        b_value: b-value, s/mm2, None if absent.
+    """
+
+    component: Component | None = None
+    b_value: float | None = None
+
+
+def classify_component(
+    image_type: Iterable[str], complex_component: str, private: Component | None = None
+) -> Component:
     """Returns the component of the complex signal that an image shows.
 
     Any sign of another component than magnitude is used: a phase image that one element calls M is not
@@ -88,12 +115,11 @@ def classify_component(image_type: Iterable[str], complex_component: str, datase
     Args:
         image_type: values of ImageType or FrameType from the third on, in upper case.
         complex_component: ComplexImageComponent, "" if absent.
-        dataset: top level of the header, for GE's private element.
+        private: component in a private element.
     """
     codes = [complex_component, *(re.split(r"[_ ]", value)[0] for value in image_type)]
     found = next((_COMPONENT_CODES[code] for code in codes if code in _COMPONENT_CODES), None)
-    ge = _first_integer(dataset, 0x0043, "GEMS_PARM_01", 0x2F) or 0
-    return found or _GE_COMPONENTS.get(ge, Component.MAGNITUDE)
+    return found or private or Component.MAGNITUDE
 
 
 def classify_dixon_part(image_type: Iterable[str], description: str) -> DixonPart | None:
@@ -144,35 +170,50 @@ def _dixon_word(word: str) -> DixonPart:
     )
 
 
-def read_private_b_value(dataset: Dataset) -> float | None:
-    """Returns the b-value of a private element or comment (Siemens, GE, Philips, UIH, Canon), s/mm2."""
-    values = [
-        _first_number(dataset, 0x0019, "SIEMENS MR HEADER", 0x0C),
-        _first_number(dataset, 0x2001, "Philips Imaging DD 001", 0x03),
-        _first_number(dataset, 0x0065, "Image Private Header", 0x09),
-    ]
-    ge = _first_integer(dataset, 0x0043, "GEMS_PARM_01", 0x39)
-    values.append(None if ge is None else float(ge % _GE_B_VALUE_OFFSET))
-    comment = _CANON_B_VALUE.search(str(dataset.get("ImageComments", "") or ""))
-    values.append(float(comment[1]) if comment else None)
-    return next((value for value in values if value is not None), None)
-
-
 def is_diffusion_weighted(b_value: float | None) -> bool:
     """Returns whether a b-value is that of a diffusion-weighted image, and not of a crusher gradient."""
     return b_value is not None and b_value >= _SMALLEST_B_VALUE
 
 
-def _private_value(dataset: Dataset, group: int, creator: str, element: int) -> object:
+def read_private_attributes(dataset: Dataset) -> PrivateAttributes:
+    """Reads the private elements of Siemens, GE, Philips and UIH, and Canon's comment, without an error."""
     try:
-        return dataset.private_block(group, creator)[element].value
-    except Exception:  # absent, or damaged: pydicom parses values on access
-        return None
+        values = {name: _first_number(value) for name, value in _read_private_values(dataset).items()}
+        comment = _CANON_B_VALUE.search(str(dataset.get("ImageComments", ""))[:_LONGEST_COMMENT])
+    except Exception:  # pydicom parses values on access, and a damaged value may raise anything
+        return PrivateAttributes()
+    ge_b_value = values.get("ge_b_value")
+    b_values = [values.get(name) for name in ("siemens_b_value", "philips_b_value", "uih_b_value")]
+    b_values.append(None if ge_b_value is None else ge_b_value % _GE_B_VALUE_OFFSET)
+    b_values.append(float(comment[1]) if comment else None)
+    b_value = next((value for value in b_values if value is not None), None)
+    return PrivateAttributes(_GE_COMPONENTS.get(values.get("ge_component") or 0.0), b_value)
 
 
-def _first_number(dataset: Dataset, group: int, creator: str, element: int) -> float | None:
-    value = _private_value(dataset, group, creator, element)
-    if isinstance(value, bytes):  # VR UN, after a conversion from Implicit VR: text, or an unknown number
+def _read_private_values(dataset: Dataset) -> dict[str, Any]:
+    """Returns the values of the elements of `_PRIVATE_ELEMENTS` that are present, by name."""
+    found: dict[str, Any] = {}
+    # The blocks are found in one pass: pydicom's own look-up takes longer than reading the header.
+    tags = list(dataset.keys())
+    creators = [tag for tag in tags if tag >> 16 in _PRIVATE_GROUPS and 0x10 <= tag & 0xFFFF <= 0xFF]
+    for tag in creators:
+        creator = str(dataset[tag].value).strip()
+        for name, element in _PRIVATE_ELEMENTS.get((tag >> 16, creator), {}).items():
+            place = (tag & 0xFFFF0000) | (tag & 0xFF) << 8 | element
+            if place in dataset:
+                found[name] = dataset[place].value
+    return found
+
+
+def _first_number(value: Any) -> float | None:
+    """Returns the first number of a private value, None if there is none.
+
+    Elements have the VR UN after a conversion from Implicit VR: their bytes are a text or a short integer.
+    """
+    if isinstance(value, bytes):
+        is_text = all(character in b"0123456789.+-eE \\\0" for character in value)
+        if len(value) == 2 and not is_text:
+            return float(int.from_bytes(value, "little"))
         value = value.decode("ascii", "replace").strip(" \0")
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = value[0] if len(value) else None
@@ -181,11 +222,3 @@ def _first_number(dataset: Dataset, group: int, creator: str, element: int) -> f
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _first_integer(dataset: Dataset, group: int, creator: str, element: int) -> int | None:
-    value = _private_value(dataset, group, creator, element)
-    if isinstance(value, bytes) and len(value) == 2:
-        return int.from_bytes(value, "little")
-    number = _first_number(dataset, group, creator, element)
-    return None if number is None else int(number)

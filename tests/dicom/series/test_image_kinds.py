@@ -1,7 +1,9 @@
 from typing import Any
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from lumbar_tf.dicom.series.header import SeriesHeader, read_frame_headers, read_series_header
 from lumbar_tf.dicom.series.image_kinds import Component, DixonPart, dixon_stem, is_diffusion_weighted
@@ -154,3 +156,17 @@ def test_frames_have_their_own_attributes_before_those_of_the_file() -> None:
     assert (first.component, second.component) == (Component.MAGNITUDE, Component.PHASE)
     assert {header.repetition_time_ms for header in (first, second)} == {4000.0}
     assert {header.temporal_position for header in (first, second)} == {2}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_and_excessive_values_count_as_absent() -> None:
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 999"
+    dataset[0x00204000] = RawDataElement(Tag(0x00204000), "LT", 4, b"\xff\xfe\xfd\xfc", 0, False, True)
+    dataset[0x00430010] = RawDataElement(Tag(0x00430010), "LO", 4, b"\xff\xfe\xfd\xfc", 0, False, True)
+    dataset[0x00189087] = RawDataElement(Tag(0x00189087), "FD", 3, b"abc", 0, False, True)
+    dataset.SeriesDescription = "t2 " * 100_000
+    dataset.ImageType = ["M"] * 1000
+    header = read_series_header(dataset)
+    assert (header.component, header.dixon_part, header.b_value) == (Component.MAGNITUDE, None, None)
+    assert len(header.description) <= 1024 and len(header.image_type) <= 32
