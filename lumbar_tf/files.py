@@ -32,6 +32,19 @@ _TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
+def private_files() -> Iterator[None]:
+    """Gives the files and folders that are created in a block to their owner only: modes 0600 and 0700.
+
+    The mask belongs to the process, threads included.
+    """
+    mask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+
+
+@contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yields a temporary path that replaces `path` on success and is removed on an exception.
 

@@ -12,6 +12,7 @@ import lumbar_tf
 from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
 from lumbar_tf.dicom.identifiers import display_name, is_safe_id
+from lumbar_tf.files import private_files
 from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run_predict(options: PredictOptions) -> Summary:
     formats = options.formats()
     # Only the study that was requested, whatever an archive sends.
     is_restricted = options.dicomweb is not None and options.pseudonym_key_file is None
-    with _open_study(options) as (root, archive), _load_ensemble(options) as ensemble:
+    with private_files(), _open_study(options) as (root, archive), _load_ensemble(options) as ensemble:
         predictions = ensemble.predict_studies(
             root,
             options.out,
@@ -95,9 +96,9 @@ def run_predict(options: PredictOptions) -> Summary:
             verbose=True,
         )
         num_stored = _store_results(archive, options) if archive is not None and options.store else None
-    # The path may contain a patient's name.
-    shown = Path(display_name(options.study, options.study.parent))
-    write_options(options.model_copy(update={"study": shown}), options.out)
+        # The path may contain a patient's name.
+        shown = Path(display_name(options.study, options.study.parent))
+        write_options(options.model_copy(update={"study": shown}), options.out)
     return _summarise(predictions, ensemble.source, num_stored, options)
 
 
@@ -139,9 +140,11 @@ def _open_study(options: PredictOptions) -> Iterator[tuple[Path, "DicomwebArchiv
         yield options.study, None
         return
     from lumbar_tf.interop.dicomweb import open_archive
+    from lumbar_tf.interop.fetch_folder import fetch_folder
 
     with (
-        open_archive(options.dicomweb_connection()) as archive,
+        fetch_folder() as scratch,
+        open_archive(options.dicomweb_connection(), scratch=scratch) as archive,
         archive.fetch(str(options.study)) as fetched,
     ):
         yield fetched.folder, archive

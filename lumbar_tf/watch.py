@@ -3,6 +3,7 @@
 import logging
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Summary
+from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
+from lumbar_tf.files import private_files
 from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
 from lumbar_tf.interop.interfaces import StopSignal
 from lumbar_tf.interop.study_filter import QueryWindow, parse_study_filter
@@ -122,6 +125,9 @@ def watch(options: WatchOptions) -> Summary:
     stop = StopSignal()
     journal = WatchJournal(options.out / _STATE_FOLDER)
     with ExitStack() as stack:
+        stack.enter_context(private_files())
+        # For all threads; inner blocks of the same kind are not safe in several of them.
+        stack.enter_context(suppress_pydicom_warnings())
         stack.enter_context(journal.locked())
         write_options(options, options.out)
         ensemble = stack.enter_context(
@@ -159,6 +165,8 @@ def _configure_logging() -> None:
         level=logging.CRITICAL, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
     )
     logging.getLogger("lumbar_tf").setLevel(logging.INFO)
+    # The traceback of a thread of pynetdicom could quote what a sender has sent.
+    threading.excepthook = lambda failure: _LOG.warning("a thread ended: %s", failure.exc_type.__name__)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lumbar_tf.files import (
     decode_text,
     lock_file,
     open_regular_file,
+    private_files,
     replace_atomically,
     write_json_atomically,
     write_table_atomically,
@@ -131,3 +132,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with open_regular_file(tmp_path / "file") as file:
         assert file.read() == b"x"
+
+
+def test_private_files_and_folders_are_their_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "patient" / "report.json"
+    with private_files():
+        write_json_atomically(path, {})
+    write_json_atomically(tmp_path / "other.json", {})
+    modes = [place.stat().st_mode & 0o777 for place in (path, path.parent)]
+    assert modes == [0o600, 0o700]
+    assert (tmp_path / "other.json").stat().st_mode & 0o777 != 0o600

@@ -4,6 +4,7 @@ The header values and image UIDs are used only for results that return to the ho
 tables, logs and pictures do not contain them.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM, validate_value
 
 from lumbar_tf.dicom.files.values import read_value
@@ -36,6 +38,8 @@ HEADER_KEYWORDS = {
 }
 #: PS3.3 section C.7.1.1; highdicom does not write any other value.
 _SEXES = frozenset(("M", "F", "O"))
+#: Family name, given name, middle name, prefix and suffix (PS3.5 section 6.2.1).
+_MAX_NAME_COMPONENTS = 5
 
 
 @dataclass(frozen=True)
@@ -65,26 +69,43 @@ class StudyHeader:
         study_uid: StudyInstanceUID, "" if absent.
         values: text by DICOM keyword, for the keywords of `HEADER_KEYWORDS` that have a value allowed by the
             standard. Not part of the `repr`.
+        omitted: keywords of the values that the standard does not allow.
     """
 
     study_uid: str
     values: Mapping[str, str] = field(repr=False)
+    omitted: tuple[str, ...] = field(default=(), repr=False)
 
 
 def read_study_header(dataset: Dataset, study_uid: str) -> StudyHeader:
-    """Reads the attributes that results of the study repeat; values that violate the standard are omitted."""
-    values = {}
+    """Reads the attributes that results of the study repeat.
+
+    Values that violate the standard are omitted, not shortened or corrected: half of an ID is another one.
+    They are several values where one is allowed (such as two PatientIDs), control characters, a name of more
+    than three groups or five components, and values longer than their VR allows (PS3.5 section 6.2).
+    """
+    values, omitted = {}, []
     for keyword, vr in HEADER_KEYWORDS.items():
         # pydicom parses values on access, and a damaged value may raise anything.
-        with suppress(Exception):
-            text = str(read_value(dataset, keyword) or "").strip()
-            if text and _is_allowed(keyword, vr, text):
-                values[keyword] = text
-    return StudyHeader(study_uid, values)
+        try:
+            value = read_value(dataset, keyword)
+            text = "" if value is None else str(value).strip()
+            is_allowed = not text or (not isinstance(value, MultiValue) and _is_allowed(keyword, vr, text))
+        except Exception:
+            text, is_allowed = "", False
+        if not is_allowed:
+            omitted.append(keyword)
+        elif text:
+            values[keyword] = text
+    return StudyHeader(study_uid, values, tuple(omitted))
 
 
 def _is_allowed(keyword: str, vr: str, text: str) -> bool:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        return False
     validate_value(vr, text, config.RAISE)
+    if vr == "PN" and any(group.count("^") >= _MAX_NAME_COMPONENTS for group in text.split("=")):
+        return False
     if vr in ("DA", "TM"):
         _ = DA(text) if vr == "DA" else TM(text)
     return keyword != "PatientSex" or text in _SEXES

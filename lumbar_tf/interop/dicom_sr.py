@@ -55,7 +55,7 @@ from lumbar_tf.interop.report_content import (
     GradedFinding,
     anonymous_dataset,
     copy_identity,
-    describe_replaced_uids,
+    describe_differences,
     equipment,
     grade_findings,
     result_uid,
@@ -233,7 +233,7 @@ def _image(image: SourceImage) -> SourceImageForMeasurementGroup:
 
 def _remarks(source: SourceStudy) -> ContainerContentItem:
     container = ContainerContentItem(name=_QUALITATIVE, relationship_type=RelationshipTypeValues.CONTAINS)
-    texts = [text for text in (DISCLAIMER, describe_replaced_uids(source)) if text]
+    texts = [text for text in (DISCLAIMER, describe_differences(source)) if text]
     container.ContentSequence = ContentSequence(
         [
             TextContentItem(codes.DCM.Comment, text, relationship_type=RelationshipTypeValues.CONTAINS)

@@ -28,7 +28,7 @@ from lumbar_tf.interop.report_content import (
     DISCLAIMER,
     MANUFACTURER,
     GradedFinding,
-    describe_replaced_uids,
+    describe_differences,
     grade_findings,
     software_version,
 )
@@ -109,7 +109,7 @@ def _study(source: SourceStudy) -> Resource:
 
 
 def _report(source: SourceStudy, results: list[str], *, model: str, issued: datetime) -> Resource:
-    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_replaced_uids(source))
+    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_differences(source))
     return {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",

@@ -154,12 +154,17 @@ def equipment(model: str) -> dict[str, Any]:
     }
 
 
-def describe_replaced_uids(source: SourceStudy) -> str:
-    """Returns a remark on UIDs of the source that were replaced; "" if there are none."""
-    if not source.replaced:
-        return ""
-    parts = ", ".join(f"{keyword} ({count})" for keyword, count in sorted(source.replaced.items()))
-    return (
-        "Some UIDs of the source are missing or not valid. UIDs derived from its content, which no archive "
-        f"contains, replace them: {parts}."
-    )
+def describe_differences(source: SourceStudy) -> str:
+    """Returns a remark on values of the source that a result does not repeat; "" if there are none."""
+    remarks = []
+    if source.replaced:
+        parts = ", ".join(f"{keyword} ({count})" for keyword, count in sorted(source.replaced.items()))
+        remarks.append(
+            "Some UIDs of the source are missing or not valid. UIDs derived from its content, which no "
+            f"archive contains, replace them: {parts}."
+        )
+    if source.omitted:
+        remarks.append(
+            f"Values of the source that DICOM does not allow are left out: {', '.join(source.omitted)}."
+        )
+    return " ".join(remarks)

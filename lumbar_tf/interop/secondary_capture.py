@@ -13,7 +13,7 @@ from lumbar_tf.files import replace_atomically
 from lumbar_tf.interop.report_content import (
     DISCLAIMER,
     copy_identity,
-    describe_replaced_uids,
+    describe_differences,
     equipment,
     result_uid,
     series_uid,
@@ -76,7 +76,7 @@ def make_secondary_capture(
     image.ConversionType = "SYN"
     # The picture shows the study's ID.
     image.BurnedInAnnotation = "YES"
-    image.ImageComments = " ".join(text for text in (DISCLAIMER, describe_replaced_uids(source)) if text)
+    image.ImageComments = " ".join(text for text in (DISCLAIMER, describe_differences(source)) if text)
     image.SourceImageSequence = [_reference(source_image) for source_image in dict.fromkeys(source.images)]
     copy_identity(image, source)
     return image

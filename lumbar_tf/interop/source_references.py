@@ -64,12 +64,14 @@ class SourceStudy:
         header: patient and study attributes that results repeat, by DICOM keyword. Never logged or printed.
         planes: geometry and reference of each slice, by plane.
         replaced: number of UIDs that were missing or not valid and are replaced, by DICOM keyword.
+        omitted: DICOM keywords of header values that the standard does not allow; results do not repeat them.
     """
 
     study_uid: str
     header: Mapping[str, str]
     planes: Mapping[Plane, tuple[tuple[SliceGeometry, SourceImage], ...]]
     replaced: Mapping[str, int]
+    omitted: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[SourceImage, ...]:
@@ -140,6 +142,7 @@ def find_references(study: Study) -> SourceStudy:
             for plane, slices in study.planes.items()
         },
         replaced=replaced,
+        omitted=header.omitted if header else (),
     )
 
 

@@ -29,13 +29,26 @@ def test_a_header_keeps_the_attributes_of_results_and_hides_them_in_its_repr() -
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [("PatientBirthDate", "12.08.1964"), ("PatientBirthDate", "20230231"), ("PatientSex", "W"),
-     ("StudyTime", "noon"), ("StudyID", "x" * 17)],
+     ("StudyTime", "noon"), ("StudyID", "x" * 17), ("IssuerOfPatientID", "x" * 65),
+     ("AccessionNumber", "1\\2"), ("PatientName", "Doe^Jane^A^Dr^MD^PhD^Esq"),
+     ("PatientName", "Doe\x07^Jane"),
+     ("PatientName", "A=B=C=D"),
+     ("StudyDescription", "MRI\r\nLWS"), ("StudyDescription", "MRI\x9bLWS")],
 )  # fmt: skip
-def test_a_value_that_the_standard_does_not_allow_is_omitted(keyword: str, value: str) -> None:
+def test_a_value_that_the_standard_does_not_allow_is_omitted_and_named(keyword: str, value: str) -> None:
     dataset = Dataset()
     setattr(dataset, keyword, value)
     dataset.PatientID = "7"
-    assert read_study_header(dataset, "").values == {"PatientID": "7"}
+    header = read_study_header(dataset, "")
+    assert header.values == {"PatientID": "7"} and header.omitted == (keyword,)
+
+
+def test_two_patient_ids_are_none() -> None:
+    dataset = Dataset()
+    dataset.PatientID = ["7", "8"]
+    dataset.PatientName = "Doe^Jane^^Dr^MD=A^B=C"
+    header = read_study_header(dataset, "")
+    assert header.values == {"PatientName": "Doe^Jane^^Dr^MD=A^B=C"} and header.omitted == ("PatientID",)
 
 
 def test_slices_have_their_origin_and_headers_are_kept_on_request_only(

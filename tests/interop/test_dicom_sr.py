@@ -1,6 +1,7 @@
 """Content of the structured report, read with highdicom and checked with dciodvfy."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydicom.sr.codedict import Code, codes
 
 from lumbar_tf.dicom.study import Study, StudyHeader
 from lumbar_tf.interop.dicom_sr import write_sr
+from lumbar_tf.interop.fhir import make_fhir_bundle
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Severity, Side
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
@@ -264,6 +266,21 @@ def test_an_unusual_patient_name_is_kept_and_not_printed(
     assert find_errors(tmp_path / "sr.dcm") == []
     shown = (*capfd.readouterr(), *(str(warning.message) for warning in recwarn), caplog.text)
     assert not [text for text in shown if "müller" in text or "ü 7" in text]
+
+
+def test_values_that_dicom_does_not_allow_are_left_out_and_named(
+    study: Study, result: StudyFindings, tmp_path: Path
+) -> None:
+    odd = StudyHeader(hospital.LUMBAR_STUDY, {"PatientID": "7"}, ("PatientName", "StudyDate"))
+    source = find_references(replace(study, header=odd))
+    write_sr(tmp_path / "sr.dcm", source, result, model="7")
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert report.PatientID == "7" and not report.PatientName
+    remark = "Values of the source that DICOM does not allow are left out: PatientName, StudyDate."
+    assert remark.encode() in (tmp_path / "sr.dcm").read_bytes()
+    assert find_errors(tmp_path / "sr.dcm") == []
+    bundle = make_fhir_bundle(source, result, model="7", issued=datetime.now(UTC))
+    assert remark in bundle["entry"][0]["resource"]["conclusion"]
 
 
 def test_a_missing_or_invalid_uid_is_replaced_by_one_derived_from_the_source(

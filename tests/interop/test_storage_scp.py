@@ -20,7 +20,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
 from lumbar_tf.dicom.files.codecs import CODECS, NATIVE_SYNTAXES
-from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES
+from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warnings
 from lumbar_tf.interop.dimse import Node, StoreScu
 from lumbar_tf.interop.incoming_studies import IncomingStudies
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
@@ -235,6 +235,24 @@ def test_a_sender_that_drips_is_closed(tmp_path: Path, small_studies: dict[str, 
             except (OSError, AttributeError):
                 continue
         slow.abort()
+
+
+def test_a_senders_text_reaches_no_warning_whatever_the_threads_do(
+    tmp_path: Path, small_studies: dict[str, list[Path]], recwarn: pytest.WarningsRecorder
+) -> None:
+    images = [pydicom.dcmread(path) for path in small_studies[STUDIES[0]]]
+    studies = IncomingStudies(tmp_path / "in")
+    with suppress_pydicom_warnings():  # as the command does
+        for image in images:
+            image.PatientBirthDate = "the 1st of May"
+        with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port:
+            threads = [threading.Thread(target=send, args=(port, images)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    assert studies.inspect(STUDIES[0]).num_images == len(images)
+    assert not [str(warning.message) for warning in recwarn]
 
 
 def count_acceptors() -> int:
