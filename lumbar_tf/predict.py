@@ -12,8 +12,7 @@ import lumbar_tf
 from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
 from lumbar_tf.dicom.identifiers import display_name, is_safe_id
-from lumbar_tf.files import private_files
-from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
+from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra, protect_patient_data
 
 if TYPE_CHECKING:
     from lumbar_tf.interop.dicomweb import DicomwebArchive
@@ -82,7 +81,11 @@ def run_predict(options: PredictOptions) -> Summary:
     formats = options.formats()
     # Only the study that was requested, whatever an archive sends.
     is_restricted = options.dicomweb is not None and options.pseudonym_key_file is None
-    with private_files(), _open_study(options) as (root, archive), _load_ensemble(options) as ensemble:
+    with (
+        protect_patient_data(),
+        _open_study(options) as (root, archive),
+        _load_ensemble(options) as ensemble,
+    ):
         predictions = ensemble.predict_studies(
             root,
             options.out,

@@ -14,9 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 import lumbar_tf
 from lumbar_tf.cli.command import CommaList, OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Summary
-from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
-from lumbar_tf.files import private_files
-from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra
+from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra, protect_patient_data
 from lumbar_tf.interop.interfaces import StopSignal
 from lumbar_tf.interop.study_filter import QueryWindow, parse_study_filter
 
@@ -125,9 +123,7 @@ def watch(options: WatchOptions) -> Summary:
     stop = StopSignal()
     journal = WatchJournal(options.out / _STATE_FOLDER)
     with ExitStack() as stack:
-        stack.enter_context(private_files())
-        # For all threads; inner blocks of the same kind are not safe in several of them.
-        stack.enter_context(suppress_pydicom_warnings())
+        stack.enter_context(protect_patient_data())
         stack.enter_context(journal.locked())
         write_options(options, options.out)
         ensemble = stack.enter_context(

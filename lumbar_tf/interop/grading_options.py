@@ -1,5 +1,7 @@
 """Options shared by the commands that grade studies, `predict` and `watch`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -7,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lumbar_tf.cli.command import CommandOptions, OnlyWith
+from lumbar_tf.files import private_files
 from lumbar_tf.interop.dicomweb_connection import (
     AuthenticationScheme,
     CredentialsFile,
@@ -184,6 +187,19 @@ class GradingOptions(CommandOptions):
             timeout_s=self.dicomweb_timeout_s,
             attempts=self.dicomweb_attempts,
         )
+
+
+@contextmanager
+def protect_patient_data() -> Iterator[None]:
+    """Creates files for their owner only in a block, and suppresses pydicom's warnings, which quote headers.
+
+    They are suppressed for all threads, since inner blocks of the same kind are not safe in several threads.
+    """
+    # Here, not above: importing pydicom takes half a second, which --help must not wait for.
+    from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
+
+    with private_files(), suppress_pydicom_warnings():
+        yield
 
 
 def check_pacs_extra() -> None:
