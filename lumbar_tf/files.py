@@ -117,6 +117,32 @@ def open_regular_file(path: Path) -> IO[bytes]:
         raise
 
 
+def check_writable(path: Path, *, is_folder: bool = True) -> None:
+    """Checks that an output can be written, without leaving anything behind.
+
+    Args:
+        path: a file or folder, which need not exist; its folders are created when it is written.
+        is_folder: whether it is a folder.
+
+    Raises:
+        OSError: it cannot be written; `strerror` is the reason.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        code = errno.ENOTDIR if is_folder else errno.EISDIR
+        raise OSError(code, os.strerror(code), str(path))
+    if path.is_file():
+        os.close(os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)))
+    folder = path if path.is_dir() else path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    probe = folder / f".lumbar_tf.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        with probe.open("xb"):
+            pass
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def decode_text(data: bytes, rule: str) -> str:
     """Returns the text of a file in UTF-8, with or without a byte order mark.
 

@@ -1,6 +1,7 @@
 """`python -m lumbar_tf.preview`: a picture of what a plane's graders are trained on."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -50,6 +51,8 @@ class PreviewOptions(CommandOptions):
         Path("preview.png"),
         description="PNG file.",
     )
+
+    writes_file: ClassVar[bool] = True
 
 
 def run_preview(options: PreviewOptions) -> Summary:

@@ -99,6 +99,7 @@ class TrainOptions(CommandOptions):
         description="With ray: GPUs of each job; below 1, several jobs share one.",
     )
 
+    output: ClassVar[str] = "runs"
     after_interrupt: ClassVar[str] = (
         "Run the same command again: it resumes after the last finished epoch and skips finished folds."
     )

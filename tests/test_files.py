@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.files import (
+    check_writable,
     decode_secret,
     decode_text,
     lock_file,
@@ -142,3 +143,23 @@ def test_private_files_and_folders_are_their_owners_only(tmp_path: Path) -> None
     modes = [place.stat().st_mode & 0o777 for place in (path, path.parent)]
     assert modes == [0o600, 0o700]
     assert (tmp_path / "other.json").stat().st_mode & 0o777 != 0o600
+
+
+def test_an_output_that_can_be_written_leaves_no_trace_of_the_check(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    for path in (tmp_path, tmp_path / "old", tmp_path / "new" / "deeper"):
+        check_writable(path)
+    for path in (tmp_path / "a.png", tmp_path / "new" / "b.png"):
+        check_writable(path, is_folder=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "old"]
+    assert (tmp_path / "a.png").read_bytes() == b"x"
+
+
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / ("a" * 300), Path("/proc/out")):
+        with pytest.raises(OSError, match=r"."):
+            check_writable(path)
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path, is_folder=False)

@@ -39,7 +39,7 @@ from lumbar_tf.cli.console import (
     print_outcome,
 )
 from lumbar_tf.cli.help_text import GLOBAL_FLAGS, OnlyWith, dashed, help_text, option_groups, usage
-from lumbar_tf.files import json_safe, write_text_atomically
+from lumbar_tf.files import check_writable, json_safe, write_text_atomically
 from lumbar_tf.runners import JobError
 
 __all__ = [
@@ -108,11 +108,34 @@ class CommandOptions(BaseModel):
     Attributes:
         after_interrupt: hint that is printed when the command is interrupted: the state of its output, and
             how to continue.
+        output: option with the output, which is checked to be writable before the work.
+        writes_file: whether the output is a file rather than a folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     after_interrupt: ClassVar[str] = "No incomplete file was left. Run the same command again."
+
+    output: ClassVar[str] = "out"
+    writes_file: ClassVar[bool] = False
+
+    def check_output(self) -> None:
+        """Checks that the output can be written.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        path = getattr(self, self.output, None)
+        if not isinstance(path, Path):
+            return
+        try:
+            check_writable(path, is_folder=not self.writes_file)
+        except OSError as error:
+            kind = "file" if self.writes_file else "folder"
+            raise UsageError(
+                f"{dashed(self.output)} must be a {kind} that can be written. Received: {str(path)!r} "
+                f"({error.strerror})."
+            ) from None
 
     @model_validator(mode="after")
     def _check_only_with(self) -> Self:
@@ -198,6 +221,8 @@ def _execute(
         return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
     try:
         with output_options(output), _sigterm_interrupts():
+            if isinstance(options, CommandOptions):
+                options.check_output()
             result = work(options)
     except UsageError as error:
         return ended(

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.dicom.study_files import read_patient_id
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Plane
 from lumbar_tf.records.build_state import (
@@ -170,7 +172,7 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
             "same ones, or rebuild with --overwrite."
         )
     if base is None:
-        _check_count(len(studies), task.options.num_folds, cohort)
+        _check_count(studies, task.options.num_folds, cohort)
     if plan is None:
         kept = {shard.file for shards in (base.planes.values() if base else ()) for shard in shards}
         remove_shards(task.out, kept.__contains__)
@@ -188,14 +190,29 @@ def _read_plan(out: Path) -> BuildPlan | None:
     return plan
 
 
-def _check_count(num_studies: int, num_folds: int, cohort: Cohort) -> None:
-    """Checks the number of studies before hours of reading; usable studies and patients may be fewer."""
-    if not num_studies:
+def _check_count(studies: Sequence[CohortStudy], num_folds: int, cohort: Cohort) -> None:
+    """Checks the numbers of studies and patients before hours of reading; usable ones may be fewer."""
+    if not studies:
         raise _no_usable_study(map(RejectEntry.of, cohort.rejects))
-    if num_folds > num_studies:
-        raise ValueError(
-            f"There must be at least one study per fold. Received: {num_studies} studies, {num_folds} folds."
-        )
+    counts = {"studies": len(studies)}
+    if num_folds <= len(studies):
+        counts["patients"] = _count_patients(studies, num_folds)
+    for name, count in counts.items():
+        if num_folds > count:
+            raise UsageError(
+                f"`folds` must be at most the number of {name}. Received: {num_folds} folds, {count} {name}."
+            )
+
+
+def _count_patients(studies: Sequence[CohortStudy], limit: int) -> int:
+    """Returns the number of patients, up to a limit: usually a header of the first few studies is enough."""
+    patients: set[tuple[str, str]] = set()
+    for study in studies:
+        if len(patients) == limit or limit == 1:
+            return limit
+        patient_id = read_patient_id(study.files)
+        patients.add(("patient", patient_id) if patient_id else ("study", study.study_id))
+    return len(patients)
 
 
 def _no_usable_study(rejects: Iterable[RejectEntry]) -> ValueError:

@@ -16,13 +16,14 @@ import tensorflow as tf
 from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.inputs.study_batches import batches_per_epoch
+from lumbar_tf.tables.landmarks import read_landmarks
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.devices import StrategyName, choose_precision, choose_strategy
 from lumbar_tf.training.fitter import Fitter, FoldData, TrainingTask
 from lumbar_tf.training.grader_task import grader_task, join_oof_tables
 from lumbar_tf.training.localizer_task import axial_localizer_task, localizer_task, write_localizer_error
 from lumbar_tf.training.metadata import write_member_metadata
-from lumbar_tf.training.runs import LOCALIZER, PlaneRun
+from lumbar_tf.training.runs import LOCALIZER, PlaneRun, landmark_tables
 from lumbar_tf.training.warm_start import initial_weights
 
 #: Subfolder of a fold for the first of two training steps.
@@ -223,6 +224,7 @@ def finish_member(job: TrainingJob) -> str:
     run = job.run
     summary = ""
     if job.member == LOCALIZER:
+        _check_found_points(run)
         error, shifts, slices = write_localizer_error(run)
         summary = (
             f"{error.num_points} held-out points, median error "
@@ -236,6 +238,21 @@ def finish_member(job: TrainingJob) -> str:
     write_member_metadata(run, job.member)
     _notify(job)
     return summary
+
+
+def _check_found_points(run: PlaneRun) -> None:
+    """Raises an error for a localizer that found no point: every crop, and so every table, would be empty.
+
+    Raises:
+        ValueError: all points of all held-out studies were withheld.
+    """
+    predicted = read_landmarks(landmark_tables(run.runs, [run.config.plane]))
+    if predicted and not any(np.isfinite(points).any() for points in predicted.values()):
+        raise ValueError(
+            f"The localizer of {run.config.plane.value} must find a point. Received: all points of "
+            f"{len(predicted)} held-out studies withheld. Train it longer (localizer.training.epochs) or on "
+            "more studies, in another folder (--runs)."
+        )
 
 
 def _notify(job: TrainingJob) -> None:

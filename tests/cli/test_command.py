@@ -248,6 +248,30 @@ def test_a_misspelt_flag_ends_a_command_before_it_starts(command: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["file", "file/out", "a" * 300])
+def test_the_output_is_checked_before_the_work(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    def work(options: ToyOptions) -> int:
+        raise AssertionError("the work must not start")
+
+    with pytest.raises(SystemExit) as end:
+        run_command(ToyOptions, work, arguments=["--data=a", f"--out={tmp_path / name}"])
+    assert end.value.code == 2
+    assert "--out must be a folder that can be written" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["train", "stack", "evaluate", "export", "predict", "build_records"])
+def test_commands_check_the_folder_that_they_write(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = command_options(command)
+    filled = options.model_construct(**{options.output: tmp_path / "file"})
+    with pytest.raises(UsageError, match=f"--{options.output} must be a folder"):
+        filled.check_output()
+
+
 _TALKATIVE = """
 import sys
 from lumbar_tf.cli.command import CommandOptions, run_command

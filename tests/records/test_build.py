@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
@@ -308,6 +309,16 @@ def test_two_builds_at_a_time_are_refused(
 def test_too_few_studies_for_the_folds_are_refused_first(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fold"):
         _build(cohort, tmp_path / "out", options=OPTIONS.model_copy(update={"num_folds": 6}))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("num_folds", "rule"), [(6, "6 folds, 5 studies"), (5, "5 folds, 4 patients")])
+def test_folds_beyond_the_cohort_are_an_error_of_the_call(
+    cohort: Path, tmp_path: Path, num_folds: int, rule: str
+) -> None:
+    # Studies 10 and 14 are of one patient.
+    with pytest.raises(UsageError, match=f"`folds` must be at most the number of .*{rule}"):
+        _build(cohort, tmp_path / "out", options=OPTIONS.model_copy(update={"num_folds": num_folds}))
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lumbar_tf.config import EarlyStoppingConfig, PlaneConfig, TrainingConfig, load_plane_config
+from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import BuildOptions, Manifest, Shard, StudyEntry
 from lumbar_tf.training.cross_validation import (
     TrainingJob,
@@ -21,6 +23,7 @@ from lumbar_tf.training.cross_validation import (
 )
 from lumbar_tf.training.metadata import write_fold_metadata, write_member_metadata
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
+from tests.training.located_runs import open_located, write_found
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 #: Twelve patients with two studies each.
@@ -133,6 +136,28 @@ def test_member_metadata_names_origin_and_folds(run: PlaneRun) -> None:
     assert list(fold["weights_sha256"]) == ["weights.weights.h5"]
     assert len(fold["table_sha256"]) == 64
     assert {"tensorflow", "keras", "numpy", "lumbar_tf"} <= set(fold["packages"])
+
+
+@pytest.mark.parametrize("plane", [Plane.SAGITTAL_T2, Plane.SAGITTAL_T1])
+def test_a_localizer_that_withholds_every_point_ends_training(tmp_path: Path, plane: Plane) -> None:
+    run = open_located(tmp_path, plane)
+    run.directory.mkdir(parents=True)
+    origin = {"config_sha256": "c", "folds_sha256": "f", "manifest_sha256": "m"}
+    (run.directory / "run.json").write_text(json.dumps(origin))
+    (job,) = localizer_jobs(run, (0, 1, 2))
+    for fold in range(3):
+        write_found(run, plane, fold, miss_mm=np.nan)
+    with pytest.raises(
+        ValueError, match=f"localizer of {plane.value} must find a point.* 3 held-out studies"
+    ):
+        finish_member(job)
+    # Nothing that looks like a result is left, and a second start ends in the same way.
+    assert not (run.member_directory(LOCALIZER) / "error.json").exists()
+    with pytest.raises(ValueError, match="must find a point"):
+        finish_member(job)
+    # Points in one fold are enough to go on.
+    write_found(run, plane, 1, miss_mm=1.0)
+    assert "held-out points, median error 1.7 mm" in finish_member(job)
 
 
 def test_failing_page_is_a_warning(run: PlaneRun) -> None:
