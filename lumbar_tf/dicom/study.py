@@ -155,10 +155,10 @@ class SeriesSummary:
         plane: plane of the series; None if it was rejected.
         reason: `RejectReason` value of the rejection; "" if the series was kept.
         num_slices: number of readable slices.
-        rows: rows of the first slice.
-        columns: columns of the first slice.
-        row_spacing_mm: row spacing of the first slice.
-        column_spacing_mm: column spacing of the first slice.
+        rows: rows of most slices.
+        columns: columns of most slices.
+        row_spacing_mm: row spacing of most slices.
+        column_spacing_mm: column spacing of most slices.
         gap_mm: median distance between neighbouring slices along their normal; 0 for a single slice.
         vendor: normalized name of the manufacturer (`siemens`, `ge`, ...), "" if unknown.
         field_strength_tesla: nominal field strength; None if unknown.

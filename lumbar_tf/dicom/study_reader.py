@@ -6,8 +6,9 @@ contrasts, which are selected by their headers, and slices are arranged by geome
 are decoded.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from types import MappingProxyType
 
 from lumbar_tf.dicom.files.decoders import FrameDecoder, decode_frame
@@ -109,9 +110,12 @@ def _reject_empty(study_id: str, rejects: Iterable[Reject], *, has_series: bool)
 
 
 def _group_by_series(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
+    """Returns the frames of each series in an order that depends on their geometry, not on their files."""
     series: dict[str, list[_Member]] = {}
     for file in files:
         series.setdefault(file.series_id, []).extend((file, frame) for frame in file.frames)
+    for members in series.values():
+        members.sort(key=lambda member: astuple(member[1].geometry))
     return series
 
 
@@ -161,7 +165,10 @@ def _check(series_id: str, members: Sequence[_Member], plane: Plane, reject: Rec
         reject(series_id, members[index][0].display_name, reason, message)
     for reason, message in check.notes:
         reject(series_id, "", reason, message)
-    return [members[index] for index in check.kept]
+    # Frames of one file are decoded together, so that it is opened once.
+    return sorted(
+        (members[index] for index in check.kept), key=lambda member: (member[0].path, member[1].index)
+    )
 
 
 def _acquisition_order(file: StudyFile, frame: Frame) -> tuple[str, str, str]:
@@ -197,16 +204,20 @@ def _decode(
 
 
 def _summarize(candidate: SeriesCandidate, decision: SeriesDecision) -> SeriesSummary:
-    first = candidate.geometries[0]
+    sizes = Counter(
+        (item.rows, item.columns, item.row_spacing_mm, item.column_spacing_mm)
+        for item in candidate.geometries
+    )
+    rows, columns, row_spacing_mm, column_spacing_mm = max(sizes, key=lambda size: (sizes[size], size))
     return SeriesSummary(
         series_id=candidate.series_id,
         plane=decision.plane,
         reason=decision.reason.value if decision.plane is None and decision.reason else "",
         num_slices=len(candidate.geometries),
-        rows=first.rows,
-        columns=first.columns,
-        row_spacing_mm=first.row_spacing_mm,
-        column_spacing_mm=first.column_spacing_mm,
+        rows=rows,
+        columns=columns,
+        row_spacing_mm=row_spacing_mm,
+        column_spacing_mm=column_spacing_mm,
         gap_mm=median_gap_mm(candidate.geometries),
         vendor=candidate.header.vendor,
         field_strength_tesla=candidate.header.field_strength_tesla,

@@ -95,6 +95,13 @@ def plane_of(sagittal: bool | None, weighting: Weighting | None) -> Plane | None
     return Plane.AXIAL_T2 if weighting is Weighting.T2 else None
 
 
+def is_gradable_kind(header: SeriesHeader) -> bool:
+    """Returns whether images show magnitude, and neither fat only, opposed phase nor diffusion."""
+    is_usual_part = header.dixon_part not in (DixonPart.FAT, DixonPart.OPPOSED_PHASE)
+    is_magnitude = header.component is Component.MAGNITUDE
+    return is_magnitude and is_usual_part and not is_diffusion_weighted(header.b_value)
+
+
 def classify_series(
     candidate: SeriesCandidate,
     series: Sequence[SeriesCandidate],

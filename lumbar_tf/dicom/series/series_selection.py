@@ -17,6 +17,7 @@ from lumbar_tf.dicom.series.classification import (
     SeriesCandidate,
     SeriesDecision,
     classify_series,
+    is_gradable_kind,
     plane_of,
     stack_kind,
 )
@@ -164,7 +165,8 @@ def _list_plane(candidate: SeriesCandidate, plane: Plane) -> SeriesDecision:
     main = orientations.most_common(1)[0][0] if orientations else plane.is_sagittal
     classified = plane_of(main, classify_weighting(candidate.header)[0])
     notes: list[tuple[RejectReason, str]] = []
-    if main is not plane.is_sagittal or classified not in (None, plane):
+    is_other = not is_gradable_kind(candidate.header)
+    if main is not plane.is_sagittal or classified not in (None, plane) or is_other:
         message = f"the table lists {plane.value}, which the headers contradict; the table is used"
         notes.append((RejectReason.PLANE_CONTRADICTION, message))
     return SeriesDecision(plane, None, "", tuple(notes))

@@ -62,7 +62,7 @@ _OTHER_CONTRASTS = frozenset(
 #: Names of Siemens' sequences (SequenceName, `*fl2d1`, `ep_b800`, `tfl3d1`) and of GE's: echo-planar,
 #: gradient echo and steady-state free precession.
 _OTHER_SEQUENCES = re.compile(
-    r"\*?(?:ep[_f2si]|fl[23]d|tf[il]|fid|me[23]d|gre|swi|qfl|ci3d|de3d|psi)|"
+    r"\*?(?:\w+_b\d|ep[_f2si]|fl[23]d|tf[il]|fid|me[23]d|gre|swi|qfl|ci3d|de3d|psi)|"
     r"(?:.*[^a-z])?(?:epi2?|e?fgre(?:3d)?|f?spgr|mpgr|ssfp|fiesta|cosmic|lava|merge)(?![a-z])"
 )
 
@@ -72,7 +72,7 @@ def classify_weighting(header: SeriesHeader) -> tuple[Weighting | None, bool]:
 
     Sequences other than spin echoes are OTHER regardless of their description, by the attributes of PS3.3
     C.8.3 and C.8.13: gradient echo ("T2" means T2* there), echo-planar, diffusion, T2 FLAIR, myelography.
-    So are images with the timing of proton density that are described as T2: the first echo of a dual echo.
+    Nor does the description decide about an echo that is too short for T2: the first echo of a dual echo.
 
     Args:
         header: series attributes.
@@ -98,13 +98,13 @@ def _mentioned_weighting(header: SeriesHeader) -> Weighting | None:
 
 
 def _is_first_echo(header: SeriesHeader) -> bool:
-    """Returns whether the timing is that of proton density, and no inversion pulse shortens the echo."""
+    """Returns whether an echo is too short for T2 without the timing of T1 or an inversion pulse."""
     is_inverted = "IR" in header.scanning_sequence or mentions_short_inversion(header.description)
     return (
         header.echo_time_ms is not None
         and header.echo_time_ms <= _LONGEST_FIRST_ECHO
         and not is_inverted
-        and classify_timing(header) is Weighting.OTHER
+        and classify_timing(header) is not Weighting.T1
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.dicom.reasons import RejectReason
+from lumbar_tf.dicom.series.image_kinds import Component, DixonPart
 from lumbar_tf.dicom.series.series_selection import (
     SeriesCandidate,
     SeriesDecision,
@@ -187,6 +188,15 @@ def test_the_table_overrides_headers_and_contradictions_are_noted() -> None:
     flagged = {name for name, decision in decisions.items() if decision.notes}
     assert flagged == {"1", "2"}
     assert decisions["1"].notes[0][0] is RejectReason.PLANE_CONTRADICTION
+
+
+@pytest.mark.parametrize(
+    "values", [{"component": Component.PHASE}, {"dixon_part": DixonPart.FAT}, {"b_value": 800.0}]
+)
+def test_a_listed_series_that_is_never_graded_otherwise_is_noted(values: dict[str, Any]) -> None:
+    decision = select_series([_facts("1", replace(T2, **values))], {"1": Plane.SAGITTAL_T2})["1"]
+    assert decision.plane is Plane.SAGITTAL_T2
+    assert [reason for reason, _ in decision.notes] == [RejectReason.PLANE_CONTRADICTION]
 
 
 def test_all_series_of_the_table_are_used_and_exclude_others() -> None:

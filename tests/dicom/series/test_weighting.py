@@ -80,6 +80,7 @@ T1_TIMING = {"echo_time_ms": 11.0, "repetition_time_ms": 600.0}
 #: Attributes that exclude a graded spin echo, whatever the description.
 OTHER_PHYSICS: dict[str, dict[str, Any]] = {
     "philips_diffusion": {**T2_TIMING, "scanning_sequence": ("SE",), "b_value": 800.0},
+    "siemens_resolve": {**T2_TIMING, "sequence_name": "*re_b1000"},
     "siemens_echo_planar": {**T2_TIMING, "sequence_name": "*ep_b800"},
     "ge_echo_planar": {**T2_TIMING, "sequence_name": "epi2"},
     "t1_gradient_echo_3d": {
@@ -165,5 +166,7 @@ def test_the_first_echo_of_a_dual_echo_is_not_t2(description: str) -> None:
     first = SeriesHeader(description=description, echo_time_ms=15.0, repetition_time_ms=3600.0)
     assert classify_weighting(first) == (Weighting.OTHER, False)
     assert classify_weighting(replace(first, echo_time_ms=105.0)) == (Weighting.T2, False)
+    for repetition_ms in (1500.0, None):
+        assert classify_weighting(replace(first, repetition_time_ms=repetition_ms)) == (None, False)
     stir = replace(first, description="STIR", echo_time_ms=30.0)
     assert classify_weighting(stir)[0] is Weighting.T2
