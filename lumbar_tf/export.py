@@ -67,6 +67,12 @@ class ExportOptions(CommandOptions):
         "lumbar_tf.monitor compares with.",
     )
 
+    sign_key_file: Path | None = Field(
+        None,
+        description="PEM file of an Ed25519 private key that signs the bundle, for predict "
+        "--require-signature. Needs the extra `signing`.",
+    )
+
     after_interrupt: ClassVar[str] = "No version has appeared. Run the same command again."
 
 
@@ -84,6 +90,7 @@ def run_export(options: ExportOptions) -> Summary:
         synthetic=options.synthetic,
         saliency=options.saliency,
         records=options.records,
+        sign_key_file=options.sign_key_file,
         verbose=True,
     )
     return Summary(

@@ -70,7 +70,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> lumbar_tf.Ensemble:
     from contextlib import nullcontext
 
     fake = nullcontext((FakeEnsemble(), "models/5"))
-    monkeypatch.setattr(grading, "connect_ensemble", lambda source, *, with_saliency=False: fake)
+    monkeypatch.setattr(grading, "connect_ensemble", lambda source, **options: fake)
     return lumbar_tf.load_ensemble("models")
 
 

@@ -48,6 +48,7 @@ def export(
     synthetic: bool = False,
     saliency: bool = True,
     records: PathLike = "tfrecords",
+    sign_key_file: PathLike | None = None,
     verbose: bool = False,
 ) -> ExportedBundle:
     """Writes trained networks and stacker as a bundle, and tests it before its version appears.
@@ -65,6 +66,8 @@ def export(
         synthetic: whether the training studies are synthetic.
         saliency: whether the bundle can return saliency maps.
         records: records that it was trained on, for the reference that `monitor` compares with.
+        sign_key_file: PEM file of an Ed25519 private key that signs the bundle (extra `signing`); see
+            `load_ensemble`.
         verbose: whether progress is shown on stderr.
 
     Raises:
@@ -73,10 +76,13 @@ def export(
     from lumbar_tf.bundle.exporting import export_ensemble
     from lumbar_tf.bundle.loading import CARD_NAME, EXTRA
     from lumbar_tf.bundle.model_card import ModelFacts
+    from lumbar_tf.bundle.signing import read_signing_key
     from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.training.runs import OOF_NAME
 
+    # Read first: it may be absent or unreadable.
+    key = None if sign_key_file is None else read_signing_key(Path(sign_key_file))
     folder, tables = Path(runs), [existing(path) for path in paths_of(labels)]
     with _chosen_stacker(folder, stacker, members, tables) as chosen:
         with activity_of("Loading the networks", verbose=verbose):
@@ -93,6 +99,7 @@ def export(
                 facts=facts,
                 add=reference_writer(chosen.parent, member_tables, Path(records)),
                 has_saliency=saliency,
+                signing_key=key,
             )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return ExportedBundle(path, ensemble.stacker.members, size, path / EXTRA / CARD_NAME)

@@ -115,10 +115,18 @@ class Ensemble:
         model: the loaded graph or the client (not part of the public API).
     """
 
-    def __init__(self, source: Path | ServerTarget, *, with_saliency: bool = False) -> None:
+    def __init__(
+        self,
+        source: Path | ServerTarget,
+        *,
+        with_saliency: bool = False,
+        require_signature: Path | None = None,
+    ) -> None:
         """Loads the bundle or connects to the server; use `load_ensemble`."""
         self._stack = ExitStack()
-        self.model, name = self._stack.enter_context(connect_ensemble(source, with_saliency=with_saliency))
+        self.model, name = self._stack.enter_context(
+            connect_ensemble(source, with_saliency=with_saliency, require_signature=require_signature)
+        )
         self._explained = with_saliency
         self.version: str = self.model.version
         self.members: tuple[str, ...] = tuple(self.model.members)
@@ -209,6 +217,7 @@ def load_ensemble(
     source: PathLike = DEFAULT_MODEL,
     *,
     with_saliency: bool = False,
+    require_signature: PathLike | None = None,
     model_name: str = "lumbar",
     model_version: int | None = None,
     model_label: str | None = None,
@@ -228,6 +237,8 @@ def load_ensemble(
         source: a bundle's folder, or the folder of versions, of which the newest is loaded; or a server:
             HOST:PORT or grpc://HOST:PORT, grpcs:// for gRPC over TLS, http:// or https:// for REST.
         with_saliency: whether results hold saliency maps for their reports.
+        require_signature: PEM file of an Ed25519 public key; a bundle that is not signed with its private
+            key is refused (extra `signing`).
         model_name: the model's name in the server's configuration.
         model_version: version on the server; the newest by default.
         model_label: a version's label, instead of its number.
@@ -240,11 +251,13 @@ def load_ensemble(
         verbose: whether loading is shown on stderr.
 
     Raises:
-        ValueError: there is no bundle, it fails its self-test, or the server does not answer.
+        ValueError: there is no bundle, it fails its self-test, the server does not answer, or a signature is
+            required of a server's model.
     """
+    key = optional_path(require_signature)
     if not isinstance(source, str) or not _ADDRESS.fullmatch(source) or Path(source).exists():
         with activity_of("Loading the model", verbose=verbose):
-            return Ensemble(Path(source), with_saliency=with_saliency)
+            return Ensemble(Path(source), with_saliency=with_saliency, require_signature=key)
     tls = TlsFiles(optional_path(tls_ca), optional_path(tls_cert), optional_path(tls_key))
     target = ServerTarget(
         ConnectionOptions(
@@ -256,7 +269,7 @@ def load_ensemble(
         ModelChoice(model_name, model_version, model_label),
         RetryPolicy(attempts=attempts),
     )
-    return Ensemble(target, with_saliency=with_saliency)
+    return Ensemble(target, with_saliency=with_saliency, require_signature=key)
 
 
 def predict(

@@ -4,11 +4,12 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from lumbar_tf.bundle.file_check import seal_description
 from lumbar_tf.bundle.graph import ServableEnsemble, make_describe
 from lumbar_tf.bundle.loading import (
     CARD_NAME,
@@ -20,12 +21,14 @@ from lumbar_tf.bundle.loading import (
     ServedEnsemble,
     model_inputs,
     next_version,
+    raise_faults,
 )
 from lumbar_tf.bundle.model_card import ModelFacts, render_card
 from lumbar_tf.bundle.prediction_log import LoggedRequest, write_requests
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, reference_cases
-from lumbar_tf.bundle.self_test import find_case_faults, raise_faults
+from lumbar_tf.bundle.self_test import find_case_faults
 from lumbar_tf.bundle.servable_check import find_faults
+from lumbar_tf.bundle.signing import sign_bundle
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, TrainedEnsemble
 from lumbar_tf.config import dump_config
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
@@ -35,6 +38,9 @@ from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import DESCRIBE, GRADE, SALIENCY
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, training_versions
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 #: Cases of the reference study for warming up a server: they trigger everything that happens only once.
 _WARMUP_CASES = (PLAIN, NOTHING, MIRRORED, PLAIN)
@@ -49,6 +55,7 @@ def export_ensemble(
     facts: ModelFacts | None = None,
     add: Callable[[Path, int], None] | None = None,
     has_saliency: bool = True,
+    signing_key: "Ed25519PrivateKey | None" = None,
 ) -> Path:
     """Writes a bundle and runs its self-test; the version's folder appears only if both succeed.
 
@@ -60,6 +67,7 @@ def export_ensemble(
         facts: content of the model card that the runs do not contain.
         add: called with the folder and the version to write more files, before the digests are computed.
         has_saliency: whether to include the signature with saliency.
+        signing_key: from `signing.read_signing_key`; None leaves the bundle unsigned.
 
     Returns:
         The version's folder.
@@ -86,6 +94,8 @@ def export_ensemble(
         if add is not None:
             add(partial, version)
         _write_manifest(partial, description)
+        if signing_key is not None:
+            sign_bundle(partial, signing_key)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -112,7 +122,7 @@ def _write_manifest(folder: Path, description: dict[str, Any]) -> None:
     """Writes the description with the digests of all other files, which must exist already."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
-    text = json.dumps({**description, "files": digests}, indent=1)
+    text = json.dumps(seal_description(description, digests), indent=1)
     (folder / EXTRA / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
 
 

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 #: Folder of a version that TensorFlow Serving does not read, except for the warm-up requests.
 EXTRA = "assets.extra"
 DESCRIPTION_NAME = "ensemble.json"
+#: Relative paths of the manifest and of its signature, which is optional.
+MANIFEST = f"{EXTRA}/{DESCRIPTION_NAME}"
+SIGNATURE = f"{MANIFEST}.sig"
+#: Larger manifests are not read; that of the demo's ensemble has 20 kB.
+MAX_DESCRIPTION_BYTES = 16 << 20
 #: Name that TensorFlow Serving prescribes.
 WARMUP_NAME = "tf_serving_warmup_requests"
 PARITY_NAME = "parity_requests.tfrecord"
@@ -53,13 +58,30 @@ def read_ensemble_json(path: Path) -> dict[str, Any]:
     """Reads the `ensemble.json` of a version.
 
     Raises:
-        ValueError: the file is absent or not JSON.
+        ValueError: the file is absent, too large, or does not describe an ensemble.
     """
-    file = path / EXTRA / DESCRIPTION_NAME
-    if not file.is_file():
-        raise ValueError(f"A bundle must contain {EXTRA}/{DESCRIPTION_NAME}. Received: {path} without it.")
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+    file = path / MANIFEST
+    if file.is_symlink() or not file.is_file():
+        raise ValueError(f"A bundle must contain {MANIFEST}. Received: {path} without it.")
+    if file.stat().st_size > MAX_DESCRIPTION_BYTES:
+        raise ValueError(
+            f"A bundle's {MANIFEST} must have at most {MAX_DESCRIPTION_BYTES} bytes. Received: {path}."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"A bundle's {MANIFEST} must be JSON. Received: {path} ({error}).") from error
+    members = content.get("members") if isinstance(content, dict) else None
+    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+        raise ValueError(f"A bundle's {MANIFEST} must hold an object with its members. Received: {path}.")
+    description: dict[str, Any] = content
+    return description
+
+
+def raise_faults(path: Path, faults: Sequence[str]) -> None:
+    """Raises `ValueError` with all faults of a bundle, if there are any."""
+    if faults:
+        raise ValueError(f"A bundle must pass its self-test. Received: {path}: {'; '.join(faults)}.")
 
 
 def model_inputs(studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, list[bytes]]:
@@ -96,13 +118,17 @@ class ServedEnsemble:
         Use `self_test.load_bundle` to load a bundle for predictions.
 
         Raises:
-            ValueError: there is no SavedModel.
+            ValueError: there is no SavedModel, or its graph holds something that a bundle must not have.
         """
         # Imported here because clients of a REST server do without TensorFlow.
         import tensorflow as tf
 
+        from lumbar_tf.bundle.servable_check import find_faults
+
         self.path = find_version(path)
         self.version = self.path.name
+        # Loading runs what a SavedModel has for its start.
+        raise_faults(self.path, find_faults(self.path))
         with _suppress_gradient_warnings():
             self._loaded = tf.saved_model.load(str(self.path))
         self._grade = self._loaded.signatures[GRADE]
@@ -170,24 +196,31 @@ class ServerTarget:
 
 @contextmanager
 def connect_ensemble(
-    source: Path | ServerTarget, *, with_saliency: bool = False
+    source: Path | ServerTarget, *, with_saliency: bool = False, require_signature: Path | None = None
 ) -> "Iterator[tuple[ServedEnsemble | RemoteEnsemble, Any]]":
     """Loads a bundle or connects to a server; yields the ensemble and its path or address for messages.
 
     Args:
         source: an exported version, a folder of versions, or a model on a server.
         with_saliency: whether predictions will request saliency; see `self_test.load_bundle`.
+        require_signature: public key of a bundle, likewise.
 
     Raises:
-        ValueError: the bundle fails its self-test, or the server does not respond.
+        ValueError: the bundle fails its self-test, the server does not respond, or a signature is required of
+            a model on a server.
     """
     if isinstance(source, Path):
         # Imported here because it imports TensorFlow.
         from lumbar_tf.bundle.self_test import load_bundle
 
-        loaded = load_bundle(source, with_saliency=with_saliency)
+        loaded = load_bundle(source, with_saliency=with_saliency, require_signature=require_signature)
         yield loaded, loaded.path
         return
+    if require_signature is not None:
+        raise ValueError(
+            "`require_signature` must come with a bundle: the files of a model on a server cannot be read. "
+            f"Received: {source.connection.address}."
+        )
     from lumbar_tf.serving.remote import connect
 
     remote = connect(source.connection, source.choice, source.policy)

@@ -15,12 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from lumbar_tf.serving.tensors import read_tensor
+
+#: Requests hold a few studies of some megabytes.
+_MAX_BYTES = 1 << 30
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "lumbar_tf_logs"
 #: Message -> field -> (number, type); "map" is map<string, TensorProto>, with the values kept as bytes.
@@ -65,6 +68,8 @@ def read_requests(path: Path) -> list[LoggedRequest]:
     """
     if not path.is_file():
         raise ValueError(f"The file of requests must exist. Received: {path}.")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"The file of requests must have at most {_MAX_BYTES} bytes. Received: {path}.")
     try:
         records: Sequence[bytes] = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
         if not records:
@@ -106,7 +111,7 @@ def _decode(record: bytes) -> LoggedRequest:
 
 def _arrays(tensors: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
     proto = type(tf.make_tensor_proto(0))
-    return {name: np.asarray(tf.make_ndarray(proto.FromString(value))) for name, value in tensors.items()}
+    return {name: read_tensor(proto.FromString(value)) for name, value in tensors.items()}
 
 
 @cache
@@ -127,12 +132,12 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
     if kind == "string":
         message.field.add(name=name, number=number, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
         return
-    is_valid_saliency = kind == "map"
-    label = _FIELD.LABEL_REPEATED if is_valid_saliency else _FIELD.LABEL_OPTIONAL
+    is_map = kind == "map"
+    label = _FIELD.LABEL_REPEATED if is_map else _FIELD.LABEL_OPTIONAL
     entry = f"{name.title()}Entry"
-    type_name = f".{_PACKAGE}.{message.name}.{entry}" if is_valid_saliency else f".{_PACKAGE}.{kind}"
+    type_name = f".{_PACKAGE}.{message.name}.{entry}" if is_map else f".{_PACKAGE}.{kind}"
     message.field.add(name=name, number=number, type=_FIELD.TYPE_MESSAGE, label=label, type_name=type_name)
-    if is_valid_saliency:
+    if is_map:
         # Messages and bytes have the same encoding.
         nested = message.nested_type.add(name=entry)
         nested.options.map_entry = True

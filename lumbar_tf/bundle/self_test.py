@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.bundle.file_check import find_file_faults
 from lumbar_tf.bundle.loading import (
     EXTRA,
     PARITY_NAME,
     ServedEnsemble,
     find_version,
-    read_ensemble_json,
+    raise_faults,
 )
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
-from lumbar_tf.files import file_sha256
+from lumbar_tf.bundle.signing import find_signature_faults, read_verification_key
 from lumbar_tf.labels import PLANE_FLAGS, Flag, Plane, mirror_indices, parse_plane
 from lumbar_tf.serving.contract import GRADE, SALIENCY, is_valid_interval, is_valid_saliency
 
@@ -38,43 +39,31 @@ PROBABILITY_TOLERANCE = 5e-3
 LANDMARK_TOLERANCE_MM = 0.5
 
 
-def load_bundle(path: Path, *, with_saliency: bool = False) -> ServedEnsemble:
+def load_bundle(
+    path: Path, *, with_saliency: bool = False, require_signature: Path | None = None
+) -> ServedEnsemble:
     """Loads a bundle that passes its self-test.
+
+    Signature, files and graph are checked before anything of the bundle is loaded.
 
     Args:
         path: a version's folder, or a folder of versions, of which the newest is taken.
         with_saliency: test the signature with saliency, if the bundle has it, for callers that will use it.
             Its outputs include those of the other signature, so only one of the two is optimized by
             TensorFlow.
+        require_signature: PEM file of a public key; the bundle must be signed with its private key.
 
     Raises:
         ValueError: there is no bundle, or it fails its self-test; the message lists the faults.
     """
     version = find_version(path)
-    # Checked first, because a damaged SavedModel may fail to load.
+    if require_signature is not None:
+        raise_faults(version, find_signature_faults(version, read_verification_key(require_signature)))
     raise_faults(version, find_file_faults(version))
     served = ServedEnsemble(version)
     requests = read_requests(version / EXTRA / PARITY_NAME)
     raise_faults(version, find_output_faults(served, requests, with_saliency=with_saliency))
     return served
-
-
-def raise_faults(path: Path, faults: Sequence[str]) -> None:
-    """Raises `ValueError` with all faults of a bundle, if there are any."""
-    if faults:
-        raise ValueError(f"A bundle must pass its self-test. Received: {path}: {'; '.join(faults)}.")
-
-
-def find_file_faults(path: Path) -> list[str]:
-    """Returns the faults of files that are absent or differ from the export, one sentence each."""
-    faults = []
-    for name, digest in read_ensemble_json(path).get("files", {}).items():
-        file = path / name
-        if not file.is_file():
-            faults.append(f"{name} is absent")
-        elif file_sha256(file) != digest:
-            faults.append(f"{name} is not the file that was exported (its SHA-256 differs)")
-    return faults
 
 
 def find_output_faults(

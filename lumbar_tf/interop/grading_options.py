@@ -39,6 +39,11 @@ class GradingOptions(CommandOptions):
         description="Use the model of a TensorFlow Serving instead: HOST:PORT or grpc://HOST:PORT, grpcs:// "
         "for gRPC over TLS, http://HOST:PORT[/PATH] for REST, https:// for REST over TLS.",
     )
+    require_signature: Path | None = Field(
+        None,
+        description="PEM file of an Ed25519 public key: a bundle that was not exported with the private key "
+        "(lumbar_tf.export --sign-key-file) is refused. Needs the extra `signing`.",
+    )
     sheets: bool = Field(True, description="Do not draw the PNG sheets.")
     report: bool = Field(True, description="Do not write the HTML reports.")
     dicom: bool = Field(
@@ -128,6 +133,8 @@ class GradingOptions(CommandOptions):
             return self
         if self.model is not None:
             raise ValueError("--model and --server must not be given together")
+        if self.require_signature is not None:
+            raise ValueError("--require-signature must not come with --server: it is about a bundle's files")
         if self.server_version is not None and self.server_label is not None:
             raise ValueError("--server-version and --server-label must not be given together")
         address = parse_address(self.server, is_secure=bool(self.tls))
@@ -160,7 +167,8 @@ class GradingOptions(CommandOptions):
     def model_arguments(self) -> dict[str, Any]:
         """Returns the arguments of `lumbar_tf.load_ensemble`."""
         if self.server is None:
-            return {} if self.model is None else {"source": self.model}
+            source = {} if self.model is None else {"source": self.model}
+            return {**source, "require_signature": self.require_signature}
         return {
             "source": str(parse_address(self.server, is_secure=bool(self.tls))),
             "model_name": self.server_model,

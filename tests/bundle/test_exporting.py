@@ -16,7 +16,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from lumbar_tf.bundle import exporting
 from lumbar_tf.bundle.exporting import export_ensemble
-from lumbar_tf.bundle.self_test import find_file_faults, load_bundle
+from lumbar_tf.bundle.file_check import find_file_faults
+from lumbar_tf.bundle.self_test import load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
 from lumbar_tf.bundle.trained_ensemble import TrainedEnsemble
 from lumbar_tf.ensemble.stacker import StackerCoefficients
