@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 import google_crc32c
 
+from lumbar_tf.files import open_regular_file
 from lumbar_tf.records.example import Piece, view_piece
 from lumbar_tf.records.issues import IssueCode
 
@@ -145,7 +146,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     Raises:
         CorruptRecordError: a record is damaged.
     """
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         for record in scan_records(file):
             if isinstance(record, CorruptRecord):
                 raise CorruptRecordError(path, record.index, record.offset, record.message)

@@ -7,6 +7,7 @@ schema. An issue names the file and the tags of the value, never the value.
 """
 
 import base64
+import errno
 import html
 import re
 import zlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.files import open_regular_file
 from lumbar_tf.privacy.identifying_values import IdentifyingValues
 from lumbar_tf.privacy.phrases import PhraseSearch
 from lumbar_tf.records.consistency import find_feature_errors
@@ -129,8 +131,8 @@ def _scan_batch(batch: _Batch) -> tuple[int, list[RecordIssue]]:
 
 def _search_file(path: Path, search: PhraseSearch) -> Iterator[_Hit]:
     if path.is_symlink():
-        return
-    with path.open("rb") as file:
+        raise OSError(errno.ELOOP, "a link, which is not followed", str(path))
+    with open_regular_file(path) as file:
         head = file.read(_BLOCK_BYTES)
         file.seek(0)
         if path.name.endswith(SHARD_SUFFIX):

@@ -18,6 +18,7 @@ class IssueCode(Enum):
     FILE_UNREADABLE = "file_unreadable"
     SHARD_CHANGED = "shard_changed"
     SHARD_SWAPPED = "shard_swapped"
+    SHARD_LINK = "shard_link"
     SHARD_FOREIGN = "shard_foreign"
     # Records within a shard.
     LENGTH_DAMAGED = "length_damaged"

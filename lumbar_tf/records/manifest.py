@@ -6,7 +6,7 @@ pseudonyms.
 """
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.records.schema import SCHEMA_VERSION, PixelEncoding
 
 MANIFEST_NAME = "manifest.json"
+_PLANES = frozenset(plane.value for plane in Plane)
 
 #: The packages whose versions can change a record's bytes.
 _PACKAGES = ("imagecodecs", "numpy", "pydicom", "protobuf")
@@ -171,6 +172,17 @@ def is_synthetic_folder(folder: Path) -> bool:
     return read_manifest(folder).is_synthetic if has_manifest(folder) else is_synthetic_source(folder)
 
 
+def is_shard_name(file: str, plane: str) -> bool:
+    """Whether a shard's path is `<plane>/<name>`, so that it names no file outside the folder of records.
+
+    >>> is_shard_name("axial_t2/part-00000.tfrecord", "axial_t2"), is_shard_name("../victim", "..")
+    (True, False)
+    """
+    parts = PurePosixPath(file).parts
+    is_inside = len(parts) == 2 and parts[0] == plane and parts[1] != ".."
+    return is_inside and plane in _PLANES and "\\" not in file and "\0" not in file
+
+
 def read_manifest(path: Path) -> Manifest:
     """Reads a manifest.
 
@@ -178,7 +190,8 @@ def read_manifest(path: Path) -> Manifest:
         path: `manifest.json` or the folder that holds it.
 
     Raises:
-        ValueError: it is absent (an unfinished build), damaged, or of another major schema version.
+        ValueError: it is absent (an unfinished build), damaged, of another major schema version, or names a
+            shard outside its folder.
     """
     path = path / MANIFEST_NAME if path.is_dir() else path
     if not path.is_file():
@@ -197,4 +210,11 @@ def read_manifest(path: Path) -> Manifest:
             f"Records must have schema version {expected}.x. Received: {manifest.schema_version} "
             f"({str(path)!r}). Build them again with python -m lumbar_tf.build_records."
         )
+    for plane, shards in manifest.planes.items():
+        for shard in shards:
+            if not is_shard_name(shard.file, plane):
+                raise ValueError(
+                    f"Shards of a manifest must be named <plane>/<file>. Received: {shard.file!r} of the "
+                    f"plane {plane!r} ({str(path)!r})."
+                )
     return manifest

@@ -1,14 +1,15 @@
 """Patients of records: grouping of their studies, and their removal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lumbar_tf.dicom.study_files import read_patient_id
+from lumbar_tf.files import open_regular_file
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
-from lumbar_tf.records.build_state import has_unfinished_build, lock_records
+from lumbar_tf.records.build_state import BUILD_STATE_NAME, has_unfinished_build, lock_records
 from lumbar_tf.records.cohort import CohortStudy
 from lumbar_tf.records.example import parse_example_features
-from lumbar_tf.records.framing import read_records
+from lumbar_tf.records.framing import CorruptRecord, read_records, scan_records
 from lumbar_tf.records.manifest import (
     Manifest,
     Shard,
@@ -17,6 +18,7 @@ from lumbar_tf.records.manifest import (
     write_manifest,
 )
 from lumbar_tf.records.shards import replace_shard
+from lumbar_tf.records.verification import SHARD_SUFFIX, is_linked, list_record_files
 from lumbar_tf.tables.folds import FOLDS_NAME, read_fold_table, write_folds
 from lumbar_tf.tables.labels import read_record_labels, write_record_labels
 
@@ -77,7 +79,8 @@ def remove_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = 
     """Removes patients from finished records, without the DICOM files.
 
     Only shards with a removed study are rewritten; a shard with no other study is deleted. The manifest is
-    written last, so that the same call completes an interrupted removal.
+    written last, so that the same call completes an interrupted removal. Before that all files of the folder
+    are searched for records of the patients.
 
     Args:
         out: finished records.
@@ -88,12 +91,14 @@ def remove_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = 
         All studies of these patients, sorted.
 
     Raises:
-        ValueError: an id is not in the records, a build is unfinished, or a shard is damaged.
+        ValueError: an id is not in the records, a build is unfinished, a shard is damaged, a link or outside
+            the folder, or other files still hold records of the patients; the manifest then still lists them.
     """
     with lock_records(out):
         if has_unfinished_build(out):
             raise ValueError(f"{out} holds an unfinished build; finish it with --resume first.")
         manifest = read_manifest(out)
+        _check_shards(out, manifest)
         removed = _all_studies(manifest, [_find(manifest, study_id, key) for study_id in study_ids])
         planes = {
             plane: tuple(kept for shard in shards if (kept := _without(out, shard, removed)) is not None)
@@ -103,6 +108,7 @@ def remove_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = 
         write_folds(out / FOLDS_NAME, {study: fold for study, fold in folds.items() if study not in removed})
         labels = read_record_labels(out)
         write_record_labels(out, {study: row for study, row in labels.items() if study not in removed})
+        _check_leftovers(out, {shard.file for shards in planes.values() for shard in shards}, removed)
         write_manifest(
             out,
             manifest.model_copy(
@@ -114,6 +120,56 @@ def remove_patients(out: Path, study_ids: Sequence[str], *, key: bytes | None = 
             ),
         )
     return tuple(sorted(removed))
+
+
+def _check_shards(out: Path, manifest: Manifest) -> None:
+    """Raises if a shard is no regular file: removing a link would leave the records that it leads to."""
+    for shards in manifest.planes.values():
+        for shard in shards:
+            path = out / shard.file
+            if is_linked(out, shard.file) or (path.exists() and not path.is_file()):
+                raise ValueError(
+                    f"Shards must be files in the folder of records, not links, so that removed records are "
+                    f"gone. Received: {shard.file}."
+                )
+
+
+def _check_leftovers(out: Path, shards: Collection[str], removed: frozenset[str]) -> None:
+    """Raises if a file of the folder still holds a record of removed studies, or cannot be searched."""
+    state = f"{BUILD_STATE_NAME}/"
+    files = [file for file in list_record_files(out) if not file.startswith(state)]
+    left = [file for file in files if _may_hold(out / file, removed, is_shard=file in shards)]
+    if left:
+        raise ValueError(
+            "No file of the records may hold removed patients. Received: "
+            f"{', '.join(repr(file) for file in left)}, which holds records of them or cannot be searched. "
+            "Remove it or restore it, and run the same command again; the manifest still lists the patients."
+        )
+
+
+def _may_hold(path: Path, removed: frozenset[str], *, is_shard: bool) -> bool:
+    """Whether a file holds a record of some studies, or is a shard, link or pipe that cannot be searched."""
+    if path.is_symlink():
+        return True
+    must_be_sound = is_shard or path.suffix == SHARD_SUFFIX
+    try:
+        with open_regular_file(path) as file:
+            for record in scan_records(file):
+                if isinstance(record, CorruptRecord):
+                    if must_be_sound:
+                        return True
+                elif _study_id(record.data) in removed:
+                    return True
+    except OSError:
+        return True
+    return False
+
+
+def _study_id(record: bytes) -> str | None:
+    try:
+        return str(parse_example_features(record)["study_id"][0].decode())
+    except (ValueError, KeyError, IndexError, AttributeError):
+        return None
 
 
 def _find(manifest: Manifest, study_id: str, key: bytes | None) -> str:

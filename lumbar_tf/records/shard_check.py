@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lumbar_tf.files import open_regular_file
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.consistency import find_feature_errors
 from lumbar_tf.records.example import parse_example_features
@@ -98,7 +99,7 @@ def check_shard(job: ShardCheckJob) -> ShardReport:
     records: list[RecordSummary] = []
     found: list[RecordIssue] = []
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes == 0:
                 return _without_records(job, IssueCode.SHARD_EMPTY, "the file is empty", digest.hexdigest())
@@ -126,7 +127,7 @@ def _without_records(job: ShardCheckJob, code: IssueCode, message: str, sha256: 
 
 def read_record_at(folder: Path, record: RecordSummary) -> bytes:
     """Reads one record's data again."""
-    with (folder / record.file).open("rb") as file:
+    with open_regular_file(folder / record.file) as file:
         file.seek(record.offset + HEAD_BYTES)
         return file.read(record.size_bytes)
 

@@ -17,7 +17,7 @@ from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.build_state import BUILD_STATE_NAME
 from lumbar_tf.records.issues import IssueCode, RecordIssue
-from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, Shard
+from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, Shard, is_shard_name
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.records.shard_check import (
     ExpectedShard,
@@ -53,19 +53,12 @@ def load_manifest(folder: Path) -> tuple[Manifest | None, list[RecordIssue]]:
         return fault(IssueCode.MANIFEST_DAMAGED, f"{place}: {error.errors()[0]['msg']}")
 
 
-def _is_plain(file: str, plane: str) -> bool:
-    """Whether a shard's path is `<plane>/<name>`, so that no file outside the folder is read."""
-    parts = PurePosixPath(file).parts
-    return len(parts) == 2 and parts[0] == plane and parts[1] != ".." and "\\" not in file
-
-
 def listed_shards(manifest: Manifest) -> Iterator[tuple[Plane, Shard]]:
     """Yields the manifest's shards with valid paths, and their planes."""
-    planes = {plane.value: plane for plane in Plane}
     for name, shards in manifest.planes.items():
         for shard in shards:
-            if name in planes and _is_plain(shard.file, name):
-                yield planes[name], shard
+            if is_shard_name(shard.file, name):
+                yield Plane(name), shard
 
 
 def check_manifest(manifest: Manifest) -> Iterator[RecordIssue]:
@@ -195,12 +188,17 @@ def _job_name(job: ShardCheckJob) -> str:
 
 
 def _list_shards(folder: Path, manifest: Manifest | None) -> tuple[list[ShardCheckJob], list[RecordIssue]]:
-    """Returns the shards to read, and an issue for every other file."""
+    """Returns the shards to read, and an issue for every other file and for links."""
     expected = _expect(manifest) if manifest else {}
     jobs = [ShardCheckJob(folder, file, shard) for file, shard in expected.items()]
-    found = []
+    found = [
+        RecordIssue(IssueCode.SHARD_LINK, file, "a link: its records are stored elsewhere")
+        for file in expected
+        if is_linked(folder, file)
+    ]
+    linked = {PurePosixPath(issue.file).parts[0] for issue in found}
     for file in list_record_files(folder):
-        if file in expected or file in _COMPANIONS:
+        if file in linked or file in expected or file in _COMPANIONS:
             continue
         name = PurePosixPath(file).name
         if (folder / file).is_symlink():
@@ -214,6 +212,12 @@ def _list_shards(folder: Path, manifest: Manifest | None) -> tuple[list[ShardChe
         else:
             found.append(RecordIssue(IssueCode.SHARD_FOREIGN, file, "it is not in the manifest"))
     return jobs, found
+
+
+def is_linked(folder: Path, file: str) -> bool:
+    """Whether a file of a folder of records, or the plane's folder that it is in, is a link."""
+    path = folder / file
+    return path.is_symlink() or path.parent.is_symlink()
 
 
 def list_record_files(folder: Path) -> Iterator[str]:

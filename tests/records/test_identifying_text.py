@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import time
 import zlib
@@ -303,6 +304,14 @@ def test_two_workers_find_the_same(clean: Path, values: IdentifyingValues) -> No
     found = find_identifying_text(clean, values, workers=2)
     assert found == find_identifying_text(clean, values)
     assert len(found) == 3
+
+
+def test_pipes_and_links_are_named_and_not_followed(clean: Path, values: IdentifyingValues) -> None:
+    (clean.parent / "outside.txt").write_text("Quexley")
+    (clean / "link.txt").symlink_to(clean.parent / "outside.txt")
+    os.mkfifo(clean / "pipe.tfrecord")
+    found = {(issue.code.value, issue.file) for issue in find_identifying_text(clean, values)}
+    assert found == {("file_unreadable", "link.txt"), ("file_unreadable", "pipe.tfrecord")}
 
 
 def test_a_hundred_thousand_values_are_searched_at_reading_speed(clean: Path) -> None:

@@ -1,5 +1,9 @@
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +81,84 @@ def test_with_the_key_the_sources_own_id_is_enough(cohort: Path, tmp_path: Path)
         remove_patients(tmp_path / "out", ["14"])
     assert len(remove_patients(tmp_path / "out", ["14"], key=key)) == 2
     assert len(read_manifest(tmp_path / "out").studies) == 3
+
+
+def _edit(records: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((records / "manifest.json").read_text(encoding="utf-8"))
+    change(content)
+    (records / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _rename_shard(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["planes"]["axial_t2"][0].update(file=name)
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "axial_t2/../../victim.txt", "sagittal_t2/../victim.txt"])
+def test_no_file_outside_the_folder_is_deleted(records: Path, read_tree: Tree, name: str) -> None:
+    victim = records.parent / "victim.txt"
+    victim.write_text("mine", encoding="utf-8")
+    _edit(records, _rename_shard(name))
+    before = read_tree(records)
+    with pytest.raises(ValueError, match=r"must be named <plane>/<file>. Received: '.*victim\.txt'"):
+        remove_patients(records, ["10"])
+    assert victim.read_text(encoding="utf-8") == "mine"
+    assert read_tree(records) == before
+
+
+def test_an_absolute_name_and_an_unknown_plane_are_refused(records: Path) -> None:
+    (records.parent / "victim.txt").write_text("mine", encoding="utf-8")
+    _edit(records, _rename_shard(str(records.parent / "victim.txt")))
+    with pytest.raises(ValueError, match="must be named <plane>/<file>"):
+        remove_patients(records, ["10"])
+    _edit(records, lambda content: content["planes"].update({"..": content["planes"].pop("axial_t2")}))
+    _edit(records, lambda content: content["planes"][".."][0].update(file="../victim.txt"))
+    with pytest.raises(ValueError, match="must be named <plane>/<file>"):
+        remove_patients(records, ["10"])
+    assert (records.parent / "victim.txt").is_file()
+
+
+def test_patients_that_the_manifest_hides_are_not_reported_as_removed(records: Path) -> None:
+    """The manifest says that a shard holds another study than it does."""
+    _edit(records, lambda content: content["planes"]["axial_t2"][0].update(study_ids=["11"]))
+    with pytest.raises(ValueError, match=r"'axial_t2/part-00000\.tfrecord', which holds records of them"):
+        remove_patients(records, ["10"])
+    assert "10" in read_manifest(records).patient_groups
+
+
+@pytest.mark.parametrize("name", ["axial_t2/part-00007.tfrecord", "copy/part-00000.tfrecord", "axial.backup"])
+def test_copies_beside_the_shards_are_found_and_the_same_call_completes_the_removal(
+    records: Path, name: str
+) -> None:
+    copy = records / name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy(records / "axial_t2" / "part-00000.tfrecord", copy)
+    with pytest.raises(ValueError, match=f"'{name}', which holds records of them"):
+        remove_patients(records, ["10"])
+    assert "10" in read_manifest(records).patient_groups
+    copy.unlink()
+    assert remove_patients(records, ["10"]) == ("10", "14")
+
+
+def test_a_shard_that_is_a_link_is_refused_and_nothing_touched(records: Path, read_tree: Tree) -> None:
+    """Removing the link would leave the records."""
+    elsewhere = records.parent / "elsewhere.tfrecord"
+    shard = records / "axial_t2" / "part-00000.tfrecord"
+    shard.rename(elsewhere)
+    shard.symlink_to(elsewhere)
+    before = read_tree(records)
+    with pytest.raises(ValueError, match=r"not links.* Received: axial_t2/part-00000\.tfrecord"):
+        remove_patients(records, ["10"])
+    assert read_tree(records) == before
+
+
+def test_a_plane_whose_folder_is_a_link_is_refused(records: Path) -> None:
+    (records / "axial_t2").rename(records.parent / "elsewhere")
+    (records / "axial_t2").symlink_to(records.parent / "elsewhere")
+    with pytest.raises(ValueError, match="not links"):
+        remove_patients(records, ["10"])
+
+
+def test_a_pipe_in_place_of_a_shard_ends_the_removal(records: Path) -> None:
+    os.mkfifo(records / "axial_t2" / "part-00009.tfrecord")
+    with pytest.raises(ValueError, match="cannot be searched"):
+        remove_patients(records, ["10"])

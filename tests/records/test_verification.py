@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -343,3 +344,33 @@ def test_no_mutation_of_a_shard_goes_unnoticed_and_none_of_any_file_breaks_the_c
             assert file == MANIFEST or {each.file for each in found} == {T2}
         path.write_bytes(sound)
     assert verify_records(records_folder).found == ()
+
+
+@pytest.mark.parametrize("place", [T2, "more.tfrecord", "notes.txt"])
+def test_a_pipe_is_named_and_not_waited_for(records_folder: Path, place: str) -> None:
+    (records_folder / place).unlink(missing_ok=True)
+    os.mkfifo(records_folder / place)
+    codes = {"more.tfrecord": "shard_foreign", "notes.txt": "foreign_file"}
+    assert (codes.get(place, "file_unreadable"), place, None, "") in _named(records_folder)
+
+
+def test_a_pipe_without_a_manifest_is_not_waited_for(records_folder: Path) -> None:
+    (records_folder / MANIFEST).unlink()
+    os.mkfifo(records_folder / MANIFEST)
+    os.mkfifo(records_folder / "axial_t2" / "part-00009.tfrecord")
+    codes = {code for code, *_ in _named(records_folder)}
+    assert {"manifest_absent", "file_unreadable"} <= codes
+
+
+def test_a_shard_that_is_a_link_is_read_and_named(records_folder: Path) -> None:
+    elsewhere = records_folder.parent / "elsewhere.tfrecord"
+    (records_folder / T2).rename(elsewhere)
+    (records_folder / T2).symlink_to(elsewhere)
+    assert _named(records_folder) == {("shard_link", T2, None, "")}
+
+
+def test_a_plane_whose_folder_is_a_link_is_named(records_folder: Path) -> None:
+    (records_folder / "axial_t2").rename(records_folder.parent / "elsewhere")
+    (records_folder / "axial_t2").symlink_to(records_folder.parent / "elsewhere")
+    linked = {AXIAL, AXIAL.replace("00000", "00001")}
+    assert _named(records_folder) == {("shard_link", file, None, "") for file in linked}
