@@ -104,6 +104,22 @@ def test_a_script_that_knows_only_tensorflow_gets_the_answers_of_the_python_path
     assert read("flags", tf.bool).shape == (len(batch), 25, 6)
 
 
+@pytest.mark.parametrize("name", ["series/low", "series/high", "slices/scale", "slices/offset"])
+def test_a_plane_with_nan_in_its_intensities_is_answered_as_a_missing_one(
+    served: ServedEnsemble, studies: list[Study], name: str
+) -> None:
+    study = encode_study(studies[0])
+    example = tf.train.Example.FromString(study[Plane.AXIAL_T2])
+    example.features.feature[name].float_list.value[0] = float("nan")
+    without = {plane: record for plane, record in study.items() if plane is not Plane.AXIAL_T2}
+    spoiled = {**study, Plane.AXIAL_T2: example.SerializeToString()}
+    answers = _outputs(served.predict([spoiled, without, study]))
+    for output in answers.values():
+        np.testing.assert_allclose(output[0], output[1], atol=1e-6)
+    is_flagged = answers["flags"][:, :, list(Flag).index(Flag.NO_AXIAL_T2)]
+    assert is_flagged[0].any() and not is_flagged[2].any()
+
+
 def test_every_pattern_of_missing_planes_is_answered_and_flagged(
     served: ServedEnsemble, studies: list[Study]
 ) -> None:

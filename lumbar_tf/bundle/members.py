@@ -27,7 +27,7 @@ from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.models.grader import log_probabilities
 from lumbar_tf.models.localizer import LocatedLevels, combine_folds, locate_levels
 from lumbar_tf.records.parsing import parse_example
-from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.records.schema import FEATURES, FeatureAxis, encode_plane
 
 #: Serialized Examples of a batch of studies by plane, string [study]; "" for a missing plane.
 Examples = dict[Plane, tf.Tensor]
@@ -35,6 +35,11 @@ Examples = dict[Plane, tf.Tensor]
 _NOWHERE_MM = 1.0e6
 #: A feature with one value per slice.
 _ONE_PER_SLICE = "slices/group"
+_FINITE_FEATURES = tuple(
+    name
+    for name, spec in FEATURES.items()
+    if spec.kind is float and spec.axis in (FeatureAxis.SERIES, FeatureAxis.SLICE) and not spec.may_be_nan
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +89,26 @@ def _parse_present(serialized: tf.Tensor, is_present: tf.Tensor) -> Record:
 
 
 def has_slices(serialized: tf.Tensor) -> tf.Tensor:
-    """Returns which Examples contain slices, bool [study]; a plane without any counts as missing."""
+    """Returns which Examples contain slices that can be graded, bool [study]; other planes count as missing.
+
+    A plane whose intensities or geometry are not finite (NaN or infinity in `series/low`, `slices/offset` and
+    so on) cannot be graded: its crops would be black or arbitrary, and the result would look like any other.
+    """
     with tf.device("/CPU:0"):
-        spec = {_ONE_PER_SLICE: tf.io.RaggedFeature(tf.int64)}
-        return tf.io.parse_example(serialized, spec)[_ONE_PER_SLICE].row_lengths() > 0
+        spec: dict[str, tf.io.RaggedFeature] = {_ONE_PER_SLICE: tf.io.RaggedFeature(tf.int64)}
+        spec.update({name: tf.io.RaggedFeature(tf.float32) for name in _FINITE_FEATURES})
+        parsed = tf.io.parse_example(serialized, spec)
+        is_usable = parsed[_ONE_PER_SLICE].row_lengths() > 0
+        for name in _FINITE_FEATURES:
+            is_usable &= _are_finite(parsed[name])
+        return is_usable
+
+
+def _are_finite(values: tf.RaggedTensor) -> tf.Tensor:
+    """Returns whether all values of each row are finite, bool [study]."""
+    faults = tf.cumsum(tf.cast(~tf.math.is_finite(values.values), tf.int64))
+    before = tf.gather(tf.pad(faults, [[1, 0]]), values.row_splits)
+    return tf.equal(before[1:], before[:-1])
 
 
 def _map_studies(read: Callable[..., Any], serialized: tf.Tensor, spec: Any, *inputs: tf.Tensor) -> Any:
