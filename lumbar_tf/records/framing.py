@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 import google_crc32c
 
@@ -153,7 +153,7 @@ def read_records(path: Path) -> Iterator[bytes]:
             yield record.data
 
 
-def scan_records(file: BinaryIO, digest: Digest | None = None) -> Iterator[FramedRecord | CorruptRecord]:
+def scan_records(file: IO[bytes], digest: Digest | None = None) -> Iterator[FramedRecord | CorruptRecord]:
     """Yields every readable record, and damaged ones.
 
     Reading continues after a record with damaged data, but not after one with a damaged length.

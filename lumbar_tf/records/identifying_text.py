@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
 from lumbar_tf.files import open_regular_file
@@ -143,7 +143,7 @@ def _search_file(path: Path, search: PhraseSearch) -> Iterator[_Hit]:
             yield from (_Hit(phrase) for phrase in _in_text(file, search))
 
 
-def _search_records(file: BinaryIO, search: PhraseSearch) -> Iterator[_Hit]:
+def _search_records(file: IO[bytes], search: PhraseSearch) -> Iterator[_Hit]:
     is_valid = True
     for framed in scan_records(file):
         if isinstance(framed, CorruptRecord):
@@ -181,7 +181,7 @@ def _in_values(values: Sequence[object], search: PhraseSearch) -> Iterator[str]:
             yield from search.in_text(str(value))
 
 
-def _in_text(file: BinaryIO, search: PhraseSearch) -> Iterator[str]:
+def _in_text(file: IO[bytes], search: PhraseSearch) -> Iterator[str]:
     """Searches a text in blocks that end at white space."""
     rest = b""
     while block := file.read(_BLOCK_BYTES):
@@ -206,7 +206,7 @@ def _in_block(block: bytes, search: PhraseSearch) -> Iterator[str]:
         yield from _in_picture(base64.b64decode(match[1][: len(match[1]) // 4 * 4]), search)
 
 
-def _in_binary(file: BinaryIO, search: PhraseSearch) -> Iterator[str]:
+def _in_binary(file: IO[bytes], search: PhraseSearch) -> Iterator[str]:
     rest = b""
     while block := file.read(_BLOCK_BYTES):
         yield from _in_picture(rest + block, search)
