@@ -346,7 +346,12 @@ def test_a_server_gives_the_tables_that_the_model_gives(
     with serve_grpc(GrpcStandIn(model)) if wire == "grpc" else serve_rest(RestStandIn(model)) as stand_in:
         server = f"{wire}://127.0.0.1:{stand_in.port}"
         done = _predict(
-            trained_pipeline, f"--server={server}", f"--out={tmp_path}", f"--log={tmp_path / 'log'}", "--gzip"
+            trained_pipeline,
+            f"--server={server}",
+            f"--out={tmp_path}",
+            f"--log={tmp_path / 'log'}",
+            "--gzip",
+            "--deadline-s=600",  # the first request traces the graph, which takes minutes on a busy machine
         )
     assert f"{server} lumbar version 1" in done.stdout
     tables = ("submission.csv", "probability.csv", "intervals.csv", "members.csv", "series.csv")
