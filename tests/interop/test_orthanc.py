@@ -118,14 +118,18 @@ def test_a_lumbar_study_is_graded_and_stored_and_a_cervical_one_passed_over(
         # With a new journal the results have the same UIDs, which the archive already has.
         watch = Watch(archive, grader, WatchJournal(tmp_path / "new"), PollingPolicy(0.05, 0.1), sink=archive)
         assert watch.run(is_once=True)
-        # Late images are recorded.
+        # Late images reopen the study.
         late = pydicom.dcmread(next(path for path in hospital_disc if _is_of(path, f"{uid}.6")))
         late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = f"{uid}.6.999"
         late.save_as(tmp_path / "late.dcm")
         orthanc.upload(tmp_path / "late.dcm")
         watch.poll()
         entry = WatchJournal(tmp_path / "new").read(uid)
-        assert entry is not None and (entry.late_images, entry.state) == (1, WatchState.STORED)
+        assert entry is not None and (entry.late_images, entry.state) == (1, WatchState.SEEN)
+        num_graded = entry.num_graded
+        assert watch.run(is_once=True)
+        entry = WatchJournal(tmp_path / "new").read(uid)
+        assert entry is not None and (entry.num_graded, entry.state) == (num_graded + 1, WatchState.STORED)
     assert len(orthanc.instances(uid, "SR")) == 1
     _check_round_trip(_retrieve(orthanc, uid, "SR"), out / uid / "results.json", uid)
     capture = [item for item in orthanc.instances(uid, "OT") if item.startswith("2.25.")]
