@@ -117,6 +117,11 @@ CONTENTS: dict[str, tuple[Plane, str, tuple[Group, ...]]] = {
         "T2 TSE TRA",
         (Group(tags=_spin_echo(60.0)), Group(True, tags=_spin_echo(120.0))),
     ),
+    "two_late_echoes_in_two_series": (
+        Plane.AXIAL_T2,
+        "T2 TSE TRA",
+        (Group(tags=_spin_echo(60.0)), Group(True, series=2, tags=_spin_echo(120.0))),
+    ),
     "three_echoes": (
         Plane.SAGITTAL_T2,
         "SAG T2",

@@ -129,12 +129,13 @@ def _split_time_points(
 def _find_part(parts: Sequence[_Part], header: SeriesHeader, places: set[int]) -> _Part | None:
     """Returns the part of a kind that further images continue; None if they are a new contrast."""
     for part in parts:
-        if part.places.isdisjoint(places) and _is_same_echo(part.header, header):
+        if part.places.isdisjoint(places) and is_same_echo(part.header, header):
             return part
     return parts[-1] if len(parts) >= _MAX_PARTS else None
 
 
-def _is_same_echo(header: SeriesHeader, other: SeriesHeader) -> bool:
+def is_same_echo(header: SeriesHeader, other: SeriesHeader) -> bool:
+    """Returns whether echo times differ by less than a quarter, or both are absent."""
     if header.echo_time_ms is None or other.echo_time_ms is None:
         return header.echo_time_ms == other.echo_time_ms
     return abs(math.log(header.echo_time_ms / other.echo_time_ms)) <= math.log(_SAME_ECHO_FACTOR)

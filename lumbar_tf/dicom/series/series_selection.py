@@ -21,7 +21,7 @@ from lumbar_tf.dicom.series.classification import (
     plane_of,
     stack_kind,
 )
-from lumbar_tf.dicom.series.contrasts import Contrast, split_contrasts
+from lumbar_tf.dicom.series.contrasts import Contrast, find_places, is_same_echo, split_contrasts
 from lumbar_tf.dicom.series.header import SeriesHeader, read_series_header
 from lumbar_tf.dicom.series.image_kinds import DixonPart, dixon_stem
 from lumbar_tf.dicom.series.weighting import classify_weighting, is_fat_suppressed
@@ -211,12 +211,36 @@ def _less_suitable(
         # Blocks and level ranges are distributed over several axial series, so all are used.
         plain = [item for item in candidates if not is_fat_suppressed(item.header)]
         message = "there are axial T2 series without fat suppression"
-        return [(item, message) for item in candidates if (plain or has_listed) and item not in plain]
+        excluded = [(item, message) for item in candidates if (plain or has_listed) and item not in plain]
+        return excluded + [(item, "another contrast of its slices is used") for item in _find_siblings(plain)]
     if has_listed:
         return [(item, f"the table lists another series for {plane.value}") for item in candidates]
     ranked = sorted(candidates, key=_rank)
     message = f"another series is more suitable for {plane.value}"
     return [(item, message) for item in ranked[1:]]
+
+
+def _find_siblings(candidates: Sequence[SeriesCandidate]) -> list[SeriesCandidate]:
+    """Returns the axial series that show only places of a better one, with another echo or Dixon part.
+
+    They are contrasts of one acquisition that the scanner stored as series: the earlier of two T2 echoes, or
+    an in-phase image beside a plain one. Repetitions of a series have the same contrast, and are not found.
+    """
+    if len({(item.header.echo_time_ms, item.header.dixon_part) for item in candidates}) < 2:
+        return []
+    places = iter(find_places([geometry for item in candidates for geometry in item.geometries]))
+    shown = {item.key: {next(places) for _ in item.geometries} for item in candidates}
+    kept: list[SeriesCandidate] = []
+    for item in sorted(candidates, key=lambda candidate: _rank_contrast(candidate, Plane.AXIAL_T2)):
+        if not any(shown[item.key] <= shown[better.key] and _is_sibling(item, better) for better in kept):
+            kept.append(item)
+    return [item for item in candidates if item not in kept]
+
+
+def _is_sibling(candidate: SeriesCandidate, other: SeriesCandidate) -> bool:
+    header = candidate.header
+    has_same_part = header.dixon_part is other.header.dixon_part
+    return not (has_same_part and is_same_echo(header, other.header))
 
 
 def _rank(candidate: SeriesCandidate) -> tuple[object, ...]:

@@ -179,6 +179,21 @@ def test_all_axial_series_without_fat_suppression_are_used() -> None:
     assert _planes(fat_suppressed) == {"3": Plane.AXIAL_T2}
 
 
+def test_of_axial_contrasts_of_one_acquisition_in_several_series_one_is_used() -> None:
+    early = replace(T2, echo_time_ms=60.0)
+    in_phase = replace(T2, description="t2_dixon_tra_in", dixon_part=DixonPart.IN_PHASE)
+    kept, left_out = Plane.AXIAL_T2, RejectReason.LESS_SUITABLE
+    for worse in (early, in_phase):
+        for ids in (("1", "2"), ("2", "1")):
+            series = [_facts(ids[0], T2, AXIAL), _facts(ids[1], worse, AXIAL, count=9)]
+            assert _planes(*series) == _planes(*series[::-1]) == {ids[0]: kept, ids[1]: left_out}
+    # Other places, and repetitions of the same contrast, are used.
+    elsewhere = replace(AXIAL, position=(0.0, 0.0, 2.0))
+    moved = [replace(item, position=(0.0, 0.0, item.position[2] + 2.0)) for item in _stack(elsewhere)]
+    assert _planes(_facts("1", T2, AXIAL), SeriesCandidate("2", early, moved)) == {"1": kept, "2": kept}
+    assert _planes(_facts("1", T2, AXIAL), _facts("2", T2, AXIAL)) == {"1": kept, "2": kept}
+
+
 def test_the_table_overrides_headers_and_contradictions_are_noted() -> None:
     table = {"1": Plane.AXIAL_T2, "2": Plane.SAGITTAL_T2, "3": None, "4": Plane.SAGITTAL_T1}
     series = [_facts("1", T2, CORONAL), _facts("2", T1), _facts("3", T2), _facts("4", SeriesHeader())]
