@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
+
 from lumbar_tf.dicom.reasons import RejectReason
 from tests.dicom.made_sources import (
     CORONAL,
@@ -20,6 +22,13 @@ from tests.dicom.made_sources import (
     write_study,
 )
 from tests.dicom.source_damage import SourceFault, Write, in_competition, in_export
+
+
+def _pad_pixels(root: Path) -> None:
+    path = root / GOOD_STUDY / "1" / "4.dcm"
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData += bytes(128)
+    dataset.save_as(path)
 
 
 def _two_patients(root: Path) -> None:
@@ -103,6 +112,7 @@ FOLDER_FAULTS: tuple[SourceFault, ...] = (
     SourceFault(
         "two_studies_in_a_folder", RejectReason.SEVERAL_STUDIES, in_export(_two_studies_in_one_folder)
     ),
+    SourceFault("blank_bytes_behind_the_pixels", RejectReason.UNUSUAL_ENCODING, in_export(_pad_pixels)),
     SourceFault("same_file_twice", RejectReason.DUPLICATE_INSTANCE, in_export(_same_file_twice)),
     SourceFault(
         "same_study_in_two_sources",
