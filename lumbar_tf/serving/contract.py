@@ -18,6 +18,8 @@ DESCRIBE = "describe"
 #: Grades studies and maps the image regions behind the grades; optional at export.
 SALIENCY = "saliency"
 
+_MAX_MEMBERS = 1000
+_MAX_NAME_CHARACTERS = 200
 _ANY = -1
 #: The number of members.
 _MEMBERS = -2
@@ -38,6 +40,8 @@ _SALIENCY_OUTPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "weight": ("DT_FLOAT", (_MEMBERS, NUM_FINDINGS)),
 }
 _HEADS = ("probability", "competition")
+#: No scanner's coordinates are larger, mm.
+_FARTHEST_MM = 1.0e5
 #: Rounding error of the sum of three float32 probabilities.
 _SUM_TOLERANCE = 1e-4
 #: Rounding error of bounds that are computed from log-odds in float32.
@@ -103,6 +107,7 @@ def check_outputs(
         # NaN fails both comparisons.
         if not (np.all(numbers >= 0) and np.all(np.abs(numbers.sum(axis=-1) - 1) < _SUM_TOLERANCE)):
             raise ValueError(f"the output {name} must hold probabilities that sum to 1.")
+    _check_numbers(outputs)
     if "interval" in outputs:
         bounds = outputs["interval"].astype(np.float64)
         is_valid = is_valid_interval(bounds, outputs["probability"].astype(np.float64))
@@ -110,6 +115,25 @@ def check_outputs(
             raise ValueError("the output interval must hold bounds around the output probability, or NaN.")
     if "saliency" in outputs and not is_valid_saliency(outputs["saliency"].astype(np.float64)):
         raise ValueError("the output saliency must hold finite numbers of at least 0, or NaN.")
+
+
+def _check_numbers(outputs: Mapping[str, NDArray[np.generic]]) -> None:
+    """Checks points, members' probabilities and doubts, which are NaN where there is none."""
+    for name, lowest, highest in (
+        ("landmarks", -_FARTHEST_MM, _FARTHEST_MM),
+        ("members", 0.0, 1.0 + _SUM_TOLERANCE),
+    ):
+        values: NDArray[np.float64] = outputs[name].astype(np.float64)
+        is_valid = np.all((values >= lowest) & (values <= highest), axis=-1)
+        if not np.all(is_valid | np.isnan(values).all(axis=-1)):
+            raise ValueError(
+                f"the output {name} must hold numbers from {lowest:g} to {highest:g}, or only NaN."
+            )
+    doubt = outputs.get("doubt")
+    if doubt is not None and np.issubdtype(doubt.dtype, np.floating):
+        numbers: NDArray[np.float64] = doubt.astype(np.float64)
+        if not np.all(np.isnan(numbers) | ((numbers >= 0) & (numbers <= 1 + _SUM_TOLERANCE))):
+            raise ValueError("the output doubt must hold probabilities, or NaN.")
 
 
 def _check_shapes(
@@ -146,13 +170,20 @@ def is_valid_saliency(values: NDArray[np.float64]) -> bool:
     return bool(np.all(np.isnan(values) | ((values >= 0) & np.isfinite(values))))
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_NAME_CHARACTERS
+
+
 def parse_description(text: str) -> dict[str, Any]:
     """Parses the output of `DESCRIBE` and checks that the arrays have the layout of this package.
 
     Raises:
         ValueError: the text is not JSON, or describes another layout.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("the description is nested too deeply.") from None
     if not isinstance(content, dict):
         raise ValueError("the description must be a JSON object.")
     layout = {
@@ -168,6 +199,6 @@ def parse_description(text: str) -> dict[str, Any]:
     if served.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ValueError(f"it must read records of schema {SCHEMA_VERSION}. Received: {served}.")
     members = content.get("members")
-    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+    if not isinstance(members, list) or not all(map(_is_name, members)) or len(members) > _MAX_MEMBERS:
         raise ValueError(f"its members must be a list of names. Received: {members!r}.")
     return content

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tensorflow as tf
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
 )
 
 from lumbar_tf.serving.connection import ConnectionOptions
+from lumbar_tf.serving.tensors import read_tensor
 from lumbar_tf.serving.transport import (
     DTYPES,
     ModelChoice,
@@ -31,8 +32,16 @@ _FAILURES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: ServingFailure.DEADLINE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ServingFailure.OVERLOADED,
 }
+#: The model rejected the input, or the computation failed.
+_INPUT_STATUSES = frozenset(
+    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+)
 #: Message texts of grpcio (observed with 1.85) where the status alone is ambiguous.
 _MESSAGES = (
+    # A certificate stays as bad as it is.
+    (grpc.StatusCode.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED", ServingFailure.REFUSED),
+    (grpc.StatusCode.UNAVAILABLE, "Hostname Verification Check failed", ServingFailure.REFUSED),
+    (grpc.StatusCode.UNAVAILABLE, "is not in peer certificate", ServingFailure.REFUSED),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", ServingFailure.TOO_LARGE),
     (grpc.StatusCode.INTERNAL, "Exception deserializing response", ServingFailure.MALFORMED),
     # The connection broke during a request.
@@ -55,8 +64,9 @@ class GrpcTransport:
             # Retries are made by `serving.retry`; two layers of them would multiply.
             ("grpc.enable_retries", 0),
             # Reconnects quickly, so that a restarted server is found before the attempts are used up.
+            # `min_reconnect_backoff_ms` must not be set: it also limits the time of connecting, and a distant
+            # server would never be reached.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
         compression = grpc.Compression.Gzip if options.has_gzip else grpc.Compression.NoCompression
@@ -75,15 +85,18 @@ class GrpcTransport:
         )
         response = self._call(self._stub.GetModelMetadata, request)
         found = get_model_metadata_pb2.SignatureDefMap()
-        if not response.metadata[_METADATA_FIELD].Unpack(found):
-            raise self._malformed("The metadata holds no signatures.")
-        return ModelMetadata(
-            version=response.model_spec.version.value,
-            signatures={
-                name: Signature(_types(definition.inputs), _types(definition.outputs))
-                for name, definition in found.signature_def.items()
-            },
-        )
+        try:
+            if not response.metadata[_METADATA_FIELD].Unpack(found):
+                raise ValueError("it holds no signatures")
+            return ModelMetadata(
+                version=response.model_spec.version.value,
+                signatures={
+                    name: Signature(_types(definition.inputs), _types(definition.outputs))
+                    for name, definition in found.signature_def.items()
+                },
+            )
+        except (DecodeError, ValueError) as error:
+            raise self._malformed(f"The metadata cannot be read: {error}") from error
 
     def predict(
         self, choice: ModelChoice, name: str, signature: Signature, inputs: Mapping[str, Sequence[bytes]]
@@ -99,11 +112,11 @@ class GrpcTransport:
         response = self._call(self._stub.Predict, request)
         try:
             return {
-                key: np.asarray(tf.make_ndarray(tensor), DTYPES[signature.outputs[key]])
+                key: _read_output(tensor, signature.outputs[key])
                 for key, tensor in response.outputs.items()
                 if key in signature.outputs
             }
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise self._malformed(f"An output cannot be read: {error}") from error
 
     def close(self) -> None:
@@ -115,13 +128,22 @@ class GrpcTransport:
             return method(request, timeout=self._options.deadline_s)
         except grpc.RpcError as error:
             code, message = error.code(), error.details() or ""
-            details = f"{code.name}: {message}"
             raise ServingError(
-                _classify(code, message), details, address=str(self._options.address)
+                _classify(code, message),
+                f"{code.name}: {message}",
+                address=str(self._options.address),
+                may_be_companions=code in _INPUT_STATUSES,
             ) from error
 
     def _malformed(self, details: str) -> ServingError:
         return ServingError(ServingFailure.MALFORMED, details, address=str(self._options.address))
+
+
+def _read_output(tensor: Any, dtype: str) -> NDArray[np.generic]:
+    received = types_pb2.DataType.Name(tensor.dtype)
+    if received != dtype:
+        raise ValueError(f"its type must be {dtype}. Received: {received}.")
+    return np.asarray(read_tensor(tensor), DTYPES[dtype])
 
 
 def _classify(code: Any, message: str) -> ServingFailure:

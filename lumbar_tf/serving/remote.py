@@ -1,9 +1,11 @@
 """Ensemble behind a model server, with the interface of a locally loaded one."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -50,6 +52,7 @@ class RemoteEnsemble:
             ServingError: there is no valid response, or the model is not an ensemble of this package.
         """
         self._transport, self._options, self._policy = transport, options, policy
+        self._turns = _Turns()
         model = self._retry(lambda: transport.read_model(choice))
         self._choice = replace(choice, version=model.version, label=None)
         self.version = str(model.version)
@@ -62,9 +65,7 @@ class RemoteEnsemble:
         if describe is None:  # an old export
             return
         outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, describe, {"study": [b""]}))
-        content: dict[str, Any] = self._validate(
-            lambda: parse_description(bytes(outputs["description"][0]).decode("utf-8"))
-        )
+        content: dict[str, Any] = self._validate(lambda: parse_description(_description_text(outputs)))
         self.description = content
         self.members = tuple(content["members"])
 
@@ -96,7 +97,15 @@ class RemoteEnsemble:
                 raise self._error(ServingFailure.MALFORMED, str(error)) from error
             return outputs
 
-        return self._retry(request)
+        try:
+            with self._turns.shared():
+                return self._retry(request)
+        except ServingError as error:
+            if not error.may_be_companions or error.failure is not ServingFailure.REFUSED:
+                raise
+        # The server may have rejected a batch because of another study in it.
+        with self._turns.alone():
+            return self._retry(request)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -109,12 +118,57 @@ class RemoteEnsemble:
         """Returns a part of the model's metadata; errors are permanent, as a retry would read the same."""
         try:
             return read()
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             details = f"{self._choice} is not an ensemble of lumbar_tf: {error}"
             raise self._error(ServingFailure.REFUSED, details) from error
 
     def _error(self, failure: ServingFailure, details: str) -> ServingError:
         return ServingError(failure, details, address=str(self._options.address))
+
+
+def _description_text(outputs: Mapping[str, NDArray[np.generic]]) -> str:
+    values = outputs["description"]
+    if values.dtype != np.object_ or values.shape != (1,) or not isinstance(values[0], bytes):
+        raise ValueError("the output description must be one string.")
+    return values[0].decode("utf-8")
+
+
+class _Turns:
+    """Calls that run at the same time, and calls that run alone, after those that have begun."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._waiting = 0
+        self._is_alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """A block that runs beside others."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._is_alone and not self._waiting)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block that runs while no other does."""
+        with self._condition:
+            self._waiting += 1
+            self._condition.wait_for(lambda: not self._is_alone and not self._running)
+            self._waiting -= 1
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._is_alone = False
+                self._condition.notify_all()
 
 
 def connect(options: ConnectionOptions, choice: ModelChoice, policy: RetryPolicy) -> RemoteEnsemble:

@@ -5,9 +5,11 @@ import contextlib
 import gzip
 import http.client
 import json
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -35,10 +37,21 @@ _FAILURES = {
     503: ServingFailure.UNAVAILABLE,
     413: ServingFailure.TOO_LARGE,
 }
+#: The model rejected the input, or the computation failed.
+_INPUT_STATUSES = frozenset({400, 500})
+#: Errors of reading JSON of other types and sizes than expected.
+_WRONG_CONTENT = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+_JSON_TYPES: dict[str, frozenset[type]] = {
+    "DT_FLOAT": frozenset({float, int}),
+    "DT_BOOL": frozenset({bool}),
+    "DT_INT32": frozenset({int}),
+    "DT_INT64": frozenset({int}),
+    "DT_STRING": frozenset({str}),
+}
 _OK = 200
 _READ_BYTES = 1 << 16
-#: The server decompresses at most 100 MB (tensorflow/serving#4136); larger bodies are sent uncompressed.
-_MAX_GZIP_BYTES = 100_000_000
+#: The server decompresses at most 100 MiB (tensorflow/serving#4136); larger bodies are sent uncompressed.
+_MAX_GZIP_BYTES = 104_857_600
 #: Slower levels compress pixels hardly better.
 _GZIP_LEVEL = 1
 _SHOWN_CHARACTERS = 500
@@ -63,13 +76,13 @@ class RestTransport:
             # The first key is the metadata field, the second the field of its message.
             found = content["metadata"]["signature_def"]["signature_def"]
             return ModelMetadata(
-                version=int(content["model_spec"]["version"]),
+                version=_version(content["model_spec"]["version"]),
                 signatures={
                     name: Signature(_types(definition["inputs"]), _types(definition["outputs"]))
                     for name, definition in found.items()
                 },
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _WRONG_CONTENT as error:
             raise self._error(ServingFailure.MALFORMED, f"The metadata cannot be read: {error!r}") from error
 
     def predict(
@@ -90,17 +103,22 @@ class RestTransport:
             outputs = response["outputs"]
             if len(signature.outputs) == 1:  # the API omits the name of a single output
                 outputs = {next(iter(signature.outputs)): outputs}
+            if not isinstance(outputs, dict):
+                raise TypeError("the outputs must be an object")
             return {
                 key: _array(outputs[key], dtype) for key, dtype in signature.outputs.items() if key in outputs
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except _WRONG_CONTENT as error:
             raise self._error(ServingFailure.MALFORMED, f"The outputs cannot be read: {error!r}") from error
 
     def close(self) -> None:
         """Does nothing: no connection outlives a request."""
 
-    def _error(self, failure: ServingFailure, details: str) -> ServingError:
-        return ServingError(failure, details, address=str(self._options.address))
+    def _error(
+        self, failure: ServingFailure, details: str, *, may_be_companions: bool = False
+    ) -> ServingError:
+        address = str(self._options.address)
+        return ServingError(failure, details, address=address, may_be_companions=may_be_companions)
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """Returns the JSON object of the response to one request."""
@@ -110,29 +128,44 @@ class RestTransport:
             headers["Content-Type"] = "application/json"
             if self._options.has_gzip and len(body) <= _MAX_GZIP_BYTES:
                 body, headers["Content-Encoding"] = gzip.compress(body, _GZIP_LEVEL), "gzip"
-        connection = self._connect()
+        connection = self._connection()
         try:
             status, text = self._exchange(connection, deadline, method, path, body, headers)
-        except TimeoutError as error:
-            details = f"No response within {self._options.deadline_s:g} s."
-            raise self._error(ServingFailure.DEADLINE, details) from error
-        except http.client.IncompleteRead as error:
-            raise self._error(ServingFailure.MALFORMED, f"The response is cut off: {error}") from error
-        except ssl.SSLCertVerificationError as error:
-            raise self._error(ServingFailure.REFUSED, f"The certificate is not trusted: {error}") from error
         except (OSError, http.client.HTTPException) as error:
-            details = f"The connection failed: {type(error).__name__}: {error}"
-            raise self._error(ServingFailure.UNAVAILABLE, details) from error
+            raise self._failure(error, is_late=time.monotonic() >= deadline) from error
         finally:
             connection.close()
         return self._read(status, text)
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _failure(self, error: Exception, *, is_late: bool) -> ServingError:
+        """Returns the error for a failed exchange; at the deadline the connection is closed."""
+        if is_late or isinstance(error, TimeoutError):
+            details = f"No response within {self._options.deadline_s:g} s."
+            return self._error(ServingFailure.DEADLINE, details)
+        if isinstance(error, http.client.IncompleteRead):
+            return self._error(ServingFailure.MALFORMED, f"The response is cut off: {error}")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._error(ServingFailure.REFUSED, f"The certificate is not trusted: {error}")
+        details = f"The connection failed: {type(error).__name__}: {error}"
+        return self._error(ServingFailure.UNAVAILABLE, details)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """Returns a connection that is not open yet."""
         address = self._options.address
-        host, timeout = address.host.strip("[]"), self._options.deadline_s
-        if self._tls is None:
-            return http.client.HTTPConnection(host, address.port, timeout=timeout)
-        return http.client.HTTPSConnection(host, address.port, timeout=timeout, context=self._tls)
+        return http.client.HTTPConnection(address.host.strip("[]"), address.port)
+
+    def _open(self, connection: http.client.HTTPConnection, deadline: float) -> socket.socket:
+        """Connects; a TLS handshake follows later, under the deadline."""
+        address = (connection.host, connection.port)
+        plain = socket.create_connection(address, timeout=_remaining_s(deadline))
+        connection.sock = plain
+        if self._tls is not None:
+            connection.sock = self._tls.wrap_socket(
+                plain, server_hostname=connection.host, do_handshake_on_connect=False
+            )
+        opened: socket.socket = connection.sock
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
 
     def _exchange(
         self,
@@ -144,19 +177,23 @@ class RestTransport:
         headers: dict[str, str],
     ) -> tuple[int, bytes]:
         """Sends a request and reads the whole response before the deadline."""
-        connection.connect()
         # The connection drops its own reference where the end of the connection ends the response.
-        socket = connection.sock
-        socket.settimeout(_remaining_s(deadline))
-        # A proxy that rejects a body may respond and close before it has read all of it.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, self._options.address.path + path, body, headers)
-        socket.settimeout(_remaining_s(deadline))
-        response = connection.getresponse()
+        opened = self._open(connection, deadline)
+        with _closed_at(deadline, opened):
+            if isinstance(opened, ssl.SSLSocket):
+                opened.do_handshake()
+            # A proxy that rejects a body may respond and close before it has read all of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self._options.address.path + path, body, headers)
+            response = connection.getresponse()
+            text = self._read_body(response)
+            # A response without a length ends where the connection does.
+            _remaining_s(deadline)
+        return response.status, text
+
+    def _read_body(self, response: http.client.HTTPResponse) -> bytes:
         text = bytearray()
         while response.length != 0 and not response.isclosed():
-            # The timeout of each read is the remaining time, so that slow responses end at the deadline, too.
-            socket.settimeout(_remaining_s(deadline))
             block = response.read1(_READ_BYTES)
             if not block:
                 break
@@ -167,22 +204,48 @@ class RestTransport:
         # `read1` does not distinguish the end of the connection from the end of the response.
         if response.length:
             raise http.client.IncompleteRead(bytes(text[:_SHOWN_CHARACTERS]), response.length)
-        return response.status, bytes(text)
+        return bytes(text)
 
     def _read(self, status: int, text: bytes) -> dict[str, Any]:
         try:
             content = json.loads(text)
-        except ValueError:
+        except (RecursionError, ValueError):
             content = None
         if status != _OK:
             message = content.get("error") if isinstance(content, dict) else None
             shown = str(message or text.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
-            raise self._error(_FAILURES.get(status, ServingFailure.REFUSED), f"HTTP {status}: {shown}")
+            failure = _FAILURES.get(status, ServingFailure.REFUSED)
+            is_about_input = status in _INPUT_STATUSES
+            raise self._error(failure, f"HTTP {status}: {shown}", may_be_companions=is_about_input)
         if not isinstance(content, dict):
             raise self._error(
                 ServingFailure.MALFORMED, f"The response is not a JSON object ({len(text)} bytes)."
             )
         return content
+
+
+@contextlib.contextmanager
+def _closed_at(deadline: float, opened: socket.socket) -> Iterator[None]:
+    """Closes a connection at a deadline unless the block ends before.
+
+    A timeout of the socket limits the wait for each byte only: headers that arrive byte by byte, or endless
+    100 Continue responses, would last for ever.
+    """
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            # The method of the class: that of a TLS socket sends and waits.
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+    remaining = _remaining_s(deadline)
+    opened.settimeout(remaining)
+    timer = threading.Timer(remaining, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _remaining_s(deadline: float) -> float:
@@ -208,8 +271,27 @@ def _types(tensors: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(info["dtype"]) for name, info in tensors.items()}
 
 
+def _version(value: Any) -> int:
+    version = int(value)
+    if not 0 <= version < 1 << 63:
+        raise ValueError("a version must be a number from 0 to 2**63 - 1")
+    return version
+
+
 def _array(values: Any, dtype: str) -> NDArray[np.generic]:
-    """Converts an output; the nine digits that the server writes of a float32 restore it exactly."""
+    """Converts an output; the nine digits that the server writes of a float32 restore it exactly.
+
+    Raises:
+        ValueError: the values are ragged or of another type; NumPy would convert texts to numbers and truths.
+        OverflowError: a number is too large.
+    """
+    cells = np.array(values, np.object_)
+    received = {type(value) for value in cells.flat}
+    if not received <= _JSON_TYPES[dtype]:
+        names = ", ".join(sorted(each.__name__ for each in received))
+        raise ValueError(f"values must be of the type {dtype}. Received: {names}.")
     if dtype == "DT_STRING":
-        return np.array([value.encode("utf-8") for value in values], np.object_)
-    return np.array(values, DTYPES[dtype])
+        encoded = [str(value).encode("utf-8") for value in cells.flat]
+        return np.array(encoded, np.object_).reshape(cells.shape)
+    with np.errstate(over="ignore"):  # infinity is refused where it has no meaning
+        return cells.astype(DTYPES[dtype])

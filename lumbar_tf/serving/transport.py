@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lumbar_tf.serving.connection import ConnectionOptions
 from lumbar_tf.serving.retry import RemoteError
 
+_SHOWN_CHARACTERS = 500
 #: NumPy type of each TensorFlow type that the signatures of an ensemble use.
 DTYPES: dict[str, type[np.generic]] = {
     "DT_FLOAT": np.float32,
@@ -58,15 +59,27 @@ class ServingError(RemoteError):
 
     Attributes:
         failure: the reason.
-        details: message of the server, or of the library that talks to it, on one line.
+        details: message of the server, or of the library that talks to it, on one line: printable, since a
+            server may send anything, and of limited length.
         address: the server.
         attempts: number of attempts that were made.
+        may_be_companions: whether the server rejected the input of the computation. It computes requests of
+            several clients in one batch where batching is on, and rejects all of them for one of them.
     """
 
-    def __init__(self, failure: ServingFailure, details: str, *, address: str, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        failure: ServingFailure,
+        details: str,
+        *,
+        address: str,
+        attempts: int = 1,
+        may_be_companions: bool = False,
+    ) -> None:
         """Composes the message from the attributes."""
         self.failure = failure
-        self.details = " ".join(details.split())
+        self.details = _printable(details)
+        self.may_be_companions = may_be_companions
         self.address = address
         self.attempts = attempts
         super().__init__(failure, self.details, address)
@@ -79,6 +92,12 @@ class ServingError(RemoteError):
     def __str__(self) -> str:
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"No response from {self.address} ({self.failure.value}, {times}): {self.details}"
+
+
+def _printable(text: str) -> str:
+    """Returns a text on one line, without control characters of terminals, of at most 500 characters."""
+    line = " ".join(text[: 4 * _SHOWN_CHARACTERS].split())[:_SHOWN_CHARACTERS]
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_the_models_and_their_labels_are_a_model_server_config() -> None:
     assert model.model_platform == "tensorflow"
     # A label names a version that is served, and the health check asks for one that exists.
     assert set(model.version_labels.values()) <= set(model.model_version_policy.specific.versions)
-    assert "/labels/stable " in COMPOSE["x-server"]["healthcheck"]["test"][-1]
+    assert "/labels/stable/metadata " in COMPOSE["x-server"]["healthcheck"]["test"][-1]
     assert "stable" in model.version_labels
     mounts = [volume.split(":") for volume in COMPOSE["x-server"]["volumes"]]
     assert model.base_path in [target for _, target, _ in mounts]

@@ -84,6 +84,10 @@ def test_who_cannot_prove_it_gets_no_answer(wire: ServerProtocol, pem: Path, cha
             tls = TlsFiles(pem / "stranger.pem", pem / "client.pem", pem / "client.key")
         with pytest.raises(ServingError, match="localhost") as caught:
             _reach(wire, stand_in.port, tls)
+        # A certificate stays as bad as it is; that the client has none may be seen as a broken connection.
+        if change != "no certificate":
+            assert caught.value.failure is ServingFailure.REFUSED
+            assert caught.value.attempts == 1
         assert caught.value.failure in (ServingFailure.UNAVAILABLE, ServingFailure.REFUSED)
 
 
