@@ -46,7 +46,7 @@ def _server(respond: Callable[[socket.socket], None]) -> Iterator[int]:
             try:
                 connection.recv(1 << 20)
                 respond(connection)
-                # Closing with unread bytes would reset the connection before the client has read the response.
+                # Closing with unread bytes would reset the connection before the client has read all.
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(1 << 20):
                     pass
