@@ -6,6 +6,7 @@ This machine and the head of the cluster must stay up; other machines may be los
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,16 +45,22 @@ def run_on_ray(
         ValueError: Ray is not installed, there is no cluster at the address, or a job raised it.
         JobError: see `run_jobs`.
     """
-    ray = _load_ray()
+    ray = _load_ray(is_local=address is None)
     with _connect(ray, min(workers, len(jobs)) * share.num_cpus, address):
         yield from _run_tasks(ray, function, jobs, name, share)
 
 
-def _load_ray() -> ModuleType:
+def _load_ray(*, is_local: bool) -> ModuleType:
     # Ray reads these variables when it is imported: no usage reports, and a limit on the attempts of tasks
     # that run out of memory.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_ATTEMPTS - 1))
+    if is_local and "ray" not in sys.modules:
+        # Ray's ports run what is sent to them, and it opens them on all interfaces. Without support for
+        # several machines, which it has on Linux unless this variable is 0, it uses the loopback interface
+        # only (measured with 2.60). A value set by the user takes precedence.
+        # Ray itself requires a token of a cluster that it starts, unless RAY_AUTH_MODE is set.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:

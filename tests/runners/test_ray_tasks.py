@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +37,39 @@ def test_a_local_cluster_runs_every_job_and_is_gone_afterwards(jobs_module: Modu
     assert sorted(results) == [0, 1, 4, 9, 16, 25]
     assert not ray.is_initialized()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+_LISTENING = """
+import psutil
+from lumbar_tf.runners import Runner, run_jobs
+from tests.runners.runner_jobs import square
+
+results = run_jobs(square, range(2), workers=1, runner=Runner.RAY)
+next(results)
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+ids = {process.pid for process in processes}
+for connection in psutil.net_connections("tcp"):
+    if connection.status == psutil.CONN_LISTEN and connection.pid in ids:
+        print("LISTENS", connection.laddr.ip)
+list(results)
+"""
+
+
+def test_a_local_cluster_listens_on_the_loopback_interface_only() -> None:
+    """In a process of its own, because Ray decides when it is imported."""
+    pytest.importorskip("psutil", reason="lists the open ports")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    path = os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTENING],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**environment, "PYTHONPATH": path},
+    )
+    hosts = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("LISTENS ")}
+    assert hosts and hosts <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
 class TestTwoNodes:
