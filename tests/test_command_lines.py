@@ -18,7 +18,16 @@ DOCUMENTS = [
 #: Lines that call others' programs, or scripts whose flags are not the package's.
 OTHERS = re.compile(r"^.*(?:pip install|python tests/|tensorboard --logdir).*$", re.MULTILINE)
 #: Flags of others' programs that the text names.
-FOREIGN = {"serving.md": {"profile", "rest_api_timeout_in_ms", "tls_"}, "commands.md": {"completion"}}
+FOREIGN = {
+    "serving.md": {
+        "allow_version_labels_for_unavailable_models",
+        "grpc_max_threads",
+        "profile",
+        "rest_api_timeout_in_ms",
+        "tls_",
+    },
+    "commands.md": {"completion"},
+}
 
 
 def _name(path: Path) -> str:
