@@ -288,7 +288,7 @@ def _array(values: Any, dtype: str) -> NDArray[np.generic]:
     cells = np.array(values, np.object_)
     received = {type(value) for value in cells.flat}
     if not received <= _JSON_TYPES[dtype]:
-        names = ", ".join(sorted(each.__name__ for each in received))
+        names = ", ".join(sorted(kind.__name__ for kind in received))
         raise ValueError(f"values must be of the type {dtype}. Received: {names}.")
     if dtype == "DT_STRING":
         encoded = [str(value).encode("utf-8") for value in cells.flat]
