@@ -21,6 +21,7 @@ from lumbar_tf.bundle.allowed_operations import (
     RESTORING_OPERATIONS,
     SAVING_OPERATIONS,
 )
+from lumbar_tf.files import open_regular_file
 
 _MODEL_NAME = "saved_model.pb"
 #: Other forms of the graph, which some loaders prefer.
@@ -101,7 +102,7 @@ def find_faults(path: Path) -> list[str]:
 
 
 def _read_model(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         content = file.read(MAX_MODEL_BYTES + 1)
     if len(content) > MAX_MODEL_BYTES:
         raise ValueError(f"it has more than {MAX_MODEL_BYTES} bytes")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumbar_tf.bundle.loading import MANIFEST, MAX_DESCRIPTION_BYTES, SIGNATURE
+from lumbar_tf.files import open_regular_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -69,7 +70,7 @@ def _read_start(path: Path, max_bytes: int) -> bytes | None:
     """Returns at most one byte more than `max_bytes` of a regular file; None if there is none."""
     if path.is_symlink() or not path.is_file():
         return None
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         return file.read(max_bytes + 1)
 
 
