@@ -4,8 +4,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# A file stays on one worker: its fixtures are made once.
-PYTEST_ARGS ?= -n auto --dist loadfile
+# A file stays on one worker, so that its fixtures are made once; tests/conftest.py gives the order.
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

@@ -41,6 +41,8 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 #: A worker's memory above which graphs are freed after every file.
 _COLLECT_ABOVE_GIB = 2.0
+#: Trains what other files share: it comes first, while the other worker runs files that do not wait for it.
+_FIRST_PATH = REPOSITORY / "tests" / "test_end_to_end.py"
 #: Fixtures that train, export, build, or start a browser, a cluster or an archive.
 _SLOW_FIXTURES = frozenset(
     {"axial_pipeline", "browser", "cluster", "orthanc", "program", "tab", "trained_pipeline"}
@@ -137,8 +139,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "not slow" and _is_slow_path(collection_path) else None
 
 
+def _put_long_files_first(items: list[pytest.Item]) -> None:
+    """Sorts files so that no worker waits for the shared networks, and the last files are short ones."""
+    waiting = {item.path for item in items if "trained_pipeline" in getattr(item, "fixturenames", ())}
+
+    def turn(item: pytest.Item) -> int:
+        if item.path == _FIRST_PATH:
+            return 0
+        if item.path in waiting:
+            return 2
+        return 1 if _is_slow_path(item.path) else 3
+
+    items.sort(key=turn)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests as slow by what they use: `make check` leaves them out."""
+    """Orders the files, and marks tests as slow by what they use: `make check` leaves them out."""
+    _put_long_files_first(items)
     for item in items:
         is_slow = _is_slow_path(item.path)
         is_slow |= not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

@@ -101,13 +101,13 @@ def main(folder: Path) -> None:
 
     # The grader has a head for it, which answers in its rows.
     config = GraderConfig(
-        backbones=("csp_darknet_narrow",),
+        backbones=("densenet_tiny",),
         targets=layout.targets,
         crop=crop,
         training=TrainingConfig(epochs=1, batch_studies=2, learning_rate=1e-3),
     )
     keras.utils.set_random_seed(0)
-    grader = build_grader("csp_darknet_narrow", config, layout)
+    grader = build_grader("densenet_tiny", config, layout)
     batch = {name: value[None] for name, value in inputs.items()}
     answers = tf.exp(log_probabilities(grader(batch), batch["mask"], layout)).numpy()[0]
     assert np.isfinite(answers[rows]).all() and np.allclose(answers[rows].sum(axis=-1), 1, atol=1e-5)

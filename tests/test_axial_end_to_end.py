@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tests.trained_pipeline
 from lumbar_tf.bundle.exporting import export_ensemble
 from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.cli.command import run_command
 from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import DemoConfig, PlaneConfig, dump_config
-from lumbar_tf.demo import DemoOptions, Stopwatch, make_cohorts, stack_members, train_members
+from lumbar_tf.demo import DemoOptions, Stopwatch, stack_members, train_members
 from lumbar_tf.dicom.geometry import mirror_geometry
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.inputs.crop_layout import localizer_rows
@@ -27,7 +28,6 @@ from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
 from lumbar_tf.train import TrainOptions, run_train
 from lumbar_tf.training.predicted_points import predicted_levels
 from lumbar_tf.training.runs import landmark_tables, open_run
-from tests import trained_pipeline
 from tests.session_folders import make_once
 from tests.trained_pipeline import TrainedPipeline, predict_in_python, read_study_of, tiny_config
 
@@ -55,20 +55,24 @@ def _config() -> DemoConfig:
     return tiny.model_copy(update={"planes": planes})
 
 
-def _train(out: Path, config: DemoConfig) -> None:
-    """Runs the demo's stages up to the export."""
+def _train(out: Path, config: DemoConfig, sagittal: TrainedPipeline) -> None:
+    """Runs the demo's stages up to the export, with the other pipeline's studies and sagittal networks."""
     options, watch = DemoOptions(out=out, workers=1), Stopwatch()
-    make_cohorts(config, options, watch)
+    for name in ("training", "held_out", "tfrecords", f"runs/{Plane.SAGITTAL_T2.value}"):
+        shutil.copytree(sagittal.out / name, out / name)
     train_members(config, options, watch)
     stack_members(options, watch)
     export_ensemble(TrainedPipeline(out, config).load_ensemble(), out / "runs", out / "models")
 
 
 @pytest.fixture(scope="module")
-def axial_pipeline() -> TrainedPipeline:
+def axial_pipeline(trained_pipeline: TrainedPipeline) -> TrainedPipeline:
     """The stages up to the export, run once for the sources that the package has now."""
-    config, sources = _config(), [Path(__file__).resolve(), Path(str(trained_pipeline.__file__)).resolve()]
-    out = make_once("axial_pipeline", lambda folder: _train(folder, config), sources=sources)
+    config = _config()
+    sources = [Path(__file__).resolve(), Path(str(tests.trained_pipeline.__file__)).resolve()]
+    out = make_once(
+        "axial_pipeline", lambda folder: _train(folder, config, trained_pipeline), sources=sources
+    )
     return TrainedPipeline(out, config)
 
 
@@ -213,9 +217,9 @@ def test_train_locates_before_it_grades_leaves_tables_and_goes_on_after_an_inter
     printed = captured.err
     folder = tmp_path / "runs" / "axial_t2"
     assert (folder / "localizer" / "fold1" / "landmarks.csv").is_file()
-    assert (folder / "csp_darknet_narrow" / "fold1" / "oof.csv").is_file()
+    assert (folder / "densenet_tiny" / "fold1" / "oof.csv").is_file()
     slices = json.loads((folder / "level_slices.json").read_text())
     assert slices["num_points"] > 100 and slices["within_one"] > 0.9
     assert f"within one of it at {slices['within_one']:.1%}" in printed
     assert "slices" in json.loads((folder / "localizer" / "error.json").read_text())
-    assert printed.index("axial_t2/localizer: done") < printed.index("csp_darknet_narrow fold 1  epoch 1/1")
+    assert printed.index("axial_t2/localizer: done") < printed.index("densenet_tiny fold 1  epoch 1/1")

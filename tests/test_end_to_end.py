@@ -280,7 +280,7 @@ def test_out_of_fold_rows_are_of_the_held_out_fold(trained_pipeline: TrainedPipe
     folds = read_fold_table(trained_pipeline.out / "tfrecords" / "folds.csv")
     tables = read_out_of_fold_tables(sorted((trained_pipeline.out / "runs").glob("*/*/oof.csv")))
     assert {table.model for table in tables} == {
-        f"{plane}/csp_darknet_narrow" for plane in ("sagittal_t1", "sagittal_t2", "axial_t2")
+        f"{plane}/densenet_tiny" for plane in ("sagittal_t1", "sagittal_t2", "axial_t2")
     }
     for table in tables:
         assert table.folds == {study: folds[study] for study in table.rows}

@@ -42,5 +42,5 @@ def test_it_runs_to_its_end(
     assert sum("image/png" in each.get("data", {}) for each in outputs) == 6
     printed = "".join(each["text"] for each in outputs if each.get("name") == "stdout")
     assert printed.count("neural foraminal narrowing") == 10
-    assert "members: axial_t2/csp_darknet_narrow" in printed
+    assert "members: axial_t2/densenet_tiny" in printed
     assert (tmp_path / "900000001.html").is_file()

@@ -30,11 +30,16 @@ _OVERRIDES = (
     "cohort.num_held_out=2",
 )
 _PLANE_OVERRIDES = (
-    "grader.backbones=[csp_darknet_narrow]",
+    "grader.backbones=[densenet_tiny]",
     "grader.crop.side_px=32",
     "grader.training.epochs=8",
 )
-_LOCALIZER_OVERRIDES = ("localizer.side_px=64", "localizer.num_slices=5", "localizer.training.epochs=30")
+_LOCALIZER_OVERRIDES = (
+    "localizer.backbone=densenet_tiny",
+    "localizer.side_px=64",
+    "localizer.num_slices=5",
+    "localizer.training.epochs=30",
+)
 
 
 @dataclass(frozen=True)

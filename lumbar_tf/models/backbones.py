@@ -86,6 +86,8 @@ BACKBONES: dict[str, Backbone] = {
     # Narrow variants, for laptops and small synthetic cohorts.
     "densenet_narrow": _without_weights(densenet((2, 3, 3), 16)),
     "csp_darknet_narrow": _without_weights(csp_darknet((16, 32, 64, 96), (1, 1, 1, 1))),
+    # The fewest layers: for docs/get_started.md, where building graphs takes longer than training.
+    "densenet_tiny": _without_weights(densenet((1, 1, 1), 16)),
 }
 
 

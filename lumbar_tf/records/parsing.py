@@ -80,6 +80,12 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     return {**record, "images": images, "slices/start": start, "slices/size": size}
 
 
+#: Traced once a process instead of once a dataset, of which a fold makes several.
+_traced_parse_example = tf.function(
+    parse_example, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)
+
+
 def _raw_starts(serialized: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Locates images of known sizes in a serialized Example.
 
@@ -179,7 +185,7 @@ def records_dataset(files: Iterable[Path]) -> tf.data.Dataset:
     """
     names = [str(path) for path in sorted(files)]
     dataset = tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES, num_parallel_reads=_PARALLEL_READS)
-    return dataset.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.map(_traced_parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def decode_image(

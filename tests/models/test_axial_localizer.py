@@ -11,7 +11,7 @@ from lumbar_tf.models.axial_localizer import AxialLocalizer, build_axial_localiz
 CROPS, SLICES, SIZE, CELLS = 10, 3, 32, 16
 PIXEL_MM, GAP_MM = 1.25, 4.0
 CONFIG = LocalizerConfig(
-    backbone="csp_darknet_narrow",
+    backbone="densenet_tiny",
     side_mm=SIZE * PIXEL_MM,
     side_px=SIZE,
     supersample=1,

@@ -23,7 +23,7 @@ SWAPPED = np.arange(10).reshape(5, 2)[:, ::-1].ravel()
 
 def _config(layout: CropLayout, num_slices: int = 3, **changes: Any) -> GraderConfig:
     usual = {
-        "backbones": ("csp_darknet_narrow",),
+        "backbones": ("densenet_tiny",),
         "targets": layout.targets,
         "crop": CropConfig(side_mm=40.0, side_px=32, num_slices=num_slices),
         "dropout": 0.5,
@@ -34,7 +34,7 @@ def _config(layout: CropLayout, num_slices: int = 3, **changes: Any) -> GraderCo
 
 def _fresh(layout: CropLayout, num_slices: int = 3, **changes: Any) -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build_grader("csp_darknet_narrow", _config(layout, num_slices, **changes), layout)
+    return build_grader("densenet_tiny", _config(layout, num_slices, **changes), layout)
 
 
 def _build(layout: CropLayout, **changes: Any) -> keras.Model:
@@ -204,7 +204,7 @@ def test_every_variable_learns_in_a_compiled_graph_with_static_shapes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["csp_darknet_narrow", "mit_b0"])
+@pytest.mark.parametrize("backbone", ["densenet_tiny", "mit_b0"])
 def test_a_grader_with_everything_answers_the_same_from_a_saved_model(backbone: str, tmp_path: Path) -> None:
     # As the ensemble is exported: two folds' weights under one traced graph.
     config = _config(
@@ -255,7 +255,7 @@ def test_with_frozen_features_the_heads_alone_learn(axial: keras.Model, tmp_path
 def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     axial.save_weights(path)
-    with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_csp"):
+    with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_densenet_tiny"):
         load_weights(_fresh(CANAL, num_slices=1), path)
 
 
@@ -263,7 +263,7 @@ def test_three_channel_weights_serve_a_one_channel_grader(canal: keras.Model, tm
     path = tmp_path / "colour.weights.h5"
     base = next(layer for layer in canal.layers if isinstance(layer, keras.Model))
     base.save_weights(path)
-    grey = build_grader("csp_darknet_narrow", _config(CANAL, channels=1), CANAL, weights=str(path))
+    grey = build_grader("densenet_tiny", _config(CANAL, channels=1), CANAL, weights=str(path))
     for layer in grey.layers:
         if not isinstance(layer, keras.Model):
             layer.set_weights(canal.get_layer(layer.name).get_weights() if layer.weights else [])

@@ -10,7 +10,7 @@ from lumbar_tf.models.localizer import Localizer, LocatedLevels, build_localizer
 SLICES, SIZE, CELLS = 5, 32, 16
 PIXEL_MM = 8.0
 CONFIG = LocalizerConfig(
-    backbone="csp_darknet_narrow",
+    backbone="densenet_tiny",
     side_mm=SIZE * PIXEL_MM,
     side_px=SIZE,
     supersample=1,

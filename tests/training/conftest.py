@@ -22,7 +22,13 @@ def start(tmp_path: Path) -> Callable[..., PlaneRun]:
             StudyEntry(study_id=study, patient_group=study, source_digest="", num_slices={})
             for study in folds
         )
-        shard = Shard(file="x", num_examples=len(folds), size_bytes=1, sha256="", study_ids=tuple(folds))
+        shard = Shard(
+            file=f"{config.plane.value}/a.tfrecord",
+            num_examples=len(folds),
+            size_bytes=1,
+            sha256="",
+            study_ids=tuple(folds),
+        )
         options = BuildOptions(studies_per_shard=1, num_folds=3, fold_seed=0)
         planes = {config.plane.value: (shard,)}
         write_manifest(

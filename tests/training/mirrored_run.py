@@ -32,7 +32,7 @@ TRAINING = TrainingConfig(
 #: Adam turns the rounding of gradients that are 0 (a bias before a normalisation) into whole steps: in a deep
 #: network the rate must be small for rounding to stay small.
 LOCALIZER = LocalizerConfig(
-    backbone="csp_darknet_narrow",
+    backbone="densenet_tiny",
     side_px=32,
     num_slices=3,
     decoder_channels=8,

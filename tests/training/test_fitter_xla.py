@@ -23,7 +23,7 @@ TRAINING = TrainingConfig(
     validate_every=0,
     board_pictures=False,
 )
-BACKBONE = "csp_darknet_narrow"
+BACKBONE = "densenet_tiny"
 
 
 def _grader(training: TrainingConfig) -> tuple[Fitter, tf.data.Dataset]:
