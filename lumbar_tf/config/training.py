@@ -36,7 +36,7 @@ class TrainingConfig(Config):
         warmup_fraction: share of the steps in the warm-up.
         weight_decay: decoupled weight decay.
         clip_norm: global gradient norm.
-        ema_momentum: exponential moving average of the weights; 0 switches it off.
+        ema_momentum: exponential moving average of the weights, with a warm-up; 0 switches it off.
         weights: initial weights of each backbone: `none`, `imagenet` (an explicit download) or the path of a
             `.weights.h5` file. A backbone that is not listed starts from random weights.
         freeze_batch_norm: keep the batch normalisation of initial weights fixed (without initial weights it
@@ -60,7 +60,7 @@ class TrainingConfig(Config):
     clip_norm: Positive = 1.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weights: dict[str, str] = Field(default_factory=dict)
-    freeze_batch_norm: bool = False
+    freeze_batch_norm: bool = True
     batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     validate_every: Annotated[int, Field(ge=0)] = 1
     augmentation: AugmentationConfig = AugmentationConfig()

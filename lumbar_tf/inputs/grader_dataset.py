@@ -12,10 +12,12 @@ from lumbar_tf.inputs.crop_layout import CropLayout, anchor_points
 from lumbar_tf.inputs.crops import cut_crops, identity_warp
 from lumbar_tf.inputs.record_source import Points, RecordSource, attach_points, mask_labels
 from lumbar_tf.inputs.slice_decoding import augmented_reach_mm, corner_mm, decode_for_crops
-from lumbar_tf.inputs.slice_selection import Record
+from lumbar_tf.inputs.slice_selection import Record, select_slices, slice_normals
 from lumbar_tf.inputs.study_batches import InputsAndTargets, evaluation_batches, training_batches
 from lumbar_tf.labels import NUM_SEVERITIES
 
+#: Places that `make_placement_dataset` cuts crops at.
+NUM_PLACEMENTS = 3
 #: Additional slices decoded on either side of a crop's own, for jittered landmarks.
 _SLACK_SLICES = 1
 
@@ -122,16 +124,53 @@ def study_crops(
     Returns:
         The grader's inputs, the fields of `Crops`.
     """
-    decoded = _decode({**record, "landmarks": landmarks}, layout, crop, slack=0, reach_mm=corner_mm(crop))
-    crops = cut_crops(
-        decoded,
-        anchor_points(landmarks, layout),
-        config=crop,
-        plane=layout.plane,
-        sides=layout.sides,
-        warp=identity_warp(),
-    )
-    return crops._asdict()
+    return _crops_around(record, anchor_points(landmarks, layout), layout, crop)
+
+
+def make_placement_dataset(
+    source: RecordSource,
+    points: Mapping[str, Points],
+    *,
+    layout: CropLayout,
+    crop: CropConfig,
+    batch_studies: int,
+) -> tf.data.Dataset:
+    """Returns crops at annotated points, at predicted points in the annotated slice, and at predicted points.
+
+    Args:
+        source: studies.
+        points: predicted landmarks, float32 [25, 3] by study.
+        layout: the plane's layout, of P crops.
+        crop: crop size.
+        batch_studies: batch size.
+
+    Returns:
+        Dataset of (inputs, targets, study_id): inputs are the fields of `Crops` for 3 * P crops in this
+        order, and `slice_offset`, int32 [study, rows], slices between the annotated and the predicted one.
+        Targets are those of `severity_targets`, all zeros for findings that have a crop without an annotated
+        and a predicted point; such crops are all cut at the predicted point.
+    """
+    attach = attach_points(points)
+    views = tf.constant(layout.row_views)
+
+    def cut(record: Record) -> InputsAndTargets:
+        predicted = anchor_points(attach(record)["landmarks"], layout)
+        annotated = anchor_points(record["points"], layout)
+        normal, offset, is_known = _compare_slices(record, annotated, predicted, layout, crop)
+        along = tf.reduce_sum((annotated - predicted) * normal, axis=-1, keepdims=True)
+        anchors = [
+            tf.where(is_known[:, tf.newaxis], moved, predicted)
+            for moved in (annotated, predicted + along * normal, predicted)
+        ]
+        inputs = _crops_around(
+            record, tf.concat(anchors, axis=0), layout, crop, num_placements=NUM_PLACEMENTS
+        )
+        inputs["slice_offset"] = tf.reduce_max(tf.where(views, offset, 0), axis=-1)
+        is_compared = tf.reduce_all(is_known | ~views, axis=-1)
+        targets = severity_targets(record["labels"], layout)
+        return inputs, targets * tf.cast(is_compared, tf.float32)[:, tf.newaxis]
+
+    return evaluation_batches(source, cut=cut, batch_studies=batch_studies)
 
 
 def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
@@ -142,6 +181,46 @@ def severity_targets(labels: tf.Tensor, layout: CropLayout) -> tf.Tensor:
         layout: the plane's layout.
     """
     return tf.one_hot(tf.gather(tf.cast(labels, tf.int32), layout.rows), NUM_SEVERITIES)
+
+
+def _crops_around(
+    record: Record, anchors: tf.Tensor, layout: CropLayout, crop: CropConfig, *, num_placements: int = 1
+) -> dict[str, tf.Tensor]:
+    """Cuts crops without augmentation around `num_placements` sets of P points, float32 [sets * P, 3]."""
+    decoded = decode_for_crops(record, anchors, crop, plane=layout.plane, slack=0, reach_mm=corner_mm(crop))
+    sides = layout.sides * num_placements
+    crops = cut_crops(decoded, anchors, config=crop, plane=layout.plane, sides=sides, warp=identity_warp())
+    return crops._asdict()
+
+
+def _compare_slices(
+    record: Record, annotated: tf.Tensor, predicted: tf.Tensor, layout: CropLayout, crop: CropConfig
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Compares the slices nearest to annotated and predicted points.
+
+    Returns:
+        Normals of the annotated slices, float32 [P, 3]; the number of slices to the one of the same stack
+        that is nearest to the predicted point, int32 [P]; whether both points have slices, bool [P].
+    """
+    (slices, is_annotated), (_, is_predicted) = (
+        (selection.index[:, 0], selection.mask[:, 0])
+        for selection in (
+            select_slices(
+                record,
+                points,
+                num_slices=1,
+                max_distance_mm=crop.max_distance_mm,
+                plane=layout.plane,
+                reverse=tf.zeros(tf.shape(points)[:1], tf.bool),
+            )
+            for points in (annotated, predicted)
+        )
+    )
+    normals, group = slice_normals(record), record["slices/group"]
+    gaps = tf.abs(tf.reduce_sum((predicted[:, tf.newaxis] - record["slices/position"]) * normals, axis=-1))
+    is_other = tf.not_equal(group, tf.gather(group, slices)[:, tf.newaxis])
+    nearest = tf.argmin(tf.where(is_other, np.float32(np.inf), gaps), axis=-1, output_type=tf.int32)
+    return tf.gather(normals, slices), tf.abs(nearest - slices), is_annotated & is_predicted
 
 
 def _decode(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float) -> Record:

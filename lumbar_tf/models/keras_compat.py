@@ -53,7 +53,27 @@ def moving_averages(model: keras.Model) -> list[tuple[keras.Variable, keras.Vari
     return [(variable, average) for variable, average in pairs if average is not None]
 
 
-class SummedClipAdamW(keras.optimizers.AdamW):
+class AveragedAdamW(keras.optimizers.AdamW):
+    """AdamW whose moving average of the weights warms up.
+
+    At step t, counted from 0, the momentum is min(ema_momentum, t / (t + 9)), so that the average is one of
+    about the last tenth of all steps until `ema_momentum` is reached. TensorFlow's `ExponentialMovingAverage`
+    does the same with its `num_updates`. Keras' own average keeps the first steps' weights for about
+    1 / (1 - ema_momentum) steps.
+    """
+
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        if not self.use_ema:
+            return
+        step = keras.ops.cast(self.iterations, "float32")
+        share = 1.0 - keras.ops.minimum(self.ema_momentum, step / (step + 9.0))
+        pairs = zip(trainable_variables, self._model_variables_moving_average, strict=True)
+        for variable, average in pairs:
+            if average is not None:
+                average.assign(average + keras.ops.cast(share, variable.dtype) * (variable - average))
+
+
+class SummedClipAdamW(AveragedAdamW):
     """AdamW that clips the gradient of the whole batch instead of each replica's share.
 
     Keras clips the gradients of each replica and then sums them; here they are summed first.

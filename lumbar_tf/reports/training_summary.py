@@ -27,7 +27,8 @@ from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables,
 from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.cross_validation import split_fold
 from lumbar_tf.training.fold_crops import read_fold_crops
-from lumbar_tf.training.metadata import FoldMetadata, read_fold_metadata
+from lumbar_tf.training.loss_attribution import LossAttribution
+from lumbar_tf.training.metadata import FoldMetadata, member_attribution, read_fold_metadata
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, table_name
 
 #: Fewer than in `evaluate`, because the page is rewritten after every fold.
@@ -133,6 +134,7 @@ class MemberSummary:
         folds: all folds of the plane.
         error: content of a localizer's `error.json`; None until it is written.
         out_of_fold: a grader's scores; None until a fold is predicted, or without labels.
+        attribution: what points cost a grader, over the folds predicted so far; None where it is not known.
     """
 
     name: str
@@ -145,6 +147,7 @@ class MemberSummary:
     folds: tuple[FoldSummary, ...]
     error: dict[str, Any] | None
     out_of_fold: OutOfFold | None
+    attribution: LossAttribution | None
 
     @property
     def num_done(self) -> int:
@@ -190,6 +193,7 @@ def summarize_member(run: PlaneRun, member: str) -> MemberSummary:
         folds=tuple(_summarize_fold(run, member, fold, part.training) for fold in run.fold_numbers),
         error=_read_error(run) if member == LOCALIZER else None,
         out_of_fold=None if member == LOCALIZER else score_out_of_fold(tables, _labels(run)),
+        attribution=None if member == LOCALIZER else member_attribution(run, member),
     )
 
 

@@ -22,7 +22,7 @@ from lumbar_tf.training.devices import StrategyName, choose_precision, choose_st
 from lumbar_tf.training.fitter import Fitter, FoldData, TrainingTask
 from lumbar_tf.training.grader_task import grader_task, join_oof_tables
 from lumbar_tf.training.localizer_task import axial_localizer_task, localizer_task, write_localizer_error
-from lumbar_tf.training.metadata import write_member_metadata
+from lumbar_tf.training.metadata import member_attribution, write_member_metadata
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun, landmark_tables
 from lumbar_tf.training.warm_start import initial_weights
 
@@ -219,7 +219,7 @@ def finish_member(job: TrainingJob) -> str:
     If several jobs train a member's folds, call it after all of them.
 
     Returns:
-        A summary of a localizer's error; "" for a grader.
+        A summary of a localizer's error, or of what points cost a grader; "" if this is not known.
     """
     run = job.run
     summary = ""
@@ -235,6 +235,8 @@ def finish_member(job: TrainingJob) -> str:
         )
     else:
         join_oof_tables(run, job.member)
+        attribution = member_attribution(run, job.member)
+        summary = "" if attribution is None else str(attribution)
     write_member_metadata(run, job.member)
     _notify(job)
     return summary

@@ -13,7 +13,7 @@ from functools import cache
 import keras
 import tensorflow as tf
 
-from lumbar_tf.models.keras_compat import SummedClipAdamW
+from lumbar_tf.models.keras_compat import AveragedAdamW, SummedClipAdamW
 
 
 class StrategyName(Enum):
@@ -88,10 +88,10 @@ def make_optimizer(
         learning_rate: initial value; a schedule may set it at each step.
         weight_decay: decoupled weight decay.
         clip_norm: largest norm of the whole gradient.
-        ema_momentum: of the moving average of the weights; 0 keeps no average.
+        ema_momentum: of the moving average of the weights after its warm-up; 0 keeps no average.
     """
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    kind = SummedClipAdamW if num_replicas > 1 else keras.optimizers.AdamW
+    kind = SummedClipAdamW if num_replicas > 1 else AveragedAdamW
     optimizer = kind(
         learning_rate,
         weight_decay=weight_decay,

@@ -11,7 +11,11 @@ import tensorflow as tf
 from lumbar_tf.ensemble.label_noise import Flags, noisy_labels
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.inputs.crop_layout import CropLayout
-from lumbar_tf.inputs.grader_dataset import make_grader_eval_dataset, make_grader_train_dataset
+from lumbar_tf.inputs.grader_dataset import (
+    make_grader_eval_dataset,
+    make_grader_train_dataset,
+    make_placement_dataset,
+)
 from lumbar_tf.inputs.record_source import Points, RecordSource
 from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
@@ -21,6 +25,8 @@ from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables, write_out_of_f
 from lumbar_tf.training.evaluators import GradingEvaluator
 from lumbar_tf.training.fitter import PretrainingStep, TrainingTask
 from lumbar_tf.training.fold_crops import FoldCrops, grader_crops
+from lumbar_tf.training.loss_attribution import attribute_loss
+from lumbar_tf.training.metadata import write_loss_attribution
 from lumbar_tf.training.predicted_points import predicted_landmarks
 from lumbar_tf.training.runs import OOF_NAME, PlaneRun, find_noise_tables
 
@@ -61,6 +67,16 @@ def grader_task(run: PlaneRun, backbone: str) -> TrainingTask:
             source, points, layout=layout, crop=config.crop, batch_studies=training.batch_studies
         )
 
+    def write_predictions(model: keras.Model, dataset: tf.data.Dataset, fold: int) -> None:
+        _, points = crops_and_points(fold)
+        held_out = RecordSource(run.shards, run.studies(held_out=fold, is_training=False))
+        placed = make_placement_dataset(
+            held_out, points, layout=layout, crop=config.crop, batch_studies=training.batch_studies
+        )
+        attribution = attribute_loss(model, placed, layout) if held_out.study_ids else None
+        write_loss_attribution(run.fold_directory(backbone, fold), attribution)
+        _write_oof_table(run, backbone, layout, model, dataset, fold)
+
     def build() -> keras.Model:
         return build_grader(backbone, config, layout, weights=training.weights_of(backbone))
 
@@ -78,9 +94,7 @@ def grader_task(run: PlaneRun, backbone: str) -> TrainingTask:
         eval_dataset=eval_dataset,
         evaluator=GradingEvaluator(layout, loss, draws_confusions=training.board_pictures),
         check_source=lambda source: None,
-        write_predictions=lambda model, dataset, fold: _write_oof_table(
-            run, backbone, layout, model, dataset, fold
-        ),
+        write_predictions=write_predictions,
         pretraining=pretraining,
     )
 

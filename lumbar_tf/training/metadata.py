@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import keras
 from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.training.devices import describe_device
 from lumbar_tf.training.fold_crops import read_fold_crops
+from lumbar_tf.training.loss_attribution import LossAttribution, mean_attribution, read_attribution
 from lumbar_tf.training.runs import RUN_NAME, PlaneRun, table_name, training_versions
 
 FOLD_METADATA_NAME = "fold.json"
@@ -31,6 +32,8 @@ class FoldMetadata:
         device: device of the last epoch.
         packages: installed versions at the last epoch.
         weights_sha256: digests by file name.
+        loss_attribution: a grader's `LossAttribution` on the held-out fold; None for a localizer, and where
+            no finding has an annotated and a predicted point.
     """
 
     seed: int
@@ -42,6 +45,7 @@ class FoldMetadata:
     device: str
     packages: dict[str, str] = field(default_factory=dict)
     weights_sha256: dict[str, str] = field(default_factory=dict)
+    loss_attribution: dict[str, Any] | None = None
 
 
 def write_fold_metadata(
@@ -60,6 +64,22 @@ def write_fold_metadata(
         weights_sha256={path.name: file_sha256(path) for path in weights},
     )
     write_json_atomically(directory / FOLD_METADATA_NAME, asdict(metadata))
+
+
+def write_loss_attribution(directory: Path, attribution: LossAttribution | None) -> None:
+    """Adds the attribution of the held-out loss to a finished fold's `fold.json`."""
+    metadata = read_fold_metadata(directory)
+    if metadata is not None and attribution is not None:
+        changed = replace(metadata, loss_attribution=asdict(attribution))
+        write_json_atomically(directory / FOLD_METADATA_NAME, asdict(changed))
+
+
+def member_attribution(run: PlaneRun, member: str) -> LossAttribution | None:
+    """Returns the attribution of a grader's held-out loss over its finished folds; None if there is none."""
+    folds = [read_fold_metadata(run.fold_directory(member, fold)) for fold in run.fold_numbers]
+    return mean_attribution(
+        [read_attribution(fold.loss_attribution) for fold in folds if fold and fold.loss_attribution]
+    )
 
 
 def read_fold_metadata(directory: Path) -> FoldMetadata | None:

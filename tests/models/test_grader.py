@@ -255,7 +255,9 @@ def test_with_frozen_features_the_heads_alone_learn(axial: keras.Model, tmp_path
 def test_a_grader_does_not_start_from_another_ones_weights(axial: keras.Model, tmp_path: Path) -> None:
     path = tmp_path / "other.weights.h5"
     axial.save_weights(path)
-    with pytest.raises(ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_densenet_tiny"):
+    with pytest.raises(
+        ValueError, match=r"other\.weights\.h5 does not hold weights of sagittal_t2_densenet_tiny"
+    ):
         load_weights(_fresh(CANAL, num_slices=1), path)
 
 

@@ -58,6 +58,20 @@ def test_moving_averages_are_paired_with_their_weights() -> None:
     assert any(np.any(np.asarray(average) != np.asarray(weight)) for weight, average in pairs)
 
 
+def test_the_moving_average_warms_up_to_its_momentum() -> None:
+    model = _dense_model()
+    model.compile(keras_compat.AveragedAdamW(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    expected: list[np.ndarray] = []
+    for step in range(14):
+        model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
+        weights = [np.asarray(weight) for weight in model.trainable_variables]
+        momentum = min(0.5, step / (step + 9))
+        pairs = zip(expected or weights, weights, strict=True)
+        expected = [momentum * average + (1 - momentum) * weight for average, weight in pairs]
+    for (_, average), value in zip(keras_compat.moving_averages(model), expected, strict=True):
+        np.testing.assert_allclose(np.asarray(average), value, atol=1e-6)
+
+
 def test_no_moving_averages_where_none_are_kept() -> None:
     model = _dense_model()
     model.compile(keras.optimizers.AdamW(0.1), "mse")
