@@ -129,6 +129,12 @@ def train(
         jobs = [job for run in planes for job in make_jobs(run, held_out, **shared)]
         networks.extend(job.name for job in jobs)
         notes.extend(_run_side_by_side(title, jobs, place, verbose=verbose))
+    for run in opened:
+        for backbone in run.config.grader.backbones:
+            if shortfall := _shortfall(run, backbone):
+                notes.append(f"{run.member_name(backbone)}: {shortfall}")
+                if verbose:
+                    print_status(notes[-1])
     return TrainingResult(
         directories=tuple(run.directory for run in opened),
         networks=tuple(networks),
@@ -181,6 +187,15 @@ def _chosen_folds(run: "PlaneRun", fold: int | None) -> tuple[int, ...]:
     if fold is not None and fold not in run.fold_numbers:
         raise UsageError(f"`fold` must be one of {run.fold_numbers}. Received: {fold}.")
     return run.fold_numbers if fold is None else (fold,)
+
+
+def _shortfall(run: "PlaneRun", backbone: str) -> str:
+    from lumbar_tf.reports.training_summary import summarize_member
+
+    try:
+        return summarize_member(run, backbone).shortfall
+    except ValueError:  # a table that cannot be read: the network's page has warned of it
+        return ""
 
 
 def _run_side_by_side(title: str, jobs: "list[TrainingJob]", place: _JobPlace, *, verbose: bool) -> list[str]:

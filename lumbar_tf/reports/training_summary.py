@@ -155,6 +155,22 @@ class MemberSummary:
         return sum(fold.is_answered for fold in self.folds)
 
     @property
+    def shortfall(self) -> str:
+        """Sentences on losses out of fold that are not below the prior's, with likely causes; "" if none."""
+        behind = []
+        for score in self.out_of_fold.families if self.out_of_fold is not None else ():
+            loss, prior = (score.cell.metrics[name].value for name in ("log_loss", "prior_log_loss"))
+            if not loss < prior:
+                behind.append(f"{score.family.value} {loss:.3f} (prior {prior:.3f})")
+        if not behind:
+            return ""
+        return (
+            "The weighted log loss out of fold is not below that of the prior by condition and level: "
+            f"{', '.join(behind)}. Likely causes: too few epochs or studies, a learning rate that is too "
+            "high, or points that are off; compare the loss at annotated points."
+        )
+
+    @property
     def packages(self) -> dict[str, str]:
         """Package versions that trained the last fold."""
         records = [fold.record for fold in self.folds if fold.record is not None]

@@ -2,11 +2,15 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lumbar_tf.evaluation.metrics import weighted_log_loss
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
 from lumbar_tf.reports.training_summary import summarize_member
+from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
+from lumbar_tf.training.loss_attribution import LossAttribution
+from lumbar_tf.training.metadata import write_loss_attribution
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from tests.graded_cohort import draw_labels
 from tests.reports.html_page import Page, check_self_contained
@@ -55,6 +59,37 @@ def test_the_score_is_the_metric_over_the_finished_folds(run: PlaneRun) -> None:
     assert f"canal: weighted log loss out of fold, prior {prior.value:.3f}" in words
     assert f"{NASTY} Spinal canal stenosis" in words
     assert "Canal: label (rows)" in words and "Foraminal: label (rows)" not in words
+
+
+def test_a_score_that_is_not_below_the_prior_is_said_with_causes(run: PlaneRun) -> None:
+    train_fold(run, BACKBONE, 0)
+    summary = summarize_member(run, BACKBONE)
+    (canal,) = summary.out_of_fold.families
+    loss, prior = (canal.cell.metrics[name].value for name in ("log_loss", "prior_log_loss"))
+    assert bool(summary.shortfall) == (loss >= prior)
+    # Answers that are certain and wrong.
+    held_out = [study for study in STUDIES if run.folds[study] == 1]
+    train_fold(run, BACKBONE, 1)
+    wrong = np.roll(answers(held_out), 1, axis=-1) ** 8
+    wrong /= wrong.sum(axis=-1, keepdims=True)
+    path = run.fold_directory(BACKBONE, 1) / "oof.csv"
+    write_out_of_fold_table(path, held_out, wrong, folds=[1] * len(held_out), model=run.member_name(BACKBONE))
+    summary = summarize_member(run, BACKBONE)
+    assert summary.shortfall.startswith(
+        "The weighted log loss out of fold is not below that of the prior by condition and level: canal "
+    )
+    assert "Likely causes: too few epochs" in summary.shortfall
+    assert summary.shortfall in Page(_read(run, BACKBONE)).words
+
+
+def test_what_points_cost_is_a_sentence_of_the_page(run: PlaneRun) -> None:
+    for fold, loss in ((0, 0.4), (1, 0.6)):
+        train_fold(run, BACKBONE, fold)
+        attribution = LossAttribution(50, loss, loss + 0.01, loss + 0.03, (40, 10, 0, 0))
+        write_loss_attribution(run.fold_directory(BACKBONE, fold), attribution)
+    words = Page(_read(run, BACKBONE)).words
+    assert "0.030 of 0.530 is lost to points: 0.010 in the slice, 0.020 to the choice of the slice" in words
+    assert "annotated one for 80.0% of 100 findings" in words
 
 
 def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None:
