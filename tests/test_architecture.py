@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lumbar_tf"
 RANKS = {
     "labels": 0,
     "files": 0,
+    "retry": 0,
     "runners": 0,
     "config": 1,
     "cli": 1,
@@ -54,7 +55,7 @@ WITHOUT_TENSORFLOW = (
     "evaluation/reliability.py",
     "serving/remote.py",
     "serving/rest_transport.py",
-    "serving/retry.py",
+    "retry.py",
     "bundle/loading.py",
     "monitoring",
     "ensemble/intervals.py",

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from lumbar_tf.monitoring import drift, quantities, reference
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ServingFailure
 
 REPOSITORY = Path(__file__).resolve().parents[1]

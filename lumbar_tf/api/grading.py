@@ -21,8 +21,8 @@ from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
 from lumbar_tf.prediction.pipeline import NothingReadableError, grade_study, open_studies
 from lumbar_tf.privacy.pseudonyms import read_key
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, TlsFiles, parse_address
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumbar_tf.labels import Plane
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions
 from lumbar_tf.serving.contract import GRADE, SALIENCY
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:

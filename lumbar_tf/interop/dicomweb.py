@@ -40,7 +40,7 @@ from lumbar_tf.interop.interfaces import (
     wait_unless_stopped,
 )
 from lumbar_tf.interop.study_filter import MODALITY, QueryWindow, StudyFilter
-from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
+from lumbar_tf.retry import RetryPolicy, call_with_retries
 
 Result = TypeVar("Result")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from lumbar_tf.serving.retry import RemoteError
+from lumbar_tf.retry import RemoteError
 
 #: Upper limits of a study; the largest lumbar studies that scanners make have some thousand images.
 MAX_STUDY_INSTANCES = 20_000

@@ -25,7 +25,7 @@ from lumbar_tf.interop.interfaces import (
 from lumbar_tf.interop.study_grading import StudyGrader, store_results
 from lumbar_tf.interop.watch_journal import NOT_INSPECTED, JournalEntry, WatchJournal, WatchState
 from lumbar_tf.prediction.pipeline import NothingReadableError
-from lumbar_tf.serving.retry import RemoteError
+from lumbar_tf.retry import RemoteError
 from lumbar_tf.serving.transport import ServingError
 
 _LOG = logging.getLogger(__name__)

@@ -61,7 +61,7 @@ class GrpcTransport:
             # The default limit of responses is 4 MiB.
             ("grpc.max_send_message_length", options.max_request_bytes),
             ("grpc.max_receive_message_length", options.max_response_bytes),
-            # Retries are made by `serving.retry`; two layers of them would multiply.
+            # Retries are made by `lumbar_tf.retry`; two layers of them would multiply.
             ("grpc.enable_retries", 0),
             # Reconnects quickly, so that a restarted server is found before the attempts are used up.
             # `min_reconnect_backoff_ms` must not be set: it also limits the time of connecting, and a distant

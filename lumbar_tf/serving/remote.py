@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.labels import Plane
+from lumbar_tf.retry import RetryPolicy, call_with_retries
 from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol
 from lumbar_tf.serving.contract import (
     DESCRIBE,
@@ -23,7 +24,6 @@ from lumbar_tf.serving.contract import (
     find_saliency_signature,
     parse_description,
 )
-from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
 from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure, Transport
 
 Item = TypeVar("Item")

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar_tf.retry import RemoteError
 from lumbar_tf.serving.connection import ConnectionOptions
-from lumbar_tf.serving.retry import RemoteError
 
 _SHOWN_CHARACTERS = 500
 #: NumPy type of each TensorFlow type that the signatures of an ensemble use.

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ModelChoice
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_rest import RestStandIn, serve_rest

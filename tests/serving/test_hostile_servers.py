@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import Flag, Plane
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, parse_address
 from lumbar_tf.serving.contract import check_outputs, parse_description
 from lumbar_tf.serving.remote import RemoteEnsemble
 from lumbar_tf.serving.rest_transport import RestTransport
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import (
     ModelChoice,
     ModelMetadata,

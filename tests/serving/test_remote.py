@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.labels import Plane
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure
 from tests.serving.faults import Fault
 from tests.serving.stand_in_models import FakeModel, Outputs, Signature

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from lumbar_tf.labels import Plane
+from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, TlsFiles, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
-from lumbar_tf.serving.retry import RetryPolicy
 from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure
 from tests.serving.stand_in_grpc import GrpcStandIn, serve_grpc
 from tests.serving.stand_in_models import FakeModel

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lumbar_tf.serving.retry import RetryPolicy, call_with_retries
+from lumbar_tf.retry import RetryPolicy, call_with_retries
 from lumbar_tf.serving.transport import ServingError, ServingFailure
 
 POLICY = RetryPolicy(attempts=4, first_wait_s=1.0, max_wait_s=3.0)
