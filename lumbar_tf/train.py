@@ -41,6 +41,11 @@ class TrainOptions(CommandOptions):
         None,
         description="One fold instead of all.",
     )
+    studies: PositiveInt | None = Field(
+        None,
+        description="Train on a random sample of this many studies, by patient, and on one fold: a first "
+        "insight in minutes. Use another --runs folder.",
+    )
     records: Path = Field(
         Path("tfrecords"),
         description="Folder of the records.",
@@ -154,6 +159,7 @@ def run_train(options: TrainOptions) -> Summary:
         runs=options.runs,
         folds=options.folds,
         fold=options.fold,
+        studies=options.studies,
         strategy=options.strategy,
         workers=options.workers,
         runner=options.runner,

@@ -49,6 +49,7 @@ def train(
     runs: PathLike = "runs",
     folds: PathLike | None = None,
     fold: int | None = None,
+    studies: int | None = None,
     strategy: str = "auto",
     workers: int = 1,
     runner: str | Runner = Runner.LOCAL,
@@ -69,6 +70,8 @@ def train(
         runs: folder of all runs.
         folds: folds file; by default `folds.csv` of the records.
         fold: trains one fold instead of all.
+        studies: size of a sample of the studies, by patient and balanced as the folds are, for a first
+            insight in minutes; without `fold` only the first fold is trained. Use a folder of its own.
         strategy: "auto", "mirrored" or "tpu", the devices of one job.
         workers: number of concurrent jobs; with more than one, each network and fold is a job.
         runner: "local" or "ray".
@@ -97,9 +100,12 @@ def train(
             records=Path(records).absolute(),
             runs=folder,
             folds_path=None if folds is None else Path(folds),
+            num_studies=studies,
         )
         for plane in configs
     ]
+    if studies is not None and fold is None:
+        fold = opened[0].fold_numbers[0]
     held_out = _chosen_folds(opened[0], fold)
     is_synthetic = all(run.manifest.is_synthetic for run in opened)
     for run in opened:

@@ -154,3 +154,38 @@ def read_folds(path: Path, patient_groups: Mapping[str, str]) -> dict[str, int]:
                 f"{first_fold}, study {study_id} of the same patient in fold {fold}."
             )
     return folds
+
+
+def sample_folds(
+    folds: Mapping[str, int], patient_groups: Mapping[str, str], *, num_studies: int
+) -> dict[str, int]:
+    """Returns the folds of a random sample of patients, the same on every call.
+
+    Every fold gives its share of the studies, so that the sample is as balanced as the folds are, and at
+    least one patient. Patients stay whole: the sample may have a few more studies.
+
+    Args:
+        folds: fold by study.
+        patient_groups: patient group by study.
+        num_studies: size of the sample.
+
+    Raises:
+        ValueError: `num_studies` is less than the number of folds.
+    """
+    by_fold: dict[int, dict[str, list[str]]] = {}
+    for study_id in sorted(folds):
+        by_fold.setdefault(folds[study_id], {}).setdefault(patient_groups[study_id], []).append(study_id)
+    if num_studies < len(by_fold):
+        raise ValueError(
+            f"`studies` must be at least {len(by_fold)}, one for each fold. Received: {num_studies}."
+        )
+    sample = {}
+    for fold, patients in sorted(by_fold.items()):
+        wanted = num_studies * sum(map(len, patients.values())) / len(folds)
+        chosen: list[str] = []
+        for group in np.random.default_rng(fold).permutation(sorted(patients)):
+            if len(chosen) >= wanted - 0.5 and chosen:
+                break
+            chosen += patients[str(group)]
+        sample.update(dict.fromkeys(chosen, fold))
+    return sample

@@ -21,7 +21,7 @@ from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
 from lumbar_tf.files import file_sha256, find_paths, write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
-from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds, sample_folds
 
 LOCALIZER = "localizer"
 RUN_NAME = "run.json"
@@ -42,7 +42,7 @@ class PlaneRun:
         records: folder of the records.
         runs: folder of all planes' runs.
         manifest: manifest of the records.
-        folds: fold by study.
+        folds: fold by study; the run uses these studies only.
     """
 
     config: PlaneConfig
@@ -87,13 +87,21 @@ class PlaneRun:
         return tuple(self.records / shard.file for shard in self.manifest.planes[self.config.plane.value])
 
     def studies(self, *, held_out: int, is_training: bool) -> tuple[str, ...]:
-        """Returns the studies with the plane inside (or, for training, outside) a held-out fold."""
+        """Returns the run's studies with the plane inside (or, for training, outside) a held-out fold."""
         shards = self.manifest.planes[self.config.plane.value]
         present = [study for shard in shards for study in shard.study_ids]
-        return tuple(study for study in present if (self.folds[study] != held_out) == is_training)
+        used = [study for study in present if study in self.folds]
+        return tuple(study for study in used if (self.folds[study] != held_out) == is_training)
 
 
-def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path | None = None) -> PlaneRun:
+def open_run(
+    config: PlaneConfig,
+    *,
+    records: Path,
+    runs: Path,
+    folds_path: Path | None = None,
+    num_studies: int | None = None,
+) -> PlaneRun:
     """Starts or resumes a plane's run.
 
     Args:
@@ -101,6 +109,7 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
         records: folder with `manifest.json`.
         runs: folder of all planes' runs.
         folds_path: `folds.csv`; that of the records by default.
+        num_studies: size of a sample of the studies, see `sample_folds`; None uses all.
 
     Returns:
         The run; its folder contains `config.yaml` and `run.json`.
@@ -114,17 +123,21 @@ def open_run(config: PlaneConfig, *, records: Path, runs: Path, folds_path: Path
     if not manifest.planes.get(config.plane.value):
         raise ValueError(f"The records in {records} contain no study with the plane {config.plane.value}.")
     folds_path = folds_path or records / FOLDS_NAME
-    run = PlaneRun(config, records, runs, manifest, read_folds(folds_path, manifest.patient_groups))
-    _write_origin(run, _origin(run, folds_path))
+    folds = read_folds(folds_path, manifest.patient_groups)
+    if num_studies is not None:
+        folds = sample_folds(folds, manifest.patient_groups, num_studies=num_studies)
+    run = PlaneRun(config, records, runs, manifest, folds)
+    _write_origin(run, _origin(run, folds_path, num_studies))
     return run
 
 
-def _origin(run: PlaneRun, folds_path: Path) -> dict[str, object]:
+def _origin(run: PlaneRun, folds_path: Path, num_studies: int | None) -> dict[str, object]:
     noise = run.config.grader.label_noise
     noise_tables = [] if noise is None else find_noise_tables(noise.oof, runs=run.runs)
     return {
         "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
-        "folds_sha256": file_sha256(folds_path),
+        "folds_sha256": file_sha256(folds_path)
+        + ("" if num_studies is None else f" of {num_studies} studies"),
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
         "noise_tables_sha256": [file_sha256(path) for path in noise_tables],
         "schema_version": run.manifest.schema_version,

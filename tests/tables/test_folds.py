@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar_tf.tables.folds import make_folds, read_fold_table, read_folds, write_folds
+from lumbar_tf.tables.folds import make_folds, read_fold_table, read_folds, sample_folds, write_folds
 from tests.records.made_manifests import make_manifest
 
 
@@ -113,3 +113,27 @@ def test_faults_of_a_fold_table_are_named(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_fold_table(path)
+
+
+@given(num_studies=st.integers(5, 80), seed=st.integers(0, 20))
+def test_a_sample_keeps_folds_and_whole_patients_in_proportion(num_studies: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    patient_groups = {str(study): str(rng.integers(50)) for study in range(80)}
+    fold_of = {group: int(rng.integers(5)) for group in sorted(set(patient_groups.values()))}
+    folds = {study: fold_of[group] for study, group in patient_groups.items()}
+    sizes = np.bincount(list(folds.values()), minlength=5)
+    sample = sample_folds(folds, patient_groups, num_studies=num_studies)
+    assert sample.items() <= folds.items()
+    used = {patient_groups[study] for study in sample}
+    assert {study for study in folds if patient_groups[study] in used} == set(sample)
+    largest = max(np.bincount([int(group) for group in patient_groups.values()]))
+    taken = np.bincount(list(sample.values()), minlength=5)
+    assert all(taken[sizes > 0] > 0)
+    assert np.all(np.abs(taken - num_studies * sizes / 80) <= np.maximum(largest, 1))
+    shuffled = dict(sorted(folds.items(), key=lambda _: rng.random()))
+    assert sample_folds(shuffled, patient_groups, num_studies=num_studies) == sample
+
+
+def test_a_sample_of_fewer_studies_than_folds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be at least 2, one for each fold\. Received: 1"):
+        sample_folds({"a": 0, "b": 1}, {"a": "a", "b": "b"}, num_studies=1)

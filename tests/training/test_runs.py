@@ -48,6 +48,18 @@ def test_started_run_needs_the_same_configuration(
         _reopen(run, _config(dropout=0.5))
 
 
+def test_a_run_of_a_sample_uses_its_studies_only_and_is_no_run_of_all(start: Callable[..., PlaneRun]) -> None:
+    folds = {str(study): study % 2 for study in range(10)}
+    run = start("first", folds, _config())
+    sampled = open_run(_config(), records=run.records, runs=run.records / "sample", num_studies=4)
+    used = {study for held_out in (0, 1) for study in sampled.studies(held_out=held_out, is_training=False)}
+    assert used == set(sampled.folds) and len(used) == 4
+    sampled.fold_directory("csp_darknet_narrow", 0).mkdir(parents=True)
+    assert open_run(_config(), records=run.records, runs=sampled.runs, num_studies=4).folds == sampled.folds
+    with pytest.raises(ValueError, match="with another folds"):
+        open_run(_config(), records=run.records, runs=sampled.runs)
+
+
 def test_started_run_needs_the_same_label_noise_tables(
     start: Callable[..., PlaneRun], tmp_path: Path
 ) -> None:
