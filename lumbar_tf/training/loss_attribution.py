@@ -39,8 +39,9 @@ class LossAttribution:
     def __str__(self) -> str:
         """Returns a sentence."""
         same, *others = (count / self.num_findings for count in self.slice_offsets)
+        lost = self.at_predicted - self.at_annotated
         return (
-            f"{self.at_predicted - self.at_annotated:.3f} of {self.at_predicted:.3f} is lost to points: "
+            f"{f'{lost:.3f}' if lost > 0 else 'nothing'} of {self.at_predicted:.3f} is lost to points: "
             f"{self.in_annotated_slice - self.at_annotated:.3f} in the slice, "
             f"{self.at_predicted - self.in_annotated_slice:.3f} to the choice of the slice, which is the "
             f"annotated one for {same:.1%} of {self.num_findings} findings, one off for {others[0]:.1%}, two "

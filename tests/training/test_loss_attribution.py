@@ -139,6 +139,7 @@ def test_a_sentence_names_the_parts_and_folds_are_averaged_by_findings() -> None
         "the annotated one for 80.0% of 100 findings, one off for 15.0%"
     )
     second = LossAttribution(300, 0.6, 0.6, 0.6, (300, 0, 0, 0))
+    assert str(second).startswith("nothing of 0.600 is lost to points: 0.000 in the slice")
     both = mean_attribution([first, second])
     assert both is not None and both.at_annotated == pytest.approx(0.575)
     assert (both.num_findings, both.slice_offsets) == (400, (380, 15, 3, 2))
