@@ -58,7 +58,7 @@ def make_grader_train_dataset(
 
     def prepare(record: Record) -> Record:
         prepared = _prefer_annotated(attach(mask(record)))
-        return _decode(prepared, layout, crop, slack=_SLACK_SLICES, reach_mm=reach_mm)
+        return _decode(prepared, layout, crop, reach_mm=reach_mm)
 
     def augment(record: Record, study_seed: tf.Tensor) -> InputsAndTargets:
         anchors = anchor_points(record["landmarks"], layout)
@@ -223,10 +223,12 @@ def _compare_slices(
     return tf.gather(normals, slices), tf.abs(nearest - slices), is_annotated & is_predicted
 
 
-def _decode(record: Record, layout: CropLayout, crop: CropConfig, *, slack: int, reach_mm: float) -> Record:
+def _decode(record: Record, layout: CropLayout, crop: CropConfig, *, reach_mm: float) -> Record:
     """Decodes the pixels of crops around `landmarks`."""
     anchors = anchor_points(record["landmarks"], layout)
-    decoded = decode_for_crops(record, anchors, crop, plane=layout.plane, slack=slack, reach_mm=reach_mm)
+    decoded = decode_for_crops(
+        record, anchors, crop, plane=layout.plane, slack=_SLACK_SLICES, reach_mm=reach_mm
+    )
     return {**decoded, **{key: record[key] for key in ("labels", "landmarks", "study_id")}}
 
 

@@ -1,4 +1,4 @@
-"""How much of a grader's held-out loss is due to its points: their place in the slice, and the slice.
+"""Share of a grader's held-out loss that is due to its points: their place in the slice, and the slice.
 
 The same network grades the same held-out findings at three places: at the annotated points, at the predicted
 points moved along the normal into the annotated slice, and at the predicted points. The differences of the

@@ -1,6 +1,7 @@
 """The attribution of a grader's loss names the planted cause: points moved in the slice, or off it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -144,5 +145,5 @@ def test_a_sentence_names_the_parts_and_folds_are_averaged_by_findings() -> None
     assert both is not None and both.at_annotated == pytest.approx(0.575)
     assert (both.num_findings, both.slice_offsets) == (400, (380, 15, 3, 2))
     assert mean_attribution([]) is None
-    content = json.loads(json.dumps({**first.__dict__}))
+    content = json.loads(json.dumps(asdict(first)))
     assert read_attribution(content) == first
