@@ -14,6 +14,10 @@ from lumbar_tf.records.parsing import records_dataset
 
 Points = NDArray[np.float32]
 
+#: Decorates functions that datasets map over. Autograph would convert all that they call, which takes longer
+#: than tracing it, and none of it has a Python condition or loop over tensors.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 
 @dataclass(frozen=True)
 class RecordSource:
@@ -36,9 +40,12 @@ def wanted_records(source: RecordSource) -> tf.data.Dataset:
         ),
         default_value=0,
     )
-    return records_dataset(source.shards).filter(
-        lambda record: (wanted.lookup(record["study_id"]) > 0) & (tf.size(record["slices/group"]) > 0)
-    )
+
+    @without_autograph
+    def is_wanted(record: Record) -> tf.Tensor:
+        return (wanted.lookup(record["study_id"]) > 0) & (tf.size(record["slices/group"]) > 0)
+
+    return records_dataset(source.shards).filter(is_wanted)
 
 
 def read_points(source: RecordSource) -> dict[str, Points]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.crops import mask_slices
-from lumbar_tf.inputs.record_source import RecordSource, wanted_records
+from lumbar_tf.inputs.record_source import RecordSource, wanted_records, without_autograph
 from lumbar_tf.inputs.slice_selection import Record
 
 #: Any number but 0, which TensorFlow takes for an absent seed.
@@ -50,6 +50,7 @@ def training_batches(
     """
     num_studies = len(source.study_ids)
 
+    @without_autograph
     def augment_study(
         record: Record, study_seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
@@ -57,13 +58,14 @@ def training_batches(
         image = mask_slices(inputs["image"], inputs["mask"])
         return {**inputs, "image": image}, targets, study_seed
 
+    @without_autograph
     def finish_batch(
         inputs: dict[str, tf.Tensor], targets: tf.Tensor, study_seeds: tf.Tensor
     ) -> InputsAndTargets:
         # The first study's seed is as reproducible as the batch's position.
         return (inputs, targets) if mix is None else mix(inputs, targets, study_seeds[0])
 
-    dataset = wanted_records(source).map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = wanted_records(source).map(without_autograph(prepare), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = shuffle_studies(dataset, training, num_studies, seed, start_epoch)
     dataset = with_seeds(dataset, seed, start_epoch * studies_per_epoch(training, num_studies))
     dataset = dataset.map(augment_study, num_parallel_calls=tf.data.AUTOTUNE)
@@ -85,6 +87,7 @@ def evaluation_batches(
         Dataset of (inputs, targets, study_id) in the order of the files; the last batch may be smaller.
     """
 
+    @without_autograph
     def cut_study(record: Record) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         inputs, targets = cut(record)
         return inputs, targets, record["study_id"]
@@ -116,6 +119,7 @@ def with_seeds(dataset: tf.data.Dataset, seed: int, start: int) -> tf.data.Datas
         start: position of the first element.
     """
 
+    @without_autograph
     def element_seed(position: tf.Tensor) -> tf.Tensor:
         value = tf.random.stateless_uniform(
             [], tf.stack([tf.constant(seed, tf.int64), position]), 0, 2_000_000_000, tf.int32
@@ -141,6 +145,7 @@ def shuffle_studies(
     buffer = num_studies + 1 if training.cache else min(num_studies, 64)
     length = studies_per_epoch(training, num_studies)
 
+    @without_autograph
     def shuffle(epoch: tf.Tensor, repetition: tf.Tensor) -> tf.data.Dataset:
         # Sets the seed of this function's graph, so that the order does not depend on the process's global
         # seed.
@@ -150,6 +155,7 @@ def shuffle_studies(
         )
         return dataset.shuffle(buffer, seed=epoch_seed + repetition)
 
+    @without_autograph
     def fill(epoch: tf.Tensor) -> tf.data.Dataset:
         # Studies without a slice are skipped; where that leaves an epoch short, other studies are repeated.
         repetitions = tf.data.Dataset.range(length)

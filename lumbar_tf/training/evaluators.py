@@ -81,7 +81,7 @@ class GradingEvaluator:
     def _trace(self, model: keras.Model) -> "tf.types.experimental.PolymorphicFunction":
         """Returns the traced network; it is traced once, not once per epoch."""
         if self._traced is None or self._traced[0] is not model:
-            self._traced = (model, tf.function(lambda inputs: model(inputs, training=False)))
+            self._traced = (model, tf.function(lambda inputs: model(inputs, training=False), autograph=False))
         return self._traced[1]
 
 

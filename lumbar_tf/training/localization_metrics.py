@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.inputs.crop_layout import localizer_rows
-from lumbar_tf.inputs.record_source import RecordSource, attach_points, wanted_records
+from lumbar_tf.inputs.record_source import RecordSource, attach_points, wanted_records, without_autograph
 from lumbar_tf.inputs.slice_selection import Record, select_slices, slice_normals
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_LEVELS, Level, Plane
 from lumbar_tf.tables.landmarks import Points
@@ -233,7 +233,8 @@ def measure_slice_agreement(source: RecordSource, predicted: Mapping[str, Points
     Returns:
         The agreement; shares are NaN without points.
     """
-    records = wanted_records(source).map(attach_points(predicted)).map(_compare_slices)
+    records = wanted_records(source).map(without_autograph(attach_points(predicted)))
+    records = records.map(without_autograph(_compare_slices))
     found = list(records.as_numpy_iterator())
     if not found:
         return SliceAgreement(0, 0, float("nan"), float("nan"))
