@@ -1,5 +1,6 @@
 """Evaluation of a network during training, on studies that it is not trained on."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,10 @@ Evaluator = Callable[[keras.Model, tf.data.Dataset], ValidationResult]
 
 def evaluate_loss(model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
     """Returns the mean loss of the batches."""
-    losses = model.evaluate(dataset, verbose=0, return_dict=True)
+    with warnings.catch_warnings():
+        # Keras expects the number of batches beforehand; it is known after reading the records.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        losses = model.evaluate(dataset, verbose=0, return_dict=True)
     return ValidationResult({"loss": float(losses["loss"])})
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
-from lumbar_tf.training.evaluators import ValidationResult
+from lumbar_tf.training.evaluators import ValidationResult, evaluate_loss
 from lumbar_tf.training.fitter import EpochReport, Fitter, FoldData
 from lumbar_tf.training.learning_rate import learning_rate_share
 from lumbar_tf.training.metadata import read_fold_metadata
@@ -131,6 +132,17 @@ def test_the_history_has_validation_and_the_schedule(tmp_path: Path) -> None:
     # The rate of an epoch's last step of three, of 15 in all.
     expected = [0.01 * learning_rate_share(step, 15, warmup_fraction=0.2) for step in (2, 5, 8, 11, 14)]
     np.testing.assert_allclose([row["learning_rate"] for row in history], expected, rtol=1e-5)
+
+
+def test_validation_on_an_unknown_number_of_batches_warns_of_nothing() -> None:
+    fitter = _fitter(_training())
+    held_out = _batches(1000).take(3)
+    unknown = held_out.filter(lambda *_: True)
+    assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbers = evaluate_loss(fitter.model, unknown).numbers
+    assert numbers == evaluate_loss(fitter.model, held_out).numbers
 
 
 def test_infinite_loss_is_an_error(tmp_path: Path) -> None:
