@@ -119,6 +119,8 @@ setup(
             # A second RLE codec, to test and to benchmark ours against.
             "pylibjpeg>=2.0.1,<3",
             "pylibjpeg-rle>=2.0,<3",
+            # Reads the text of PDF documents back.
+            "pypdf>=5",
             "ray>=2.54",
             "ruff>=0.6",
             # Builds the sdist of tests/test_wheel.py.

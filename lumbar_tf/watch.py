@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("lumbar_tf.watch")
 _STATE_FOLDER = ".watch"
 _DAY_S = 86_400.0
-_RESULT_KINDS = ("sr", "sheet")
+_RESULT_KINDS = ("sr", "sheet", "pdf")
 _DICOMWEB, _LISTEN = OnlyWith("dicomweb"), OnlyWith("listen")
 
 
@@ -73,13 +73,13 @@ class WatchOptions(GradingOptions):
     ae_title: Annotated[str, _LISTEN] = Field("LUMBAR_TF", description="AE title of this program.")
     send_to: Annotated[str | None, _LISTEN] = Field(
         None,
-        description="AET@HOST:PORT of the node that receives the structured report and the sheet by "
-        "C-STORE; implies --dicom.",
+        description="AET@HOST:PORT of the node that receives the results of --send by C-STORE; implies "
+        "--dicom.",
     )
     send: CommaList = Field(
-        _RESULT_KINDS,
-        description="Comma-separated results to send or store: sr, the structured report, and sheet, the "
-        "picture for viewers that do not show reports.",
+        ("sr", "sheet"),
+        description="Comma-separated results to send or store: sr, the structured report; sheet, the picture "
+        "for viewers that do not show reports; pdf, the sheet as a document.",
     )
     keep_days: Annotated[PositiveFloat, _LISTEN] = Field(
         7.0,
@@ -107,6 +107,13 @@ class WatchOptions(GradingOptions):
     def has_sink(self) -> bool:
         """Whether the results are stored in an archive or sent to a node."""
         return self.store or self.send_to is not None
+
+    def formats(self) -> tuple[str, ...]:
+        """Returns the names of the output formats, with those of the results to send."""
+        from lumbar_tf.interop.result_formats import find_formats
+
+        sent = ["pdf"] if self.has_sink and "pdf" in self.send else []
+        return tuple(find_formats([*super().formats(), *sent]))
 
 
 def watch(options: WatchOptions) -> Summary:

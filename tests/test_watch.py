@@ -34,6 +34,22 @@ def test_a_valid_call_is_accepted(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "dicom_formats"),
+    [
+        (["--listen=104"], []),
+        (["--listen=104", "--send-to=A@b:1"], ["dicom"]),
+        (["--listen=104", "--send-to=A@b:1", "--send=sr,pdf"], ["dicom", "pdf"]),
+        ([ARCHIVE, "--store", "--send=sr,sheet,pdf"], ["dicom", "pdf"]),
+        ([ARCHIVE, "--send=pdf"], []),
+        ([ARCHIVE, "--pdf"], ["pdf"]),
+    ],
+)
+def test_what_is_sent_is_written(words: list[str], dicom_formats: list[str]) -> None:
+    formats = parse_options(WatchOptions, words).formats()
+    assert [name for name in formats if name in ("dicom", "pdf")] == dicom_formats
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "one of --dicomweb and --listen"),

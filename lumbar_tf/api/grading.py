@@ -183,7 +183,7 @@ class Ensemble:
             path: see `read_studies`.
             out: folder for `submission.csv`, `probability.csv`, `results.json` and the other tables, and a
                 folder for each of `formats`; None writes nothing.
-            formats: of "sheets", "report", "dicom" and "fhir".
+            formats: of "sheets", "report", "dicom", "pdf" and "fhir".
             series_map: see `read_study`.
             pseudonym_key_file: file with the key of pseudonyms that replace ids.
             strict: whether the first fault in the input is fatal.
@@ -286,7 +286,7 @@ def predict(
         path: see `read_studies`.
         model: a bundle, or a server's address; see `load_ensemble`.
         out: folder for tables and each study's files; None writes nothing.
-        formats: files of each study in `out`: of "sheets", "report", "dicom" and "fhir".
+        formats: files of each study in `out`: of "sheets", "report", "dicom", "pdf" and "fhir".
         series_map: see `read_study`.
 
     Returns:

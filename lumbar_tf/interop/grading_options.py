@@ -52,6 +52,11 @@ class GradingOptions(CommandOptions):
         "an image, for the archive that the study came from. They repeat the patient's name, ID and birth "
         "date from the images.",
     )
+    pdf: bool = Field(
+        False,
+        description="Write dicom/<study>.pdf.dcm, the sheet as a PDF document in a DICOM file, with the same "
+        "patient data.",
+    )
     fhir: bool = Field(
         False,
         description="Write fhir/<study>.json, a FHIR R4 report with its observations. It contains the "
@@ -92,7 +97,9 @@ class GradingOptions(CommandOptions):
         "https://pacs/dicom-web. Needs the extra `pacs`.",
     )
     store: Annotated[bool, _DICOMWEB] = Field(
-        False, description="Store the structured report and the sheet in the archive; implies --dicom."
+        False,
+        description="Store the structured report and the sheet (with --pdf also the document) in the "
+        "archive; implies --dicom.",
     )
     dicomweb_user_file: Annotated[Path | None, _DICOMWEB] = Field(
         None, description="File with one line, user:password."

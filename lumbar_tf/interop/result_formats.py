@@ -67,6 +67,14 @@ def _write_dicom(folder: Path, graded: GradedStudy, replaced: Sequence[ReportRef
     write_secondary_capture(folder / f"{study.study_id}.sc.dcm", references, study, findings, model=model)
 
 
+def _write_pdf(folder: Path, graded: GradedStudy) -> None:
+    from lumbar_tf.interop.encapsulated_pdf import write_encapsulated_pdf
+
+    references = find_references(graded.study)
+    path = folder / f"{graded.study.study_id}.pdf.dcm"
+    write_encapsulated_pdf(path, references, graded.study, graded.findings, model=graded.source.version)
+
+
 def _write_fhir(folder: Path, graded: GradedStudy) -> None:
     from lumbar_tf.interop.fhir import write_fhir
 
@@ -82,6 +90,7 @@ OUTPUT_FORMATS: Mapping[str, OutputFormat] = {
     "dicom": OutputFormat(
         DICOM_FOLDER, _write_dicom, needs_slices=True, needs_header=True, extra=("highdicom", "dicom")
     ),
+    "pdf": OutputFormat(DICOM_FOLDER, _write_pdf, needs_slices=True, needs_header=True),
     "fhir": OutputFormat(FHIR_FOLDER, _write_fhir, needs_slices=True, needs_header=True),
 }
 

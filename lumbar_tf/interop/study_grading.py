@@ -16,7 +16,7 @@ from lumbar_tf.prediction.pipeline import GradingModel
 from lumbar_tf.serving.transport import ServingError
 
 #: DICOM results by the name that the option `--send` has for them: ends of their file names.
-RESULT_SUFFIXES: Mapping[str, str] = {"sr": REPORT_SUFFIX, "sheet": ".sc.dcm"}
+RESULT_SUFFIXES: Mapping[str, str] = {"sr": REPORT_SUFFIX, "sheet": ".sc.dcm", "pdf": ".pdf.dcm"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Sheet of a study: its level points and the calibrated probabilities of its 25 findings in one picture."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,18 @@ def sheet_pixels(study: Study, result: StudyFindings) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def sheet_pdf(study: Study, result: StudyFindings) -> bytes:
+    """Returns the sheet of `draw_study_sheet` as a PDF document of one page, with selectable text."""
+    from matplotlib import rc_context
+
+    figure = _make_sheet(study, result)
+    document = BytesIO()
+    # Embedded TrueType fonts, because text in Matplotlib's own Type 3 fonts is not found by all readers.
+    with rc_context({"pdf.fonttype": 42}):
+        figure.savefig(document, dpi=_DPI, format="pdf", metadata={"Title": _FOOTER, "CreationDate": None})
+    return document.getvalue()
 
 
 def _make_sheet(study: Study, result: StudyFindings) -> "Figure":

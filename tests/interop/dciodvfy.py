@@ -16,5 +16,5 @@ def find_errors(path: Path) -> list[str]:
     done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=120, check=False)
     lines = (done.stdout + done.stderr).splitlines()
     # It prints the type of the object only if it read the file.
-    assert any(line in ("Comprehensive3DSR", "SCImage") for line in lines), lines[:5]
+    assert any(line in ("Comprehensive3DSR", "EncapsulatedPDF", "SCImage") for line in lines), lines[:5]
     return [line for line in lines if line.startswith(("Error", "Abort"))]
