@@ -95,6 +95,11 @@ class BuildRecordsOptions(CommandOptions):
         0,
         description="Seed that shuffles patients with about equal numbers of findings.",
     )
+    folds_file: Path | None = Field(
+        None,
+        description="CSV file study_id,fold_id or study_id,fold with folds 0, 1, ... of your own, instead of "
+        "--folds and --fold-seed. A patient must be in one fold.",
+    )
 
     after_interrupt: ClassVar[str] = (
         "Finished shards stay, and there is no manifest.json yet. Go on with the same flags and --resume "
@@ -111,6 +116,8 @@ def run_build_records(options: BuildRecordsOptions) -> Summary:
         return _remove_patients(options)
     if not options.data:
         raise UsageError("--data must name a folder or a zip. Received: none.")
+    if options.folds_file is not None and options.model_fields_set & {"folds", "fold_seed"}:
+        raise UsageError("--folds-file must not be given together with --folds or --fold-seed.")
     records = lumbar_tf.build_records(
         options.data,
         options.out,
@@ -126,6 +133,7 @@ def run_build_records(options: BuildRecordsOptions) -> Summary:
         decoder=options.decoder,
         folds=options.folds,
         fold_seed=options.fold_seed,
+        folds_file=options.folds_file,
         verbose=True,
     )
     return Summary(

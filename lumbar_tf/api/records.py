@@ -88,6 +88,7 @@ def build_records(
     decoder: str = "pydicom",
     folds: int = 5,
     fold_seed: int = 0,
+    folds_file: PathLike | None = None,
     verbose: bool = False,
 ) -> RecordsResult:
     """Builds TFRecord shards, folds and a manifest from DICOM studies and label tables.
@@ -109,10 +110,13 @@ def build_records(
         decoder: "pydicom" or "tfio".
         folds: number of folds; 1 puts all studies into fold 0.
         fold_seed: seed of the folds.
+        folds_file: a CSV file `study_id,fold_id` or `study_id,fold` with folds 0, 1, ... that replaces
+            `folds` and `fold_seed`. Every study must have a fold, and a patient's studies the same one.
         verbose: whether progress is shown on stderr.
 
     Raises:
-        ValueError: no study is usable, records are in the way, or with `strict` there is a fault.
+        ValueError: no study is usable, records are in the way, the folds do not fit the studies, or with
+            `strict` there is a fault.
     """
     from lumbar_tf.dicom.files.decoders import Decoder, frame_decoder
     from lumbar_tf.privacy.pseudonyms import read_key
@@ -123,13 +127,14 @@ def build_records(
     key = None if pseudonym_key_file is None else read_key(Path(pseudonym_key_file))
     chosen = Decoder(decoder)
     frame_decoder(chosen)  # fails here, not in a worker, if it cannot be loaded
+    given = None if folds_file is None else _read_folds_file(Path(folds_file), key)
     manifest = run_build_task(
         BuildTask(
             sources=paths_of(data),
             out=Path(out),
             options=BuildOptions(
                 studies_per_shard=studies_per_shard,
-                num_folds=folds,
+                num_folds=folds if given is None else max(given.values()) + 1,
                 fold_seed=fold_seed,
                 codec=PixelEncoding(codec),
                 decoder=chosen.value,
@@ -138,6 +143,7 @@ def build_records(
             mode=BuildMode(mode),
             series_map=optional_path(series_map),
             key=key,
+            folds=given,
             is_strict=strict,
         ),
         workers=workers,
@@ -146,6 +152,19 @@ def build_records(
         progress=progress_of("Building records", verbose=verbose),
     )
     return RecordsResult(Path(out), manifest)
+
+
+def _read_folds_file(path: Path, key: bytes | None) -> dict[str, int]:
+    """Returns the fold by study id, or by pseudonym if there is a key."""
+    from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
+    from lumbar_tf.tables.folds import read_fold_table
+
+    folds = read_fold_table(path)
+    if not folds:
+        raise ValueError(f"{path.name} must give each study a fold. Received: no study.")
+    if key is None:
+        return folds
+    return {pseudonym(key, IdKind.STUDY, study_id): fold for study_id, fold in folds.items()}
 
 
 def forget_patients(

@@ -44,7 +44,7 @@ from lumbar_tf.records.patients import group_studies
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.records.shards import BuiltShardSet, ShardSetJob, build_shards, remove_shards
 from lumbar_tf.runners import Runner, run_jobs
-from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, read_folds, write_folds
+from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, read_folds, select_folds, write_folds
 from lumbar_tf.tables.labels import read_record_labels, write_record_labels
 
 
@@ -72,6 +72,7 @@ class BuildTask:
         mode: treatment of existing records.
         series_map: table whose rows override the sources' tables, None for none.
         key: key of the pseudonyms that replace ids, None to keep ids.
+        folds: fold by study, below `options.num_folds`; None to assign folds.
         is_strict: whether the first invalid input ends the build.
     """
 
@@ -81,6 +82,7 @@ class BuildTask:
     mode: BuildMode = BuildMode.NEW
     series_map: Path | None = None
     key: bytes | None = None
+    folds: Mapping[str, int] | None = None
     is_strict: bool = False
 
 
@@ -162,7 +164,7 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
         return base, []
     first = next_shard_index(base)
     wanted = BuildPlan(
-        fingerprint=_fingerprint(task.options, studies),
+        fingerprint=_fingerprint(task, studies),
         first_part=first,
         base_sha256=file_sha256(task.out / MANIFEST_NAME) if base is not None else "",
     )
@@ -173,6 +175,8 @@ def _prepare(task: BuildTask, cohort: Cohort) -> tuple[Manifest | None, list[Sha
         )
     if base is None:
         _check_count(studies, task.options.num_folds, cohort)
+    if task.folds is not None:
+        _check_folds(task.folds, studies, task.options.num_folds, is_new=base is None)
     if plan is None:
         kept = {shard.file for shards in (base.planes.values() if base else ()) for shard in shards}
         remove_shards(task.out, kept.__contains__)
@@ -220,13 +224,32 @@ def _no_usable_study(rejects: Iterable[RejectEntry]) -> ValueError:
     return ValueError(f"At least one study must be usable. Received: none, rejects: {reasons}.")
 
 
-def _fingerprint(options: BuildOptions, studies: Sequence[CohortStudy]) -> str:
-    parts = [
+def _check_folds(
+    folds: Mapping[str, int], studies: Sequence[CohortStudy], num_folds: int, *, is_new: bool
+) -> None:
+    """Checks given folds before hours of reading: each study has one, no fold is empty, no patient in two."""
+    chosen = select_folds(
+        folds, {study.study_id: study.study_id for study in studies}, name="The table of --folds-file"
+    )
+    empty = sorted(set(range(num_folds)) - set(chosen.values()))
+    if is_new and empty:
+        raise UsageError(
+            f"--folds-file must give a study to each of the folds 0 to {num_folds - 1}. Received: none for "
+            f"fold {empty[0]}."
+        )
+    patients = {study.study_id: read_patient_id(study.files) or study.study_id for study in studies}
+    select_folds(folds, patients, name="The table of --folds-file")
+
+
+def _fingerprint(task: BuildTask, studies: Sequence[CohortStudy]) -> str:
+    parts: list[object] = [
         SCHEMA_VERSION,
         package_versions(),
-        options.model_dump(mode="json"),
+        task.options.model_dump(mode="json"),
         [study.study_id for study in studies],
     ]
+    if task.folds is not None:
+        parts.append([task.folds.get(study.study_id) for study in studies])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -258,7 +281,11 @@ def _finish(
         labels = {**read_record_labels(task.out), **labels}
     labels = {study: row for study, row in labels.items() if study in study_ids}
     write_record_labels(task.out, labels)
-    write_folds(task.out / FOLDS_NAME, _assign_folds(manifest, labels, kept_folds))
+    if task.folds is None:
+        folds = _assign_folds(manifest, labels, kept_folds)
+    else:
+        folds = select_folds({**task.folds, **kept_folds}, manifest.patient_groups, name="--folds-file")
+    write_folds(task.out / FOLDS_NAME, folds)
     write_manifest(task.out, manifest)
     return manifest
 

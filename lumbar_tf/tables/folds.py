@@ -12,6 +12,8 @@ from lumbar_tf.tables.text_table import read_text_table
 
 FOLDS_NAME = "folds.csv"
 _COLUMNS = ["study_id", "fold_id"]
+#: Columns that hold the fold: ours, and that of many published tables.
+_FOLD_COLUMNS = ("fold_id", "fold")
 
 
 def make_folds(
@@ -108,15 +110,20 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 
 
 def read_fold_table(path: Path) -> dict[str, int]:
-    """Reads study_id,fold_id; other columns are ignored.
+    """Reads study_id,fold_id or study_id,fold; other columns are ignored.
 
     Raises:
         ValueError: a column is absent, a row has a wrong number of cells, a study is given twice, or a fold
             is not a whole number.
     """
     folds: dict[str, int] = {}
-    table = read_text_table(path, _COLUMNS).require_sound()
-    for line, (study_id, text) in table.rows(_COLUMNS):
+    table = read_text_table(path, _COLUMNS[:1]).require_sound()
+    column = next((name for name in _FOLD_COLUMNS if name in table.columns), None)
+    if column is None:
+        raise ValueError(
+            f"{path.name} must have a column {' or '.join(_FOLD_COLUMNS)}. Received: {table.columns}."
+        )
+    for line, (study_id, text) in table.rows([_COLUMNS[0], column]):
         if study_id in folds or not text.isdecimal():
             rule = "a study must be given once, with a fold 0, 1, ..."
             raise table.issue(line, rule, f"{study_id!r}, {text!r}").to_error()
@@ -137,20 +144,33 @@ def read_folds(path: Path, patient_groups: Mapping[str, str]) -> dict[str, int]:
     Raises:
         ValueError: the table is invalid, a study has no fold, or a patient is in two folds.
     """
-    table = read_fold_table(path)
+    return select_folds(read_fold_table(path), patient_groups, name=path.name)
+
+
+def select_folds(table: Mapping[str, int], patient_groups: Mapping[str, str], *, name: str) -> dict[str, int]:
+    """Returns the folds of some studies, and checks them.
+
+    Args:
+        table: fold by study; studies that are not in `patient_groups` are ignored.
+        patient_groups: patient group by study.
+        name: name of the table, for messages.
+
+    Raises:
+        ValueError: a study has no fold, or a patient is in two folds.
+    """
     folds: dict[str, int] = {}
     fold_of_group: dict[str, tuple[int, str]] = {}
     for study_id, group in patient_groups.items():
         if study_id not in table:
             raise ValueError(
-                f"{path.name} must give a fold (0, 1, ...) to every study of the records. "
+                f"{name} must give a fold (0, 1, ...) to every study of the records. "
                 f"Received: none for {study_id}."
             )
         fold = folds[study_id] = table[study_id]
         first_fold, first_study = fold_of_group.setdefault(group, (fold, study_id))
         if fold != first_fold:
             raise ValueError(
-                f"{path.name} must keep a patient in one fold. Received: study {first_study} in fold "
+                f"{name} must keep a patient in one fold. Received: study {first_study} in fold "
                 f"{first_fold}, study {study_id} of the same patient in fold {fold}."
             )
     return folds

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lumbar_tf
 from lumbar_tf.cli.arguments import UsageError
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.labels import Plane
+from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym, read_key
 from lumbar_tf.records.build import BuildMode, BuildTask, run_build_task
 from lumbar_tf.records.manifest import BuildOptions, Manifest, read_manifest
 from lumbar_tf.records.parsing import parse_example
@@ -320,6 +322,86 @@ def test_folds_beyond_the_cohort_are_an_error_of_the_call(
     with pytest.raises(UsageError, match=f"`folds` must be at most the number of .*{rule}"):
         _build(cohort, tmp_path / "out", options=OPTIONS.model_copy(update={"num_folds": num_folds}))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+#: Studies 10 and 14 are of one patient.
+GIVEN_FOLDS = {"10": 2, "11": 0, "12": 1, "13": 0, "14": 2, "of another cohort": 1}
+
+
+def _write_folds(path: Path, folds: dict[str, int], column: str) -> Path:
+    rows = [f"{study},{fold},more" for study, fold in folds.items()]
+    path.write_text("\n".join([f"study_id,{column},other", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("column", ["fold_id", "fold"])
+def test_given_folds_are_kept(cohort: Path, tmp_path: Path, read_tree: Tree, column: str) -> None:
+    table = _write_folds(tmp_path / "mine.csv", GIVEN_FOLDS, column)
+    lumbar_tf.build_records(cohort, tmp_path / "out", folds_file=table, studies_per_shard=2)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.options.num_folds == 3
+    kept = {study: fold for study, fold in GIVEN_FOLDS.items() if study != "of another cohort"}
+    assert read_folds(tmp_path / "out" / "folds.csv", manifest.patient_groups) == kept
+    # Only the folds differ from those of a build that assigns them.
+    _build(cohort, tmp_path / "assigned")
+    given, assigned = read_tree(tmp_path / "out"), read_tree(tmp_path / "assigned")
+    assert {name for name in given.keys() | assigned.keys() if given[name] != assigned[name]} == {"folds.csv"}
+
+
+def test_given_folds_are_those_of_the_ids_before_pseudonyms(cohort: Path, tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("k" * 40)
+    table = _write_folds(tmp_path / "mine.csv", GIVEN_FOLDS, "fold")
+    lumbar_tf.build_records(cohort, tmp_path / "out", folds_file=table, pseudonym_key_file=key_file)
+    folds = read_folds(tmp_path / "out" / "folds.csv", read_manifest(tmp_path / "out").patient_groups)
+    key = read_key(key_file)
+    assert folds == {
+        pseudonym(key, IdKind.STUDY, study): fold for study, fold in GIVEN_FOLDS.items() if study.isdecimal()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"14": 0}, "must keep a patient in one fold. Received: study 10 in fold 2, study 14"),
+        ({"12": None}, "must give a fold .* to every study of the records. Received: none for 12"),
+        ({"12": 0}, "each of the folds 0 to 2. Received: none for fold 1"),
+        ({"12": 10**15}, "`folds` must be at most the number of studies"),
+        ({"12": -1}, "with a fold 0, 1"),
+    ],
+)
+def test_given_folds_that_do_not_fit_are_refused_before_anything_is_built(
+    cohort: Path, tmp_path: Path, change: dict[str, int | None], message: str
+) -> None:
+    folds = {study: fold for study, fold in {**GIVEN_FOLDS, **change}.items() if fold is not None}
+    folds.pop("of another cohort")
+    table = _write_folds(tmp_path / "mine.csv", folds, "fold")
+    with pytest.raises(ValueError, match=message):
+        lumbar_tf.build_records(cohort, tmp_path / "out", folds_file=table)
+    assert not list((tmp_path / "out").rglob("*.tfrecord"))
+
+
+def test_a_build_is_not_resumed_with_other_given_folds(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, folds = tmp_path / "out", {study: GIVEN_FOLDS[study] for study in ("10", "11", "12", "13", "14")}
+    with monkeypatch.context() as patch:
+        patch.setattr("lumbar_tf.records.build.write_manifest", _no_space)
+        with pytest.raises(OSError, match="no space"):
+            _build(cohort, out, folds=folds)
+    with pytest.raises(ValueError, match="other studies, options"):
+        _build(cohort, out, folds={**folds, "12": 0, "11": 1}, mode=BuildMode.RESUME)
+    _build(cohort, out, folds=folds, mode=BuildMode.RESUME)
+    assert read_folds(out / "folds.csv", read_manifest(out).patient_groups) == folds
+
+
+def test_appended_studies_get_their_given_folds(cohort: Path, tmp_path: Path) -> None:
+    out, folds = tmp_path / "out", {study: GIVEN_FOLDS[study] for study in ("10", "11", "12", "13", "14")}
+    _hold_back(cohort, tmp_path / "aside", "13")
+    _build(cohort, out, folds=folds)
+    (tmp_path / "aside" / "13").rename(cohort / "train_images" / "13")
+    _build(cohort, out, folds={**folds, "13": 1}, mode=BuildMode.APPEND)
+    assert read_folds(out / "folds.csv", read_manifest(out).patient_groups) == {**folds, "13": 1}
 
 
 def test_a_source_without_a_usable_study_is_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_folds_round_trip(tmp_path: Path) -> None:
         ("study_id,fold_id\n1,0\n", "none for 2"),
         ("study_id,fold_id\n1,0\n2,x\n", "line 3: .*'2', 'x'"),
         ("study_id,fold_id\n1,0\n2,-1\n", "line 3: .*'2', '-1'"),
-        ("study_id,fold\n1,0\n2,0\n", "columns .*fold_id"),
+        ("study_id,patient\n1,0\n2,0\n", "a column fold_id or fold"),
     ],
 )
 def test_folds_that_break_the_rules_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -102,7 +102,7 @@ def test_a_fold_table_reads_back_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("study_id,fold\n1,0\n", "fold_id"),
+        ("study_id,patient\n1,0\n", "fold_id"),
         ("study_id,fold_id\n1,0\n1,0\n", "line 3"),
         ("study_id,fold_id\n1,first\n", "'first'"),
         ("study_id,fold_id\n1\n", "line 2"),
