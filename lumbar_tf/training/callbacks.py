@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import TrainingConfig
+from lumbar_tf.files import write_json_atomically
 from lumbar_tf.models.keras_compat import moving_averages
 from lumbar_tf.training.checkpoints import BEST_NAME, TrainingProgress, save_weights
 from lumbar_tf.training.evaluators import Evaluator
@@ -20,6 +21,11 @@ from lumbar_tf.training.learning_rate import LearningRateSchedule
 #: Tiles of a contact sheet, and columns: small enough for one glance.
 _MAX_TILES = 60
 _COLUMNS = 10
+
+#: Progress inside an epoch; absent between epochs.
+STEPS_NAME = "steps.json"
+#: Shortest time between two writes of it, seconds.
+_STEPS_PERIOD_S = 5.0
 
 #: Callback after each epoch: (finished epochs, epochs in total, the epoch's row of the history).
 EpochReport = Callable[[int, int, dict[str, float]], None]
@@ -155,6 +161,46 @@ def is_stopped(training: TrainingConfig, progress: TrainingProgress) -> bool:
         and progress.best_epoch > 0
         and progress.epoch - progress.best_epoch >= stopping.patience
     )
+
+
+class StepReport(keras.callbacks.Callback):
+    """Writes how far an epoch is to a file, which the process that started the job displays."""
+
+    def __init__(self, directory: Path, *, num_batches: int) -> None:
+        """Initializes the callback.
+
+        Args:
+            directory: folder of the fold.
+            num_batches: steps per epoch.
+        """
+        super().__init__()
+        self._path = directory / STEPS_NAME
+        self._num_batches = num_batches
+        self._epoch = 0
+        self._first_ended = self._written = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch, counted from 0."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the file if the last one is old enough."""
+        now = time.monotonic()
+        if batch == 0:
+            # The first step of a run traces the network: its time says nothing about the others.
+            self._first_ended = now
+        if batch + 1 == self._num_batches or now - self._written < _STEPS_PERIOD_S:
+            return
+        self._written = now
+        step = batch + 1
+        row: dict[str, float] = {"epoch": self._epoch + 1, "step": step, "steps": self._num_batches}
+        if batch:
+            row["seconds_left"] = (now - self._first_ended) / batch * (self._num_batches - step)
+        write_json_atomically(self._path, row)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Removes the file: the history has the epoch's row."""
+        self._path.unlink(missing_ok=True)
 
 
 class TensorBoardLogger:

@@ -1,19 +1,24 @@
 """Progress of training jobs, read from the histories that they write in any process or machine."""
 
 import json
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lumbar_tf.cli.progress import Advance, ProgressMaker
+from lumbar_tf.cli.progress import Advance, ProgressMaker, duration
+from lumbar_tf.training.callbacks import STEPS_NAME
 from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.cross_validation import FIRST_STEP, TrainingJob
 from lumbar_tf.training.runs import LOCALIZER
 
 #: Interval between reads of the histories, seconds: small files, and an epoch takes at least a second.
 _PERIOD_S = 0.5
+#: Shortest time between two lines about the steps of an epoch, seconds.
+_STEPS_LINE_PERIOD_S = 20.0
 
 Row = dict[str, float]
 
@@ -28,6 +33,8 @@ class _StepProgress:
         epochs: configured epochs; early stopping may end the fold before.
         is_done: returns whether the fold is finished.
         num_seen: epochs that were reported.
+        steps: content of the file about the steps of an epoch.
+        steps_shown: time of the last line about it.
     """
 
     title: str
@@ -35,6 +42,8 @@ class _StepProgress:
     epochs: int
     is_done: Callable[[], bool]
     num_seen: int = 0
+    steps: Row = field(default_factory=dict)
+    steps_shown: float = -math.inf
 
     def new_rows(self) -> list[Row]:
         """Returns the rows added since the last call."""
@@ -51,6 +60,25 @@ class _StepProgress:
         remaining = self.epochs - self.num_seen if self.is_done() else 0
         self.num_seen += remaining
         return remaining
+
+    def new_steps_line(self) -> str:
+        """Returns a line about the steps of the current epoch, "" if it is too soon or nothing is new."""
+        now = time.monotonic()
+        if now - self.steps_shown < _STEPS_LINE_PERIOD_S or not self.take_new_steps():
+            return ""
+        self.steps_shown, row = now, self.steps
+        left = f"  {duration(row['seconds_left'])} left in the epoch" if "seconds_left" in row else ""
+        progress = f"epoch {row['epoch']:.0f}/{self.epochs}  step {row['step']:.0f}/{row['steps']:.0f}"
+        return f"{self.title}  {progress}{left}"
+
+    def take_new_steps(self) -> bool:
+        """Reads the file about the steps of an epoch; returns whether it has changed."""
+        try:
+            row: Row = json.loads(self.history.with_name(STEPS_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # between epochs
+            return False
+        self.steps, earlier = row, self.steps
+        return row != earlier
 
     def line(self, row: Row) -> str:
         """Returns a line about an epoch."""
@@ -73,6 +101,8 @@ def show_epochs(
     steps = [step for job in jobs for fold in job.folds for step in _fold_steps(job, fold)]
     for step in steps:
         step.new_rows()
+        # A killed run may have left one.
+        step.take_new_steps()
     remaining = sum(step.epochs - step.num_seen for step in steps)
     if not remaining:
         yield
@@ -99,6 +129,8 @@ def _report_rows(steps: Sequence[_StepProgress], advance: Advance, print_line: C
         for row in step.new_rows():
             print_line(step.line(row))
             advance(1)
+        if line := step.new_steps_line():
+            print_line(line)
         if remaining := step.take_remaining():
             advance(remaining)
 

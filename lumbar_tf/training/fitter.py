@@ -18,7 +18,14 @@ from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.models.backbones import load_weights, synchronise_batch_norm
 from lumbar_tf.models.keras_compat import skip_symbolic_build
-from lumbar_tf.training.callbacks import EpochEnd, EpochReport, TensorBoardLogger, contact_sheet, is_stopped
+from lumbar_tf.training.callbacks import (
+    EpochEnd,
+    EpochReport,
+    StepReport,
+    TensorBoardLogger,
+    contact_sheet,
+    is_stopped,
+)
 from lumbar_tf.training.checkpoints import (
     BEST_NAME,
     LAST_NAME,
@@ -231,7 +238,7 @@ class Fitter:
                 shuffle=False,
                 initial_epoch=progress.epoch,
                 epochs=self._training.epochs,
-                callbacks=[schedule, epoch_end],
+                callbacks=[schedule, StepReport(directory, num_batches=data.num_batches), epoch_end],
                 verbose=0,
             )
         finally:

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.training.callbacks import TensorBoardLogger, contact_sheet
+from lumbar_tf.training.callbacks import StepReport, TensorBoardLogger, contact_sheet
 from lumbar_tf.training.learning_rate import learning_rate_share
 
 
@@ -16,6 +17,18 @@ def _events(folder: Path) -> dict[str, list[tuple[int, tf.Tensor]]]:
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
     return found
+
+
+def test_the_steps_of_an_epoch_are_written_until_it_ends(tmp_path: Path) -> None:
+    report, path = StepReport(tmp_path, num_batches=3), tmp_path / "steps.json"
+    report.on_epoch_begin(1)
+    report.on_train_batch_end(0)
+    assert json.loads(path.read_text()) == {"epoch": 2, "step": 1, "steps": 3}
+    # Not after each step: that would take longer than small steps do.
+    report.on_train_batch_end(1)
+    assert json.loads(path.read_text())["step"] == 1
+    report.on_epoch_end(1)
+    assert not path.exists()
 
 
 def test_curves_and_pictures_can_be_read_back(tmp_path: Path) -> None:

@@ -56,6 +56,24 @@ class _Shown:
         yield advance
 
 
+def test_steps_of_a_long_epoch_are_shown(run: PlaneRun) -> None:
+    shown, folder = _Shown(), run.fold_directory(LOCALIZER, 0)
+    steps = folder / "steps.json"
+    _write(folder, 1)
+    steps.write_text(json.dumps({"epoch": 2, "step": 7, "steps": 90, "seconds_left": 900.0}))
+    with show_epochs(
+        [TrainingJob(run, LOCALIZER, (0,))], progress=shown.progress, print_line=shown.lines.append
+    ):
+        # What a killed run has left is not shown; later steps are, but not twice within seconds.
+        time.sleep(1.2)
+        assert shown.lines == []
+        for step in (30, 31):
+            steps.write_text(json.dumps({"epoch": 2, "step": step, "steps": 90, "seconds_left": 60.0}))
+            time.sleep(1.2)
+    assert shown.lines == ["sagittal_t2/localizer fold 0  epoch 2/4  step 30/90  60 s left in the epoch"]
+    assert shown.done == 0
+
+
 def _threads() -> int:
     return threading.active_count()
 
