@@ -70,6 +70,7 @@ _SLOW_PATHS = (
     "inputs/test_study_batches.py",
     "interop/test_dicom_sr.py",
     "interop/test_dimse.py",
+    "interop/test_encapsulated_pdf.py",
     "interop/test_hostile_archive.py",
     "interop/test_result_formats.py",
     "interop/test_storage_scp.py",

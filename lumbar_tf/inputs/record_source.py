@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.inputs.slice_selection import Record
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
-from lumbar_tf.records.parsing import records_dataset
+from lumbar_tf.records.parsing import parse_head, records_dataset
 
 Points = NDArray[np.float32]
 
@@ -42,10 +42,11 @@ def wanted_records(source: RecordSource) -> tf.data.Dataset:
     )
 
     @without_autograph
-    def is_wanted(record: Record) -> tf.Tensor:
-        return (wanted.lookup(record["study_id"]) > 0) & (tf.size(record["slices/group"]) > 0)
+    def is_wanted(serialized: tf.Tensor) -> tf.Tensor:
+        head = parse_head(serialized)
+        return (wanted.lookup(head["study_id"]) > 0) & (tf.size(head["slices/group"]) > 0)
 
-    return records_dataset(source.shards).filter(is_wanted)
+    return records_dataset(source.shards, is_wanted=is_wanted)
 
 
 def read_points(source: RecordSource) -> dict[str, Points]:
