@@ -159,5 +159,5 @@ def test_the_page_names_everything_public() -> None:
 
 
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"must be of sheets, report, dicom, fhir\. Received: pdf"):
-        lumbar_tf.check_formats(["pdf"])
+    with pytest.raises(ValueError, match=r"must be of sheets, report, dicom, pdf, fhir\. Received: docx"):
+        lumbar_tf.check_formats(["docx"])
