@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Event
 from typing import Generic
 
 from lumbar_tf.runners.outcomes import (
@@ -54,7 +55,8 @@ class _Worker:
         # Forking after TensorFlow has started its threads can deadlock; spawned processes start clean.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._has_started = context.Event()
+        self.process = context.Process(target=_serve, args=(theirs, self._has_started), daemon=True)
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.job: int | None = None
@@ -79,10 +81,20 @@ class _Worker:
             return job, None
 
     def exit_reason(self) -> str:
-        """Waits for the end of a process that died and returns the reason."""
+        """Waits for the end of a process that died and returns the reason.
+
+        Raises:
+            RuntimeError: it failed before it could take a job, as every other process of this program would.
+        """
         self.pipe.close()
         self.end()
         code = self.process.exitcode or 0
+        if code > 0 and not self._has_started.is_set():
+            raise RuntimeError(
+                "Worker processes must be able to import the program that starts them. Received: a process "
+                f"that ended with exit status {code} before its first job. A script needs `if __name__ == "
+                '"__main__":` around its calls; otherwise use workers=1.'
+            )
         return _SIGNALS.get(-code, f"signal {-code}") if code < 0 else f"exit status {code}"
 
     def end(self) -> None:
@@ -176,8 +188,9 @@ class _ProcessPool(Generic[Job, Result]):
         worker.submit(index, message)
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, has_started: Event) -> None:
     """Runs one job after the other until the pipe is closed; main function of a process."""
+    has_started.set()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole process group; the caller handles it

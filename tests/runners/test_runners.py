@@ -97,6 +97,17 @@ def test_a_process_that_ends_by_itself_is_told() -> None:
         list(run_jobs(os._exit, [3, 3], workers=2, name=named))
 
 
+def test_a_script_that_its_own_processes_run_again_is_told_what_it_lacks(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text("from lumbar_tf.runners import run_jobs\nlist(run_jobs(str, range(40), workers=2))\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: Worker processes must") and '`if __name__ == "__main__":`' in last
+    # Two processes were tried, not three for each of 40 jobs.
+    assert done.stderr.count("An attempt has been made to start a new process") <= 2
+
+
 def test_no_more_jobs_are_begun_than_there_are_processes(jobs_module: ModuleType, tmp_path: Path) -> None:
     jobs = [(str(tmp_path), number) for number in range(1, 40)]
     results = run_jobs(jobs_module.die_always, jobs, workers=2)
