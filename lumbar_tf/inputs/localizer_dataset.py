@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.config import LocalizerConfig
@@ -40,7 +41,8 @@ class LocalizerInputs(NamedTuple):
     Attributes:
         image: float32 [S, side_px, side_px].
         mask: bool [S], False where there is no slice.
-        lateral_mm: float32 [S], patient x of each slice relative to the stack's middle (+ is left).
+        lateral_mm: float32 [S], patient x of each slice relative to the middle between the outermost ones (+
+            is left); 0 where there is no slice.
         origin: float32 [S, 3], LPS mm of the image centre in each slice.
         right, down: float32 [S, 3], patient vectors of one pixel of `image` to the right and down.
     """
@@ -130,8 +132,10 @@ def cut_localizer_inputs(record: Record, *, field: FieldOfView, warp: Warp) -> L
         ]
     image = tf.ensure_shape(image, [field.num_slices, field.side_px, field.side_px])
     lateral = centre[:, 0]
-    weight = tf.cast(mask, tf.float32)
-    lateral = (lateral - tf.reduce_sum(lateral * weight) / tf.reduce_sum(weight)) * weight
+    # The middle between the outermost slices, not their mean: a stack may have more slices on one side.
+    rightmost = tf.reduce_min(tf.where(mask, lateral, np.float32(np.inf)))
+    leftmost = tf.reduce_max(tf.where(mask, lateral, np.float32(-np.inf)))
+    lateral = tf.where(mask, lateral - (rightmost + leftmost) / 2, 0.0)
     right, down = axes
     pitch_mm = side_mm / field.side_px
     return LocalizerInputs(

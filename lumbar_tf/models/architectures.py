@@ -53,6 +53,8 @@ SYMMETRIC = InputScale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TORCH = InputScale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: EfficientNetV2-S, -M and -L: image / 128 - 1, for images in [0, 255].
 OVER_128 = InputScale((128 / 255,) * 3, (128 / 255,) * 3)
+#: EfficientNet-Lite: (image - 127) / 128, for images in [0, 255].
+LITE = InputScale((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def applications(name: str, **options: Any) -> Builder:
@@ -115,6 +117,32 @@ def csp_darknet(channels: tuple[int, ...], depth: tuple[int, ...]) -> Builder:
         )
 
     return _padded(build, _CSP_MULTIPLE)
+
+
+def efficientnet_lite(width: float, depth: float) -> Builder:
+    """Returns the builder of keras-cv's EfficientNet-Lite.
+
+    It is EfficientNet (Tan and Le 2019, arXiv:1905.11946, table 1) without squeeze-and-excitation and with
+    ReLU6.
+    """
+
+    def build(input_shape: Shape, weights: None) -> keras.Model:
+        import keras_cv
+
+        return keras_cv.models.EfficientNetLiteBackbone(
+            include_rescaling=False,
+            width_coefficient=width,
+            depth_coefficient=depth,
+            stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3],
+            stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
+            stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
+            stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
+            stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6],
+            stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
+            input_shape=input_shape,
+        )
+
+    return build
 
 
 def densenet(repeats: tuple[int, ...], growth: int) -> Builder:

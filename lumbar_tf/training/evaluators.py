@@ -83,9 +83,12 @@ class GradingEvaluator:
         return ValidationResult(numbers, {"confusion": confusion_picture(counts)})
 
     def _trace(self, model: keras.Model) -> "tf.types.experimental.PolymorphicFunction":
-        """Returns the traced network; it is traced once, not once per epoch."""
+        """Returns the traced network; it is traced twice at most, not once per epoch and size of batch."""
         if self._traced is None or self._traced[0] is not model:
-            self._traced = (model, tf.function(lambda inputs: model(inputs, training=False), autograph=False))
+            predict = tf.function(
+                lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True
+            )
+            self._traced = (model, predict)
         return self._traced[1]
 
 

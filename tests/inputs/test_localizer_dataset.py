@@ -166,6 +166,16 @@ def test_lateral_offsets_are_patient_x_from_the_middle_of_the_stack(
     assert not field.image.numpy()[3:].any()
 
 
+def test_more_slices_on_one_side_do_not_move_the_middle_of_the_stack(
+    make_stack: Stacks, make_record: Records
+) -> None:
+    stack = make_stack(Plane.SAGITTAL_T1, count=9, size=8)
+    record = make_record(Plane.SAGITTAL_T1, [stack[place] for place in (0, 1, 2, 8)])
+    spec = FieldOfView(side_mm=32.0, side_px=32, supersample=1, num_slices=5)
+    field = cut_localizer_inputs(decode_slices(record, tf.range(4)), field=spec, warp=identity_warp())
+    np.testing.assert_allclose(field.lateral_mm, [-16, -12, -8, 16, 0], atol=1e-4)
+
+
 def test_covers_image_is_independent_of_the_pixel_spacing(make_stack: Stacks, make_record: Records) -> None:
     spec = FieldOfView(side_mm=10.0, side_px=32, supersample=2, num_slices=1, covers_image=True)
     (plain,) = make_stack(Plane.SAGITTAL_T2, size=48, count=1)
