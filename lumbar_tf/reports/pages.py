@@ -20,6 +20,8 @@ WIDTH, HEIGHT = 380.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 8.0, 34.0
 #: Upper limit of tick intervals along an axis.
 _MAX_TICKS = 6
+#: Characters of a tick label that fit beside an axis.
+_LONGEST_LABEL = 6
 
 
 @cache
@@ -169,6 +171,19 @@ def tick_step(span: float, *, is_whole: bool) -> float:
     return max(step, 1.0) if is_whole else step
 
 
+def tick_label(value: float) -> str:
+    """Returns a label that fits beside an axis, in scientific notation where it is the shorter.
+
+    >>> tick_label(0.5), tick_label(1500.0), tick_label(0.0025), tick_label(0.00025), tick_label(5e-05)
+    ('0.5', '1500', '0.0025', '2.5e-4', '5e-05')
+    """
+    label = f"{value:.4g}"
+    if len(label) <= _LONGEST_LABEL:
+        return label
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 @dataclass(frozen=True)
 class _Scale:
     """Linear map from values to SVG positions."""
@@ -189,7 +204,7 @@ class _Scale:
         last = math.floor(self.high / step + 1e-9)
         if last < first or self.high == self.low:
             return ((self.place(self.low), f"{self.low:.3g}"),)
-        return tuple((self.place(tick * step), f"{tick * step:.4g}") for tick in range(first, last + 1))
+        return tuple((self.place(tick * step), tick_label(tick * step)) for tick in range(first, last + 1))
 
 
 def _draw(line: Line, x_scale: _Scale, y_scale: _Scale) -> DrawnLine:
