@@ -167,7 +167,8 @@ class MemberSummary:
         return (
             "The weighted log loss out of fold is not below that of the prior by condition and level: "
             f"{', '.join(behind)}. Likely causes: too few epochs or studies, a learning rate that is too "
-            "high, or points that are off; compare the loss at annotated points."
+            "high, so many epochs that the network is overconfident (its AUC is high then, and the stacker "
+            "corrects it), or points that are off; compare the loss at annotated points."
         )
 
     @property
