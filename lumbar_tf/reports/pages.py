@@ -171,17 +171,19 @@ def tick_step(span: float, *, is_whole: bool) -> float:
     return max(step, 1.0) if is_whole else step
 
 
-def tick_label(value: float) -> str:
-    """Returns a label that fits beside an axis, in scientific notation where it is the shorter.
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Returns labels in one notation: the scientific one if a label would not fit beside an axis otherwise.
 
-    >>> tick_label(0.5), tick_label(1500.0), tick_label(0.0025), tick_label(0.00025), tick_label(5e-05)
-    ('0.5', '1500', '0.0025', '2.5e-4', '5e-05')
+    >>> tick_labels([0.0, 0.5, 1.0]), tick_labels([0.0, 0.00015, 0.0003])
+    (['0', '0.5', '1'], ['0', '1.5e-4', '3e-4'])
     """
-    label = f"{value:.4g}"
-    if len(label) <= _LONGEST_LABEL:
-        return label
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    labels = [f"{value:.4g}" for value in values]
+    if max(map(len, labels)) <= _LONGEST_LABEL:
+        return labels
+    parts = [f"{value:.2e}".partition("e") for value in values]
+    return [
+        f"{float(mantissa):g}e{int(exponent)}" if float(mantissa) else "0" for mantissa, _, exponent in parts
+    ]
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ class _Scale:
         last = math.floor(self.high / step + 1e-9)
         if last < first or self.high == self.low:
             return ((self.place(self.low), f"{self.low:.3g}"),)
-        return tuple((self.place(tick * step), tick_label(tick * step)) for tick in range(first, last + 1))
+        values = [tick * step for tick in range(first, last + 1)]
+        return tuple(zip(map(self.place, values), tick_labels(values), strict=True))
 
 
 def _draw(line: Line, x_scale: _Scale, y_scale: _Scale) -> DrawnLine:
