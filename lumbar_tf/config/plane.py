@@ -21,6 +21,8 @@ class CropConfig(Config):
         num_slices: slices around the landmark, odd; those that do not exist are masked.
         max_distance_mm: a landmark farther than this from the nearest slice plane has no crop (axial series
             often omit levels).
+        max_offset_mm: neighbouring slices farther than this from the landmark are masked, so that where a
+            series lacks slices a crop shows neither the other side's foramen nor another disc.
         mirror_right: mirror crops of the right side, so that a grader needs to learn one side only.
     """
 
@@ -28,6 +30,7 @@ class CropConfig(Config):
     side_px: Annotated[int, Field(ge=16, le=512)]
     num_slices: Annotated[int, Field(ge=1, le=31)]
     max_distance_mm: Positive = 10.0
+    max_offset_mm: Positive = 20.0
     mirror_right: bool = True
 
     @model_validator(mode="after")

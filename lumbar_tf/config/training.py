@@ -46,7 +46,8 @@ class TrainingConfig(Config):
         batch_norm_momentum: momentum of the running statistics; a short training needs a small one.
         validate_every: number of epochs between validations on the held-out fold; 0 validates only after
             training.
-        cache: keep decoded slices in memory between epochs.
+        cache: keep decoded slices in memory between epochs: `auto` does so if they fit into half of the
+            available memory. The batches are the same.
         early_stopping: None trains all epochs and uses the last one's weights.
         jit_compile: compile the training step with XLA, on one device; dropout then draws other numbers.
         board_pictures: log the crops of the first batch and the confusion matrix of each validation to
@@ -65,7 +66,7 @@ class TrainingConfig(Config):
     batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     validate_every: Annotated[int, Field(ge=0)] = 1
     augmentation: AugmentationConfig = AugmentationConfig()
-    cache: bool = False
+    cache: bool | Literal["auto"] = "auto"
     early_stopping: EarlyStoppingConfig | None = None
     jit_compile: bool = False
     board_pictures: bool = True

@@ -24,6 +24,8 @@ AXIAL_SIDES = _LAYOUT.sides
 #: Largest distance between a target and the nearest slice of its crop, mm: half of a slice distance of 4 mm
 #: plus a margin, since the annotator may have marked the point in another series.
 _ON_SLICE_MM = 2.5
+#: Slices up to this far from the level point are searched; their number is the usual limit.
+_SEARCHED_MM = 60.0
 
 
 class AxialLocalizerInputs(NamedTuple):
@@ -53,6 +55,7 @@ def axial_crop(config: LocalizerConfig) -> CropConfig:
         side_px=config.side_px * config.supersample,
         num_slices=config.num_slices,
         max_distance_mm=config.max_distance_mm,
+        max_offset_mm=_SEARCHED_MM,
     )
 
 

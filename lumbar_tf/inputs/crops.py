@@ -205,7 +205,7 @@ def place_crops(
     Args:
         record: with at least one slice.
         points: float32 [P, 3], LPS mm; NaN gives masked slices.
-        config: number of slices and their largest distance.
+        config: number of slices and their largest distances.
         plane: plane of the slices, which determines the axes.
         sides: side of each point. If `config.mirror_right`, crops of the right side are mirrored to look
             left: axial crops by reversing the columns, sagittal crops by reversing the slice order.
@@ -221,6 +221,7 @@ def place_crops(
         max_distance_mm=config.max_distance_mm,
         plane=plane,
         reverse=is_right if plane.is_sagittal else tf.zeros_like(is_right),
+        max_offset_mm=config.max_offset_mm,
     )
     normals = tf.gather(slice_normals(record), selection.index)
     right, down = plane_axes(normals, is_sagittal=plane.is_sagittal)

@@ -1,6 +1,6 @@
 """Records of selected studies, with their landmarks and label masks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lumbar_tf.inputs.slice_selection import Record
 from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS
-from lumbar_tf.records.parsing import parse_head, records_dataset
+from lumbar_tf.records.parsing import read_parsed_record
+from lumbar_tf.records.positions import RecordPosition, find_records
 
 Points = NDArray[np.float32]
 
@@ -32,21 +33,32 @@ class RecordSource:
     study_ids: tuple[str, ...]
 
 
+def find_wanted(source: RecordSource) -> list[RecordPosition]:
+    """Returns the positions of the records of a source that have at least one slice."""
+    wanted = set(source.study_ids)
+    return [
+        position
+        for position in find_records(source.shards)
+        if position.has_slices and position.study_id in wanted
+    ]
+
+
+def record_reader(positions: Sequence[RecordPosition]) -> Callable[[tf.Tensor], Record]:
+    """Returns a function that reads and parses the record of a place in `positions`, int64 []."""
+    paths = tf.constant([str(position.path) for position in positions], tf.string)
+    offsets = tf.constant([position.offset for position in positions], tf.int64)
+
+    def read(place: tf.Tensor) -> Record:
+        return read_parsed_record(paths[place], offsets[place])
+
+    return read
+
+
 def wanted_records(source: RecordSource) -> tf.data.Dataset:
     """Returns a dataset of the parsed records of a source that have at least one slice."""
-    wanted = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(
-            tf.constant(source.study_ids or ("",)), tf.ones(max(len(source.study_ids), 1), tf.int64)
-        ),
-        default_value=0,
-    )
-
-    @without_autograph
-    def is_wanted(serialized: tf.Tensor) -> tf.Tensor:
-        head = parse_head(serialized)
-        return (wanted.lookup(head["study_id"]) > 0) & (tf.size(head["slices/group"]) > 0)
-
-    return records_dataset(source.shards, is_wanted=is_wanted)
+    positions = find_wanted(source)
+    read = without_autograph(record_reader(positions))
+    return tf.data.Dataset.range(len(positions)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def read_points(source: RecordSource) -> dict[str, Points]:

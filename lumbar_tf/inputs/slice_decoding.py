@@ -15,8 +15,6 @@ from lumbar_tf.records.schema import FEATURES, IMAGE_FEATURE, FeatureAxis
 #: Jitter is clipped to this many standard deviations, so that the pixels a jittered crop can cover are known
 #: before decoding. For a normal distribution 6 in 100,000 values lie beyond.
 JITTER_LIMIT = 4.0
-#: Upper bound of the distance between a crop's nearest and its outermost slice.
-_NEIGHBOURS_MM = 60.0
 #: Upper bound of the distance that one more slice on either side adds.
 _SLACK_MM = 20.0
 
@@ -136,10 +134,12 @@ def decode_for_crops(
         max_distance_mm=crop.max_distance_mm + _SLACK_MM * slack,
         plane=plane,
         reverse=tf.zeros(tf.shape(points)[:1], tf.bool),
+        max_offset_mm=crop.max_offset_mm + _SLACK_MM * slack,
     )
     index = tf.boolean_mask(selection.index, selection.mask)
     index = tf.cond(tf.size(index) > 0, lambda: index, lambda: tf.zeros(1, tf.int32))
-    window = window_around(record, points, reach_mm=reach_mm, depth_mm=crop.max_distance_mm + _NEIGHBOURS_MM)
+    depth_mm = max(crop.max_distance_mm, crop.max_offset_mm) + _SLACK_MM * slack
+    window = window_around(record, points, reach_mm=reach_mm, depth_mm=depth_mm)
     return decode_slices(record, index, window)
 
 

@@ -1,5 +1,6 @@
 """Selection of the slices nearest to a point: the nearest one and its neighbours in one stack."""
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -79,6 +80,7 @@ def select_slices(
     max_distance_mm: float,
     plane: Plane,
     reverse: tf.Tensor,
+    max_offset_mm: float = math.inf,
 ) -> Selection:
     """Selects the slice nearest to each point and its neighbours in the same orientation group.
 
@@ -91,6 +93,7 @@ def select_slices(
         max_distance_mm: nothing is selected for a point farther than this from every slice that shows it.
         plane: slices of another orientation are ignored.
         reverse: bool [P], whether to list slices against the normal (sagittal slices of a right side).
+        max_offset_mm: neighbours farther than this from the point, along the normal, are masked.
 
     Returns:
         The selection.
@@ -118,6 +121,7 @@ def select_slices(
     order = record.get("slices/order", tf.range(count))
     step = tf.gather(order, index) - tf.gather(order, nearest)[:, tf.newaxis]
     is_next = tf.equal(step, steps[tf.newaxis] * sign)
-    mask = found[:, tf.newaxis] & in_range & same & is_next
     offset = tf.gather(offset, index, batch_dims=1) * tf.cast(sign, tf.float32)
+    is_near = tf.equal(steps, 0)[tf.newaxis] | (tf.abs(offset) <= max_offset_mm)
+    mask = found[:, tf.newaxis] & in_range & same & is_next & is_near
     return Selection(index=index, mask=mask, offset_mm=tf.where(mask, offset, 0.0))

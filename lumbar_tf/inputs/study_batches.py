@@ -10,8 +10,15 @@ import tensorflow as tf
 
 from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.crops import mask_slices
-from lumbar_tf.inputs.record_source import RecordSource, wanted_records, without_autograph
+from lumbar_tf.inputs.record_source import (
+    RecordSource,
+    find_wanted,
+    record_reader,
+    wanted_records,
+    without_autograph,
+)
 from lumbar_tf.inputs.slice_selection import Record
+from lumbar_tf.inputs.study_cache import is_cache_chosen
 
 #: Any number but 0, which TensorFlow takes for an absent seed.
 _ORDER_SEED = 1
@@ -37,7 +44,7 @@ def training_batches(
 
     Args:
         source: training studies.
-        prepare: decodes a parsed record; its results are kept in memory if `training.cache`.
+        prepare: decodes a parsed record; its results may be kept in memory, see `training.cache`.
         augment: cuts the inputs and targets of one study from a prepared record and a seed, int32 [2]. Masked
             slices are set to 0 afterwards.
         mix: mixes the studies of a batch of inputs and targets by a seed; None does not mix.
@@ -65,8 +72,20 @@ def training_batches(
         # The first study's seed is as reproducible as the batch's position.
         return (inputs, targets) if mix is None else mix(inputs, targets, study_seeds[0])
 
-    dataset = wanted_records(source).map(without_autograph(prepare), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = shuffle_studies(dataset, training, num_studies, seed, start_epoch)
+    positions = find_wanted(source)
+    read = record_reader(positions)
+
+    @without_autograph
+    def read_prepared(place: tf.Tensor) -> Record:
+        return prepare(read(place))
+
+    places, length = tf.data.Dataset.range(len(positions)), studies_per_epoch(training, num_studies)
+    if is_cache_chosen(training.cache, positions, read_prepared):
+        records = places.map(read_prepared, num_parallel_calls=tf.data.AUTOTUNE).cache()
+        dataset = shuffle_studies(records, len(positions), length, seed, start_epoch)
+    else:
+        places = shuffle_studies(places, len(positions), length, seed, start_epoch)
+        dataset = places.map(read_prepared, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = with_seeds(dataset, seed, start_epoch * studies_per_epoch(training, num_studies))
     dataset = dataset.map(augment_study, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(min(training.batch_studies, num_studies), drop_remainder=True)
@@ -130,20 +149,22 @@ def with_seeds(dataset: tf.data.Dataset, seed: int, start: int) -> tf.data.Datas
 
 
 def shuffle_studies(
-    dataset: tf.data.Dataset, training: TrainingConfig, num_studies: int, seed: int, start_epoch: int
+    studies: tf.data.Dataset, num_studies: int, length: int, seed: int, start_epoch: int
 ) -> tf.data.Dataset:
     """Returns epochs without end, from `start_epoch` on, each in its own order.
 
-    The order depends only on the seed and the epoch, so that a resumed run sees the same studies without
-    reading the earlier epochs. Studies that would not fill the last batch of an epoch are left out of it;
-    other epochs leave out others.
+    The order depends only on the number of studies, the seed and the epoch: not on what the elements are, so
+    that it is the same with and without a cache, and a resumed run sees the same studies without reading the
+    earlier epochs. Studies that would not fill the last batch of an epoch are left out of it; other epochs
+    leave out others.
+
+    Args:
+        studies: small elements, or cached ones, since all are held in memory.
+        num_studies: their number.
+        length: studies in an epoch; studies are repeated if there are fewer.
+        seed: seed of the run.
+        start_epoch: first epoch.
     """
-    if training.cache:
-        dataset = dataset.cache()
-    # A decoded study has several megabytes: a bounded buffer limits memory for large cohorts. With a cache
-    # the buffer exceeds the number of studies by one, since a cache is complete only once its end was read.
-    buffer = num_studies + 1 if training.cache else min(num_studies, 64)
-    length = studies_per_epoch(training, num_studies)
 
     @without_autograph
     def shuffle(epoch: tf.Tensor, repetition: tf.Tensor) -> tf.data.Dataset:
@@ -153,7 +174,8 @@ def shuffle_studies(
         epoch_seed = tf.random.stateless_uniform(
             [], tf.stack([tf.constant(seed, tf.int64), epoch]), 1, 1 << 62, tf.int64
         )
-        return dataset.shuffle(buffer, seed=epoch_seed + repetition)
+        # Larger than the number of studies, since a cache is complete only once its end was read.
+        return studies.shuffle(num_studies + 1, seed=epoch_seed + repetition)
 
     @without_autograph
     def fill(epoch: tf.Tensor) -> tf.data.Dataset:

@@ -146,6 +146,64 @@ def _join_small(pieces: Iterable[Piece]) -> list[Piece]:
     return [*joined, join_pieces(small)]
 
 
+def parse_feature(view: memoryview, name: str) -> list[Any]:
+    """Parses one feature of a tf.train.Example, without reading the bytes of the others.
+
+    Entries of the map are skipped by their lengths until the one with the name. Messages of another form than
+    `example_pieces` writes are parsed whole.
+
+    Args:
+        view: bytes of the message.
+        name: name of the feature.
+
+    Returns:
+        Flat bytes, floats or integers; empty if the feature is absent.
+
+    Raises:
+        ValueError: the bytes are not an Example.
+    """
+    try:
+        entry = _find_entry(view, name)
+    except (IndexError, ValueError):
+        entry = None
+    serialized = bytes(view) if entry is None else join_pieces(_message(1, [entry]))
+    return parse_example_features(serialized).get(name, [])
+
+
+def _find_entry(view: memoryview, name: str) -> bytes | None:
+    """Returns the tag, length and content of a feature's entry, None if there is none.
+
+    Raises:
+        IndexError, ValueError: the message has another form.
+    """
+    key = join_pieces(_message(1, [name.encode()]))
+    place, end = _open_field(view, 0)
+    while place < end:
+        start, after = _open_field(view, place)
+        if view[start : start + len(key)] == key:
+            return bytes(view[place:after])
+        place = after
+    return None
+
+
+def _open_field(view: memoryview, place: int) -> tuple[int, int]:
+    """Returns the start and the end of the content of field 1, whose tag is at `place`.
+
+    Raises:
+        IndexError, ValueError: there is another field, or its length exceeds the message.
+    """
+    if view[place] != 1 << 3 | _LENGTH_DELIMITED:
+        raise ValueError("field 1 is absent")
+    length, shift, is_last = 0, 0, False
+    while not is_last:
+        place += 1
+        length |= (view[place] & 0x7F) << shift
+        shift, is_last = shift + 7, view[place] <= 0x7F
+    if length > len(view) - place - 1:
+        raise ValueError("a field exceeds the message")
+    return place + 1, place + 1 + length
+
+
 def parse_example_features(serialized: bytes) -> dict[str, list[Any]]:
     """Parses a tf.train.Example: flat lists of bytes, floats or integers by feature name.
 

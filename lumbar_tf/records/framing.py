@@ -188,6 +188,27 @@ def scan_records(file: IO[bytes], digest: Digest | None = None) -> Iterator[Fram
         pass
 
 
+def scan_spans(path: Path, view: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yields the offset and the data of each record of a file; data are neither read nor verified.
+
+    Args:
+        path: the file, for messages.
+        view: its bytes.
+
+    Raises:
+        CorruptRecordError: a record's length is damaged, or the file ends within it.
+    """
+    index, offset = 0, 0
+    while offset < len(view):
+        data = offset + HEAD_BYTES
+        fault = _head_fault(bytes(view[offset:data]), len(view) - data)
+        if fault is not None:
+            raise CorruptRecordError(path, index, offset, fault[1])
+        (length,) = _LENGTH.unpack_from(view, offset)
+        yield offset, view[data : data + length]
+        index, offset = index + 1, data + length + _CHECKSUM.size
+
+
 def _head_fault(head: bytes, num_left: int) -> tuple[IssueCode, str] | None:
     """Returns the issue of a record's length, None if it is valid; `num_left` bytes follow it in the file."""
     if len(head) < HEAD_BYTES:

@@ -4,7 +4,7 @@ Only core TensorFlow ops are used, because the exported graph contains these fun
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
@@ -178,33 +178,35 @@ def _varint(value: tf.Tensor) -> tf.Tensor:
     return tf.strings.reduce_join(tf.where(place <= last, written, ""), axis=-1)
 
 
-def parse_head(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses `study_id` and `slices/group` of one record, which takes a fraction of `parse_example`.
-
-    Args:
-        serialized: scalar string, an Example from `encode_plane`.
-    """
-    spec = feature_spec()
-    return tf.io.parse_single_example(serialized, {name: spec[name] for name in ("study_id", "slices/group")})
-
-
-def records_dataset(
-    files: Iterable[Path], *, is_wanted: Callable[[tf.Tensor], tf.Tensor] | None = None
-) -> tf.data.Dataset:
+def records_dataset(files: Iterable[Path]) -> tf.data.Dataset:
     """Returns a dataset of the records of shards, parsed by `parse_example`.
 
     Two shards are read in parallel. The order of the records depends on the files only.
 
     Args:
         files: shards.
-        is_wanted: returns whether to parse a record, bool [], from its bytes, a scalar string; None parses
-            all of them.
     """
     names = [str(path) for path in sorted(files)]
     dataset = tf.data.TFRecordDataset(names, buffer_size=_READ_BYTES, num_parallel_reads=_PARALLEL_READS)
-    if is_wanted is not None:
-        dataset = dataset.filter(is_wanted)
     return dataset.map(_traced_parse_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def read_parsed_record(path: tf.Tensor, offset: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Reads one record of a shard, verifies its checksum and parses it by `parse_example`.
+
+    Args:
+        path: the shard, scalar string.
+        offset: offset of the record in it, int64 [], from `records.positions`.
+
+    Raises:
+        DataLossError: (at run time) the record is damaged.
+    """
+    # Of the public API only this op reads at an offset; `TFRecordDataset` has no such argument.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path, compression_type="", buffer_size=_READ_BYTES, byte_offsets=offset
+    )
+    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return _traced_parse_example(dataset.take(1).get_single_element())
 
 
 def decode_image(

@@ -19,6 +19,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.models.grader import build_grader
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.training.cross_validation import keep_freed_memory
 from lumbar_tf.training.fitter import Fitter
 
@@ -70,12 +71,19 @@ def plane_config(plane: Plane, batch: int | None) -> PlaneConfig:
     return load_plane_config(default_config_path(plane), overrides=overrides)
 
 
-def train_dataset(records: Path, config: PlaneConfig) -> tf.data.Dataset:
+def training_studies(records: Path, plane: Plane, held_out: int | None) -> tuple[str, ...]:
+    """The studies of all folds but the held-out one; None holds none out."""
+    manifest = read_manifest(records)
+    folds = read_folds(records / FOLDS_NAME, manifest.patient_groups)
+    studies = (name for shard in manifest.planes[plane.value] for name in shard.study_ids)
+    return tuple(name for name in studies if folds[name] != held_out)
+
+
+def train_dataset(records: Path, config: PlaneConfig, held_out: int | None = None) -> tf.data.Dataset:
     """The grader's train dataset at annotated points."""
-    shards = read_manifest(records).planes[config.plane.value]
     source = RecordSource(
-        tuple(records / each.file for each in shards),
-        tuple(name for each in shards for name in each.study_ids),
+        tuple(read_manifest(records).shard_paths(records, config.plane)),
+        training_studies(records, config.plane, held_out),
     )
     return make_grader_train_dataset(
         source,
@@ -163,12 +171,13 @@ def epoch_times(dataset: tf.data.Dataset, batches: int, seconds: float) -> Itera
             return
 
 
-def measure_flow(records: Path, config: PlaneConfig, seconds: float) -> Flow:
+def measure_flow(records: Path, config: PlaneConfig, seconds: float, held_out: int | None = None) -> Flow:
     """Times the train dataset alone."""
     keep_freed_memory()  # as training does
-    training, shards = config.grader.training, read_manifest(records).planes[config.plane.value]
-    batches = sum(each.num_examples for each in shards) // training.batch_studies
-    epoch = _medians(list(epoch_times(train_dataset(records, config), batches, seconds)))
+    training = config.grader.training
+    batches = len(training_studies(records, config.plane, held_out)) // training.batch_studies
+    dataset = train_dataset(records, config, held_out)
+    epoch = _medians(list(epoch_times(dataset, batches, seconds)))
     studies = batches * training.batch_studies
     crops = len(CropLayout.of(config).sides) * config.grader.crop.num_slices
     return Flow(studies / epoch.wall_s, studies / epoch.wall_s * crops, epoch.cpu_s / studies)

@@ -15,12 +15,12 @@ from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.records.parsing import decode_image, records_dataset
 
 #: What `torch_loader.py` knows how to do; anything else in the configuration would make it unequal work.
-KNOWN = ("rotation_deg", "zoom", "brightness", "contrast", "gamma", "noise", "drop_slice")
+KNOWN = ("rotation_deg", "zoom", "brightness", "contrast", "gamma", "noise", "drop_slice", "shift_mm")
 _SLACK_SLICES = 1
 
 
-def write_stacks(records: Path, config: PlaneConfig, out: Path) -> None:
-    """Writes `<study>.npy`, uint16 [slices, rows, columns], `<study>.npz` and `settings.json`.
+def write_stacks(records: Path, config: PlaneConfig, out: Path, studies: tuple[str, ...]) -> None:
+    """Writes `<study>.npy`, uint16 [slices, rows, columns], and `<study>.npz` of some studies, and `settings.json`.
 
     The .npz holds, for P crops of S + 2 slices around the annotated points: `index` int32 [P, S + 2], -1
     where there is no slice; `affine` float32 [P, S + 2, 2, 3], from (right, down, 1) in mm to a stored
@@ -42,7 +42,7 @@ def write_stacks(records: Path, config: PlaneConfig, out: Path) -> None:
     (out / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     shards = read_manifest(records).planes[config.plane.value]
     for record in records_dataset([records / each.file for each in shards]):
-        if len(record["slices/group"]):
+        if len(record["slices/group"]) and record["study_id"].numpy().decode() in studies:
             _write_study(record, config, out)
 
 
@@ -62,10 +62,8 @@ def _check_known(augmentation: AugmentationConfig) -> None:
         )
         if getattr(augmentation, name) != getattr(nothing, name)
     ]
-    if others or augmentation.shift_mm or augmentation.num_operations:
-        raise ValueError(
-            f"The comparison knows {KNOWN} only. Received also: {others or 'shift or a choice'}."
-        )
+    if others or augmentation.num_operations:
+        raise ValueError(f"The comparison knows {KNOWN} only. Received also: {others or 'a choice'}.")
 
 
 def _write_study(record: dict[str, tf.Tensor], config: PlaneConfig, out: Path) -> None:
@@ -108,6 +106,7 @@ def _place(record: dict[str, tf.Tensor], config: PlaneConfig) -> tuple[np.ndarra
         max_distance_mm=crop.max_distance_mm,
         plane=plane,
         reverse=is_right if plane.is_sagittal else tf.zeros_like(is_right),
+        max_offset_mm=crop.max_offset_mm,
     )
     flat = tf.reshape(selection.index, [-1])
     right, down = plane_axes(tf.gather(slice_normals(record), flat), is_sagittal=plane.is_sagittal)

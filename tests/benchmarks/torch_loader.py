@@ -45,13 +45,14 @@ class Studies(torch.utils.data.Dataset):
             study = dict(arrays)
         rng = np.random.default_rng(torch.randint(2**31, ()).item())
         warp = _random_warp(rng, settings)
+        shift = rng.uniform(-settings["shift_mm"], settings["shift_mm"], 2)
         crops, slices, size = len(study["index"]), settings["num_slices"], settings["side_px"]
         image = np.zeros((crops, slices, size, size), np.float32)
         mask = np.zeros((crops, slices), np.bool_)
         for crop in range(crops):
             # A landmark that is off by a slice: the neighbours of the annotator's slice are there, too.
             first = int(np.clip(np.rint(rng.normal(0, settings["jitter_mm"]) / 4.0), -1, 1)) + 1
-            jitter = rng.normal(0, settings["jitter_mm"], 2)
+            jitter = rng.normal(0, settings["jitter_mm"], 2) + shift
             chosen = range(first, first + slices)
             picture = np.zeros((size, size, slices), np.float32)
             for number, each in enumerate(chosen):

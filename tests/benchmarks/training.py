@@ -33,7 +33,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from full_size import RSNA_STUDIES, Device, Member, format_plan
-from measures import Flow, Pace, compiled_grader, forward_flops, measure_flow, measure_pace, plane_config
+from measures import (
+    Flow,
+    Pace,
+    compiled_grader,
+    forward_flops,
+    measure_flow,
+    measure_pace,
+    plane_config,
+    training_studies,
+)
 from stacks import write_stacks
 
 from lumbar_tf.config import TrainingConfig
@@ -159,19 +168,22 @@ def _peak_kb() -> int:
 def run_pipeline(words: argparse.Namespace) -> None:
     """One plane's train dataset alone, for `loaders`: prints JSON."""
     before = _peak_kb()
-    flow = measure_flow(words.records, plane_config(Plane(words.plane), None), words.seconds)
+    config = plane_config(Plane(words.plane), None)
+    flow = measure_flow(words.records, config, words.seconds, words.held_out)
     peak = _peak_kb()
     print(json.dumps({**vars(flow), "peak_mb": peak / 1024, "import_mb": before / 1024}))
 
 
 def run_loaders(words: argparse.Namespace) -> None:
     """The train dataset beside a PyTorch DataLoader, in turn."""
-    print(f"{_machine()}; {words.rounds} rounds")
+    part = "all studies" if words.held_out is None else f"all but those of fold {words.held_out}"
+    print(f"{_machine()}; {words.rounds} rounds; {part}")
     torch_script = str(Path(__file__).with_name("torch_loader.py"))
     for plane in Plane:
         config = plane_config(plane, None)
         with tempfile.TemporaryDirectory(dir=words.scratch) as folder:
-            write_stacks(words.records, config, Path(folder))
+            studies = training_studies(words.records, plane, words.held_out)
+            write_stacks(words.records, config, Path(folder), studies)
             common = [f"--seconds={words.seconds}"]
             ours = [
                 sys.executable,
@@ -179,6 +191,7 @@ def run_loaders(words: argparse.Namespace) -> None:
                 str(words.records),
                 "--do=pipeline",
                 f"--plane={plane.value}",
+                *([] if words.held_out is None else [f"--held-out={words.held_out}"]),
                 *common,
             ]
             theirs = [
@@ -215,6 +228,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=2, help="studies a step in (a), to keep it short")
     parser.add_argument("--seconds", type=float, default=8.0, help="of the pipeline alone, a plane")
+    parser.add_argument("--held-out", type=int, help="loaders: a fold to leave out, as training does")
     parser.add_argument("--torch", help="the Python of an environment with torch")
     parser.add_argument("--scratch", type=Path, help="where stacks are written; the system's own by default")
     parser.add_argument(

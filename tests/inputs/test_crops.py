@@ -272,3 +272,27 @@ def test_cutting_works_inside_a_dataset(make_stack: Stacks, make_record: Records
 
     (image,) = tf.data.Dataset.from_tensors(record).map(cut)
     np.testing.assert_allclose(image, _cut(record, [POINT], Plane.AXIAL_T2, (Side.LEFT,)).image, atol=1e-6)
+
+
+def test_crops_of_few_slices_do_not_reach_the_other_side(
+    make_slice: Callable[..., Slice], make_record: Records
+) -> None:
+    # Two slices at the right foramina (x < 0 in LPS), two at the left, none between.
+    positions = (-22.0, -18.0, 15.0, 20.0)
+    pixels = np.ones((40, 40))
+    slices = [
+        make_slice((x, 0.0, 0.0), pixels=pixels * x, instance_number=place)
+        for place, x in enumerate(positions, start=1)
+    ]
+    record = make_record(Plane.SAGITTAL_T1, slices)
+    points, sides = [(-18.5, 10.0, -10.0), (16.0, 10.0, -10.0)], (Side.RIGHT, Side.LEFT)
+    config = CONFIG.model_copy(update={"num_slices": 5, "max_offset_mm": 20.0})
+    _, mask, offset = _cut(record, points, Plane.SAGITTAL_T1, sides, config=config)
+    # From medial to lateral.
+    assert mask.tolist() == [[False, False, True, True, False], [False, False, True, True, False]]
+    np.testing.assert_allclose(offset[0, 2:4], [-0.5, 3.5], atol=1e-4)
+    np.testing.assert_allclose(offset[1, 2:4], [-1.0, 4.0], atol=1e-4)
+    _, unlimited, _ = _cut(
+        record, points, Plane.SAGITTAL_T1, sides, config=config.model_copy(update={"max_offset_mm": 100.0})
+    )
+    assert unlimited[0].tolist() == [True, True, True, True, False]

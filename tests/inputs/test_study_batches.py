@@ -14,7 +14,7 @@ from lumbar_tf.inputs.crop_layout import CropLayout, localizer_rows
 from lumbar_tf.inputs.grader_dataset import make_grader_train_dataset
 from lumbar_tf.inputs.localizer_dataset import make_localizer_train_dataset
 from lumbar_tf.inputs.record_source import RecordSource
-from lumbar_tf.inputs.study_batches import batches_per_epoch
+from lumbar_tf.inputs.study_batches import batches_per_epoch, shuffle_studies
 from lumbar_tf.labels import Family, Plane
 from lumbar_tf.records.schema import encode_plane
 
@@ -81,6 +81,27 @@ def test_later_start_epoch_gives_the_batches_of_the_whole_run(shards: dict[Plane
             for one, other in zip(batch, expected, strict=True):
                 np.testing.assert_array_equal(one, other)
     assert len({batch[0].tobytes() for batch in whole}) == 8
+
+
+def test_masked_slices_are_zero_after_augmentation(shards: dict[Plane, Path]) -> None:
+    for inputs, _ in _train(shards, Plane.SAGITTAL_T1).take(4):
+        image, mask = inputs["image"].numpy(), inputs["mask"].numpy()
+        assert not mask.all()
+        assert image[~mask].max() == image[~mask].min() == 0
+        assert image[mask].std() > 0
+
+
+def test_the_order_of_more_studies_than_any_buffer_is_the_same_with_and_without_a_cache() -> None:
+    def order(studies: tf.data.Dataset) -> list[int]:
+        return [int(study) for study in shuffle_studies(studies, 500, 498, 3, 1).take(2 * 498)]
+
+    places = order(tf.data.Dataset.range(500))
+    assert places == order(tf.data.Dataset.range(500).cache())
+    first, second = places[:498], places[498:]
+    assert len(set(first)) == len(set(second)) == 498
+    # Every study can come first: a buffer would keep the last ones back.
+    assert max(first[:20]) > 300
+    assert first != second
 
 
 def test_studies_are_not_repeated_within_an_epoch_unless_some_are_missing(shards: dict[Plane, Path]) -> None:

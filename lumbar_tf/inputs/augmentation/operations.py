@@ -23,7 +23,7 @@ from lumbar_tf.inputs.augmentation.intensity import (
     random_spike,
 )
 from lumbar_tf.inputs.augmentation.random_values import RandomStream, bernoulli, stream_seed, uniform
-from lumbar_tf.inputs.crops import Crops, Warp, mask_slices
+from lumbar_tf.inputs.crops import Crops, Warp
 from lumbar_tf.inputs.slice_decoding import JITTER_LIMIT
 
 _GREY = 0.5
@@ -150,12 +150,14 @@ def random_intensity(image: tf.Tensor, seed: tf.Tensor, config: AugmentationConf
 
 
 def augment_crops(crops: Crops, seed: tf.Tensor, config: AugmentationConfig) -> Crops:
-    """Applies all enabled changes to the crops of one study after they are cut; masked slices are 0."""
-    image = _apply({**INTENSITY, **OCCLUSION}, crops.image, seed, config)
-    mask = random_slice_drop(crops.mask, seed, config)
+    """Applies all enabled changes to the crops of one study after they are cut.
+
+    Returns:
+        The crops; the image of a masked slice has any value.
+    """
     return Crops(
-        image=mask_slices(image, mask),
-        mask=mask,
+        image=_apply({**INTENSITY, **OCCLUSION}, crops.image, seed, config),
+        mask=random_slice_drop(crops.mask, seed, config),
         offset_mm=crops.offset_mm,
     )
 

@@ -6,12 +6,15 @@ more.
 
 import math
 from enum import IntEnum
+from functools import cache
 
 import tensorflow as tf
 
 #: Mean and standard deviation of the sum of four uniform integers from 0 to n - 1 = 15: 4 (n - 1) / 2 and
 #: sqrt(4 (n**2 - 1) / 12).
 _SUM_MEAN, _SUM_DEVIATION = 30.0, math.sqrt(85.0)
+#: Length of the sequence of noise, 16 MB.
+_NOISE_LENGTH = 1 << 22
 
 
 class RandomStream(IntEnum):
@@ -105,6 +108,36 @@ def approximate_normal(seed: tf.Tensor, stream: RandomStream, shape: tuple[int, 
     sums = add_neighbours(add_neighbours(bits, 4, 0x0F0F0F0F), 8, 0x00FF00FF)
     sums = tf.reshape(tf.bitcast(sums, tf.uint16), [-1])[:size]
     return tf.reshape((tf.cast(sums, tf.float32) - _SUM_MEAN) / _SUM_DEVIATION, shape)
+
+
+def pixel_noise(seed: tf.Tensor, stream: RandomStream, shape: tuple[int, ...]) -> tf.Tensor:
+    """Returns float32 values as from `approximate_normal`, a random section of a fixed sequence.
+
+    On a CPU this takes a fifth of the time. Results of different seeds may overlap, so it suits noise on
+    pixels only. A result of more than a quarter of the sequence's length comes from `approximate_normal`.
+
+    Args:
+        seed: int32 [2].
+        stream: stream of the section's start.
+        shape: static shape of the result.
+
+    Returns:
+        The values.
+    """
+    size = math.prod(shape)
+    if 4 * size > _NOISE_LENGTH:
+        return approximate_normal(seed, stream, shape)
+    start = tf.random.stateless_uniform(
+        [1], stream_seed(seed, stream), 0, _NOISE_LENGTH - size + 1, dtype=tf.int32
+    )
+    return tf.reshape(tf.slice(_noise_sequence(), start, [size]), shape)
+
+
+@cache
+def _noise_sequence() -> tf.Tensor:
+    # Outside the graph that is being traced, which then refers to the values instead of containing them.
+    with tf.init_scope():
+        return approximate_normal(tf.zeros(2, tf.int32), RandomStream.NOISE, (_NOISE_LENGTH,))
 
 
 def symmetric_beta(

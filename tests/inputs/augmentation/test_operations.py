@@ -49,7 +49,6 @@ def test_each_operation_is_enabled_by_its_field_and_stays_in_range(
     assert changed.max() <= 1.5
     assert (changed != crops.image.numpy()).any(axis=(1, 2, 3, 4)).sum() >= 7
     assert len(np.unique(changed.sum(axis=(1, 2, 3, 4)))) >= 7  # each seed its own
-    assert changed[:, ~crops.mask.numpy()].max() == 0
 
 
 def test_display_changes_keep_the_order_of_intensities(seed: Seed, much: AugmentationConfig) -> None:

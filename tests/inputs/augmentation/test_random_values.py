@@ -10,6 +10,7 @@ from lumbar_tf.inputs.augmentation.random_values import (
     RandomStream,
     approximate_normal,
     bernoulli,
+    pixel_noise,
     symmetric_beta,
 )
 
@@ -83,3 +84,27 @@ def test_approximate_normal_has_any_shape_also_under_xla(seed: Seed, shape: tupl
         lambda number: approximate_normal(number, RandomStream.NOISE, shape), jit_compile=True
     )
     assert compiled(seed(1)).shape == shape
+
+
+def test_pixel_noise_is_a_section_of_normal_values_that_depends_on_the_seed(seed: Seed) -> None:
+    shape = (3, 333, 333)
+    values = pixel_noise(seed(5), RandomStream.NOISE, shape).numpy()
+    np.testing.assert_array_equal(values, pixel_noise(seed(5), RandomStream.NOISE, shape))
+    other = pixel_noise(seed(6), RandomStream.NOISE, shape).numpy()
+    limit = 5 / np.sqrt(values.size)
+    for name, found in (("seeds", values * other), ("neighbours", values * np.roll(values, 1, 2))):
+        assert abs(found.mean()) < limit, name
+    assert abs(values.mean()) < limit
+    assert abs(values.std() - 1) < limit
+
+
+def test_pixel_noise_of_any_size_is_the_same_inside_a_dataset(seed: Seed) -> None:
+    for shape in ((0, 4), (7,), (2, 1024, 1024)):
+        outside = pixel_noise(seed(1), RandomStream.NOISE, shape)
+        dataset = tf.data.Dataset.from_tensors(seed(1)).map(
+            lambda number, shape=shape: pixel_noise(number, RandomStream.NOISE, shape)
+        )
+        (inside,) = dataset
+        np.testing.assert_array_equal(inside, outside)
+        assert dataset.element_spec.shape == shape
+        assert shape == (0, 4) or len(np.unique(outside)) > 4
