@@ -20,7 +20,7 @@ _SLACK_SLICES = 1
 
 
 def write_stacks(records: Path, config: PlaneConfig, out: Path, studies: tuple[str, ...]) -> None:
-    """Writes `<study>.npy`, uint16 [slices, rows, columns], and `<study>.npz` of some studies, and `settings.json`.
+    """Writes `<study>.npy`, uint16 [slices, rows, columns], and `<study>.npz` of studies; `settings.json`.
 
     The .npz holds, for P crops of S + 2 slices around the annotated points: `index` int32 [P, S + 2], -1
     where there is no slice; `affine` float32 [P, S + 2, 2, 3], from (right, down, 1) in mm to a stored
