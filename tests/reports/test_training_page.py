@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.evaluation.metrics import weighted_log_loss
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
 from lumbar_tf.reports.training_summary import summarize_member
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
-from lumbar_tf.training.loss_attribution import LossAttribution
 from lumbar_tf.training.metadata import write_loss_attribution
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from tests.graded_cohort import draw_labels
