@@ -169,11 +169,10 @@ class MemberSummary:
                 behind.append(f"{score.family.value} {loss:.3f} (prior {prior:.3f})")
         if not behind:
             return verdict
-        points = ", or points that are off" if self.attribution is None else "; points cost little"
+        rest = "or points that are off" if self.attribution is None else "or wrong labels; points cost little"
         verdict = verdict or (
-            "Likely causes: too few epochs or studies, a learning rate that is too high, or so many epochs "
-            "that the network is overconfident (its AUC is high then, and the stacker corrects it)"
-            f"{points}."
+            "Likely causes: too few epochs or studies, a learning rate that is too high, so many epochs that "
+            f"the network is overconfident (its AUC is high then, and the stacker corrects it), {rest}."
         )
         return (
             "The weighted log loss out of fold is not below that of the prior by condition and level: "
