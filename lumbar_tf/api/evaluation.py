@@ -110,6 +110,18 @@ class EvaluationResult:
             columns=["group", "name", "figure", "value", "low", "high"],
         )
 
+    def points_frame(self) -> "pd.DataFrame":
+        """Returns what points cost: a row for the stack and for each member; empty without `points`.
+
+        Columns: `name`, `num_findings`, the losses `at_annotated`, `in_annotated_slice`, `at_predicted` and
+        of the `prior`, the `auc` at annotated points, and the likely `cause`; see docs/evaluation.md.
+        """
+        import pandas as pd
+
+        from lumbar_tf.evaluation.evaluation_run import points_json
+
+        return pd.DataFrame(points_json(self.run.points))
+
     def console_tables(self, title: str | None = None) -> list[Any]:
         """Returns the figures as `rich.table.Table` objects."""
         from lumbar_tf.evaluation.console_tables import (

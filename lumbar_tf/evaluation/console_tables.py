@@ -152,7 +152,7 @@ def evaluation_notes(run: EvaluationRun) -> list[str]:
             "points, kappa, Brier score, ECE and net benefit are misleading without --head=competition."
         )
     for name, costs in list(run.points.items())[:1]:
-        notes.append(f"Of the weighted log loss of {name}, {costs}.")
+        notes.append(f"{name}, weighted log loss: {costs}.")
         if costs.cause:
             notes.append(f"Likely cause of this loss: {costs.cause}.")
     return notes

@@ -170,7 +170,7 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
         "num_resamples": run.num_resamples,
         "comparison": [json_safe(asdict(table)) for table in run.comparison],
         "before": [json_safe(asdict(change)) for change in run.calibration],
-        "points": [_points_json(name, attribution) for name, attribution in run.points.items()],
+        "points": points_json(run.points),
         "subgroups": [json_safe(asdict(subgroup)) for subgroup in run.subgroups],
         "worst_cases": [
             {
@@ -184,9 +184,16 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
     }
 
 
-def _points_json(name: str, attribution: LossAttribution) -> dict[str, object]:
-    figures = {key: value for key, value in asdict(attribution).items() if key != "slice_offsets"}
-    return {"name": name, **figures, "cause": attribution.cause}
+def points_json(points: Mapping[str, LossAttribution]) -> list[dict[str, object]]:
+    """Returns what points cost as metrics.json has it, a row for the stack and for each member."""
+    return [
+        {
+            "name": name,
+            **{key: value for key, value in asdict(costs).items() if key != "slice_offsets"},
+            "cause": costs.cause,
+        }
+        for name, costs in points.items()
+    ]
 
 
 def read_named_tables(paths: Sequence[Path]) -> list[OutOfFoldTable]:

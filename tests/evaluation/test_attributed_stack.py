@@ -98,8 +98,9 @@ def test_the_losses_at_predicted_points_are_those_of_the_tables(tmp_path: Path) 
     evaluated = lumbar_tf.evaluate(
         folder / "stack" / "oof_probability.csv", folder / "train.csv", points=folder / "runs", resamples=2
     )
-    (costs, *_) = evaluated.run.points.values()
-    assert costs.num_findings == 300
+    costs = evaluated.points_frame().iloc[0]
+    assert (costs["name"], costs.num_findings) == ("stacked_probability", 300)
+    assert costs.cause.startswith("the choice of the slice")
     assert costs.at_predicted == pytest.approx(evaluated.run.card.scores["canal"].value, abs=1e-6)
     assert costs.prior == pytest.approx(evaluated.run.card.prior["canal"].value)
 
@@ -119,7 +120,7 @@ def test_the_command_writes_the_sentence_and_a_row_for_each_member(
     sentence = str(_evaluate(folder)["stacked_probability"])
     page = (tmp_path / "out" / "evaluation.html").read_text()
     for text in (" ".join(found.stdout.split()), page):
-        assert f"Of the weighted log loss of stacked_probability, {sentence}." in text
+        assert f"stacked_probability, weighted log loss: {sentence}." in text
     assert "Likely cause of this loss: the localizer" in page
     assert "what points cost" in found.stdout and "not calibrated" in page
     assert f'<td class="number">{rows[2]["num_findings"]}</td>' in page
