@@ -40,6 +40,12 @@ class EvaluateOptions(CommandOptions):
         "calibration in the reliability diagrams. By default members.csv beside the first "
         "table.",
     )
+    points: str | None = Field(
+        None,
+        description="Folder of the runs whose tables were stacked into the first table, or a pattern of "
+        "these tables such as 'runs/*/*/oof.csv': adds how much of the loss of the stack and of each member "
+        "is due to the localizers' points, in the slice and in the choice of the slice.",
+    )
     reports: Path | None = Field(
         None,
         description="Folder of the reports of predict, which the worst cases link to. By default reports "
@@ -76,6 +82,7 @@ def run_evaluate(options: EvaluateOptions) -> Summary:
         out=options.out,
         head=options.head,
         before=options.before,
+        points=options.points,
         reports=options.reports,
         records=options.records,
         resamples=options.resamples,

@@ -2,10 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike as OsPathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbar_tf.api.arguments import PathLike, Paths, existing, optional_path, paths_of, progress_of
+from lumbar_tf.api.arguments import (
+    PathLike,
+    Paths,
+    existing,
+    matching,
+    optional_path,
+    paths_of,
+    progress_of,
+)
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES
 from lumbar_tf.evaluation.scorecard import Scorecard, ScoreRow
@@ -101,11 +110,24 @@ class EvaluationResult:
             columns=["group", "name", "figure", "value", "low", "high"],
         )
 
+    def points_frame(self) -> "pd.DataFrame":
+        """Returns what points cost: a row for the stack and for each member; empty without `points`.
+
+        Columns: `name`, `num_findings`, the losses `at_annotated`, `in_annotated_slice`, `at_predicted` and
+        of the `prior`, the `auc` at annotated points, and the likely `cause`; see docs/evaluation.md.
+        """
+        import pandas as pd
+
+        from lumbar_tf.evaluation.evaluation_run import points_json
+
+        return pd.DataFrame(points_json(self.run.points))
+
     def console_tables(self, title: str | None = None) -> list[Any]:
         """Returns the figures as `rich.table.Table` objects."""
         from lumbar_tf.evaluation.console_tables import (
             cell_table,
             difference_table,
+            points_table,
             scorecard_table,
             subgroup_table,
         )
@@ -117,6 +139,8 @@ class EvaluationResult:
         ]
         if run.comparison:
             tables.append(difference_table(run.comparison))
+        if run.points:
+            tables.append(points_table(run.points))
         if run.subgroups:
             tables.append(subgroup_table(run.subgroups))
         return tables
@@ -129,6 +153,7 @@ def evaluate(
     out: PathLike | None = None,
     head: str = "probability",
     before: str | None = None,
+    points: Paths | None = None,
     reports: PathLike | None = None,
     records: PathLike | None = None,
     resamples: int = 1000,
@@ -146,6 +171,9 @@ def evaluate(
             removed for every figure but the log losses.
         before: pattern of the members' tables, whose mean stands for "before calibration"; by default
             `members.csv` beside the first file.
+        points: folder of the runs, or a pattern of the members' tables, that the first file was stacked from:
+            adds what the localizers' points cost the stack and each member. Training writes the tables that
+            this needs.
         reports: folder of the reports that the worst cases link to; by default `reports` beside the first
             file.
         records: records, for scores by vendor, field strength, planes and matrix.
@@ -173,6 +201,7 @@ def evaluate(
         folder,
         head=Head(head),
         members=beside.members if before is None else find_tables(before),
+        points=() if points is None else _member_tables(points),
         groupings=study_groupings(read_manifest(Path(records))) if records is not None else (),
         num_resamples=resamples,
         seed=seed,
@@ -188,6 +217,12 @@ def evaluate(
         is_synthetic=all(is_synthetic_folder(path.parent) for path in label_tables),
     )
     return EvaluationResult(run, folder / PAGE_NAME)
+
+
+def _member_tables(points: Paths) -> list[Path]:
+    """Returns the out-of-fold tables of the graders in a folder of runs, or those that are given."""
+    is_folder = isinstance(points, str | OsPathLike) and Path(points).is_dir()
+    return matching(f"{points}/*/*/oof.csv" if is_folder else points, "points")
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,8 +137,8 @@ def train(
         notes.extend(_run_side_by_side(title, jobs, place, verbose=verbose))
     for run in opened:
         for backbone in run.config.grader.backbones:
-            if shortfall := _shortfall(run, backbone):
-                notes.append(f"{run.member_name(backbone)}: {shortfall}")
+            if diagnosis := _diagnosis(run, backbone):
+                notes.append(f"{run.member_name(backbone)}: {diagnosis}")
                 if verbose:
                     print_status(notes[-1])
     return TrainingResult(
@@ -195,11 +195,11 @@ def _chosen_folds(run: "PlaneRun", fold: int | None) -> tuple[int, ...]:
     return run.fold_numbers if fold is None else (fold,)
 
 
-def _shortfall(run: "PlaneRun", backbone: str) -> str:
+def _diagnosis(run: "PlaneRun", backbone: str) -> str:
     from lumbar_tf.reports.training_summary import summarize_member
 
     try:
-        return summarize_member(run, backbone).shortfall
+        return summarize_member(run, backbone).diagnosis
     except ValueError:  # a table that cannot be read: the network's page has warned of it
         return ""
 

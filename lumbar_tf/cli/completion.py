@@ -40,7 +40,9 @@ PROGRAM_FLAGS = ("--completion=", "--help", "--version")
 SHELLS = ("bash", "zsh")
 
 #: Text options that name files; options of type `Path` need no entry.
-_PATH_NAMES = frozenset({"data", "labels", "oof", "noise_oof", "predictions", "metrics", "init_from"})
+_PATH_NAMES = frozenset(
+    {"data", "labels", "oof", "noise_oof", "points", "predictions", "metrics", "init_from"}
+)
 
 
 @dataclass(frozen=True)

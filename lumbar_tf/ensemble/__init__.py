@@ -1,1 +1,1 @@
-"""Stacking, calibration, intervals and label review, on tables alone."""
+"""Stacking, calibration, intervals, label review and what points cost, on tables alone."""

@@ -104,22 +104,41 @@ class StackerFitter:
         Raises:
             ValueError: there is only one fold.
         """
+        (stacked,) = self.nested_at([self._members.probabilities])
+        return stacked
+
+    def nested_at(self, predictions: Sequence[NDArray[np.float64]]) -> list[Stacked]:
+        """Applies the stackers of `nested` to other predictions of the members for the same studies.
+
+        Args:
+            predictions: each float64 [num_members, num_studies, 25, 3], missing where the fitted ones are.
+
+        Returns:
+            The stacked predictions of each.
+
+        Raises:
+            ValueError: there is only one fold.
+        """
         folds = np.unique(self._folds).tolist()
         if len(folds) < 2:
             raise ValueError(f"Nested predictions must have at least two folds. Received: folds {folds}.")
-        predictions = {head: np.zeros(self._members.probabilities.shape[1:]) for head in Head}
-        pattern = np.zeros(self._members.probabilities.shape[1:3], np.int64)
+        _, *shape = self._members.probabilities.shape
+        results = [
+            Stacked(np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], np.int64)) for _ in predictions
+        ]
         for fold in folds:
             held_out = self._folds == fold
             families = []
             for fitter in self._families:
                 families.append(fitter.fit_without(held_out))
                 self._advance(1)
-            stacked = apply_stacker(self._stacker(families), self._members.probabilities[:, held_out])
-            for head, values in predictions.items():
-                values[held_out] = stacked.head(head)
-            pattern[held_out] = stacked.pattern
-        return Stacked(predictions[Head.PROBABILITY], predictions[Head.COMPETITION], pattern)
+            stacker = self._stacker(families)
+            for result, values in zip(results, predictions, strict=True):
+                stacked = apply_stacker(stacker, values[:, held_out])
+                result.probability[held_out] = stacked.probability
+                result.competition[held_out] = stacked.competition
+                result.pattern[held_out] = stacked.pattern
+        return results
 
 
 def num_fits(folds: Labels) -> int:

@@ -1,10 +1,11 @@
 """Tables and notes of an evaluation for the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.cells import METRICS, Cell
@@ -16,6 +17,12 @@ from lumbar_tf.labels import Severity
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+#: Explanation of the table of what points cost.
+POINTS_CAPTION = (
+    "weighted log loss of the findings whose point is annotated and predicted, without the any-severe term; "
+    "the members are not calibrated"
+)
 
 
 def scorecard_table(card: Scorecard, *, title: str) -> "Table":
@@ -106,6 +113,27 @@ def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
     return table
 
 
+def points_table(points: Mapping[str, LossAttribution]) -> "Table":
+    """Returns what points cost: a row for the stack and for each member."""
+    from rich.table import Table
+
+    table = Table(title="what points cost", caption=POINTS_CAPTION, title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("findings", "at annotated", "annotated slice", "at predicted", "in slice", "slice choice"):
+        table.add_column(name, justify="right")
+    for name, costs in points.items():
+        table.add_row(
+            name,
+            f"{costs.num_findings:,}",
+            number(costs.at_annotated),
+            number(costs.in_annotated_slice),
+            number(costs.at_predicted),
+            f"{costs.in_annotated_slice - costs.at_annotated:+.3f}",
+            f"{costs.at_predicted - costs.in_annotated_slice:+.3f}",
+        )
+    return table
+
+
 def evaluation_notes(run: EvaluationRun) -> list[str]:
     """Returns notes that are needed to read the values, one sentence each."""
     card = run.card
@@ -123,6 +151,10 @@ def evaluation_notes(run: EvaluationRun) -> list[str]:
             f"{run.model} is named after the competition head, whose predictions are weighted: operating "
             "points, kappa, Brier score, ECE and net benefit are misleading without --head=competition."
         )
+    for name, costs in list(run.points.items())[:1]:
+        notes.append(f"{name}, weighted log loss: {costs}.")
+        if costs.cause:
+            notes.append(f"Likely cause of this loss: {costs.cause}.")
     return notes
 
 

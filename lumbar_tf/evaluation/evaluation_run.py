@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from lumbar_tf.bundle.model_card import Measured
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.ensemble.stacking_run import OOF_NAMES
+from lumbar_tf.evaluation.attributed_stack import attribute_stack
 from lumbar_tf.evaluation.comparison import (
     ComparedTable,
     Grouping,
@@ -46,8 +48,8 @@ from lumbar_tf.tables.out_of_fold import (
 METRICS_NAME = "metrics.json"
 SCORES_NAME = "scores.json"
 
-#: Parts of an evaluation for the progress display: metrics, comparison, subgroups, pictures.
-_NUM_PARTS = 4
+#: Parts of an evaluation for the progress display: points, metrics, comparison, subgroups, pictures.
+_NUM_PARTS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ class EvaluationRun:
         pictures: the panels of each condition.
         num_resamples: number of bootstrap resamples.
         calibration: calibration before and after stacking; empty without tables of members.
+        points: what points cost the evaluated stack, first, and each of its members; empty without tables
+            of members at annotated points.
     """
 
     model: str
@@ -75,6 +79,7 @@ class EvaluationRun:
     pictures: Mapping[Condition, Sequence[PanelPicture]]
     num_resamples: int
     calibration: tuple[CalibrationChange, ...] = ()
+    points: Mapping[str, LossAttribution] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -89,6 +94,7 @@ def evaluate_files(
     *,
     head: Head = Head.PROBABILITY,
     members: Sequence[Path] = (),
+    points: Sequence[Path] = (),
     groupings: Sequence[Grouping] = (),
     num_resamples: int = 1000,
     seed: int = 0,
@@ -103,6 +109,8 @@ def evaluate_files(
         out: the output folder, created if absent; None writes and draws nothing.
         head: meaning of the first table's predictions, see `evaluated_table.prepare_table`.
         members: tables of the members; the calibration of their plain mean is reported as before stacking.
+        points: tables that the evaluated one was stacked from, beside which training wrote those at
+            annotated points; what points cost is reported, see `attributed_stack.attribute_stack`.
         groupings: partitions of the studies, for scores of subgroups.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
@@ -120,9 +128,11 @@ def evaluate_files(
     options = {"num_resamples": num_resamples, "seed": seed}
     evaluated, _ = prepare_table(chosen, probabilities, head=head)
     uncalibrated = read_uncalibrated(members, study_ids) if members else None
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     with progress(_NUM_PARTS) as advance:
+        attributions = attribute_stack(points, tables[0], all_ids, all_labels, head=head) if points else {}
+        advance(1)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
         card = evaluate_table(chosen, probabilities, head=head, **options)
         advance(1)
         by_name = dict(zip(aligned.names, aligned.probabilities, strict=True))
@@ -144,6 +154,7 @@ def evaluate_files(
         pictures=pictures,
         num_resamples=num_resamples,
         calibration=() if uncalibrated is None else calibration_changes(evaluated, uncalibrated),
+        points=attributions,
     )
     if out is not None:
         write_json_atomically(out / METRICS_NAME, evaluation_json(run))
@@ -159,6 +170,7 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
         "num_resamples": run.num_resamples,
         "comparison": [json_safe(asdict(table)) for table in run.comparison],
         "before": [json_safe(asdict(change)) for change in run.calibration],
+        "points": points_json(run.points),
         "subgroups": [json_safe(asdict(subgroup)) for subgroup in run.subgroups],
         "worst_cases": [
             {
@@ -170,6 +182,18 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
             for case in run.worst
         ],
     }
+
+
+def points_json(points: Mapping[str, LossAttribution]) -> list[dict[str, object]]:
+    """Returns what points cost as metrics.json has it, a row for the stack and for each member."""
+    return [
+        {
+            "name": name,
+            **{key: value for key, value in asdict(costs).items() if key != "slice_offsets"},
+            "cause": costs.cause,
+        }
+        for name, costs in points.items()
+    ]
 
 
 def read_named_tables(paths: Sequence[Path]) -> list[OutOfFoldTable]:

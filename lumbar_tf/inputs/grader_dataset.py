@@ -146,9 +146,9 @@ def make_placement_dataset(
 
     Returns:
         Dataset of (inputs, targets, study_id): inputs are the fields of `Crops` for 3 * P crops in this
-        order, and `slice_offset`, int32 [study, rows], slices between the annotated and the predicted one.
-        Targets are those of `severity_targets`, all zeros for findings that have a crop without an annotated
-        and a predicted point; such crops are all cut at the predicted point.
+        order; `slice_offset`, int32 [study, rows], slices between the annotated and the predicted one; and
+        `is_compared`, bool [study, rows], whether each crop of a finding has an annotated and a predicted
+        point. Other crops are all cut at the predicted point. Targets are those of `severity_targets`.
     """
     attach = attach_points(points)
     views = tf.constant(layout.row_views)
@@ -166,9 +166,8 @@ def make_placement_dataset(
             record, tf.concat(anchors, axis=0), layout, crop, num_placements=NUM_PLACEMENTS
         )
         inputs["slice_offset"] = tf.reduce_max(tf.where(views, offset, 0), axis=-1)
-        is_compared = tf.reduce_all(is_known | ~views, axis=-1)
-        targets = severity_targets(record["labels"], layout)
-        return inputs, targets * tf.cast(is_compared, tf.float32)[:, tf.newaxis]
+        inputs["is_compared"] = tf.reduce_all(is_known | ~views, axis=-1)
+        return inputs, severity_targets(record["labels"], layout)
 
     return evaluation_batches(source, cut=cut, batch_studies=batch_studies)
 

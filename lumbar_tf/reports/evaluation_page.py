@@ -10,7 +10,7 @@ import numpy as np
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell
 from lumbar_tf.evaluation.comparison import SMALL_GROUP
-from lumbar_tf.evaluation.console_tables import evaluation_notes, number
+from lumbar_tf.evaluation.console_tables import POINTS_CAPTION, evaluation_notes, number
 from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
@@ -74,6 +74,7 @@ def write_evaluation_page(
             for attribute, groups in groupby(evaluated.subgroups, key=lambda group: group.attribute)
         },
         "points": OPERATING_POINTS,
+        "points_caption": POINTS_CAPTION,
         "metrics": METRICS,
         "few_labels": FEW_LABELS,
         "small_group": SMALL_GROUP,

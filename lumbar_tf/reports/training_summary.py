@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.config import TrainingConfig, dump_config
+from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.evaluation.cells import Cell, make_cells
 from lumbar_tf.evaluation.evaluated_table import (
     FAMILIES,
@@ -27,7 +28,6 @@ from lumbar_tf.tables.out_of_fold import align_members, read_out_of_fold_tables,
 from lumbar_tf.training.checkpoints import HISTORY_NAME
 from lumbar_tf.training.cross_validation import split_fold
 from lumbar_tf.training.fold_crops import read_fold_crops
-from lumbar_tf.training.loss_attribution import LossAttribution
 from lumbar_tf.training.metadata import FoldMetadata, member_attribution, read_fold_metadata
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, PlaneRun, table_name
 
@@ -155,20 +155,28 @@ class MemberSummary:
         return sum(fold.is_answered for fold in self.folds)
 
     @property
-    def shortfall(self) -> str:
-        """Sentences on losses out of fold that are not below the prior's, with likely causes; "" if none."""
+    def diagnosis(self) -> str:
+        """Sentences on a loss that is large, with its likely cause; "" if there is none.
+
+        A loss is large if it is not below the prior's, or if points cost much of it.
+        """
+        cause = self.attribution.cause if self.attribution is not None else ""
+        verdict = f"Likely cause of the loss: {cause}." if cause else ""
         behind = []
         for score in self.out_of_fold.families if self.out_of_fold is not None else ():
             loss, prior = (score.cell.metrics[name].value for name in ("log_loss", "prior_log_loss"))
             if not loss < prior:
                 behind.append(f"{score.family.value} {loss:.3f} (prior {prior:.3f})")
         if not behind:
-            return ""
+            return verdict
+        rest = "or points that are off" if self.attribution is None else "or wrong labels; points cost little"
+        verdict = verdict or (
+            "Likely causes: too few epochs or studies, a learning rate that is too high, so many epochs that "
+            f"the network is overconfident (its AUC is high then, and the stacker corrects it), {rest}."
+        )
         return (
             "The weighted log loss out of fold is not below that of the prior by condition and level: "
-            f"{', '.join(behind)}. Likely causes: too few epochs or studies, a learning rate that is too "
-            "high, so many epochs that the network is overconfident (its AUC is high then, and the stacker "
-            "corrects it), or points that are off; compare the loss at annotated points."
+            f"{', '.join(behind)}. {verdict}"
         )
 
     @property

@@ -169,6 +169,21 @@ def read_out_of_fold_tables(paths: Iterable[Path]) -> tuple[OutOfFoldTable, ...]
     )
 
 
+def placement_tables(path: Path) -> tuple[Path, Path, Path]:
+    """Returns the tables of a grader at three places, whose losses show what points cost.
+
+    Args:
+        path: its out-of-fold table, at predicted points.
+
+    Returns:
+        The tables at annotated points, at predicted points in the annotated slice, and at predicted points.
+
+    >>> [table.name for table in placement_tables(Path("oof.csv"))]
+    ['oof_annotated.csv', 'oof_annotated_slice.csv', 'oof.csv']
+    """
+    return path.with_stem(f"{path.stem}_annotated"), path.with_stem(f"{path.stem}_annotated_slice"), path
+
+
 def restrict_studies(tables: Sequence[OutOfFoldTable], study_ids: Iterable[str]) -> list[OutOfFoldTable]:
     """Returns the tables reduced to the rows of some studies."""
     wanted = set(study_ids)

@@ -1,14 +1,16 @@
 """Training task of a plane's graders: datasets, loss, evaluation and out-of-fold tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.label_noise import Flags, noisy_labels
+from lumbar_tf.ensemble.loss_attribution import attribute_loss
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.inputs.grader_dataset import (
@@ -21,12 +23,16 @@ from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
 from lumbar_tf.models.grader import build_grader, freeze_features, log_probabilities
 from lumbar_tf.models.losses import build_loss
 from lumbar_tf.tables.labels import read_record_labels
-from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables, write_out_of_fold_table
+from lumbar_tf.tables.out_of_fold import (
+    placement_tables,
+    read_out_of_fold_tables,
+    write_out_of_fold_table,
+)
 from lumbar_tf.training.evaluators import GradingEvaluator
 from lumbar_tf.training.fitter import PretrainingStep, TrainingTask
 from lumbar_tf.training.fold_crops import FoldCrops, grader_crops
-from lumbar_tf.training.loss_attribution import attribute_loss
 from lumbar_tf.training.metadata import write_loss_attribution
+from lumbar_tf.training.placement_grading import grade_placements
 from lumbar_tf.training.predicted_points import predicted_landmarks
 from lumbar_tf.training.runs import OOF_NAME, PlaneRun, find_noise_tables
 
@@ -73,8 +79,15 @@ def grader_task(run: PlaneRun, backbone: str) -> TrainingTask:
         placed = make_placement_dataset(
             held_out, points, layout=layout, crop=config.crop, batch_studies=training.batch_studies
         )
-        attribution = attribute_loss(model, placed, layout) if held_out.study_ids else None
-        write_loss_attribution(run.fold_directory(backbone, fold), attribution)
+        graded = grade_placements(model, placed, layout)
+        directory = run.fold_directory(backbone, fold)
+        write_loss_attribution(
+            directory, attribute_loss(graded.labels, graded.probabilities, graded.slice_offsets)
+        )
+        paths = placement_tables(directory / OOF_NAME)[:2]
+        for path, probabilities in zip(paths, graded.probabilities[:2], strict=True):
+            _write_fold_table(run, backbone, fold, path, graded.study_ids, probabilities)
+        # Last, because a fold with this table is done.
         _write_oof_table(run, backbone, layout, model, dataset, fold)
 
     def build() -> keras.Model:
@@ -143,19 +156,26 @@ def _write_oof_table(
         study_ids += [study_id.decode() for study_id in ids.numpy()]
         parts.append(np.exp(log_probabilities(logits, inputs["mask"], layout).numpy().astype(np.float64)))
     path = run.fold_directory(backbone, fold) / OOF_NAME
+    _write_fold_table(run, backbone, fold, path, study_ids, np.concatenate(parts))
+
+
+def _write_fold_table(
+    run: PlaneRun,
+    backbone: str,
+    fold: int,
+    path: Path,
+    study_ids: Sequence[str],
+    probabilities: NDArray[np.float64],
+) -> None:
     folds = [fold] * len(study_ids)
-    write_out_of_fold_table(
-        path, study_ids, np.concatenate(parts), folds=folds, model=run.member_name(backbone)
-    )
+    write_out_of_fold_table(path, study_ids, probabilities, folds=folds, model=run.member_name(backbone))
 
 
 def join_oof_tables(run: PlaneRun, backbone: str) -> None:
-    """Writes the member's table if every fold has one."""
-    parts = [run.fold_directory(backbone, fold) / OOF_NAME for fold in run.fold_numbers]
-    if not all(part.is_file() for part in parts):
-        return
-    lines = [part.read_text(encoding="utf-8").splitlines(keepends=True) for part in parts]
-    write_text_atomically(
-        run.member_directory(backbone) / OOF_NAME,
-        "".join(lines[0][:1] + [row for part in lines for row in part[1:]]),
-    )
+    """Writes the member's tables, each if every fold has one; folds of older runs have `oof.csv` only."""
+    for joined in placement_tables(run.member_directory(backbone) / OOF_NAME):
+        parts = [run.fold_directory(backbone, fold) / joined.name for fold in run.fold_numbers]
+        if all(part.is_file() for part in parts):
+            lines = [part.read_text(encoding="utf-8").splitlines(keepends=True) for part in parts]
+            rows = [row for part in lines for row in part[1:]]
+            write_text_atomically(joined, "".join(lines[0][:1] + rows))

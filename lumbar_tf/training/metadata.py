@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
+from lumbar_tf.ensemble.loss_attribution import LossAttribution, mean_attribution, read_attribution
 from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.training.devices import describe_device
 from lumbar_tf.training.fold_crops import read_fold_crops
-from lumbar_tf.training.loss_attribution import LossAttribution, mean_attribution, read_attribution
 from lumbar_tf.training.runs import RUN_NAME, PlaneRun, table_name, training_versions
 
 FOLD_METADATA_NAME = "fold.json"

@@ -5,9 +5,11 @@ runs/<plane>/run.json                        digests of configuration, folds, re
 runs/<plane>/localizer/fold0/                weights, fold.json, history, checkpoint, landmarks.csv
 runs/<plane>/localizer/error.json            localization error on the held-out folds, for information
 runs/axial_t2/level_slices.json              agreement of sagittal level points with the annotators' slices
-runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv
+runs/<plane>/<backbone>/fold0/               weights, fold.json, history, checkpoint, oof.csv, and for what
+                                             points cost oof_annotated.csv, oof_annotated_slice.csv
 runs/<plane>/<member>/fold0/crops.json       landmark tables and jitter of the fold's crops
-runs/<plane>/<backbone>/oof.csv              out-of-fold table of all folds, input of the ensemble
+runs/<plane>/<backbone>/oof.csv              out-of-fold table of all folds, input of the ensemble; the
+                                             other two tables of all folds are beside it
 runs/<plane>/<member>/run.json               origin of the member: the plane's run.json and each fold.json
 """
 

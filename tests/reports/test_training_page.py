@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.evaluation.metrics import weighted_log_loss
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
 from lumbar_tf.reports.training_summary import summarize_member
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
-from lumbar_tf.training.loss_attribution import LossAttribution
 from lumbar_tf.training.metadata import write_loss_attribution
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from tests.graded_cohort import draw_labels
@@ -61,12 +61,12 @@ def test_the_score_is_the_metric_over_the_finished_folds(run: PlaneRun) -> None:
     assert "Canal: label (rows)" in words and "Foraminal: label (rows)" not in words
 
 
-def test_a_score_that_is_not_below_the_prior_is_said_with_causes(run: PlaneRun) -> None:
+def test_a_score_that_is_not_below_the_prior_is_named_with_its_likely_cause(run: PlaneRun) -> None:
     train_fold(run, BACKBONE, 0)
     summary = summarize_member(run, BACKBONE)
     (canal,) = summary.out_of_fold.families
     loss, prior = (canal.cell.metrics[name].value for name in ("log_loss", "prior_log_loss"))
-    assert bool(summary.shortfall) == (loss >= prior)
+    assert bool(summary.diagnosis) == (loss >= prior)
     # Answers that are certain and wrong.
     held_out = [study for study in STUDIES if run.folds[study] == 1]
     train_fold(run, BACKBONE, 1)
@@ -75,11 +75,24 @@ def test_a_score_that_is_not_below_the_prior_is_said_with_causes(run: PlaneRun) 
     path = run.fold_directory(BACKBONE, 1) / "oof.csv"
     write_out_of_fold_table(path, held_out, wrong, folds=[1] * len(held_out), model=run.member_name(BACKBONE))
     summary = summarize_member(run, BACKBONE)
-    assert summary.shortfall.startswith(
+    beginning = (
         "The weighted log loss out of fold is not below that of the prior by condition and level: canal "
     )
-    assert "Likely causes: too few epochs" in summary.shortfall
-    assert summary.shortfall in Page(_read(run, BACKBONE)).words
+    assert summary.diagnosis.startswith(beginning)
+    assert "Likely causes: too few epochs" in summary.diagnosis
+    assert summary.diagnosis.endswith("or points that are off.")
+    assert summary.diagnosis in Page(_read(run, BACKBONE)).words
+    # What points cost shortens the list, or ends it.
+    directory = run.fold_directory(BACKBONE, 1)
+    for attribution, ending in (
+        (LossAttribution(50, 1.0, 1.0, 1.01, (50, 0, 0, 0), prior=0.8, auc=0.9), "; points cost little."),
+        (LossAttribution(50, 1.0, 1.5, 1.5, (50, 0, 0, 0), prior=0.8, auc=0.9), "or on larger images."),
+        (LossAttribution(50, 1.0, 1.0, 1.0, (50, 0, 0, 0), prior=0.8, auc=0.5), "too high, look the same."),
+    ):
+        write_loss_attribution(directory, attribution)
+        diagnosis = summarize_member(run, BACKBONE).diagnosis
+        assert diagnosis.startswith(beginning) and diagnosis.endswith(ending)
+        assert diagnosis.count("Likely cause") == 1
 
 
 def test_what_points_cost_is_a_sentence_of_the_page(run: PlaneRun) -> None:
@@ -90,6 +103,11 @@ def test_what_points_cost_is_a_sentence_of_the_page(run: PlaneRun) -> None:
     words = Page(_read(run, BACKBONE)).words
     assert "0.030 of 0.530 is lost to points: 0.010 in the slice, 0.020 to the choice of the slice" in words
     assert "annotated one for 80.0% of 100 findings" in words
+    assert summarize_member(run, BACKBONE).diagnosis == ""
+    attribution = LossAttribution(50, 0.4, 0.41, 0.7, (5, 5, 40, 0))
+    write_loss_attribution(run.fold_directory(BACKBONE, 0), attribution)
+    words = Page(_read(run, BACKBONE)).words
+    assert "Likely cause of the loss: the choice of the slice: give the graders more slices" in words
 
 
 def test_the_page_of_a_localizer_holds_its_error_by_level(run: PlaneRun) -> None:

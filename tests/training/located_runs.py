@@ -78,8 +78,8 @@ def open_located(folder: Path, plane: Plane, *overrides: str) -> PlaneRun:
     return PlaneRun(config, records, folder / "runs", manifest, FOLDS)
 
 
-def write_found(run: PlaneRun, plane: Plane, fold: int, *, miss_mm: float) -> Path:
-    """Writes the table of a localizer with this error along each axis; returns its path."""
+def write_found(run: PlaneRun, plane: Plane, fold: int, *, miss_mm: float | np.ndarray) -> Path:
+    """Writes the table of a localizer with this error along each axis, or of each point; returns its path."""
     rows = localizer_rows(plane)
     studies = [study for study, other in FOLDS.items() if other == fold]
     points = np.stack([annotated_points(study)[list(rows)] for study in studies]) + np.float32(miss_mm)
