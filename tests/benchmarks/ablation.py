@@ -7,8 +7,9 @@
 
 Every variant of `VARIANTS` is the configuration with a few fields changed; the first backbone is trained on
 all folds with each seed, at the level points of the localizers in RUNS. What is scored are the out-of-fold
-answers after a calibration that is nested in the same folds (`ensemble.blend`, competition head): the
-weighted log loss, mean over the target families, and both AUCs. Differences to the unchanged configuration
+answers after a calibration that is nested in the same folds (`stack_tables`, competition head): the
+weighted log loss, mean over the target families, and both AUCs; and the loss of the same networks at the
+annotated points, calibrated in the same way, where `plain.py` has its crops. Differences to the unchanged configuration
 are paired: means over the seeds, on the same resamples of studies. What is done is passed over.
 """
 
@@ -36,7 +37,7 @@ from lumbar_tf.labels import Family, Plane, Severity
 from lumbar_tf.records.manifest import read_manifest
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
+from lumbar_tf.tables.out_of_fold import placement_tables, read_out_of_fold_tables
 from lumbar_tf.training.runs import ERROR_NAME, LOCALIZER, OOF_NAME, landmark_tables, open_run
 
 #: The configuration itself.
@@ -70,10 +71,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A variant's out-of-fold answers, one blend a seed."""
+    """A variant's out-of-fold answers, one blend a seed; at predicted and, if known, at annotated points."""
 
     name: str
     blends: tuple[StackingRun, ...]
+    annotated: tuple[StackingRun, ...] = ()
 
 
 def variant_config(
@@ -167,9 +169,10 @@ def print_table(outcomes: Iterable[Outcome]) -> None:
     outcomes = list(outcomes)
     base = [_terms(blend, _answers(blend)) for blend in outcomes[0].blends]
     print(
-        "| variant | weighted log loss (seeds) | minus as_it_is | AUC severe | AUC not normal | as it comes |"
+        "| variant | weighted log loss (seeds) | minus as_it_is | AUC severe | AUC not normal | as it comes | "
+        "at annotated points (seeds) |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for each in outcomes:
         terms = [_terms(blend, _answers(blend)) for blend in each.blends]
         raw = [_target_values(_terms(blend, blend.members.probabilities[0])) for blend in each.blends]
@@ -182,12 +185,17 @@ def print_table(outcomes: Iterable[Outcome]) -> None:
         aucs = np.mean([_aucs(blend) for blend in each.blends], axis=0)
         (gap,) = bootstrap(difference, len(each.blends[0].study_ids))
         words = "" if each is outcomes[0] else f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        seeds = ", ".join(f"{value:.3f}" for value in values)
+        annotated = [_target_values(_terms(blend, _answers(blend))) for blend in each.annotated]
         print(
-            f"| {each.name} | {np.mean(values):.3f} ({seeds}) | {words} | "
-            f"{aucs[0]:.3f} | {aucs[1]:.3f} | {np.mean(raw):.3f} |",
+            f"| {each.name} | {_with_seeds(values)} | {words} | {aucs[0]:.3f} | {aucs[1]:.3f} | "
+            f"{np.mean(raw):.3f} | {_with_seeds(annotated)} |",
             flush=True,
         )
+
+
+def _with_seeds(values: Sequence[float]) -> str:
+    """The mean and the value of each seed."""
+    return f"{np.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})" if values else ""
 
 
 def main() -> None:
@@ -214,13 +222,14 @@ def main() -> None:
     folds = read_folds(words.records / FOLDS_NAME, read_manifest(words.records).patient_groups)
     outcomes = []
     for name in names:
-        blends = []
+        blends, annotated = [], []
         for seed in range(words.seeds):
             config = variant_config(words.config, name, seed=seed, weights=words.weights, overrides=words.set)
             table = train_variant(config, words, words.out / name / f"seed{seed}")
-            blends.append(stack_tables(read_out_of_fold_tables([table]), study_ids, labels, folds=folds))
+            for path, runs in ((table, blends), (placement_tables(table)[0], annotated)):
+                runs.append(stack_tables(read_out_of_fold_tables([path]), study_ids, labels, folds=folds))
             print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
-        outcomes.append(Outcome(name, tuple(blends)))
+        outcomes.append(Outcome(name, tuple(blends), tuple(annotated)))
         print_table([outcomes[0], outcomes[-1]])
     print_table(outcomes)
 
