@@ -9,8 +9,8 @@ Every variant of `VARIANTS` is the configuration with a few fields changed; the 
 all folds with each seed, at the level points of the localizers in RUNS. What is scored are the out-of-fold
 answers after a calibration that is nested in the same folds (`stack_tables`, competition head): the
 weighted log loss, mean over the target families, and both AUCs; and the loss of the same networks at the
-annotated points, calibrated in the same way, where `plain.py` has its crops. Differences to the unchanged configuration
-are paired: means over the seeds, on the same resamples of studies. What is done is passed over.
+annotated points, calibrated in the same way, where `plain.py` has its crops. Differences to the unchanged
+configuration are paired: means over the seeds, on the same resamples of studies. What is done is passed over.
 """
 
 import argparse
@@ -169,8 +169,8 @@ def print_table(outcomes: Iterable[Outcome]) -> None:
     outcomes = list(outcomes)
     base = [_terms(blend, _answers(blend)) for blend in outcomes[0].blends]
     print(
-        "| variant | weighted log loss (seeds) | minus as_it_is | AUC severe | AUC not normal | as it comes | "
-        "at annotated points (seeds) |"
+        "| variant | weighted log loss (seeds) | minus as_it_is | AUC severe | AUC not normal | as it comes "
+        "| at annotated points (seeds) |"
     )
     print("|---|---|---|---|---|---|---|")
     for each in outcomes:
