@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -62,9 +61,13 @@ def read_value(dataset: Dataset, keyword: str) -> Any | None:
     element = dataset.get_item(tag)
     if element is None:
         return None
-    if isinstance(element, RawDataElement) and element.VR in (vr, None) and vr in _PARSERS:
-        with suppress(_NotPlainError):
-            return _PARSERS[vr](element.value or b"", element.is_little_endian)
+    parse = _PARSERS.get(vr)
+    if parse is not None and isinstance(element, RawDataElement) and element.VR in (vr, None):
+        # Not `contextlib.suppress`, which takes as long as parsing.
+        try:
+            return parse(element.value or b"", element.is_little_endian)
+        except _NotPlainError:
+            pass
     value = dataset[tag].value
     return None if value is None or value == "" or value == [] else value
 

@@ -269,11 +269,14 @@ def _integer(sources: _Sources, *keywords: str) -> int | None:
 
 def _value(sources: _Sources, keyword: str, convert: Callable[[Any], _Value], absent: _Value) -> _Value:
     """Returns the converted value of an element; `absent` if there is none or it is invalid."""
+    tag = _tag(keyword)
+    owners = [source[tag] for source in sources if tag in source]
+    if not owners:
+        return absent
     # pydicom parses values on access, and a damaged value may raise anything.
     with suppress(Exception):
-        for source in sources:
-            owner = source.get(_tag(keyword))
-            value = None if owner is None else read_value(owner, keyword)
+        for owner in owners:
+            value = read_value(owner, keyword)
             if value is not None:
                 return convert(value)
     return absent
