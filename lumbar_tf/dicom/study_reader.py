@@ -8,7 +8,7 @@ are decoded.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from lumbar_tf.dicom.files.decoders import FrameDecoder, decode_frame
@@ -115,7 +115,7 @@ def _group_by_series(files: Iterable[StudyFile]) -> dict[str, list[_Member]]:
     for file in files:
         series.setdefault(file.series_id, []).extend((file, frame) for frame in file.frames)
     for members in series.values():
-        members.sort(key=lambda member: astuple(member[1].geometry))
+        members.sort(key=lambda member: member[1].geometry.sort_key)
     return series
 
 
