@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from typing import Generic
 
+from lumbar_tf.runners.memory import keep_freed_memory
 from lumbar_tf.runners.outcomes import (
     MAX_ATTEMPTS,
     Done,
@@ -197,6 +198,7 @@ def _serve(pipe: Connection, has_started: Event) -> None:
     # Unlike the default handler, this runs `finally` blocks, so temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     with suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(_run_message(pipe.recv_bytes()))

@@ -4,8 +4,6 @@ A job is one network (a plane's localizer or one of its backbones) over some fol
 so once the landmarks they need exist they run in any order and in any process. A restarted job resumes.
 """
 
-import ctypes
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ import tensorflow as tf
 from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.inputs.study_batches import batches_per_epoch
+from lumbar_tf.runners.memory import keep_freed_memory
 from lumbar_tf.tables.landmarks import read_landmarks
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.devices import StrategyName, choose_precision, choose_strategy
@@ -28,13 +27,6 @@ from lumbar_tf.training.warm_start import initial_weights
 
 #: Subfolder of a fold for the first of two training steps.
 FIRST_STEP = "features"
-
-#: Parameters of mallopt(3), from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Largest threshold that glibc documents for 64 bits; a slice of 1,024 x 1,024 has 2 MB.
-_MMAP_THRESHOLD_BYTES = 32 << 20
-#: About a dozen records.
-_TRIM_THRESHOLD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -273,17 +265,3 @@ def _limit_threads(threads: int) -> None:
     except RuntimeError:
         # TensorFlow has started already (a job in the command's own process): its threads stay.
         pass
-
-
-def keep_freed_memory() -> None:
-    """Configures glibc to keep up to 256 MB of freed memory instead of returning it to the system at once.
-
-    Records and slices take and free megabytes each. Fetching that memory from the system page by page takes
-    longer than parsing the records. On other systems nothing is changed.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)

@@ -70,7 +70,7 @@ def read_back(out: Path, rounds: int) -> None:
     import tensorflow as tf
 
     from lumbar_tf.records.parsing import records_dataset
-    from lumbar_tf.training.cross_validation import keep_freed_memory
+    from lumbar_tf.runners.memory import keep_freed_memory
 
     keep_freed_memory()  # as training does
     files = sorted(out.rglob("*.tfrecord"))

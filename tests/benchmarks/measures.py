@@ -19,8 +19,8 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.models.grader import build_grader
 from lumbar_tf.models.losses import WeightedSeverityLoss
 from lumbar_tf.records.manifest import read_manifest
+from lumbar_tf.runners.memory import keep_freed_memory
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds
-from lumbar_tf.training.cross_validation import keep_freed_memory
 from lumbar_tf.training.fitter import Fitter
 
 #: Steps at the start of a fit that wait for the shuffle buffer.
