@@ -1,7 +1,7 @@
 """Build time against bare decoding, memory against cohort size, reading against raw reading.
 
     python -m lumbar_tf.synthetic --out=/somewhere/cohort --studies=60 --seed=77 --resolution=full
-    python tests/benchmarks/building.py /somewhere/cohort [--workers=2] [--rounds=5]
+    python tests/benchmarks/building.py /somewhere/cohort [--workers=2] [--rounds=5] [--earlier=/checkout]
 
 Whole processes are timed, in turn, so that what else the machine does falls on both; the figures to quote
 are the ratios of medians. The files are in the page cache (the first round, which fills it, does not count).
@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Cost(NamedTuple):
+    """Seconds of a command.
+
+    Attributes:
+        wall: from start to end.
+        processor: of all its processes; other work on the machine changes it less.
+    """
+
+    wall: float
+    processor: float
 
 
 def decode_file(path: str) -> int:
@@ -92,43 +108,45 @@ def read_back(out: Path, rounds: int) -> None:
     print(f"parsed / raw reading: {speeds['parsed'] / speeds['raw']:.3f}")
 
 
-def _run(*words: str) -> tuple[float, str]:
-    started = time.perf_counter()
+def _run(*words: str, root: Path = ROOT) -> tuple[Cost, str]:
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, __file__, *words], check=True, capture_output=True, text=True, env=_environment()
+        [sys.executable, __file__, *words], check=True, capture_output=True, text=True, env=_environment(root)
     )
-    return time.perf_counter() - started, done.stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = [getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime")]
+    return Cost(time.perf_counter() - started, sum(used)), done.stdout
 
 
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def compare(cohort: Path, workers: int, rounds: int, codec: str) -> None:
-    times: dict[str, list[float]] = {"bare": [], "plugin": [], "build": []}
+def compare(cohort: Path, workers: int, rounds: int, codec: str, earlier: Path | None) -> None:
+    costs: dict[str, list[Cost]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        building = ("--do=build", str(cohort), f"--out={out}", f"--workers={workers}", f"--codec={codec}")
+        commands: dict[str, tuple[Sequence[str], Path]] = {
+            "bare": (("--do=bare", str(cohort), f"--workers={workers}"), ROOT),
+            "plugin": (("--do=plugin", str(cohort), f"--workers={workers}"), ROOT),
+            **({"earlier": (building, earlier)} if earlier else {}),
+            "build": (building, ROOT),
+        }
         for place in range(rounds + 1):
-            out = Path(folder, str(place))
-            commands: dict[str, Sequence[str]] = {
-                "bare": ("--do=bare", str(cohort), f"--workers={workers}"),
-                "plugin": ("--do=plugin", str(cohort), f"--workers={workers}"),
-                "build": (
-                    "--do=build",
-                    str(cohort),
-                    f"--out={out}",
-                    f"--workers={workers}",
-                    f"--codec={codec}",
-                ),
-            }
-            for name, words in commands.items():
-                seconds, _ = _run(*words)
+            for name, (words, root) in commands.items():
+                shutil.rmtree(out, ignore_errors=True)
+                cost, _ = _run(*words, root=root)
                 if place:
-                    times[name].append(seconds)
-        medians = {name: statistics.median(each) for name, each in times.items()}
-        print(f"{workers} processes, {rounds} rounds, codec {codec}: medians {medians}")
-        print(f"build / bare decoding: {medians['build'] / medians['bare']:.3f}")
-        print(f"build / decoding by pydicom and pylibjpeg-rle: {medians['build'] / medians['plugin']:.3f}")
+                    costs.setdefault(name, []).append(cost)
+        medians = {name: Cost(*map(statistics.median, zip(*each))) for name, each in costs.items()}
+        print(f"{workers} processes, {rounds} rounds, codec {codec}; medians in s")
+        for name, cost in medians.items():
+            ratios = [own / bare for own, bare in zip(cost, medians["bare"])]
+            print(
+                f"{name}: wall {cost.wall:.2f}, processor {cost.processor:.2f}; "
+                f"{ratios[0]:.3f} and {ratios[1]:.3f} of bare decoding"
+            )
         print(_run("--do=read", str(out), f"--rounds={rounds}")[1], end="")
 
 
@@ -158,6 +176,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--codec", default="raw")
+    parser.add_argument("--earlier", type=Path, help="checkout of another commit, built with in turn")
     words = parser.parse_args()
     actions: dict[str, Callable[[], None]] = {
         "bare": lambda: decode_bare(words.cohort, words.workers, decode_file),
@@ -165,7 +184,7 @@ def main() -> None:
         "build": lambda: build(words.cohort, words.out, words.workers, words.codec),
         "read": lambda: read_back(words.cohort, words.rounds),
         "memory": lambda: compare_memory(words.cohort, words.codec),
-        "compare": lambda: compare(words.cohort, words.workers, words.rounds, words.codec),
+        "compare": lambda: compare(words.cohort, words.workers, words.rounds, words.codec, words.earlier),
     }
     actions[words.do]()
 
