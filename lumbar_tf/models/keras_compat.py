@@ -54,19 +54,19 @@ def moving_averages(model: keras.Model) -> list[tuple[keras.Variable, keras.Vari
 
 
 class AveragedAdamW(keras.optimizers.AdamW):
-    """AdamW whose moving average of the weights warms up.
+    """AdamW whose moving average of the weights is corrected for its start.
 
-    At step t, counted from 0, the momentum is min(ema_momentum, t / (t + 9)), so that the average is one of
-    about the last tenth of all steps until `ema_momentum` is reached. TensorFlow's `ExponentialMovingAverage`
-    does the same with its `num_updates`. Keras' own average keeps the first steps' weights for about
-    1 / (1 - ema_momentum) steps.
+    The average is that of the weights after all steps so far, with weights that fall by `ema_momentum` from
+    each step to the one before it and sum to 1 (the bias correction of Adam: Kingma and Ba, arXiv:1412.6980,
+    section 3). Keras' own average keeps the first step's weights for about 1 / (1 - ema_momentum) steps.
     """
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
         if not self.use_ema:
             return
         step = keras.ops.cast(self.iterations, "float32")
-        share = 1.0 - keras.ops.minimum(self.ema_momentum, step / (step + 9.0))
+        # Of the present weights: (1 - m) / (1 - m^t) at step t, counted from 1.
+        share = (1.0 - self.ema_momentum) / (1.0 - keras.ops.power(self.ema_momentum, step + 1.0))
         pairs = zip(trainable_variables, self._model_variables_moving_average, strict=True)
         for variable, average in pairs:
             if average is not None:

@@ -5,6 +5,7 @@ import weakref
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lumbar_tf.models import keras_compat
@@ -58,18 +59,18 @@ def test_moving_averages_are_paired_with_their_weights() -> None:
     assert any(np.any(np.asarray(average) != np.asarray(weight)) for weight, average in pairs)
 
 
-def test_the_moving_average_warms_up_to_its_momentum() -> None:
+@pytest.mark.parametrize("momentum", [0.5, 0.99])
+def test_the_moving_average_is_the_weighted_mean_of_all_steps(momentum: float) -> None:
     model = _dense_model()
-    model.compile(keras_compat.AveragedAdamW(0.1, use_ema=True, ema_momentum=0.5), "mse")
-    expected: list[np.ndarray] = []
-    for step in range(14):
+    model.compile(keras_compat.AveragedAdamW(0.1, use_ema=True, ema_momentum=momentum), "mse")
+    steps: list[list[np.ndarray]] = []
+    for _ in range(14):
         model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
-        weights = [np.asarray(weight) for weight in model.trainable_variables]
-        momentum = min(0.5, step / (step + 9))
-        pairs = zip(expected or weights, weights, strict=True)
-        expected = [momentum * average + (1 - momentum) * weight for average, weight in pairs]
-    for (_, average), value in zip(keras_compat.moving_averages(model), expected, strict=True):
-        np.testing.assert_allclose(np.asarray(average), value, atol=1e-6)
+        steps.append([np.asarray(weight) for weight in model.trainable_variables])
+        shares = momentum ** np.arange(len(steps))[::-1]
+        for place, (_, average) in enumerate(keras_compat.moving_averages(model)):
+            expected = np.average([weights[place] for weights in steps], axis=0, weights=shares)
+            np.testing.assert_allclose(np.asarray(average), expected, atol=1e-5)
 
 
 def test_no_moving_averages_where_none_are_kept() -> None:
