@@ -50,11 +50,13 @@ class ExportOptions(CommandOptions):
     )
     data: str = Field(
         "",
-        description="Origin of the training studies in words, for the model card.",
+        description="Origin of the training studies in words, for the model card; its first 150 characters "
+        "stand at the top of every result.",
     )
     synthetic: bool = Field(
         False,
-        description="The training studies are synthetic; the model card states this first.",
+        description="The training studies are synthetic; the model card and every result state this first. "
+        "Also found from the runs and --records.",
     )
     saliency: bool = Field(
         True,

@@ -102,11 +102,14 @@ def run_predict(options: PredictOptions) -> Summary:
         # The path may contain a patient's name.
         shown = Path(display_name(options.study, options.study.parent))
         write_options(options.model_copy(update={"study": shown}), options.out)
-    return _summarise(predictions, ensemble.source, num_stored, options)
+    return _summarise(predictions, ensemble, num_stored, options)
 
 
 def _summarise(
-    predictions: "lumbar_tf.Predictions", source: str, num_stored: int | None, options: PredictOptions
+    predictions: "lumbar_tf.Predictions",
+    ensemble: "lumbar_tf.Ensemble",
+    num_stored: int | None,
+    options: PredictOptions,
 ) -> Summary:
     reasons = Counter(reject.reason.value for reject in predictions.rejects)
     paths = {"tables": options.out / "submission.csv", "results": options.out / "results.json"}
@@ -121,7 +124,8 @@ def _summarise(
         notes.append(f"Without an answer, the first: study {first.study_id}: {first.message}")
     figures: dict[str, Figure] = {
         "studies": len(predictions.study_ids),
-        "model": source,
+        "model": ensemble.source,
+        "training data": ensemble.training_note,
         "left out or noted": [f"{count} x {reason}" for reason, count in reasons.items()],
         "without an answer": len(predictions.unanswered),
     }

@@ -151,12 +151,16 @@ def watch(options: WatchOptions) -> Summary:
         )
         work = Watch(source, grader, journal, policy, sink=sink, stop=stop)
         _LOG.info("watching with %s -> %s", ensemble.source, options.out)
+        _LOG.info("%s", ensemble.training_note)
         work.reopen(with_failed=options.retry)
         is_done = work.run(is_once=options.once)
     _LOG.info("stopped" if stop.is_set else "ended")
     return Summary(
         "Watch ended (research use, not a medical device)",
-        {state.value.replace("_", " "): count for state, count in journal.count().items()},
+        {
+            **{state.value.replace("_", " "): count for state, count in journal.count().items()},
+            "training data": ensemble.training_note,
+        },
         {"answers": options.out},
         status=ExitStatus.DONE if is_done or stop.is_set else ExitStatus.DATA,
     )

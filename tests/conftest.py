@@ -74,6 +74,7 @@ _SLOW_PATHS = (
     "interop/test_hostile_archive.py",
     "interop/test_result_formats.py",
     "interop/test_storage_scp.py",
+    "interop/test_training_note.py",
     "models/test_architectures.py",
     "models/test_axial_localizer.py",
     "models/test_backbones.py",

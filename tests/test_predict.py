@@ -1,12 +1,18 @@
 """The call: a model or a server, and what belongs to each."""
 
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from lumbar_tf.api import grading
 from lumbar_tf.cli.command import parse_options
 from lumbar_tf.predict import PredictOptions
 from tests.command_line import run_in_process
+from tests.prediction.test_pipeline import FakeEnsemble
+from tests.small_cohort import write_small_cohort
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,15 @@ def test_a_server_that_is_not_there_is_named_and_nothing_is_written(tmp_path: Pa
     assert done.returncode == 1
     assert "ERROR: No response from http://127.0.0.1:1 (unavailable, 1 attempt)" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_states_what_the_model_was_trained_on(
+    tmp_path: Path, write_dicom: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = write_small_cohort(tmp_path / "cohort", ["910000001"], write_dicom)
+    fake = nullcontext((FakeEnsemble(), "models/5"))
+    monkeypatch.setattr(grading, "connect_ensemble", lambda source, **options: fake)
+    words = (f"--study={cohort}", f"--out={tmp_path / 'out'}", "--nosheets", "--noreport")
+    done = run_in_process("predict", *words)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"training data +The model was trained on made studies\.\n", done.stdout)

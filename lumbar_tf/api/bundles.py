@@ -62,10 +62,11 @@ def export(
             tables, which needs `labels`.
         labels: label tables, for `members` and for the out-of-fold scores of the model card.
         metrics: `metrics.json` of `evaluate` on held-out studies, for the model card.
-        data: origin of the training studies, for the model card.
-        synthetic: whether the training studies are synthetic.
+        data: origin of the training studies, for the model card and, shortened to a line, for all results.
+        synthetic: whether the training studies are synthetic; also found from runs and records.
         saliency: whether the bundle can return saliency maps.
-        records: records that it was trained on, for the reference that `monitor` compares with.
+        records: records that it was trained on, for the reference that `monitor` compares with, and for
+            runs that do not contain whether their studies are synthetic.
         sign_key_file: PEM file of an Ed25519 private key that signs the bundle (extra `signing`); see
             `load_ensemble`.
         verbose: whether progress is shown on stderr.
@@ -79,7 +80,7 @@ def export(
     from lumbar_tf.bundle.signing import read_signing_key
     from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
     from lumbar_tf.monitoring.bundle_reference import reference_writer
-    from lumbar_tf.training.runs import OOF_NAME
+    from lumbar_tf.training.runs import OOF_NAME, has_synthetic_studies
 
     # Read first: it may be absent or unreadable.
     key = None if sign_key_file is None else read_signing_key(Path(sign_key_file))
@@ -88,7 +89,8 @@ def export(
         with activity_of("Loading the networks", verbose=verbose):
             ensemble = load_trained_ensemble(folder, chosen)
         with activity_of("Scoring out of fold", verbose=verbose):
-            facts = ModelFacts(data, synthetic, _measured(chosen.parent, tables, metrics))
+            is_synthetic = synthetic or has_synthetic_studies(folder, ensemble.networks, Path(records))
+            facts = ModelFacts(data, is_synthetic, _measured(chosen.parent, tables, metrics))
         member_tables = [folder / member / OOF_NAME for member in ensemble.stacker.members]
         with activity_of("Writing and testing the bundle", verbose=verbose):
             path = export_ensemble(

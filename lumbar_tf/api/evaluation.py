@@ -214,6 +214,7 @@ def evaluate(
         run,
         reports=optional_path(reports) or beside.reports,
         model_version=beside.model_version,
+        training_note=beside.training_note,
         is_synthetic=all(is_synthetic_folder(path.parent) for path in label_tables),
     )
     return EvaluationResult(run, folder / PAGE_NAME)

@@ -112,6 +112,7 @@ class Ensemble:
         version: the bundle's version.
         members: names of the networks, such as "sagittal_t2/densenet121".
         source: the bundle's folder, or the server's address.
+        training_note: sentences about the studies that it was trained on, which every result states first.
         model: the loaded graph or the client (not part of the public API).
     """
 
@@ -131,6 +132,7 @@ class Ensemble:
         self.version: str = self.model.version
         self.members: tuple[str, ...] = tuple(self.model.members)
         self.source: str = str(name)
+        self.training_note: str = self.model.training.note
 
     def __enter__(self) -> Self:
         return self

@@ -59,6 +59,11 @@ class StudyResult:
         """Version of the bundle that graded the study."""
         return self.graded.source.version
 
+    @property
+    def training_note(self) -> str:
+        """Sentences about the studies that the model was trained on, which every format states first."""
+        return self.graded.findings.training_note
+
     def to_frame(self) -> "pd.DataFrame":
         """Returns a `pandas.DataFrame` with one row for each of the 25 findings.
 
@@ -66,7 +71,8 @@ class StudyResult:
         or "right", "" for the canal; `level`, such as "L4/L5"; `grade`, the most probable severity, "" where
         no image contributed; calibrated probabilities `normal_mild`, `moderate` and `severe`, each with
         bounds `..._low` and `..._high`; `competition_normal_mild` and so on, predictions for the weighted
-        metric; the landmark `x_mm`, `y_mm`, `z_mm` in LPS patient coordinates; `flags`, separated by blanks.
+        metric; the landmark `x_mm`, `y_mm`, `z_mm` in LPS patient coordinates; `flags`, separated by blanks;
+        `training_note`.
         """
         return findings_frame(self.graded.findings)
 

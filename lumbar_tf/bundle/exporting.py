@@ -36,6 +36,7 @@ from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import DESCRIBE, GRADE, SALIENCY
+from lumbar_tf.serving.training_data import TRAINING_KEY, TrainingData, summarise_origin, training_to_json
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, training_versions
 
@@ -64,7 +65,7 @@ def export_ensemble(
         runs: folder that it was loaded from, for the digests of the weights.
         models: the folder that TensorFlow Serving watches.
         version: version number; the next free one by default.
-        facts: content of the model card that the runs do not contain.
+        facts: what the runs do not contain: the training data, and content of the model card.
         add: called with the folder and the version to write more files, before the digests are computed.
         has_saliency: whether to include the signature with saliency.
         signing_key: from `signing.read_signing_key`; None leaves the bundle unsigned.
@@ -75,6 +76,7 @@ def export_ensemble(
     Raises:
         ValueError: the version exists, or the bundle fails its self-test.
     """
+    facts = facts or ModelFacts()
     version = next_version(models) if version is None else version
     target = models / str(version)
     if target.exists():
@@ -83,13 +85,13 @@ def export_ensemble(
     partial = models / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        description = describe_ensemble(ensemble, runs, version)
+        description = describe_ensemble(ensemble, runs, version, facts)
         text = json.dumps(description, indent=1)
         _write_model(ensemble, partial, text, has_saliency=has_saliency)
         extra = partial / EXTRA
         extra.mkdir()
         (extra / STACKER_NAME).write_text(stacker_to_json(ensemble.stacker), encoding="utf-8")
-        (extra / CARD_NAME).write_text(render_card(description, facts or ModelFacts()), encoding="utf-8")
+        (extra / CARD_NAME).write_text(render_card(description, facts), encoding="utf-8")
         _write_requests(partial, ensemble.stacker.members, text)
         if add is not None:
             add(partial, version)
@@ -164,10 +166,14 @@ def _predict_case(
     return LoggedRequest(signature, inputs, arrays, model=case)
 
 
-def describe_ensemble(ensemble: TrainedEnsemble, runs: Path, version: int) -> dict[str, Any]:
+def describe_ensemble(
+    ensemble: TrainedEnsemble, runs: Path, version: int, facts: ModelFacts
+) -> dict[str, Any]:
     """Returns the content of `ensemble.json`: the origin of the export and the layout of its arrays."""
+    training = TrainingData(summarise_origin(facts.data), facts.is_synthetic)
     return {
         "version": version,
+        TRAINING_KEY: training_to_json(training),
         "record_schema_version": SCHEMA_VERSION,
         "members": list(ensemble.stacker.members),
         "planes": {

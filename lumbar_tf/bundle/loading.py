@@ -13,6 +13,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions
 from lumbar_tf.serving.contract import GRADE, SALIENCY
+from lumbar_tf.serving.training_data import TrainingData, parse_training
 from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ def read_ensemble_json(path: Path) -> dict[str, Any]:
     members = content.get("members") if isinstance(content, dict) else None
     if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
         raise ValueError(f"A bundle's {MANIFEST} must hold an object with its members. Received: {path}.")
+    try:
+        parse_training(content)
+    except ValueError as error:
+        raise ValueError(f"A bundle's {MANIFEST} must be valid. Received: {path}: {error}") from error
     description: dict[str, Any] = content
     return description
 
@@ -143,6 +148,11 @@ class ServedEnsemble:
     def members(self) -> tuple[str, ...]:
         """Names of the members, the second axis of the output `members`."""
         return tuple(self.description["members"])
+
+    @property
+    def training(self) -> TrainingData:
+        """The studies that it was trained on; undocumented for old bundles."""
+        return parse_training(self.description)
 
     @property
     def has_saliency(self) -> bool:

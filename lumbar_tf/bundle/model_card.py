@@ -29,11 +29,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Content of a model card that the runs do not contain.
+    """Training data and metrics of an export, for its description and its model card.
 
     Attributes:
         data: origin of the training studies, as free text; empty if unknown.
-        is_synthetic: whether all training studies are synthetic.
+        is_synthetic: whether the training studies are synthetic.
         measured: metrics, out of fold and held out; empty where nothing was evaluated.
     """
 

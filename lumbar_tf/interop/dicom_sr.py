@@ -50,14 +50,13 @@ from lumbar_tf.interop.codes import (
     site_code,
 )
 from lumbar_tf.interop.report_content import (
-    DISCLAIMER,
     MANUFACTURER,
     GradedFinding,
     anonymous_dataset,
     copy_identity,
-    describe_differences,
     equipment,
     grade_findings,
+    list_remarks,
     result_uid,
     series_uid,
     software_version,
@@ -114,7 +113,8 @@ def make_sr(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    content[0].ContentSequence.append(_remarks(source))
+    _insert_note(content[0], result)
+    content[0].ContentSequence.append(_remarks(source, result))
     report = Comprehensive3DSR(
         evidence=_evidence(source),
         content=content[0],
@@ -231,15 +231,20 @@ def _image(image: SourceImage) -> SourceImageForMeasurementGroup:
     return SourceImageForMeasurementGroup(image.sop_class_uid, image.sop_instance_uid, frames)
 
 
-def _remarks(source: SourceStudy) -> ContainerContentItem:
+def _insert_note(root: Dataset, result: StudyFindings) -> None:
+    """Adds the note on the training data before the measurements, as TID 1500 is extensible."""
+    items = root.ContentSequence
+    names = [item.ConceptNameCodeSequence[0].CodeValue for item in items]
+    items.insert(names.index(codes.DCM.ImagingMeasurements.value), _comment(result.training_note))
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(codes.DCM.Comment, text, relationship_type=RelationshipTypeValues.CONTAINS)
+
+
+def _remarks(source: SourceStudy, result: StudyFindings) -> ContainerContentItem:
     container = ContainerContentItem(name=_QUALITATIVE, relationship_type=RelationshipTypeValues.CONTAINS)
-    texts = [text for text in (DISCLAIMER, describe_differences(source)) if text]
-    container.ContentSequence = ContentSequence(
-        [
-            TextContentItem(codes.DCM.Comment, text, relationship_type=RelationshipTypeValues.CONTAINS)
-            for text in texts
-        ]
-    )
+    container.ContentSequence = ContentSequence([_comment(text) for text in list_remarks(source, result)])
     return container
 
 

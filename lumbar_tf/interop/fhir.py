@@ -65,11 +65,12 @@ def make_fhir_bundle(source: SourceStudy, result: StudyFindings, *, model: str, 
     study = source.study_uid
     device = _urn("device", model)
     observations = {_urn(study, model, item.finding.name): item for item in grade_findings(result)}
-    report = _report(source, list(observations), model=model, issued=issued)
+    note = f"{DISCLAIMER} {result.training_note}"
+    report = _report(source, list(observations), note, model=model, issued=issued)
     resources = {
         _urn(study, model, "report"): report,
-        **{urn: _observation(source, graded, device) for urn, graded in observations.items()},
-        device: _device(model),
+        **{urn: _observation(source, graded, device, note) for urn, graded in observations.items()},
+        device: _device(model, note),
     }
     return {
         "resourceType": "Bundle",
@@ -108,8 +109,8 @@ def _study(source: SourceStudy) -> Resource:
     return {"type": "ImagingStudy", "identifier": identifier}
 
 
-def _report(source: SourceStudy, results: list[str], *, model: str, issued: datetime) -> Resource:
-    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_differences(source))
+def _report(source: SourceStudy, results: list[str], note: str, *, model: str, issued: datetime) -> Resource:
+    remarks = (note, f"{MANUFACTURER} {software_version(model)}.", describe_differences(source))
     return {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",
@@ -123,7 +124,7 @@ def _report(source: SourceStudy, results: list[str], *, model: str, issued: date
     }
 
 
-def _observation(source: SourceStudy, graded: GradedFinding, device: str) -> Resource:
+def _observation(source: SourceStudy, graded: GradedFinding, device: str, note: str) -> Resource:
     condition = graded.finding.condition
     value: Resource = {"dataAbsentReason": _UNKNOWN}
     if graded.grade is not None:
@@ -138,7 +139,7 @@ def _observation(source: SourceStudy, graded: GradedFinding, device: str) -> Res
         "bodySite": _concept(site_code(condition)),
         "device": {"reference": device},
         "derivedFrom": [_study(source)],
-        "note": [{"text": DISCLAIMER}],
+        "note": [{"text": note}],
         "component": _components(graded),
     }
 
@@ -159,11 +160,11 @@ def _components(graded: GradedFinding) -> list[Resource]:
     return components
 
 
-def _device(model: str) -> Resource:
+def _device(model: str, note: str) -> Resource:
     return {
         "resourceType": "Device",
         "manufacturer": MANUFACTURER,
         "deviceName": [{"name": MANUFACTURER, "type": "model-name"}],
         "version": [{"value": software_version(model)}],
-        "note": [{"text": DISCLAIMER}],
+        "note": [{"text": note}],
     }

@@ -104,8 +104,14 @@ def software_version(model: str) -> str:
     return f"{__version__}, model {model}"[:_MAX_LONG_STRING]
 
 
+def list_remarks(source: SourceStudy, result: StudyFindings) -> list[str]:
+    """Returns remarks on a result: its purpose, the model's training data, differences from the source."""
+    remarks = (DISCLAIMER, result.training_note, describe_differences(source))
+    return [remark for remark in remarks if remark]
+
+
 def result_uid(kind: str, source: SourceStudy, result: StudyFindings, model: str) -> str:
-    """Returns the SOPInstanceUID of a result, a function of the source, the model and the numbers.
+    """Returns the SOPInstanceUID of a result, a function of the source, the model, its note and the numbers.
 
     An archive that receives the same result twice therefore keeps one.
     """
@@ -113,7 +119,7 @@ def result_uid(kind: str, source: SourceStudy, result: StudyFindings, model: str
     bounds = b"" if result.interval is None else result.interval.tobytes()
     images = ",".join(sorted(image.sop_instance_uid for image in source.images))
     digest = (numbers + bounds).hex()
-    return derived_uid(kind, source.study_uid, images, software_version(model), digest)
+    return derived_uid(kind, source.study_uid, images, software_version(model), digest, result.training_note)
 
 
 def series_uid(kind: str, source: SourceStudy, model: str) -> str:

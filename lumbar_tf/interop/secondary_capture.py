@@ -11,10 +11,9 @@ from pydicom.sr.codedict import codes
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.files import replace_atomically
 from lumbar_tf.interop.report_content import (
-    DISCLAIMER,
     copy_identity,
-    describe_differences,
     equipment,
+    list_remarks,
     result_uid,
     series_uid,
 )
@@ -76,7 +75,7 @@ def make_secondary_capture(
     image.ConversionType = "SYN"
     # The picture shows the study's ID.
     image.BurnedInAnnotation = "YES"
-    image.ImageComments = " ".join(text for text in (DISCLAIMER, describe_differences(source)) if text)
+    image.ImageComments = " ".join(list_remarks(source, result))
     image.SourceImageSequence = [_reference(source_image) for source_image in dict.fromkeys(source.images)]
     copy_identity(image, source)
     return image

@@ -24,6 +24,7 @@ from lumbar_tf.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.records.cohort import CohortStudy, open_cohort, raise_first_fault
 from lumbar_tf.records.schema import encode_plane
 from lumbar_tf.serving.remote import predict_in_order
+from lumbar_tf.serving.training_data import TrainingData
 from lumbar_tf.serving.transport import ServingError, ServingFailure
 
 #: Consecutive studies without an answer after which a server is taken to be down.
@@ -40,6 +41,7 @@ class GradingModel(Protocol):
         version: the export's version.
         members: names of the members, the second axis of the output `members`; empty where unknown.
         description: content of the export's `ensemble.json`; empty where unknown. Only reports need it.
+        training: the studies that it was trained on.
     """
 
     @property
@@ -52,6 +54,10 @@ class GradingModel(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
+        """See the class."""
+
+    @property
+    def training(self) -> TrainingData:
         """See the class."""
 
     def predict(
@@ -158,10 +164,13 @@ def grade_examples(
     given = model.predict([examples], with_saliency=with_saliency)
     outputs = {name: np.asarray(value)[0] for name, value in given.items()}
     saliency = take_saliency(outputs)
-    known = {item.name for item in fields(StudyFindings)} - {"extras"}
+    known = {item.name for item in fields(StudyFindings)} - {"study_id", "extras", "training"}
     extras = {name: value for name, value in outputs.items() if name not in known}
     findings = StudyFindings(
-        study_id=study_id, **{name: outputs[name] for name in outputs if name in known}, extras=extras
+        study_id=study_id,
+        **{name: outputs[name] for name in outputs if name in known},
+        extras=extras,
+        training=model.training,
     )
     return findings, saliency
 

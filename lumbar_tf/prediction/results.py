@@ -11,6 +11,7 @@ from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
 from lumbar_tf.prediction.saliency import StudySaliency
+from lumbar_tf.serving.training_data import TrainingData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ class StudyFindings:
         interval: lower and upper bound of each probability, from the variance between members, float32
             [25, 3, 2]; NaN where there is none; None if the bundle has no intervals.
         extras: other outputs of the model by name, [25, ...] each; logged, not reported.
+        training: the studies that the model was trained on.
     """
 
     study_id: str
@@ -43,6 +45,12 @@ class StudyFindings:
     flags: NDArray[np.bool_]
     interval: Floats | None = None
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    training: TrainingData = field(default_factory=TrainingData)
+
+    @property
+    def training_note(self) -> str:
+        """Sentences about the model's training data, which every output states first."""
+        return self.training.note
 
     def flags_of(self, row: int) -> tuple[Flag, ...]:
         """Returns a finding's flags."""
@@ -110,7 +118,7 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
     image contributed; the calibrated probabilities `normal_mild`, `moderate`, `severe`, each with its bounds
     `..._low` and `..._high` (NaN where there are none); the predictions for the competition's metric
     `competition_normal_mild`, ...; the landmark `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where
-    there is none); `flags`, separated by blanks.
+    there is none); `flags`, separated by blanks; `training_note`, about the model's training data.
     """
     import pandas as pd
 
@@ -138,6 +146,7 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
     columns["flags"] = [
         " ".join(flag.value for flag in findings.flags_of(row)) for row in range(len(FINDINGS))
     ]
+    columns["training_note"] = findings.training_note
     return pd.DataFrame(columns)
 
 
@@ -151,7 +160,10 @@ def condition_words(name: str) -> str:
 
 
 def result_to_json(result: StudyFindings) -> dict[str, Any]:
-    """Returns JSON-compatible values: the findings with probabilities, interval, landmark and flags."""
+    """Returns JSON-compatible values: the note on the training data, and the findings.
+
+    A finding has its probabilities, interval, landmark and flags.
+    """
 
     def numbers(values: Floats) -> dict[str, float]:
         return {severity.column: round(float(values[severity]), 6) for severity in Severity}
@@ -178,4 +190,4 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
                 "flags": [flag.value for flag in result.flags_of(row)],
             }
         )
-    return {"study_id": result.study_id, "findings": findings}
+    return {"study_id": result.study_id, "training_note": result.training_note, "findings": findings}

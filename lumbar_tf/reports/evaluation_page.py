@@ -46,6 +46,7 @@ def write_evaluation_page(
     *,
     reports: Path | None = None,
     model_version: str = "",
+    training_note: str = "",
     is_synthetic: bool = False,
 ) -> None:
     """Writes the page, atomically; it is smaller than 8 MB.
@@ -55,6 +56,7 @@ def write_evaluation_page(
         evaluated: the evaluation.
         reports: folder of the study reports, to which the worst cases are linked.
         model_version: version of the exported model that made the predictions; "" if unknown.
+        training_note: note on the training data of that model; "" if unknown.
         is_synthetic: whether all studies are synthetic.
     """
     card = evaluated.card
@@ -62,6 +64,7 @@ def write_evaluation_page(
     values = {
         "evaluated": evaluated,
         "model_version": model_version,
+        "training_note": training_note,
         "worst": worst,
         "num_linked": sum(case.link is not None for case in worst),
         "card": card,

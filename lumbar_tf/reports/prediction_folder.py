@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from lumbar_tf.labels import Finding
@@ -36,10 +37,18 @@ class PredictedFolder:
     @property
     def model_version(self) -> str:
         """Version of the exported model that made the predictions; "" if the folder does not contain it."""
+        return str(self._results().get("model", ""))
+
+    @property
+    def training_note(self) -> str:
+        """The note on the training data of that model; "" if the folder does not contain it."""
+        notes = (str(study.get("training_note", "")) for study in self._results().get("studies", ()))
+        return " ".join(dict.fromkeys(filter(None, notes)))
+
+    def _results(self) -> dict[str, Any]:
         path = self.path / JSON_NAME
-        if not path.is_file():
-            return ""
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model", ""))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return content
 
 
 def report_link(page: Path, reports: Path | None, study_id: str, finding: Finding) -> str | None:

@@ -128,6 +128,9 @@ def write_study_report(
     values: dict[str, Any] = {
         "study": study,
         "source": source,
+        "training_note": result.training_note,
+        # The badge of synthetic studies states enough about a synthetic study.
+        "is_mismatched": result.training.is_synthetic and not source.is_synthetic,
         "warnings": list_warnings(study, result),
         "grid": [[entries[finding_index(condition, level)] for condition in COLUMNS] for level in Level],
         "columns": COLUMNS,

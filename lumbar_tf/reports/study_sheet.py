@@ -36,6 +36,11 @@ _MAX_DISTANCE_MM = 10.0
 #: Points farther from the slice than this, about one slice spacing, are drawn hollow, mm.
 _HOLLOW_MM = 5.0
 _POINT_COLOUR = "#ffe14d"
+#: Lower edge of the note on the training data, whose upper edge is that of the sheet, and its width.
+_NOTE_BOTTOM, _NOTE_WIDTH = 0.974, 0.976
+_NOTE_POINTS = 11.0
+#: Behind black text.
+_NOTE_COLOUR = "#f6c9a8"
 #: Visible on bright fluid and on dark bone.
 _CROSS_COLOUR = "#ff3b1f"
 
@@ -89,12 +94,35 @@ def _make_sheet(study: Study, result: StudyFindings) -> "Figure":
     pictures, table = (figure.add_subfigure(grid[0, place]) for place in range(2))
     _draw_pictures(pictures, study, result.landmarks)
     draw_table(table, result)
+    _draw_training_note(figure, result)
     # A dollar sign in a study id must not start a formula.
     figure.text(
-        0.012, 0.97, f"Study {result.study_id}", fontsize=15, weight="bold", va="center", parse_math=False
+        0.012, 0.951, f"Study {result.study_id}", fontsize=15, weight="bold", va="center", parse_math=False
     )
     figure.text(0.012, 0.014, _FOOTER, fontsize=9, color="0.3", va="center")
     return figure
+
+
+def _draw_training_note(figure: "Figure", result: StudyFindings) -> None:
+    """Draws the note on the training data as the top line: bold on a band if they are synthetic."""
+    from matplotlib.patches import Rectangle
+
+    is_synthetic = result.training.is_synthetic
+    if is_synthetic:
+        band = Rectangle((0, _NOTE_BOTTOM), 1, 1 - _NOTE_BOTTOM, facecolor=_NOTE_COLOUR, edgecolor="none")
+        figure.add_artist(band)
+    text = figure.text(
+        0.012,
+        (1 + _NOTE_BOTTOM) / 2,
+        result.training_note,
+        fontsize=_NOTE_POINTS,
+        weight="bold" if is_synthetic else "normal",
+        va="center_baseline",
+        parse_math=False,
+    )
+    width = text.get_window_extent().width / figure.bbox.width
+    # Wide letters: a smaller font rather than a cut sentence.
+    text.set_fontsize(_NOTE_POINTS * min(1.0, _NOTE_WIDTH / width))
 
 
 def _points(landmarks: Floats, condition: Condition) -> Floats:

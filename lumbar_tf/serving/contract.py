@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_SEVERITIES, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
+from lumbar_tf.serving.training_data import parse_training
 from lumbar_tf.serving.transport import ModelMetadata, Signature
 
 #: Grades studies.
@@ -198,6 +199,7 @@ def parse_description(text: str) -> dict[str, Any]:
     # A new major version changes the meaning of a record's bytes.
     if served.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ValueError(f"it must read records of schema {SCHEMA_VERSION}. Received: {served}.")
+    parse_training(content)
     members = content.get("members")
     if not isinstance(members, list) or not all(map(_is_name, members)) or len(members) > _MAX_MEMBERS:
         raise ValueError(f"its members must be a list of names. Received: {members!r}.")

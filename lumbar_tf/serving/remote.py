@@ -24,6 +24,7 @@ from lumbar_tf.serving.contract import (
     find_saliency_signature,
     parse_description,
 )
+from lumbar_tf.serving.training_data import TrainingData, parse_training
 from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure, Transport
 
 Item = TypeVar("Item")
@@ -41,6 +42,7 @@ class RemoteEnsemble:
         members: names of the members, the second axis of the output `members`; empty for old exports,
             which have no description.
         description: the export's `ensemble.json`; empty for old exports.
+        training: the studies that it was trained on; undocumented for old exports.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class RemoteEnsemble:
         describe = model.signatures.get(DESCRIBE)
         self.members: tuple[str, ...] = ()
         self.description: Mapping[str, Any] = {}
+        self.training = TrainingData()
         if describe is None:  # an old export
             return
         outputs = self._retry(lambda: transport.predict(self._choice, DESCRIBE, describe, {"study": [b""]}))
         content: dict[str, Any] = self._validate(lambda: parse_description(_description_text(outputs)))
         self.description = content
         self.members = tuple(content["members"])
+        self.training = parse_training(content)
 
     def predict(
         self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False

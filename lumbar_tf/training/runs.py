@@ -22,11 +22,19 @@ from pathlib import Path
 from lumbar_tf.config import PlaneConfig, dump_config, load_plane_config
 from lumbar_tf.files import file_sha256, find_paths, write_json_atomically, write_text_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, package_versions, read_manifest
+from lumbar_tf.records.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    is_synthetic_folder,
+    package_versions,
+    read_manifest,
+)
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds, sample_folds
 
 LOCALIZER = "localizer"
 RUN_NAME = "run.json"
+#: Key in `run.json`: whether all studies of the records are synthetic. Older runs do not have it.
+_SYNTHETIC_KEY = "is_synthetic"
 LANDMARKS_NAME = "landmarks.csv"
 OOF_NAME = "oof.csv"
 ERROR_NAME = "error.json"
@@ -143,6 +151,7 @@ def _origin(run: PlaneRun, folds_path: Path, num_studies: int | None) -> dict[st
         "manifest_sha256": file_sha256(run.records / MANIFEST_NAME),
         "noise_tables_sha256": [file_sha256(path) for path in noise_tables],
         "schema_version": run.manifest.schema_version,
+        _SYNTHETIC_KEY: run.manifest.is_synthetic,
         # A run that starts from these weights must not be evaluated on these studies.
         "studies": sorted(run.folds),
         "packages": training_versions(),
@@ -180,6 +189,21 @@ def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:
         if path.is_file():
             found[plane] = load_plane_config(path)
     return found
+
+
+def has_synthetic_studies(runs: Path, planes: Iterable[Plane], records: Path) -> bool:
+    """Returns whether networks of any of the planes were trained on synthetic studies.
+
+    Args:
+        runs: folder of all planes' runs.
+        planes: planes of the networks.
+        records: records that decide for runs which are too old to contain it; may be absent.
+    """
+    paths = [runs / plane.value / RUN_NAME for plane in planes]
+    origins = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    found = [origin.get(_SYNTHETIC_KEY) for origin in origins]
+    is_decided = len(found) == len(paths) and None not in found
+    return any(found) or (not is_decided and is_synthetic_folder(records))
 
 
 def landmark_tables(runs: Path, planes: Iterable[Plane]) -> list[Path]:

@@ -14,9 +14,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+import lumbar_tf
 from lumbar_tf.bundle import exporting
 from lumbar_tf.bundle.exporting import export_ensemble
 from lumbar_tf.bundle.file_check import find_file_faults
+from lumbar_tf.bundle.loading import read_ensemble_json
 from lumbar_tf.bundle.self_test import load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
 from lumbar_tf.bundle.trained_ensemble import TrainedEnsemble
@@ -129,6 +131,24 @@ def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(
     trained = [path.name for path in (trained_pipeline.out / "training" / "train_images").iterdir()]
     written = text + (extra / "model_card.md").read_text(encoding="utf-8")
     assert trained and not [study for study in trained if study in written]
+
+
+def test_a_forgotten_flag_does_not_hide_that_the_studies_were_synthetic(
+    trained_pipeline: TrainedPipeline, tmp_path: Path
+) -> None:
+    bundle = lumbar_tf.export(
+        trained_pipeline.out / "runs",
+        tmp_path / "models",
+        data="Patients.\nMany.",
+        saliency=False,
+        records=tmp_path / "absent",
+    )
+    served = load_bundle(bundle.path)
+    assert served.description["training"] == {"data": "Patients. Many.", "is_synthetic": True}
+    # The demo gives its origin, and the flag.
+    assert read_ensemble_json(trained_pipeline.model)["training"]["is_synthetic"]
+    assert served.training.note.startswith("The model was trained on synthetic studies.")
+    assert bundle.model_card.read_text(encoding="utf-8").index("SYNTHETIC") < 500
 
 
 def test_the_model_card_says_what_it_must(trained_pipeline: TrainedPipeline) -> None:

@@ -72,6 +72,17 @@ def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path, 
     return check
 
 
+def test_a_note_on_the_training_data_that_is_no_line_of_text_is_refused(
+    tmp_path: Path, refused: Callable[[Path, str], None]
+) -> None:
+    folder = _save(tmp_path / "1")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    training = {"data": "Validated.\n\x1b[2J" * 1000, "is_synthetic": False}
+    sealed = seal_description({"members": [], "training": training}, manifest["files"])
+    (folder / MANIFEST).write_text(json.dumps(sealed), encoding="utf-8")
+    refused(folder, "its training must have data, at most 150 printable characters")
+
+
 def test_a_bundle_without_a_fault_is_loaded(tmp_path: Path) -> None:
     """The others are refused for what they have: this one gets as far as its requests."""
     with pytest.raises(ValueError, match="file of requests must exist"):

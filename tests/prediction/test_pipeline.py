@@ -18,6 +18,7 @@ from lumbar_tf.privacy.identifying_values import collect_identifying_values
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym
 from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.identifying_text import find_identifying_text
+from lumbar_tf.serving.training_data import TrainingData
 from lumbar_tf.serving.transport import ServingError, ServingFailure
 from tests.interop import hospital
 from tests.small_cohort import NUM_SLICES, write_small_cohort
@@ -31,6 +32,7 @@ class FakeEnsemble:
 
     version = "5"
     members = ("axial_t2/one",)
+    training = TrainingData("made studies")
     description = {
         "planes": {plane.value: {"config": default_config_path(plane).read_text()} for plane in Plane}
     }

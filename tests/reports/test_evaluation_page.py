@@ -90,7 +90,9 @@ def test_worst_cases_link_to_findings_in_the_reports_of_their_studies(
     for study in _IDS[:20]:
         (reports / f"{study}.html").touch()
     page = tmp_path / "evaluation" / "evaluation.html"
-    write_evaluation_page(page, evaluated, reports=reports, model_version="7", is_synthetic=True)
+    write_evaluation_page(
+        page, evaluated, reports=reports, model_version="7", training_note=_NASTY, is_synthetic=True
+    )
     text = page.read_text(encoding="utf-8")
     check_self_contained(text)
     links = [attributes["href"] for tag, attributes in Page(text).tags if tag == "a"]
@@ -103,6 +105,7 @@ def test_worst_cases_link_to_findings_in_the_reports_of_their_studies(
     words = Page(text).words
     assert f"{len(evaluated.worst) - len(expected)} of them have no report" in words
     assert "predictions of model version 7" in words and "Synthetic studies" in words
+    assert f"refers to a patient {_NASTY} " in words
 
 
 def test_calibration_is_shown_before_and_after(text: str, evaluated: EvaluationRun) -> None:

@@ -11,6 +11,7 @@ from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, Flag, Level, Plane
 from lumbar_tf.prediction.results import ModelSource, StudyFindings
 from lumbar_tf.reports.study_report import percent, write_study_report
+from lumbar_tf.serving.training_data import TrainingData
 from tests.reports.html_page import Page, check_self_contained
 from tests.reports.reported_study import (
     SOURCE,
@@ -76,6 +77,20 @@ def test_the_page_loads_nothing_runs_only_its_own_script_and_escapes_everything(
     check_self_contained(nasty, has_script=True)
     assert NASTY in Page(nasty).words
     assert "alert" not in re.sub("&lt;script&gt;alert|u003cscript.u003ealert|script&gt;alert", "", nasty)
+
+
+@pytest.mark.parametrize("is_model_synthetic", [True, False])
+@pytest.mark.parametrize("is_study_synthetic", [True, False])
+def test_the_note_on_the_training_data_stands_out_where_study_and_model_differ(
+    tmp_path: Path, is_model_synthetic: bool, is_study_synthetic: bool
+) -> None:
+    training = TrainingData("SPIDER", is_model_synthetic)
+    source = replace(SOURCE, is_synthetic=is_study_synthetic)
+    page = Page(_write(tmp_path, make_study(), replace(make_result(), training=training), source))
+    (note,) = [tags for _, tags in page.tags if "training" in (tags.get("class") or "").split()]
+    assert ("mismatched" in (note["class"] or "")) == (is_model_synthetic and not is_study_synthetic)
+    assert training.note in page.words.partition("Findings")[0]
+    assert ("Synthetic studies: no result refers to a patient" in page.words) == is_study_synthetic
 
 
 def test_patient_and_vendor_are_not_named(text: str) -> None:

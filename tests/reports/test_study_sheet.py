@@ -11,6 +11,7 @@ from lumbar_tf.labels import Condition, Flag, Level, Plane, finding_index
 from lumbar_tf.prediction.results import StudyFindings
 from lumbar_tf.reports.probability_table import expected_severity
 from lumbar_tf.reports.study_sheet import draw_study_sheet
+from lumbar_tf.serving.training_data import TrainingData
 
 SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -65,6 +66,17 @@ def test_the_sheet_of_a_complete_study(
     assert sum("no slice within" in text for text in written) == 1  # axial at L5/S1
     shares = [text for text in written if text.endswith("%")]
     assert shares == [f"{100 * value:.0f}%" for value in result.probability.ravel()]
+
+
+@pytest.mark.parametrize("training", [TrainingData(), TrainingData("W" * 150), TrainingData("$x$", True)])
+def test_the_note_on_the_training_data_is_drawn_whole(
+    tmp_path: Path, study: Study, result: StudyFindings, written: list[str], training: TrainingData
+) -> None:
+    draw_study_sheet(tmp_path / "a.png", study, replace(result, training=training))
+    assert training.note in written
+    margin = imread(tmp_path / "a.png")[:20, -10:, :3]
+    # Nothing but the background at the right edge.
+    assert np.ptp(margin, axis=(0, 1)).max() == 0
 
 
 def test_missing_planes_points_and_results_are_named(

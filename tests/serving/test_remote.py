@@ -12,6 +12,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions, ServerProtocol, parse_address
 from lumbar_tf.serving.remote import RemoteEnsemble, connect
+from lumbar_tf.serving.training_data import TrainingData
 from lumbar_tf.serving.transport import ModelChoice, ServingError, ServingFailure
 from tests.serving.faults import Fault
 from tests.serving.stand_in_models import FakeModel, Outputs, Signature
@@ -149,7 +150,15 @@ def test_an_export_without_a_description_is_asked_too(start: Start, reach: Reach
     remote = reach(start(model))
     assert remote.members == ()
     assert remote.description == {}
+    assert remote.training == TrainingData()
     assert remote.predict(STUDIES)["members"].shape == (3, 2, 25, 3)
+
+
+def test_the_training_data_are_those_of_the_description(start: Start, reach: Reach) -> None:
+    remote = reach(start(FakeModel(training={"data": "", "is_synthetic": True})))
+    assert remote.training == TrainingData(is_synthetic=True)
+    with pytest.raises(ServingError, match="not an ensemble of lumbar_tf: its training must"):
+        reach(start(FakeModel(training={"data": "a\x1b[2J", "is_synthetic": False})))
 
 
 def test_an_export_from_before_there_were_intervals_is_asked_too(

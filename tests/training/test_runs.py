@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from lumbar_tf.config import (
     TrainingConfig,
 )
 from lumbar_tf.labels import Family, Plane
-from lumbar_tf.training.runs import PlaneRun, open_run
+from lumbar_tf.records.manifest import read_manifest, write_manifest
+from lumbar_tf.training.runs import PlaneRun, has_synthetic_studies, open_run
 
 FOLDS = {"a": 0, "b": 1}
 TRAINING = TrainingConfig(epochs=1, batch_studies=1, learning_rate=1e-3)
@@ -71,3 +73,33 @@ def test_started_run_needs_the_same_label_noise_tables(
     table.write_text("another")
     with pytest.raises(ValueError, match="with another noise_tables"):
         _reopen(run, config)
+
+
+def _open_synthetic(start: Callable[..., PlaneRun], name: str) -> PlaneRun:
+    records = start(name, FOLDS, _config()).records
+    write_manifest(records, read_manifest(records).model_copy(update={"is_synthetic": True}))
+    return open_run(_config(), records=records, runs=records / "runs")
+
+
+def test_a_run_contains_whether_its_studies_are_synthetic(start: Callable[..., PlaneRun]) -> None:
+    patients, synthetic = start("patients", FOLDS, _config()), _open_synthetic(start, "synthetic")
+    planes = [Plane.SAGITTAL_T2]
+    # Whatever records lie in the folder at export.
+    for records in (patients.records, synthetic.records, patients.records / "absent"):
+        assert has_synthetic_studies(synthetic.runs, planes, records)
+        assert not has_synthetic_studies(patients.runs, planes, records)
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_records_decide_for_a_run_that_does_not_contain_it(
+    start: Callable[..., PlaneRun], has_run: bool
+) -> None:
+    patients, synthetic = start("patients", FOLDS, _config()), _open_synthetic(start, "synthetic")
+    path = synthetic.directory / "run.json"
+    origin = json.loads(path.read_text())
+    del origin["is_synthetic"]
+    path.write_text(json.dumps(origin))
+    planes = [Plane.SAGITTAL_T2] if has_run else [Plane.AXIAL_T2]
+    assert has_synthetic_studies(synthetic.runs, planes, synthetic.records)
+    assert not has_synthetic_studies(synthetic.runs, planes, patients.records)
+    assert not has_synthetic_studies(synthetic.runs, planes, patients.records / "absent")
