@@ -57,6 +57,8 @@ __all__ = [
 
 Options = TypeVar("Options")
 
+#: Devices of the drivers of Nvidia's and AMD's GPUs, and of Windows' subsystem for Linux.
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 #: Credentials in a URL, which an error message must not repeat.
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@")
 
@@ -194,9 +196,10 @@ def run_command(
         print(help_text(make_options))
         sys.exit(ExitStatus.DONE)
     output = OutputOptions(is_quiet="--quiet" in words, is_json="--json" in words)
-    # Fewer start-up logs of TensorFlow, unless the caller has set the level. Its errors, such as a missing
-    # GPU, do not prevent a run.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if output.is_quiet else "2")
+    # Fewer logs of TensorFlow's C++ code, unless the caller has set the level: errors only (2), and none (3)
+    # without a GPU, whose absence it logs as an error. What prevents a run is an exception in any case.
+    has_gpu = any(Path(device).exists() for device in _GPU_DEVICES)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu and not output.is_quiet else "3")
     rest = [word for word in words if word not in GLOBAL_FLAGS]
     outcome = _execute(make_options, work, rest, output)
     print_outcome(outcome, output)

@@ -216,6 +216,31 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_tensorflow_logs_nothing_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoOptions(CommandOptions):
+        """Does nothing."""
+
+    seen: list[str] = []
+
+    def work(options: NoOptions) -> None:
+        seen.append(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+
+    has_gpu = any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+    for given, words, expected in (
+        (None, [], "2" if has_gpu else "3"),
+        (None, ["--quiet"], "3"),
+        ("0", [], "0"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+            if given is not None:
+                patch.setenv("TF_CPP_MIN_LOG_LEVEL", given)
+            with pytest.raises(SystemExit):
+                run_command(NoOptions, work, arguments=words)
+            os.environ.pop("TF_CPP_MIN_LOG_LEVEL")
+        assert seen.pop() == expected
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_quick_and_needs_no_tensorflow(command: str) -> None:
     slow_imports = "('tensorflow', 'keras', 'pandas', 'sklearn', 'matplotlib')"
