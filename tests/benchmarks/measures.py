@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -65,10 +65,10 @@ class Flow:
     cpu_s: float
 
 
-def plane_config(plane: Plane, batch: int | None) -> PlaneConfig:
-    """The plane's own configuration, at another batch size if asked for."""
+def plane_config(plane: Plane, batch: int | None, changes: Sequence[str] = ()) -> PlaneConfig:
+    """The plane's own configuration, at another batch size or with other changes if asked for."""
     overrides = [] if batch is None else [f"grader.training.batch_studies={batch}"]
-    return load_plane_config(default_config_path(plane), overrides=overrides)
+    return load_plane_config(default_config_path(plane), overrides=[*overrides, *changes])
 
 
 def training_studies(records: Path, plane: Plane, held_out: int | None) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def _peak_kb() -> int:
 def run_pipeline(words: argparse.Namespace) -> None:
     """One plane's train dataset alone, for `loaders`: prints JSON."""
     before = _peak_kb()
-    config = plane_config(Plane(words.plane), None)
+    config = plane_config(Plane(words.plane), None, words.set)
     flow = measure_flow(words.records, config, words.seconds, words.held_out)
     peak = _peak_kb()
     print(json.dumps({**vars(flow), "peak_mb": peak / 1024, "import_mb": before / 1024}))
@@ -180,7 +180,7 @@ def run_loaders(words: argparse.Namespace) -> None:
     print(f"{_machine()}; {words.rounds} rounds; {part}")
     torch_script = str(Path(__file__).with_name("torch_loader.py"))
     for plane in Plane:
-        config = plane_config(plane, None)
+        config = plane_config(plane, None, words.set)
         with tempfile.TemporaryDirectory(dir=words.scratch) as folder:
             studies = training_studies(words.records, plane, words.held_out)
             write_stacks(words.records, config, Path(folder), studies)
@@ -192,6 +192,7 @@ def run_loaders(words: argparse.Namespace) -> None:
                 "--do=pipeline",
                 f"--plane={plane.value}",
                 *([] if words.held_out is None else [f"--held-out={words.held_out}"]),
+                *(f"--set={change}" for change in words.set),
                 *common,
             ]
             theirs = [
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="studies a step in (a), to keep it short")
     parser.add_argument("--seconds", type=float, default=8.0, help="of the pipeline alone, a plane")
     parser.add_argument("--held-out", type=int, help="loaders: a fold to leave out, as training does")
+    parser.add_argument("--set", action="append", default=[], help="loaders: key=value of the configuration")
     parser.add_argument("--torch", help="the Python of an environment with torch")
     parser.add_argument("--scratch", type=Path, help="where stacks are written; the system's own by default")
     parser.add_argument(
