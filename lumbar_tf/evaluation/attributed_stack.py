@@ -129,4 +129,7 @@ def _check_stack(stack: OutOfFoldTable, study_ids: Sequence[str], expected: Floa
         )
     difference = np.abs(align_members([stack], study_ids).probabilities[0] - expected).max()
     if not difference <= _TOLERANCE:
-        raise ValueError(f"{rule} Received: probabilities that differ from it by up to {difference:.3g}.")
+        raise ValueError(
+            f"{rule} Received: probabilities that differ from it by up to {difference:.3g}. If the table is "
+            "of the other head, change --head."
+        )

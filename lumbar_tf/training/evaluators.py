@@ -1,7 +1,7 @@
 """Evaluation of a network during training, on studies that it is not trained on."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -71,7 +71,7 @@ class GradingEvaluator:
 
     def __call__(self, model: keras.Model, dataset: tf.data.Dataset) -> ValidationResult:
         """Evaluates a network on batches of (inputs, targets)."""
-        predict = self._trace(model)
+        predict = self._trace(model, dataset.element_spec[0])
         batches = [(targets, predict(inputs)) for inputs, targets in dataset]
         targets, logits = (tf.concat(parts, axis=0) for parts in zip(*batches, strict=True))
         numbers = {"loss": float(self._loss.call(targets, logits))}
@@ -82,11 +82,16 @@ class GradingEvaluator:
         counts = confusions(targets.numpy(), logits.numpy(), self._families)
         return ValidationResult(numbers, {"confusion": confusion_picture(counts)})
 
-    def _trace(self, model: keras.Model) -> "tf.types.experimental.PolymorphicFunction":
-        """Returns the traced network; it is traced twice at most, not once per epoch and size of batch."""
+    def _trace(
+        self, model: keras.Model, inputs: tf.TensorSpec | Mapping[str, tf.TensorSpec]
+    ) -> "tf.types.experimental.PolymorphicFunction":
+        """Returns the traced network; it is traced once, not once per epoch and size of batch."""
         if self._traced is None or self._traced[0] is not model:
+            signature = tf.nest.map_structure(
+                lambda spec: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype), inputs
+            )
             predict = tf.function(
-                lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True
+                lambda inputs: model(inputs, training=False), input_signature=[signature], autograph=False
             )
             self._traced = (model, predict)
         return self._traced[1]
