@@ -4,6 +4,7 @@ import numpy as np
 
 from lumbar_tf.bundle import reference_study
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
+from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.labels import Plane
 from tests.bundle.write_reference_study import render_reference_study, write_study
 
@@ -15,13 +16,12 @@ def test_the_stored_study_is_what_the_synthetic_patients_give() -> None:
     for plane in Plane:
         assert len(stored.planes[plane]) == len(rendered.planes[plane])
         for old, new in zip(stored.planes[plane], rendered.planes[plane], strict=True):
-            assert (old.geometry, old.series_id, old.instance_number) == (
-                new.geometry,
-                new.series_id,
-                new.instance_number,
-            )
+            assert (old.series_id, old.instance_number) == (new.series_id, new.instance_number)
+            # Processors differ in the last bit of cosines and exponentials, and so in how a value is rounded.
+            for name in SliceGeometry.__dataclass_fields__:
+                before, after = (getattr(each.geometry, name) for each in (old, new))
+                np.testing.assert_allclose(before, after, rtol=0, atol=1e-9, err_msg=name)
             assert old.pixels.dtype == new.pixels.dtype
-            # Processors differ in the last bit of an exponential, and so in which way a value is rounded.
             change = np.abs(old.pixels.astype(int) - new.pixels)
             assert change.max() <= 1 and np.count_nonzero(change) <= change.size // 1000
 
