@@ -87,8 +87,8 @@ class LossAttribution:
         """Returns a sentence without its full stop."""
         text = (
             f"{f'{self.lost:.3f}' if self.lost > 0 else 'nothing'} of {self.at_predicted:.3f} is lost to "
-            f"points: {self.in_annotated_slice - self.at_annotated:.3f} in the slice, "
-            f"{self.at_predicted - self.in_annotated_slice:.3f} to the choice of the slice"
+            f"points: {self.in_annotated_slice - self.at_annotated:z.3f} in the slice, "
+            f"{self.at_predicted - self.in_annotated_slice:z.3f} to the choice of the slice"
         )
         if self.slice_offsets is None:
             return f"{text} ({self.num_findings} findings)"

@@ -128,8 +128,8 @@ def points_table(points: Mapping[str, LossAttribution]) -> "Table":
             number(costs.at_annotated),
             number(costs.in_annotated_slice),
             number(costs.at_predicted),
-            f"{costs.in_annotated_slice - costs.at_annotated:+.3f}",
-            f"{costs.at_predicted - costs.in_annotated_slice:+.3f}",
+            f"{costs.in_annotated_slice - costs.at_annotated:+z.3f}",
+            f"{costs.at_predicted - costs.in_annotated_slice:+z.3f}",
         )
     return table
 
