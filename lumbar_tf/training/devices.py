@@ -88,7 +88,7 @@ def make_optimizer(
         learning_rate: initial value; a schedule may set it at each step.
         weight_decay: decoupled weight decay.
         clip_norm: largest norm of the whole gradient.
-        ema_momentum: of the moving average of the weights after its warm-up; 0 keeps no average.
+        ema_momentum: of the moving average of the weights; 0 keeps no average.
     """
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     kind = SummedClipAdamW if num_replicas > 1 else AveragedAdamW

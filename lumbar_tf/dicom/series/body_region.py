@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lumbar_tf.dicom.geometry import SliceGeometry, is_sagittal
+from lumbar_tf.dicom.geometry import SliceGeometry, is_sagittal, pixel_to_patient
 from lumbar_tf.dicom.series.header import SeriesHeader
 from lumbar_tf.dicom.series.series_description_patterns import (
     mentions_lumbar,
@@ -97,11 +97,14 @@ def _can_show_discs(geometries: Sequence[SliceGeometry], spine_mm: tuple[float, 
 
 def _range_mm(geometries: Sequence[SliceGeometry], axis: int) -> tuple[float, float]:
     """Returns the range of the slices' corner pixels along a patient axis, mm."""
-    # The formula of `pixel_to_patient` for one axis: four small arrays for every slice take 20 times as long.
-    values = []
-    for geometry in geometries:
-        across = geometry.row_direction[axis] * ((geometry.columns - 1) * geometry.column_spacing_mm)
-        down = geometry.column_direction[axis] * ((geometry.rows - 1) * geometry.row_spacing_mm)
-        start = geometry.position[axis]
-        values += [start, start + across, start + down, start + across + down]
+    values = [
+        pixel_to_patient(geometry, corner)[axis]
+        for geometry in geometries
+        for corner in (
+            (0, 0),
+            (geometry.columns - 1, 0),
+            (0, geometry.rows - 1),
+            (geometry.columns - 1, geometry.rows - 1),
+        )
+    ]
     return min(values), max(values)
