@@ -116,6 +116,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
                     first_study_id=first_id,
                     resolution=cohort.resolution,
                     severity_shift=cohort.severity_shift,
+                    variety=cohort.variety,
                     workers=options.workers,
                     verbose=True,
                 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumbar_tf.api.arguments import PathLike, Paths, activity_of, existing, paths_of, progress_of
-from lumbar_tf.config import PlaneConfig, default_config_path, load_plane_config
+from lumbar_tf.config import PlaneConfig, VarietyConfig, default_config_path, load_plane_config
 from lumbar_tf.labels import FINDINGS, Plane, parse_plane
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def write_synthetic_cohort(
     first_study_id: int | None = None,
     resolution: str = "small",
     severity_shift: float = 0.0,
+    variety: VarietyConfig | None = None,
     workers: int = 1,
     verbose: bool = False,
 ) -> Path:
@@ -210,6 +211,8 @@ def write_synthetic_cohort(
         first_study_id: id of the first study; the others follow.
         resolution: "small" or "full", the matrix sizes.
         severity_shift: raises the share of moderate and severe findings.
+        variety: distributions of varied patients and scans, such as `lumbar_tf.config.VarietyConfig()`; None
+            for plain ones.
         workers: number of processes.
         verbose: whether progress is shown on stderr.
     """
@@ -222,6 +225,7 @@ def write_synthetic_cohort(
         workers=workers,
         resolution=Resolution(resolution),
         severity_shift=severity_shift,
+        variety=variety,
         **ids,
     )
     write_cohort(Path(out), options, progress=progress_of("Rendering", verbose=verbose))

@@ -12,6 +12,7 @@ from lumbar_tf.config.loading import (
     dump_config,
     load_demo_config,
     load_plane_config,
+    load_variety_config,
 )
 from lumbar_tf.config.plane import (
     Anchor,
@@ -22,6 +23,7 @@ from lumbar_tf.config.plane import (
     PlaneConfig,
 )
 from lumbar_tf.config.training import EarlyStoppingConfig, TrainingConfig
+from lumbar_tf.config.variety import VarietyConfig
 
 __all__ = [
     "DEMO_CONFIG_PATH",
@@ -36,8 +38,10 @@ __all__ = [
     "LocalizerConfig",
     "PlaneConfig",
     "TrainingConfig",
+    "VarietyConfig",
     "default_config_path",
     "dump_config",
     "load_demo_config",
     "load_plane_config",
+    "load_variety_config",
 ]

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lumbar_tf.config.fields import Config, Count
 from lumbar_tf.config.plane import PlaneConfig
+from lumbar_tf.config.variety import VarietyConfig
 
 
 class CohortConfig(Config):
@@ -17,6 +18,7 @@ class CohortConfig(Config):
         seed: of the cohort.
         severity_shift: raises the share of moderate and severe findings above the competition's.
         resolution: matrix sizes, `small` or `full`.
+        variety: distributions of varied patients and scans; None for plain ones.
     """
 
     num_training: Count
@@ -24,6 +26,7 @@ class CohortConfig(Config):
     seed: int = 0
     severity_shift: float = 0.0
     resolution: Literal["small", "full"] = "small"
+    variety: VarietyConfig | None = None
 
 
 class DemoConfig(Config):

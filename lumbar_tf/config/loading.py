@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from lumbar_tf.config.demo import DemoConfig
 from lumbar_tf.config.fields import Config
 from lumbar_tf.config.plane import PlaneConfig
+from lumbar_tf.config.variety import VarietyConfig
 from lumbar_tf.files import decode_text
 from lumbar_tf.labels import Plane
 
@@ -44,6 +45,11 @@ def load_plane_config(path: Path, *, overrides: Sequence[str] = ()) -> PlaneConf
 def load_demo_config(path: Path, *, overrides: Sequence[str] = ()) -> DemoConfig:
     """Reads the configuration of the demo. See `load_plane_config`."""
     return _load(path, overrides, DemoConfig)
+
+
+def load_variety_config(path: Path, *, overrides: Sequence[str] = ()) -> VarietyConfig:
+    """Reads the distributions of varied synthetic studies. See `load_plane_config`."""
+    return _load(path, overrides, VarietyConfig)
 
 
 def _packaged_configs() -> Traversable:

@@ -7,6 +7,7 @@ from pydantic import Field
 from lumbar_tf.cli.command import CommandOptions, UsageError, run_command
 from lumbar_tf.cli.console import Summary
 from lumbar_tf.cli.progress import progress_bar
+from lumbar_tf.config import load_variety_config
 from lumbar_tf.synthetic.cohort import CohortOptions, write_cohort
 from lumbar_tf.synthetic.protocol import Resolution
 
@@ -34,6 +35,14 @@ class SyntheticOptions(CommandOptions):
         description="Shift of the latent severities. 0 gives the label frequencies of the real data, 0.45 "
         "makes 12% of the findings severe.",
     )
+    variety: Path | None = Field(
+        None,
+        description="YAML file with the distributions of varied patients and scans, such as "
+        "configs/pretrained/variety.yaml. By default plain ones.",
+    )
+    set: tuple[str, ...] = Field(
+        (), description="Overrides of --variety, such as --set anatomy.scoliosis_rate=0.5."
+    )
     sheet: Path | None = Field(None, description="PNG with an overview of a few of the studies.")
 
 
@@ -41,6 +50,8 @@ def write_synthetic_studies(options: SyntheticOptions) -> Summary:
     """Writes the cohort and, on request, the overview sheet."""
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out must be a folder. Received: {options.out}.")
+    if options.set and options.variety is None:
+        raise UsageError(f"--set needs --variety. Received: {', '.join(options.set)}.")
     cohort = CohortOptions(
         num_studies=options.studies,
         seed=options.seed,
@@ -48,6 +59,7 @@ def write_synthetic_studies(options: SyntheticOptions) -> Summary:
         workers=options.workers,
         resolution=options.resolution,
         severity_shift=options.severity_shift,
+        variety=load_variety_config(options.variety, overrides=options.set) if options.variety else None,
     )
     write_cohort(options.out, cohort, progress=lambda total: progress_bar("Rendering", total))
     paths = {"cohort": options.out}

@@ -47,6 +47,64 @@ class Vertebra:
 
 
 @dataclass(frozen=True)
+class SchmorlNode:
+    """A dent of an endplate, filled with disc.
+
+    Attributes:
+        u: position, mm.
+        v: position, mm.
+        radius_mm: radius along the endplate.
+        depth_mm: depth into the body.
+        is_above: whether it is in the body above the disc.
+    """
+
+    u: float
+    v: float
+    radius_mm: float
+    depth_mm: float
+    is_above: bool
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A round lesion of the marrow, such as a haemangioma.
+
+    Attributes:
+        centre: u, v, s, mm.
+        radius_mm: radius.
+        brightness: factor of the marrow's signal.
+    """
+
+    centre: tuple[float, float, float]
+    radius_mm: float
+    brightness: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Parameters of a varied abdomen and back.
+
+    Attributes:
+        waves: random plane waves of the organs' outlines, [field, wave, 4]: x, y, z in radians per mm and
+            a phase.
+        front_mm: distance of the abdominal wall in front of the spine.
+        mixture: shares of fat, fluid and gas in the bowel, [3].
+        organ_signal: signal of solid organs between muscle (0) and bowel (1).
+        aorta: lateral position, distance in front of the bodies and radius, mm.
+        cava: the same.
+        spinous_mm: length of the spinous processes behind the bodies.
+    """
+
+    waves: Array
+    front_mm: float
+    mixture: Array
+    organ_signal: float
+    aorta: tuple[float, float, float]
+    cava: tuple[float, float, float]
+    spinous_mm: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A motion segment: a disc with the adjacent halves of two vertebrae.
 
@@ -64,6 +122,11 @@ class Segment:
         bulge: disc bulge unrelated to stenosis, mm.
         fat_triangle: half width of the fat behind the sac, mm.
         endplate_change: marrow signal change next to the disc, -1 dark to 1 fatty; usually 0.
+        nodes: Schmorl nodes of the two endplates.
+        spur_mm: length of the bony spurs at the front edges of the bodies.
+        front_opening_mm: additional height of the disc at its front edge.
+        is_laminectomy: whether spinous process and laminae are removed.
+        has_screws: whether there are screws in the pedicles of the body above.
     """
 
     above: Vertebra
@@ -77,6 +140,11 @@ class Segment:
     bulge: float
     fat_triangle: float
     endplate_change: float
+    nodes: tuple[SchmorlNode, ...] = ()
+    spur_mm: float = 0.0
+    front_opening_mm: float = 0.0
+    is_laminectomy: bool = False
+    has_screws: bool = False
 
     @property
     def s_range(self) -> tuple[float, float]:
@@ -121,6 +189,9 @@ class Anatomy:
         muscle_fat: 0 for lean to 1 for fatty back muscles.
         marrow_fat: shift of the marrow's brightness, about 0 +- 0.1.
         phases: random phases of the tissue textures, [12] radians.
+        slip_mm: displacement to the front of everything at each `curve.s`, [n]; None without slips.
+        lesions: lesions of the marrow.
+        surroundings: a varied abdomen and back, and facets with joint spaces; None for the plain ones.
     """
 
     segments: tuple[Segment, ...]
@@ -134,6 +205,13 @@ class Anatomy:
     muscle_fat: float
     marrow_fat: float
     phases: Array
+    slip_mm: Array | None = None
+    lesions: tuple[Lesion, ...] = ()
+    surroundings: Surroundings | None = None
+
+    def slip(self, s: Array) -> Array | float:
+        """Returns the displacement to the front at s, mm."""
+        return 0.0 if self.slip_mm is None else np.interp(s, self.curve.s, self.slip_mm)
 
     def segment(self, level: Level) -> Segment:
         """Returns the segment of one of the five graded levels."""
@@ -149,6 +227,7 @@ class Anatomy:
         u, v, s = point
         curve = self.curve
         angle = np.interp(s, curve.s, curve.angle)
+        v = v - float(self.slip(np.asarray(s)))
         spine = np.array(
             [
                 np.interp(s, curve.s, curve.x) + u,
@@ -185,6 +264,8 @@ _VERTEBRAE = (
 _DISC_HEIGHTS = (4.5, 5.0, 6.0, 7.5, 8.5, 9.5, 10.0, 8.5, 3.0, 2.0, 1.5)
 _TURNS_DEGREES = (-4.0, -2.0, 3.0, 6.0, 8.0, 11.0, 15.0, 16.0, 2.0, -12.0, -16.0)
 _FIRST_GRADED_SEGMENT = 3
+#: Length over which a scoliosis bends by one radian of its sine, mm.
+SCOLIOSIS_MM = 70.0
 _REFERENCE_SEGMENT = 5  # L3/L4 is at the origin of spine space
 
 
@@ -212,7 +293,7 @@ def make_anatomy(latent: Array, rng: np.random.Generator) -> Anatomy:
     level_tops = {segment.below.name: segment.s_mm for segment in segments}
     return Anatomy(
         segments=segments,
-        curve=_make_curve(segments, rng),
+        curve=make_curve(segments, draw_turns(rng), rng),
         rotation=_rotation(rng.normal(0, (1.5, 1.5, 3.0))),
         origin=rng.normal((0, 20, 0), (8, 15, 15)),
         conus_s=level_tops["L1"] + float(rng.normal(20, 9)),
@@ -295,24 +376,44 @@ def _make_segments(
     return tuple(segments)
 
 
-def _make_curve(segments: tuple[Segment, ...], rng: np.random.Generator) -> Curve:
+def make_curve(
+    segments: tuple[Segment, ...],
+    turns_deg: Array,
+    rng: np.random.Generator,
+    *,
+    tilt_sd_deg: float = 4.0,
+    bend_mm: float | None = None,
+) -> Curve:
+    """Makes the curve of a spine.
+
+    Args:
+        segments: its segments.
+        turns_deg: turn of the curve to the back at each disc, [segment].
+        rng: random generator of the tilt and the scoliosis.
+        tilt_sd_deg: standard deviation of the tilt of the whole spine.
+        bend_mm: amplitude of the scoliosis; None draws a slight one.
+    """
     s = np.arange(-60.0, segments[-1].s_range[1] + 60.0, _S_STEP_MM)
-    lordosis = rng.normal(1.0, 0.15)
     turning = np.zeros_like(s)  # radians per mm
-    for segment, turn in zip(segments, _TURNS_DEGREES):
+    for segment, turn in zip(segments, turns_deg):
         # Most of the turn is at the disc, but smoothed: a sharp kink would fold the space behind it.
         width = 10.0
         bell = np.exp(-0.5 * ((s - segment.s_mm) / width) ** 2) / (width * np.sqrt(2 * np.pi))
-        turning += np.radians(turn * lordosis) * bell
+        turning += np.radians(turn) * bell
     angle = np.cumsum(turning) * _S_STEP_MM
     reference = segments[_REFERENCE_SEGMENT].s_mm
-    angle += np.radians(rng.normal(0, 4)) - np.interp(reference, s, angle)
+    angle += np.radians(rng.normal(0, tilt_sd_deg)) - np.interp(reference, s, angle)
     y = np.cumsum(np.sin(angle)) * _S_STEP_MM
     z = -np.cumsum(np.cos(angle)) * _S_STEP_MM
-    bend = rng.normal(0, 3.0)  # mm of scoliosis
-    x = bend * np.sin((s - reference) / 70 + rng.uniform(0, 2 * np.pi))
+    bend = rng.normal(0, 3.0) if bend_mm is None else bend_mm
+    x = bend * np.sin((s - reference) / SCOLIOSIS_MM + rng.uniform(0, 2 * np.pi))
     centred = [axis - np.interp(reference, s, axis) for axis in (x, y, z)]
     return Curve(s=s, x=centred[0], y=centred[1], z=centred[2], angle=angle)
+
+
+def draw_turns(rng: np.random.Generator, *, lordosis_sd: float = 0.15) -> Array:
+    """Draws the turn of the curve at each disc, degrees, [segment]."""
+    return np.array(_TURNS_DEGREES) * rng.normal(1.0, lordosis_sd)
 
 
 def _make_roots(rng: np.random.Generator) -> Array:

@@ -6,10 +6,12 @@ from lumbar_tf.synthetic.anatomy import Anatomy, Segment
 from lumbar_tf.synthetic.patch import Field, Patch, Tissue, along, ellipse
 
 
-def paint_spinous(patch: Patch, segment: Segment) -> None:
+def paint_spinous(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
     """Paints spinous processes, laminae and the ligaments between them."""
     half = segment.disc_height / 2
-    reach = 50.0 if not segment.below.is_sacral else 42.0
+    reach = 50.0 if anatomy.surroundings is None else anatomy.surroundings.spinous_mm
+    if segment.below.is_sacral:
+        reach -= 8.0
     tip = np.abs(patch.v - reach / 2 - 9) - reach / 2 + 9
     if patch.crosses(-5, 5):
         fatty = 0.5 * patch.contrast[Tissue.FAT] + 0.5 * patch.contrast[Tissue.LIGAMENT]
@@ -64,6 +66,58 @@ def paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) ->
         patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
 
 
+def _rod(
+    patch: Patch,
+    side: Field,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    radii: tuple[float, float],
+) -> Field:
+    """Returns the distance to a rounded rod between two points (v, d), `radii` in its plane and sideways."""
+    along_v, along_d = end[0] - start[0], end[1] - start[1]
+    share = ((patch.v - start[0]) * along_v + (patch.d - start[1]) * along_d) / (along_v**2 + along_d**2)
+    share = np.clip(share, 0, 1)
+    off_v, off_d = patch.v - start[0] - share * along_v, patch.d - start[1] - share * along_d
+    near = np.sqrt((off_v**2 + off_d**2) / radii[0] ** 2 + (side / radii[1]) ** 2)
+    return (near - 1) * min(radii)
+
+
+def paint_facets(patch: Patch, segment: Segment, *, sign: int, growth: float) -> None:
+    """Paints pedicles, pars, articular processes and the joint space between them.
+
+    The inferior process of the vertebra above descends behind the superior process of the one below; the
+    joint space between them runs obliquely from the front above to the back below.
+    """
+    half = segment.disc_height / 2
+    side = patch.u * sign
+    inferior = _rod(patch, side - 15, (10.5, -half - 15), (20.0, 5.0), (4.6 + 0.4 * growth, 8.0))
+    superior = _rod(patch, side - 18, (8.5, half + 9), (13.0 - 0.3 * growth, -6.0), (3.8 + growth, 9.0))
+    patch.bone(inferior, cortex_mm=1.3)
+    # Cartilage and fluid between two dark rims.
+    near = np.abs(patch.d - 1) - 10
+    patch.cover(Tissue.CORTEX, np.maximum(superior - 2.0, near))
+    patch.cover(Tissue.JOINT, np.maximum(superior - 1.2, np.maximum(near + 1, inferior - 1.5)), 0.8)
+    patch.bone(superior, cortex_mm=1.3)
+    pedicles = [-(half + segment.above.height - 8.5)]
+    if not segment.below.is_sacral:
+        pedicles.append(half + 8.5)
+    for middle in pedicles:
+        round_end = ellipse(patch.d - middle, side - 15.5, (7.0, 5.0))
+        patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
+        # The transverse process leaves the pedicle to the side and the back.
+        transverse = ellipse(patch.d - middle, patch.v - 12.5, (5.5, 3.5))
+        patch.bone(np.maximum(transverse, 19 - side))
+
+
+def paint_screw(patch: Patch, segment: Segment, *, sign: int) -> None:
+    """Paints the signal void around a screw in the pedicle of the body above, with its bright rim."""
+    middle = -(segment.disc_height / 2 + segment.above.height - 8.5)
+    side = patch.u * sign
+    void = np.maximum(ellipse(patch.d - middle, side - 15.5, (7.5, 7.5)), np.abs(patch.v + 2) - 26)
+    patch.cover_with(1.2, void - 1.5, 0.7)
+    patch.cover_with(0.0, void)
+
+
 def paint_sacral_bone(patch: Patch, segment: Segment) -> None:
     """Paints the alae and the back wall of the sacrum."""
     half = segment.disc_height / 2
@@ -89,18 +143,29 @@ def plan_distance(patch: Patch, segment: Segment) -> Field:
     return (radius - 1) * half_depth
 
 
-def _disc_half_height(half: float, plan: Field) -> Field:
+def _disc_half_height(patch: Patch, segment: Segment, plan: Field) -> Field:
     """Returns half the disc's height, which is larger in the middle because endplates are concave."""
-    return half + np.clip(-plan / 14, 0, 1) * 0.25 * half
+    half = segment.disc_height / 2
+    height = half + np.clip(-plan / 14, 0, 1) * 0.25 * half
+    if segment.front_opening_mm:
+        height = height + segment.front_opening_mm / 2 * np.clip(-patch.v / segment.above.depth, 0, 1)
+    for node in segment.nodes:
+        squared = (patch.u - node.u) ** 2 + (patch.v - node.v) ** 2
+        dent = node.depth_mm * np.exp(-squared / node.radius_mm**2)
+        height = height + np.where((patch.d < 0) == node.is_above, dent, 0)
+    return height
 
 
 def paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment, plan: Field) -> None:
     """Paints the two halves of vertebral bodies; `plan` is the distance to their side wall."""
     half = segment.disc_height / 2
-    height = _disc_half_height(half, plan)
+    height = _disc_half_height(patch, segment, plan)
     away = np.abs(patch.d)
     # Waist: bodies are narrower between their endplates.
     waist = 2.2 * np.clip((away - half - 2) / 8, 0, 1)
+    if segment.spur_mm:
+        at_front = np.clip(-patch.v / segment.above.depth - 0.6, 0, 0.4) / 0.4
+        waist = waist - segment.spur_mm * at_front * np.exp(-(((away - half) / 4.0) ** 2))
     distance = np.maximum(plan + waist, height - away)
     patch.cover(Tissue.CORTEX, distance)
     marrow = patch.contrast[Tissue.MARROW] * (1 + anatomy.marrow_fat)
@@ -110,6 +175,12 @@ def paint_bodies(patch: Patch, anatomy: Anatomy, segment: Segment, plan: Field) 
     if segment.endplate_change:
         changed = patch.contrast[Tissue.FAT if segment.endplate_change > 0 else Tissue.CORTEX]
         signal += 0.5 * np.exp(-(((away - height) / 5.0) ** 2)) * (changed - signal)
+    for lesion in anatomy.lesions:
+        u, v, s = lesion.centre
+        squared = (patch.u - u) ** 2 + (patch.v - v) ** 2 + (patch.d - (s - segment.s_mm)) ** 2
+        signal = signal * (
+            1 + (lesion.brightness - 1) * np.clip(lesion.radius_mm - np.sqrt(squared) + 0.5, 0, 1)
+        )
     patch.cover_with(signal, distance + 1.0)
     vein = np.maximum(patch.abs_u - 3, ellipse(patch.v + 3, _from_middle(patch, segment), (4.0, 1.6)))
     patch.cover(Tissue.CSF, vein, 0.5)
@@ -129,8 +200,7 @@ def paint_disc(patch: Patch, segment: Segment, plan: Field) -> None:
         bulge = bulge + 2.6 * recess * np.exp(-(((side - 9) / 5) ** 2))
         bulge = bulge + 3.0 * foramen * np.exp(-(((side - 18) / 6) ** 2))
     backwards = np.clip((patch.v + 12) / 8, 0, 1)
-    half = segment.disc_height / 2
-    thick = np.abs(patch.d) - _disc_half_height(half, plan)
+    thick = np.abs(patch.d) - _disc_half_height(patch, segment, plan)
     # The bulging part is also taller than the disc space.
     edge = plan - 0.5 - bulge * backwards
     disc = np.maximum(edge, thick + 0.5 - 1.2 * np.clip(plan, 0, 2) * backwards)

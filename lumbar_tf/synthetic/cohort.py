@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.cli.progress import ProgressMaker, silent_progress
+from lumbar_tf.config.variety import VarietyConfig
 from lumbar_tf.dicom.geometry import SliceGeometry, patient_to_pixel
 from lumbar_tf.dicom.sources.study_source import SYNTHETIC_TRUTH_NAME
 from lumbar_tf.files import write_table_atomically
@@ -24,11 +25,17 @@ from lumbar_tf.synthetic.dicom_writer import SliceTags, to_stored_values, write_
 from lumbar_tf.synthetic.protocol import Resolution, SeriesPlan, plan_series
 from lumbar_tf.synthetic.render import render_slice
 from lumbar_tf.synthetic.severity import draw_severity, grade_probabilities
+from lumbar_tf.synthetic.variation import vary_anatomy
+from lumbar_tf.synthetic.varied_protocol import plan_varied_series
 
 # Every thirteenth study is a second visit of the previous patient; folds must not separate the two.
 _RETURN_PERIOD = 13
 _ANNOTATOR_JITTER_MM = 1.0
 _MISSING_COORDINATE_RATE = 0.003
+#: A varied study's finding is annotated where a slice this near to its position shows it, this far from the
+#: image's edge.
+_SEEN_MM = 4.0
+_EDGE_PX = 4
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "train.csv": ("study_id", *(finding.name for finding in FINDINGS)),
     "train_label_coordinates.csv": (
@@ -58,6 +65,8 @@ class CohortOptions:
         severity_shift: value added to every latent severity. 0 gives the label frequencies of the RSNA data
             (6.5% severe), 0.45 a cohort with 12% severe findings, so that a small one has severe cases at
             more levels.
+        variety: distributions of varied patients and scans, whose matrices replace those of `resolution`;
+            None for plain ones.
     """
 
     num_studies: int
@@ -66,6 +75,7 @@ class CohortOptions:
     workers: int = 1
     resolution: Resolution = Resolution.SMALL
     severity_shift: float = 0.0
+    variety: VarietyConfig | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("num_studies", 1), ("seed", 0), ("first_study_id", 1), ("workers", 1)):
@@ -129,9 +139,14 @@ def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.r
     rng = np.random.default_rng([options.seed, index])
     severity = draw_severity(1, shift=options.severity_shift, rng=rng)
     anatomy = make_anatomy(severity.latent[0], rng)
-    plans = plan_series(anatomy, options.resolution, rng=rng)
-    planes = {plan.plane for plan in plans}
-    is_seen = np.array([finding.condition.family.spec.graded_on[0] in planes for finding in FINDINGS])
+    if options.variety is None:
+        plans = plan_series(anatomy, options.resolution, rng=rng)
+        planes = {plan.plane for plan in plans}
+        is_seen = np.array([finding.condition.family.spec.graded_on[0] in planes for finding in FINDINGS])
+    else:
+        anatomy = vary_anatomy(anatomy, options.variety.anatomy, rng)
+        plans = plan_varied_series(anatomy, options.variety, rng=rng)
+        is_seen = np.array([_is_in_view(anatomy, plans, finding) for finding in FINDINGS])
     returning = index % _RETURN_PERIOD == _RETURN_PERIOD - 1
     study = SyntheticStudy(
         study_id=str(options.first_study_id + index),
@@ -143,6 +158,20 @@ def draw_study(options: CohortOptions, index: int) -> tuple[SyntheticStudy, np.r
         series_ids=tuple(str(number) for number in rng.choice(2**32, len(plans), replace=False)),
     )
     return study, rng
+
+
+def _is_in_view(anatomy: Anatomy, plans: Sequence[SeriesPlan], finding: Finding) -> bool:
+    """Returns whether a slice of the finding's plane shows its position."""
+    point = landmark(anatomy, finding)
+    plane = finding.condition.family.spec.graded_on[0]
+    for plan in plans:
+        for _, geometry in plan.slices if plan.plane is plane else ():
+            column, row, offset_mm = patient_to_pixel(geometry, point.tolist())
+            is_inside = _EDGE_PX <= column < geometry.columns - _EDGE_PX
+            is_inside &= _EDGE_PX <= row < geometry.rows - _EDGE_PX
+            if is_inside and abs(offset_mm) <= _SEEN_MM:
+                return True
+    return False
 
 
 def _write_study(out: Path, options: CohortOptions, index: int) -> tuple[int, _Rows]:

@@ -4,6 +4,7 @@ They are smooth, so they are computed on a coarse grid and interpolated.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,7 @@ def spine_coordinates(anatomy: Anatomy, geometry: SliceGeometry, offsets: NDArra
         + columns.places[None, None, :, None] * right
     )
     s, v = _straighten(anatomy, points[..., 1], points[..., 2])
+    v = v + anatomy.slip(s)
     u = points[..., 0] - np.interp(s, anatomy.curve.s, anatomy.curve.x)
     across = np.arange(geometry.columns, dtype=np.float32)
     along = np.arange(geometry.rows, dtype=np.float32)[:, None]
@@ -62,15 +64,15 @@ def spine_coordinates(anatomy: Anatomy, geometry: SliceGeometry, offsets: NDArra
         for axis in range(3)
     )
     return Coordinates(
-        u=_refine(u, rows, columns),
-        v=_refine(v, rows, columns),
-        s=_refine(s, rows, columns),
+        u=refine(u, rows, columns),
+        v=refine(v, rows, columns),
+        s=refine(s, rows, columns),
         cartesian=(x, y, z),
     )
 
 
 @dataclass(frozen=True)
-class _Nodes:
+class Nodes:
     """A coarse grid along one image axis, with interpolation weights.
 
     Attributes:
@@ -84,16 +86,20 @@ class _Nodes:
     weight: Field
 
 
-def _nodes(size: int, spacing_mm: float) -> _Nodes:
-    count = max(2, int(np.ceil(size * spacing_mm / _NODE_PITCH_MM)) + 1)
+def _nodes(size: int, spacing_mm: float) -> Nodes:
+    return coarse_nodes(size, max(2, int(np.ceil(size * spacing_mm / _NODE_PITCH_MM)) + 1))
+
+
+def coarse_nodes(size: int, count: int) -> Nodes:
+    """Returns `count` evenly spaced nodes from the first to the last pixel."""
     places = np.linspace(0, size - 1, count)
     exact = np.arange(size) / places[1]
     low = np.minimum(exact.astype(np.int64), count - 2)
-    return _Nodes(places=places, low=low, weight=(exact - low).astype(np.float32))
+    return Nodes(places=places, low=low, weight=(exact - low).astype(np.float32))
 
 
-def _refine(coarse: NDArray[np.float64], rows: _Nodes, columns: _Nodes) -> Field:
-    """Interpolates [sub-slice, row node, column node] bilinearly to every pixel.
+def refine(coarse: NDArray[np.floating[Any]], rows: Nodes, columns: Nodes) -> Field:
+    """Interpolates float [sub-slice, row node, column node] bilinearly to every pixel, float32.
 
     It uses two gathers rather than two matrix products, which are as fast in a single process, but the BLAS
     threads of several worker processes compete.

@@ -99,7 +99,7 @@ def plan_series(
     plans = []
     for plane in planes:
         weighting = SyntheticContrast.T1 if plane is Plane.SAGITTAL_T1 else SyntheticContrast.T2
-        plans.append(_series(plane, stack, gap_mm, _acquisition(weighting, rng, thickness_mm=4.0), rng))
+        plans.append(make_series(plane, stack, gap_mm, _acquisition(weighting, rng, thickness_mm=4.0), rng))
     blocks = [list(Level)]
     if rng.random() < _TWO_AXIAL_SERIES_RATE:
         first_of_second = int(rng.integers(1, 4))
@@ -119,12 +119,12 @@ def _axial_series(
     turn = np.radians(rng.normal(0, 2))  # in-plane rotation by the technologist
     slices: list[SliceGeometry] = []
     for level in levels:
-        slices += _axial_block(anatomy, anatomy.segment(level), size, spacing_mm, gap_mm, count, turn, rng)
+        slices += axial_block(anatomy, anatomy.segment(level), size, spacing_mm, gap_mm, count, turn, rng)
     if rng.random() < 0.15:
         slices = slices[::-1]
     acquisition = _acquisition(SyntheticContrast.T2, rng, thickness_mm=3.5)
     # The tag contains the nominal gap, which deviates by some tenths of a millimetre, as in the real studies.
-    return _series(Plane.AXIAL_T2, slices, gap_mm + 0.6, acquisition, rng)
+    return make_series(Plane.AXIAL_T2, slices, gap_mm + 0.6, acquisition, rng)
 
 
 def _acquisition(
@@ -144,15 +144,16 @@ def _acquisition(
     return acquisition
 
 
-def _series(
+def make_series(
     plane: Plane,
     slices: Sequence[SliceGeometry],
     spacing_mm: float,
     acquisition: Acquisition,
     rng: np.random.Generator,
 ) -> SeriesPlan:
+    """Numbers slices, sometimes with a gap, and draws the series' brightness."""
     numbers = np.arange(1, len(slices) + 1)
-    if rng.random() < _NUMBERING_GAP_RATE:
+    if rng.random() < _NUMBERING_GAP_RATE and len(slices) > 1:
         numbers[rng.integers(1, len(slices)) :] += 1
     return SeriesPlan(
         plane=plane,
@@ -171,17 +172,17 @@ def _sagittal_stack(anatomy: Anatomy, matrix: _Matrix, rng: np.random.Generator)
     gap_mm = float(rng.uniform(4.4, 4.6))
     normal = np.array([1.0, 0.0, 0.0]) + rng.normal(0, 0.03, 3)
     normal /= np.linalg.norm(normal)
-    right = _into_plane(np.array([0.0, 1.0, 0.0]), normal)
+    right = into_plane(np.array([0.0, 1.0, 0.0]), normal)
     down = np.cross(normal, right)
     if down[2] > 0:
         down = -down
     middle = anatomy.segments[5]
     centre = anatomy.to_patient((0, -10, middle.s_mm + 5)) + rng.normal((0, 0, 0), (1.5, 8, 6))
     offsets = (np.arange(count) - (count - 1) / 2) * gap_mm
-    return [_square(centre + offset * normal, right, down, spacing_mm, size) for offset in offsets]
+    return [square_slice(centre + offset * normal, right, down, spacing_mm, size) for offset in offsets]
 
 
-def _axial_block(
+def axial_block(
     anatomy: Anatomy,
     segment: Segment,
     size: int,
@@ -194,20 +195,25 @@ def _axial_block(
     """Returns the slices through one disc, from head to feet."""
     normal = anatomy.axis_direction(segment.s_mm) + rng.normal(0, 0.03, 3)
     normal /= np.linalg.norm(normal)
-    right = _into_plane(np.array([np.cos(turn), np.sin(turn), 0.0]), normal)
+    right = into_plane(np.array([np.cos(turn), np.sin(turn), 0.0]), normal)
     down = np.cross(normal, right)
     centre = anatomy.to_patient((0, 5, segment.s_mm)) + rng.normal(0, 1.2, 3)
     offsets = ((count - 1) / 2 - np.arange(count)) * gap_mm
-    return [_square(centre + offset * normal, right, down, spacing_mm, size) for offset in offsets]
+    return [square_slice(centre + offset * normal, right, down, spacing_mm, size) for offset in offsets]
 
 
-def _into_plane(direction: Array, normal: Array) -> Array:
+def into_plane(direction: Array, normal: Array) -> Array:
+    """Returns the unit vector of a direction's part in the plane with this unit normal, [3]."""
     flat = direction - normal * (direction @ normal)
     return flat / np.linalg.norm(flat)
 
 
-def _square(centre: Array, right: Array, down: Array, spacing_mm: float, size: int) -> SliceGeometry:
-    corner = centre - (right + down) * (spacing_mm * (size - 1) / 2)
+def square_slice(
+    centre: Array, right: Array, down: Array, spacing_mm: float, size: int, columns: int | None = None
+) -> SliceGeometry:
+    """Returns a slice of square pixels around a centre, [size, columns or size]."""
+    columns = columns or size
+    corner = centre - (right * (columns - 1) + down * (size - 1)) * (spacing_mm / 2)
     return SliceGeometry(
         position=(float(corner[0]), float(corner[1]), float(corner[2])),
         row_direction=(float(right[0]), float(right[1]), float(right[2])),
@@ -215,5 +221,5 @@ def _square(centre: Array, right: Array, down: Array, spacing_mm: float, size: i
         row_spacing_mm=spacing_mm,
         column_spacing_mm=spacing_mm,
         rows=size,
-        columns=size,
+        columns=columns,
     )

@@ -15,14 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from lumbar_tf.dicom.geometry import SliceGeometry
 from lumbar_tf.synthetic.anatomy import Anatomy, Segment
+from lumbar_tf.synthetic.background import paint_background
 from lumbar_tf.synthetic.bones import (
     paint_bodies,
     paint_disc,
+    paint_facets,
     paint_pillar,
     paint_sacral_bone,
+    paint_screw,
     paint_spinous,
     plan_distance,
 )
@@ -44,18 +48,22 @@ from lumbar_tf.synthetic.patch import (
     bounding_window,
 )
 
+#: Distance along z in which the sensitivity of a short coil falls to 1/e.
+_COIL_LENGTH_MM = 220.0
+
 
 def paint_segment(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
     """Paints all structures of a motion segment, in order from the back to the front."""
     if segment.above.is_sacral or segment.below.is_sacral:
         paint_sacral_bone(patch, segment)
     if not segment.above.is_sacral:
-        if part := patch.within((-15, 15), (4, 54)):
-            paint_spinous(part, segment)
+        if not segment.is_laminectomy and (part := patch.within((-15, 15), (4, 54))):
+            paint_spinous(part, anatomy, segment)
         for sign, recess, foramen in zip((1, -1), segment.recesses, segment.foramina):
             beside = (7.0, 27.0) if sign > 0 else (-27.0, -7.0)
             if part := patch.within(beside, (-10, 26)):
-                paint_pillar(part, segment, sign=sign, growth=1.2 * (recess + foramen))
+                paint = paint_pillar if anatomy.surroundings is None else paint_facets
+                paint(part, segment, sign=sign, growth=1.2 * (recess + foramen))
     if part := patch.within((-17, 17), (-4, 24)):
         paint_canal_fat(part, segment, sac_walls(part, segment))
     if not segment.above.is_sacral:
@@ -71,76 +79,9 @@ def paint_segment(patch: Patch, anatomy: Anatomy, segment: Segment) -> None:
         sac = sac_walls(part, segment)
         corner = paint_recesses(part, segment, sac)
         paint_sac(part, anatomy, segment, sac, corner)
-
-
-def paint_background(anatomy: Anatomy, places: Coordinates, *, contrast: Mapping[Tissue, float]) -> Field:
-    """Paints abdomen, vessels, muscles, fat and skin, which are smooth enough to need no sub-slices."""
-    u, v, s = (field.mean(axis=0) for field in (places.u, places.v, places.s))
-    x, y, z = places.cartesian
-    phases = [float(phase) for phase in anatomy.phases]
-    patch = Patch(u=u, v=v, d=s, image=np.empty_like(u), softness=2.0, contrast=contrast)
-    # Sines of sines, which have no repeating pattern within the size of an abdomen.
-    bent = 1.6 * np.sin(0.043 * x + 0.061 * z + phases[0]) + 1.3 * np.sin(0.057 * y - 0.035 * z + phases[1])
-    coarse = np.sin(0.05 * x + 0.04 * y + 1.9 * bent + phases[2])
-    fine = np.sin(0.21 * y + 0.17 * x + 2.3 * bent) * np.sin(0.19 * z - 0.13 * y + 1.7 * coarse + phases[3])
-    fat, bowel = contrast[Tissue.FAT], contrast[Tissue.BOWEL]
-    share = np.clip(0.6 + 0.18 * coarse + 0.2 * fine, 0, 1)
-    patch.image[:] = 0.75 * fat + (bowel - 0.75 * fat) * share
-    # Fat next to the spine fades into the abdomen.
-    near_spine = np.clip((72 + v - 0.004 * u * u + 6 * coarse) / 22, 0, 1)
-    patch.image += near_spine * (fat * (0.80 + 0.06 * fine) - patch.image)
-    _paint_vessels(patch, anatomy)
-    _paint_muscles(patch, anatomy, fine)
-    fascia = y - np.polyval(_back_surface(anatomy).astype(np.float32), z) + np.float32(0.0015) * x * x
-    patch.cover(Tissue.LIGAMENT, -fascia - 1.0)
-    patch.cover_with(fat * (0.97 + 0.04 * fine), -fascia)
-    skin = fascia - anatomy.fat_mm
-    patch.cover_with(0.4 * fat, -skin)
-    patch.cover_with(0.0, 2.0 - skin)
-    return patch.image
-
-
-def _back_surface(anatomy: Anatomy) -> NDArray[np.float64]:
-    """Returns the cubic polynomial in z (spine space) of the back's fascia, for `np.polyval`."""
-    curve = anatomy.curve
-    low, high = anatomy.segments[0].s_range[0], anatomy.segments[8].s_mm
-    kept = (curve.s > low) & (curve.s < high)
-    # Spinous processes extend 50 mm behind the bodies; the back of the sacrum is closer to its canal.
-    reach = np.interp(curve.s[kept], [low, high - 50, high], [46, 52, 34])
-    return np.polyfit(curve.z[kept], curve.y[kept] + reach * np.cos(curve.angle[kept]), 3)
-
-
-def _paint_vessels(patch: Patch, anatomy: Anatomy) -> None:
-    depth = float(np.mean([segment.above.depth for segment in anatomy.segments[4:8]]))
-    fork = np.float32(anatomy.segments[6].s_mm)  # L4/L5
-    spread = np.clip(patch.d - fork + 25, 0, 70)
-    for sign, radius, lateral in ((1, 8.5, 6.0), (-1, 10.0, 14.0)):
-        size = radius - 3.0 * np.clip(spread / 25, 0, 1)
-        place = sign * (lateral + 0.35 * spread)
-        front = depth + 11.0 - 0.12 * spread
-        distance = np.sqrt((patch.u - place) ** 2 + (patch.v + front) ** 2) - size
-        patch.cover(Tissue.MUSCLE, distance - 1.2)
-        patch.cover(Tissue.BLOOD, distance)
-
-
-def _paint_muscles(patch: Patch, anatomy: Anatomy, fine: Field) -> None:
-    fat, muscle = patch.contrast[Tissue.FAT], patch.contrast[Tissue.MUSCLE]
-    level = np.clip((patch.d - np.float32(anatomy.segments[3].s_mm)) / 150, 0, 1.3)
-    psoas_radius = 9 + 15 * level
-    distance = np.sqrt(((patch.abs_u - 27 - 11 * level) / 0.85) ** 2 + (patch.v + 14) ** 2) - psoas_radius
-    patch.cover_with(muscle * (1 + 0.15 * fine), distance)
-    streaks = np.sin(0.7 * patch.u + 0.55 * patch.v + 0.08 * patch.d + 1.5 * fine)
-    fatty = np.clip(
-        (0.2 + 0.8 * level) * anatomy.muscle_fat * (0.7 + 0.6 * streaks * fine + 0.3 * fine), 0, 0.9
-    )
-    behind = np.maximum(
-        9 - patch.v - 0.12 * (patch.abs_u - 20), patch.abs_u - 74 + 0.02 * (patch.v - 32) ** 2
-    )
-    patch.cover_with(muscle * (1 + 0.12 * fine) + fatty * (fat - muscle), behind)
-    septum = np.abs(patch.abs_u - 22 - 0.15 * (patch.v - 20)) - 0.8
-    patch.cover(Tissue.FAT, np.maximum(septum, 18 - patch.v), 0.4)
-    quadratus = np.sqrt(((patch.abs_u - 50) / 1.6) ** 2 + (patch.v - 0) ** 2) - 10
-    patch.cover_with(muscle * (1 + 0.1 * fine), quadratus)
+    if segment.has_screws:
+        for sign in (1, -1):
+            paint_screw(patch, segment, sign=sign)
 
 
 @dataclass(frozen=True)
@@ -158,6 +99,14 @@ class Acquisition:
         banding: strength of low-frequency stripes.
         saturation: 0 for none to 1 for a saturation band that darkens the abdomen.
         num_sub_slices: number of planes averaged across the thickness.
+        signals: signal of each tissue; None takes those of the weighting.
+        coil_depth_mm: depth in which the coil's sensitivity halves; None takes that of `shading`.
+        coil_centre_mm: position of the coil along z, with a sensitivity that falls off towards head and
+            feet; None for a coil as long as the image.
+        blur_px: standard deviation of a Gaussian blur, in pixels.
+        gamma: exponent of the stored picture.
+        clip_share: share of the brightest pixels that are clipped.
+        wrap_share: share of the image, on the belly's side, that is added to the other side.
     """
 
     weighting: SyntheticContrast
@@ -169,6 +118,13 @@ class Acquisition:
     banding: float = 0.0
     saturation: float = 0.0
     num_sub_slices: int = 2
+    signals: Mapping[Tissue, float] | None = None
+    coil_depth_mm: float | None = None
+    coil_centre_mm: float | None = None
+    blur_px: float = 0.0
+    gamma: float = 1.0
+    clip_share: float = 0.0
+    wrap_share: float = 0.0
 
 
 def render_slice(
@@ -191,7 +147,7 @@ def render_slice(
     """
     offsets = _sub_slice_offsets(acquisition)
     places = spine_coordinates(anatomy, geometry, offsets)
-    contrast = CONTRAST[acquisition.weighting]
+    contrast = acquisition.signals or CONTRAST[acquisition.weighting]
     image = paint_background(anatomy, places, contrast=contrast)
     softness = 1.2 * max(geometry.row_spacing_mm, geometry.column_spacing_mm, 0.85)
     base = image.copy()
@@ -240,7 +196,12 @@ def _coil(anatomy: Anatomy, places: Coordinates, acquisition: Acquisition) -> Fi
     """Returns the sensitivity of the coil: strongest near the back, weak in the abdomen."""
     y = places.cartesian[1]
     depth = np.clip(70 - y, 0, None)  # mm from the coil under the back
-    gain = 1.35 * np.exp2(-acquisition.shading * depth / 90)
+    if acquisition.coil_depth_mm is None:
+        gain = 1.35 * np.exp2(-acquisition.shading * depth / 90)
+    else:
+        gain = 1.35 * np.exp2(-depth / acquisition.coil_depth_mm)
+    if acquisition.coil_centre_mm is not None:
+        gain = gain * np.exp(-(((places.cartesian[2] - acquisition.coil_centre_mm) / _COIL_LENGTH_MM) ** 2))
     if acquisition.saturation > 0:
         belly = np.clip((-y - 55) / 15, 0, 1)
         gain = gain * (1 - 0.85 * acquisition.saturation * belly)
@@ -253,8 +214,18 @@ def _add_artefacts(image: Field, acquisition: Acquisition, rng: np.random.Genera
     if acquisition.banding > 0:
         rows = np.arange(len(image), dtype=np.float32)
         image = image * (1 + acquisition.banding * np.sin(rows * np.float32(0.25)))[:, None]
-    if rng is None:
-        return image.astype(np.float32)
-    # Magnitude of a complex signal with Gaussian noise in both parts: Rician.
-    noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(acquisition.noise_sd)
-    return np.sqrt((image + noise[0]) ** 2 + noise[1] ** 2)
+    if acquisition.wrap_share > 0:
+        width = max(1, int(acquisition.wrap_share * image.shape[1]))
+        image = image.copy()
+        image[:, -width:] += 0.7 * image[:, :width]
+    if acquisition.blur_px > 0:
+        image = gaussian_filter(image, acquisition.blur_px)
+    if rng is not None:
+        # Magnitude of a complex signal with Gaussian noise in both parts: Rician.
+        noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(acquisition.noise_sd)
+        image = np.sqrt((image + noise[0]) ** 2 + noise[1] ** 2)
+    if acquisition.clip_share > 0:
+        image = np.minimum(image, np.quantile(image[::4, ::4], 1 - acquisition.clip_share))
+    if acquisition.gamma != 1:
+        image = np.maximum(image, 0) ** np.float32(acquisition.gamma)
+    return image.astype(np.float32)
