@@ -14,10 +14,14 @@ SERVING_TENSORFLOW ?= 2.19.1
 # The bundle: `make demo` leaves one there.
 BUNDLE ?= demo/models/1
 
-.PHONY: demo check test test-tools test-tfio test-serving docs lint format clean
+.PHONY: demo pretrained check test test-tools test-tfio test-serving docs lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
+
+# The ensemble that the package grades with by default, from synthetic studies; run it again to go on.
+pretrained: .venv/.stamp
+	$(BIN)/python -m lumbar_tf.pretrain
 
 # Lint, types and the tests that need no training, export, browser, cluster or process: see tests/conftest.py.
 check: lint

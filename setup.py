@@ -52,11 +52,13 @@ setup(
     package_dir={"lumbar_tf": "lumbar_tf", "lumbar_tf.configs": "configs"},
     packages=[*find_packages(include=["lumbar_tf", "lumbar_tf.*"]), "lumbar_tf.configs"],
     package_data={
-        "lumbar_tf.configs": ["*.yaml", "get_started/*.yaml", "serving/*"],
+        "lumbar_tf.configs": ["*.yaml", "get_started/*.yaml", "pretrained/*.yaml", "serving/*"],
         "lumbar_tf": [
             "py.typed",
             "bundle/reference_study.npz",
             "bundle/templates/*.md",
+            # The ensemble of `make pretrained`, 20 MB at most.
+            "pretrained/**/*",
             "reports/templates/*.css",
             "reports/templates/*.html",
             "reports/templates/*.js",

@@ -74,7 +74,7 @@ class Stopwatch:
 def run_demo(options: DemoOptions) -> Summary:
     """Runs all stages and shows times and scores."""
     config = load_demo_config(options.config, overrides=options.set)
-    _open_folder(options, dump_config(config))
+    open_folder(options, dump_config(config))
     watch = Stopwatch()
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
@@ -83,13 +83,19 @@ def run_demo(options: DemoOptions) -> Summary:
     return summarise(options, watch)
 
 
-def _open_folder(options: DemoOptions, text: str) -> None:
+def is_begun(folder: Path) -> bool:
+    """Returns whether a demo has begun in a folder."""
+    return (folder / _MARKER_NAME).is_file()
+
+
+def open_folder(options: DemoOptions, text: str) -> None:
     """Empties the folder, or finds there what the same configuration has begun."""
     marker = options.out / _MARKER_NAME
     if options.resume:
         if not marker.is_file() or marker.read_text(encoding="utf-8") != text:
             raise ValueError(
-                f"--resume needs a demo that was begun with the same configuration. Received: {options.out}."
+                f"{options.out} must have been begun with the same configuration, to be resumed. Received: "
+                "another one. Choose another --out, or remove the folder."
             )
         return
     if options.out.exists() and not marker.is_file() and any(options.out.iterdir()):

@@ -66,7 +66,8 @@ class TrainOptions(CommandOptions):
     )
     init_from: str | None = Field(
         None,
-        description="Run, or file of weights, to start from, member by member and fold by fold.",
+        description="Run, or file of weights, to start from, member by member and fold by fold; `pretrained` "
+        "for the weights that come with the package.",
     )
     drop_noisy: float | None = Field(
         None,

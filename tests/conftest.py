@@ -171,6 +171,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Self-tests are recorded for the tests of this session only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUMBAR_TF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained_pipeline() -> "TrainedPipeline":
     """All stages of the demo at its tiniest, trained once; see `session_folders.make_once`."""

@@ -20,8 +20,13 @@ _MAX_KEPT = 2
 def sources_digest(more: Iterable[Path] = ()) -> str:
     """Returns a digest of the package, the configurations, `more` files and the packages' versions."""
     folders = (REPOSITORY / "lumbar_tf", REPOSITORY / "configs")
+    # Tests do not use the pretrained ensemble.
+    pretrained = REPOSITORY / "lumbar_tf" / "pretrained"
     paths = {
-        path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and pretrained not in path.parents
     }
     digest = hashlib.sha256()
     for path in sorted(paths.union(more)):

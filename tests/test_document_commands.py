@@ -66,9 +66,7 @@ def _one_opening() -> Iterator[None]:
     opened: dict[bytes, ServedEnsemble] = {}
     really = self_test.load_bundle
 
-    def open_once(
-        path: Path, *, with_saliency: bool = False, require_signature: Path | None = None
-    ) -> ServedEnsemble:
+    def open_once(path: Path, *, with_saliency: bool = False, **_: object) -> ServedEnsemble:
         version = self_test.find_version(path)
         content = (version / "saved_model.pb").read_bytes()
         if content not in opened:

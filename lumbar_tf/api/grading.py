@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from lumbar_tf.api.arguments import PathLike, activity_of, optional_path, progress_of
 from lumbar_tf.api.results import DEFAULT_FORMATS, Predictions, StudyResult
-from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
+from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble, has_version
+from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, predict_to_folder
 from lumbar_tf.labels import Plane
+from lumbar_tf.models.pretrained import describe_absence, pretrained_folder
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
 from lumbar_tf.prediction.pipeline import NothingReadableError, grade_study, open_studies
@@ -32,6 +34,7 @@ _LOG = logging.getLogger("lumbar_tf")
 #: An address, not a path: a scheme, or HOST:PORT.
 _ADDRESS = re.compile(r"(grpcs?|https?)://.+|[^/\\]+:[0-9]{1,5}")
 
+#: Where `export` writes by default. Without a bundle there, the pretrained ensemble is loaded by default.
 DEFAULT_MODEL = Path("models/lumbar")
 
 
@@ -122,11 +125,17 @@ class Ensemble:
         *,
         with_saliency: bool = False,
         require_signature: Path | None = None,
+        force_self_test: bool = False,
     ) -> None:
         """Loads the bundle or connects to the server; use `load_ensemble`."""
         self._stack = ExitStack()
         self.model, name = self._stack.enter_context(
-            connect_ensemble(source, with_saliency=with_saliency, require_signature=require_signature)
+            connect_ensemble(
+                source,
+                with_saliency=with_saliency,
+                require_signature=require_signature,
+                force_self_test=force_self_test,
+            )
         )
         self._explained = with_saliency
         self.version: str = self.model.version
@@ -216,10 +225,11 @@ class Ensemble:
 
 
 def load_ensemble(
-    source: PathLike = DEFAULT_MODEL,
+    source: PathLike | None = None,
     *,
     with_saliency: bool = False,
     require_signature: PathLike | None = None,
+    force_self_test: bool = False,
     model_name: str = "lumbar",
     model_version: int | None = None,
     model_label: str | None = None,
@@ -237,10 +247,12 @@ def load_ensemble(
 
     Args:
         source: a bundle's folder, or the folder of versions, of which the newest is loaded; or a server:
-            HOST:PORT or grpc://HOST:PORT, grpcs:// for gRPC over TLS, http:// or https:// for REST.
+            HOST:PORT or grpc://HOST:PORT, grpcs:// for gRPC over TLS, http:// or https:// for REST. By
+            default `models/lumbar`; if there is no bundle, the pretrained ensemble, with a line about it.
         with_saliency: whether results hold saliency maps for their reports.
         require_signature: PEM file of an Ed25519 public key; a bundle that is not signed with its private
             key is refused (extra `signing`).
+        force_self_test: run a bundle's self-test even if it was passed before in the same environment.
         model_name: the model's name in the server's configuration.
         model_version: version on the server; the newest by default.
         model_label: a version's label, instead of its number.
@@ -257,9 +269,21 @@ def load_ensemble(
             required of a server's model.
     """
     key = optional_path(require_signature)
+    is_pretrained = source is None and not has_version(DEFAULT_MODEL)
+    if source is None:
+        source = _pretrained_bundle() if is_pretrained else DEFAULT_MODEL
     if not isinstance(source, str) or not _ADDRESS.fullmatch(source) or Path(source).exists():
         with activity_of("Loading the model", verbose=verbose):
-            return Ensemble(Path(source), with_saliency=with_saliency, require_signature=key)
+            ensemble = Ensemble(
+                Path(source),
+                with_saliency=with_saliency,
+                require_signature=key,
+                force_self_test=force_self_test,
+            )
+        if is_pretrained:
+            show = print_status if verbose else _LOG.warning
+            show(_describe_pretrained(ensemble))
+        return ensemble
     tls = TlsFiles(optional_path(tls_ca), optional_path(tls_cert), optional_path(tls_key))
     target = ServerTarget(
         ConnectionOptions(
@@ -274,10 +298,31 @@ def load_ensemble(
     return Ensemble(target, with_saliency=with_saliency, require_signature=key)
 
 
+def _pretrained_bundle() -> Path:
+    """Returns the folder of the pretrained ensemble.
+
+    Raises:
+        ValueError: it is absent.
+    """
+    folder = pretrained_folder()
+    if not has_version(folder):
+        raise ValueError(
+            f"A model must be named (--model), or be in {DEFAULT_MODEL}, where there is none. "
+            f"{describe_absence()}"
+        )
+    return folder
+
+
+def _describe_pretrained(ensemble: Ensemble) -> str:
+    training = ensemble.model.training
+    data = "synthetic anatomy" if training.is_synthetic else training.origin or "undocumented data"
+    return f"No model was named: using the pretrained ensemble {ensemble.version}, trained on {data}."
+
+
 def predict(
     path: PathLike,
     *,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
     out: PathLike | None = None,
     formats: Collection[str] = DEFAULT_FORMATS,
     series_map: PathLike | None = None,
@@ -286,7 +331,8 @@ def predict(
 
     Args:
         path: see `read_studies`.
-        model: a bundle, or a server's address; see `load_ensemble`.
+        model: a bundle, or a server's address; by default `models/lumbar` or the pretrained ensemble. See
+            `load_ensemble`.
         out: folder for tables and each study's files; None writes nothing.
         formats: files of each study in `out`: of "sheets", "report", "dicom", "pdf" and "fhir".
         series_map: see `read_study`.

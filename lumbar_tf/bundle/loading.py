@@ -55,6 +55,15 @@ def find_version(path: Path) -> Path:
     return newest
 
 
+def has_version(path: Path) -> bool:
+    """Returns whether a path is a version's folder or contains one; see `find_version`."""
+    try:
+        find_version(path)
+    except ValueError:
+        return False
+    return True
+
+
 def read_ensemble_json(path: Path) -> dict[str, Any]:
     """Reads the `ensemble.json` of a version.
 
@@ -206,7 +215,11 @@ class ServerTarget:
 
 @contextmanager
 def connect_ensemble(
-    source: Path | ServerTarget, *, with_saliency: bool = False, require_signature: Path | None = None
+    source: Path | ServerTarget,
+    *,
+    with_saliency: bool = False,
+    require_signature: Path | None = None,
+    force_self_test: bool = False,
 ) -> "Iterator[tuple[ServedEnsemble | RemoteEnsemble, Any]]":
     """Loads a bundle or connects to a server; yields the ensemble and its path or address for messages.
 
@@ -214,16 +227,25 @@ def connect_ensemble(
         source: an exported version, a folder of versions, or a model on a server.
         with_saliency: whether predictions will request saliency; see `self_test.load_bundle`.
         require_signature: public key of a bundle, likewise.
+        force_self_test: likewise; ignored for a model on a server.
 
     Raises:
         ValueError: the bundle fails its self-test, the server does not respond, or a signature is required of
             a model on a server.
     """
     if isinstance(source, Path):
-        # Imported here because it imports TensorFlow.
+        from lumbar_tf.bundle.tensorflow_import import import_tensorflow
+
+        # First, because the next import would import TensorFlow with Keras.
+        import_tensorflow()
         from lumbar_tf.bundle.self_test import load_bundle
 
-        loaded = load_bundle(source, with_saliency=with_saliency, require_signature=require_signature)
+        loaded = load_bundle(
+            source,
+            with_saliency=with_saliency,
+            require_signature=require_signature,
+            force_self_test=force_self_test,
+        )
         yield loaded, loaded.path
         return
     if require_signature is not None:

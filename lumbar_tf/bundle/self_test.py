@@ -1,9 +1,11 @@
-"""Self-test of a bundle, on export and on every load.
+"""Self-test of a bundle, on export and on the first load by each environment.
 
 The bundle grades the cases of the reference study (`reference_study.py`). All probabilities must be finite,
 intervals must contain their probabilities, missing planes must be flagged, left and right must swap in the
 mirror image, saliency must exist exactly where a member has a prediction; and a loaded bundle must return the
 outputs that it returned at export. The test does not measure how well the bundle grades.
+
+A load repeats the test only where `self_test_record` does not have it as passed in the same environment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,12 @@ from lumbar_tf.bundle.loading import (
 )
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
+from lumbar_tf.bundle.self_test_record import (
+    describe_conditions,
+    discard_record,
+    has_passed,
+    record_passed,
+)
 from lumbar_tf.bundle.signing import find_signature_faults, read_verification_key
 from lumbar_tf.labels import PLANE_FLAGS, Flag, Plane, mirror_indices, parse_plane
 from lumbar_tf.serving.contract import GRADE, SALIENCY, is_valid_interval, is_valid_saliency
@@ -40,9 +48,13 @@ LANDMARK_TOLERANCE_MM = 0.5
 
 
 def load_bundle(
-    path: Path, *, with_saliency: bool = False, require_signature: Path | None = None
+    path: Path,
+    *,
+    with_saliency: bool = False,
+    require_signature: Path | None = None,
+    force_self_test: bool = False,
 ) -> ServedEnsemble:
-    """Loads a bundle that passes its self-test.
+    """Loads a bundle that passes its self-test, or has passed it before in the same environment.
 
     Signature, files and graph are checked before anything of the bundle is loaded.
 
@@ -52,6 +64,7 @@ def load_bundle(
             Its outputs include those of the other signature, so only one of the two is optimized by
             TensorFlow.
         require_signature: PEM file of a public key; the bundle must be signed with its private key.
+        force_self_test: run the self-test even if it is recorded as passed.
 
     Raises:
         ValueError: there is no bundle, or it fails its self-test; the message lists the faults.
@@ -61,8 +74,14 @@ def load_bundle(
         raise_faults(version, find_signature_faults(version, read_verification_key(require_signature)))
     raise_faults(version, find_file_faults(version))
     served = ServedEnsemble(version)
+    conditions = describe_conditions(version, with_saliency=with_saliency and served.has_saliency)
+    if has_passed(conditions) and not force_self_test:
+        return served
+    # A test that fails now leaves no record of an earlier one.
+    discard_record(conditions)
     requests = read_requests(version / EXTRA / PARITY_NAME)
     raise_faults(version, find_output_faults(served, requests, with_saliency=with_saliency))
+    record_passed(conditions)
     return served
 
 

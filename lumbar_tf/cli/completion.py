@@ -33,6 +33,7 @@ COMMANDS = (
     "watch",
     "monitor",
     "demo",
+    "pretrain",
     "synthetic",
 )
 #: Flags of the program itself, in place of a command.

@@ -8,6 +8,7 @@ from lumbar_tf.config.augmentation import AugmentationConfig
 from lumbar_tf.config.demo import CohortConfig, DemoConfig
 from lumbar_tf.config.loading import (
     DEMO_CONFIG_PATH,
+    PRETRAINED_CONFIG_PATH,
     default_config_path,
     dump_config,
     load_demo_config,
@@ -27,6 +28,7 @@ from lumbar_tf.config.variety import VarietyConfig
 
 __all__ = [
     "DEMO_CONFIG_PATH",
+    "PRETRAINED_CONFIG_PATH",
     "Anchor",
     "AugmentationConfig",
     "CohortConfig",

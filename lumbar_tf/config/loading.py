@@ -20,6 +20,7 @@ Loaded = TypeVar("Loaded", bound=Config)
 
 _FOLDER = "configs"
 DEMO_CONFIG_PATH = Path(_FOLDER) / "demo.yaml"
+PRETRAINED_CONFIG_PATH = Path(_FOLDER) / "pretrained" / "pretrained.yaml"
 
 
 def default_config_path(plane: Plane) -> Path:

@@ -32,7 +32,7 @@ class GradingOptions(CommandOptions):
     model: Path | None = Field(
         None,
         description="Exported version, or folder of exported versions, of which the newest is loaded. "
-        "Default: models/lumbar.",
+        "Default: models/lumbar, or the pretrained ensemble of the package if there is none.",
     )
     server: str | None = Field(
         None,
@@ -43,6 +43,11 @@ class GradingOptions(CommandOptions):
         None,
         description="PEM file of an Ed25519 public key: a bundle that was not exported with the private key "
         "(lumbar_tf.export --sign-key-file) is refused. Needs the extra `signing`.",
+    )
+    force_self_test: bool = Field(
+        False,
+        description="Run the bundle's self-test even if it was passed before with the same packages and "
+        "processor.",
     )
     sheets: bool = Field(True, description="Do not draw the PNG sheets.")
     report: bool = Field(True, description="Do not write the HTML reports.")
@@ -142,6 +147,8 @@ class GradingOptions(CommandOptions):
             raise ValueError("--model and --server must not be given together")
         if self.require_signature is not None:
             raise ValueError("--require-signature must not come with --server: it is about a bundle's files")
+        if self.force_self_test:
+            raise ValueError("--force-self-test must not come with --server: it is about a bundle's graph")
         if self.server_version is not None and self.server_label is not None:
             raise ValueError("--server-version and --server-label must not be given together")
         address = parse_address(self.server, is_secure=bool(self.tls))
@@ -175,7 +182,11 @@ class GradingOptions(CommandOptions):
         """Returns the arguments of `lumbar_tf.load_ensemble`."""
         if self.server is None:
             source = {} if self.model is None else {"source": self.model}
-            return {**source, "require_signature": self.require_signature}
+            return {
+                **source,
+                "require_signature": self.require_signature,
+                "force_self_test": self.force_self_test,
+            }
         return {
             "source": str(parse_address(self.server, is_secure=bool(self.tls))),
             "model_name": self.server_model,

@@ -3,6 +3,7 @@
 Out-of-fold tables are valid only if a fold's weights were never trained on its held-out studies. Of a run
 with the same folds the weights of the same fold are used, of a run with other studies those of any fold;
 every other run is refused. Studies are compared by their id: one patient with two ids is not detected.
+The name `pretrained` stands for the weights that come with the package, a run like any other.
 """
 
 import json
@@ -12,10 +13,10 @@ from typing import Any
 
 from lumbar_tf.config import LocalizerConfig, PlaneConfig, load_plane_config
 from lumbar_tf.inputs.crop_layout import CropLayout
+from lumbar_tf.models.pretrained import PRETRAINED
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
+from lumbar_tf.training.pretrained_weights import CONFIG_NAME, find_weights_folder, list_backbones
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, PlaneRun
-
-_CONFIG_NAME = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class _Source:
     def read(cls, directory: Path) -> "_Source":
         """Reads the run of a folder."""
         origin = json.loads((directory / RUN_NAME).read_text(encoding="utf-8"))
-        return cls(directory, origin, load_plane_config(directory / _CONFIG_NAME))
+        return cls(directory, origin, load_plane_config(directory / CONFIG_NAME))
 
 
 def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
     """Returns the initial weights of one fold of a member.
 
-    `init_from` of the member's configuration is another run's folder (`RUNS` or `RUNS/<plane>`), or a file
-    of weights. A file outside of a run is used without a check of its training studies.
+    `init_from` of the member's configuration is another run's folder (`RUNS` or `RUNS/<plane>`), a file of
+    weights, or `pretrained`. A file outside of a run is used without a check of its training studies.
 
     Args:
         run: run that starts.
@@ -51,19 +52,20 @@ def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
         fold: held-out fold.
 
     Returns:
-        A `.weights.h5` file for `models.pretrained.load_initial`; None without `init_from`.
+        A `.weights.h5` file; None without `init_from`.
 
     Raises:
         ValueError: there are no weights, their network is another, or they were (or may have been) trained on
             studies of the held-out fold.
     """
-    named = _init_from(run.config, member)
-    if named is None:
+    init_from = _init_from(run.config, member)
+    if init_from is None:
         return None
-    init_from = Path(named)
     source = _find_source(init_from, run)
     if source is None:
         return init_from
+    if _named(run.config, member) == PRETRAINED:
+        _require_pretrained(source, run.config, member)
     _require_same_network(source, run.config, member)
     own = json.loads((run.directory / RUN_NAME).read_text(encoding="utf-8"))
     has_same_folds = source.origin.get("folds_sha256") == own["folds_sha256"]
@@ -79,9 +81,17 @@ def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
     return _choose_fold(source, member, fold, has_same_folds=has_same_folds)
 
 
-def _init_from(config: PlaneConfig, member: str) -> str | None:
+def _named(config: PlaneConfig, member: str) -> str | None:
     network = config.localizer if member == LOCALIZER else config.grader
     return network.init_from if network is not None else None
+
+
+def _init_from(config: PlaneConfig, member: str) -> Path | None:
+    """Returns the path that the configuration of a member names."""
+    named = _named(config, member)
+    if named is None:
+        return None
+    return find_weights_folder() if named == PRETRAINED else Path(named)
 
 
 def _find_source(init_from: Path, run: PlaneRun) -> _Source | None:
@@ -95,7 +105,7 @@ def _find_source(init_from: Path, run: PlaneRun) -> _Source | None:
     else:
         raise ValueError(f"init_from must be a run's folder or a file of weights. Received: {init_from}.")
     for directory in candidates:
-        if (directory / RUN_NAME).is_file() and (directory / _CONFIG_NAME).is_file():
+        if (directory / RUN_NAME).is_file() and (directory / CONFIG_NAME).is_file():
             if directory.resolve() == run.directory.resolve():
                 raise ValueError(f"init_from must be another run than the one that starts, {run.directory}.")
             return _Source.read(directory)
@@ -128,10 +138,23 @@ def _require_other_studies(source: _Source, run: PlaneRun, member: str) -> None:
             f"Received: {source.directory}, which shares {len(shared)} of {len(run.folds)} studies, "
             f"such as {shared[0]}."
         )
-    named = _init_from(source.config, member)
-    ancestor = _find_source(Path(named), run) if named is not None else None
+    init_from = _init_from(source.config, member)
+    ancestor = _find_source(init_from, run) if init_from is not None else None
     if ancestor is not None:
         _require_other_studies(ancestor, run, member)
+
+
+def _require_pretrained(source: _Source, config: PlaneConfig, member: str) -> None:
+    """Raises ValueError if the package has no weights of the member's backbone."""
+    known = source.config.localizer.backbone if source.config.localizer else None
+    wanted = config.localizer.backbone if member == LOCALIZER and config.localizer else member
+    is_known = wanted == known if member == LOCALIZER else wanted in source.config.grader.backbones
+    if not is_known:
+        raise ValueError(
+            f"The backbone must be one that the pretrained ensemble has for {config.plane.value}: "
+            f"{list_backbones(source.directory.parent, config.plane, known)}. "
+            f"Received: {wanted} for {'the localizer' if member == LOCALIZER else 'a grader'}."
+        )
 
 
 def _require_same_network(source: _Source, config: PlaneConfig, member: str) -> None:

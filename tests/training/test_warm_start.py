@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lumbar_tf.config import (
 from lumbar_tf.labels import Family, Plane
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.metadata import write_member_metadata
+from lumbar_tf.training.pretrained_weights import copy_weights
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from lumbar_tf.training.warm_start import initial_weights
 
@@ -217,3 +219,57 @@ def test_a_run_of_another_plane_is_refused(start: Start) -> None:
     with pytest.raises(ValueError, match=r"has plane sagittal_t1\. Received: sagittal_t2"):
         initial_weights(second, MEMBER, 0)
     assert "init_from" in dump_config(config)
+
+
+@pytest.fixture
+def pretrained(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The initial weights of a pretrained ensemble, of a run with other studies."""
+    first = start("first", FOLDS, _config())
+    _finish(first, 0, 1)
+    _finish(first, 0, 1, member=LOCALIZER)
+    folder = tmp_path / "pretrained"
+    copy_weights(first.runs, folder / "weights")
+    monkeypatch.setenv("LUMBAR_TF_PRETRAINED", str(folder))
+    return folder / "weights"
+
+
+@pytest.mark.parametrize("member", [MEMBER, LOCALIZER])
+def test_pretrained_names_the_weights_of_the_package(start: Start, pretrained: Path, member: str) -> None:
+    run = start("second", {"x": 0, "y": 1}, _config(Path("pretrained")))
+    path = pretrained / "sagittal_t2" / member / "fold0" / WEIGHTS_NAME
+    assert [initial_weights(run, member, fold) for fold in range(2)] == [path, path]
+
+
+def test_a_backbone_without_pretrained_weights_is_refused(start: Start, pretrained: Path) -> None:
+    config = _config(Path("pretrained"), backbones=("mobilenet_v2",))
+    assert config.localizer is not None
+    config = config.model_copy(
+        update={"localizer": config.localizer.model_copy(update={"backbone": "mit_b0"})}
+    )
+    run = start("second", {"x": 0, "y": 1}, config)
+    known = f"graders: {MEMBER}; localizer: {MEMBER}"
+    with pytest.raises(ValueError, match=rf"{known}\. Received: mobilenet_v2 for a grader\."):
+        initial_weights(run, "mobilenet_v2", 0)
+    with pytest.raises(ValueError, match=rf"{known}\. Received: mit_b0 for the localizer\."):
+        initial_weights(run, LOCALIZER, 0)
+
+
+def test_pretrained_weights_of_another_network_or_of_the_same_studies_are_refused(
+    start: Start, pretrained: Path
+) -> None:
+    other = start("second", {"x": 0, "y": 1}, _config(Path("pretrained"), pooling="mean"))
+    with pytest.raises(ValueError, match=r"has pooling mean\. Received: attention"):
+        initial_weights(other, MEMBER, 0)
+    same = start("third", {"a": 1, "y": 0}, _config(Path("pretrained")))
+    with pytest.raises(ValueError, match="shares 1 of 2 studies, such as a"):
+        initial_weights(same, MEMBER, 0)
+
+
+def test_pretrained_weights_that_are_changed_or_absent_are_refused(start: Start, pretrained: Path) -> None:
+    run = start("second", {"x": 0, "y": 1}, _config(Path("pretrained")))
+    (pretrained / "sagittal_t2" / MEMBER / "fold0" / WEIGHTS_NAME).write_bytes(b"other")
+    with pytest.raises(ValueError, match=f"another sagittal_t2/{MEMBER}/fold0/{WEIGHTS_NAME}"):
+        initial_weights(run, MEMBER, 0)
+    shutil.rmtree(pretrained)
+    with pytest.raises(ValueError, match="run `make pretrained`"):
+        initial_weights(run, MEMBER, 0)

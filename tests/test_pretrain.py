@@ -1,0 +1,93 @@
+"""The pretrained ensemble: its making goes on where it stopped, and its place holds a complete one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lumbar_tf.api import pretrained
+from lumbar_tf.api.pretrained import install_pretrained
+from lumbar_tf.bundle.file_check import find_file_faults, seal_description
+from lumbar_tf.config import PRETRAINED_CONFIG_PATH, load_demo_config
+from lumbar_tf.files import file_sha256
+from lumbar_tf.training.checkpoints import WEIGHTS_NAME
+from tests.command_line import run_in_process
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def _bundle(folder: Path, content: str = "graph") -> Path:
+    """The files of a bundle with their manifest, without a graph."""
+    _write(folder / "saved_model.pb", content)
+    digests = {"saved_model.pb": file_sha256(folder / "saved_model.pb")}
+    manifest = seal_description({"members": []}, digests)
+    _write(folder / "assets.extra" / "ensemble.json", json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two folds of a localizer and a grader, with files that a warm start does not need."""
+    plane = tmp_path / "runs" / "sagittal_t2"
+    for name in ("config.yaml", "run.json"):
+        _write(plane / name, name)
+    for member in ("localizer", "densenet_tiny"):
+        for fold in range(2):
+            _write(plane / member / f"fold{fold}" / WEIGHTS_NAME, f"{member} {fold}")
+            _write(plane / member / f"fold{fold}" / "history.json", "[]")
+    return plane.parent
+
+
+def test_bundle_and_first_folds_are_copied(tmp_path: Path, runs: Path) -> None:
+    target = tmp_path / "pretrained"
+    installed = install_pretrained(_bundle(tmp_path / "models" / "3"), runs, target)
+    assert installed.bundle == target / "3"
+    assert find_file_faults(installed.bundle) == []
+    weights = {path.relative_to(installed.weights).as_posix() for path in installed.weights.rglob("*.h5")}
+    assert weights == {
+        f"sagittal_t2/{member}/fold0/{WEIGHTS_NAME}" for member in ("localizer", "densenet_tiny")
+    }
+    files = [path for path in target.rglob("*") if path.is_file()]
+    assert installed.size_bytes == sum(path.stat().st_size for path in files)
+    manifest = json.loads((installed.weights / "manifest.json").read_text())
+    assert set(manifest) == weights | {"sagittal_t2/config.yaml", "sagittal_t2/run.json"}
+
+
+def test_an_earlier_ensemble_is_replaced_whole(tmp_path: Path, runs: Path) -> None:
+    target = tmp_path / "place" / "pretrained"
+    install_pretrained(_bundle(tmp_path / "1"), runs, target)
+    install_pretrained(_bundle(tmp_path / "2", "another graph"), runs, target)
+    assert sorted(path.name for path in target.iterdir()) == ["2", "weights"]
+    assert [path.name for path in target.parent.iterdir()] == ["pretrained"]
+
+
+def test_a_damaged_or_large_bundle_leaves_the_earlier_one(
+    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "place" / "pretrained"
+    install_pretrained(_bundle(tmp_path / "1"), runs, target)
+    before = sorted(path for path in target.parent.rglob("*"))
+    damaged = _bundle(tmp_path / "2")
+    (damaged / "saved_model.pb").write_text("other")
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        install_pretrained(damaged, runs, target)
+    monkeypatch.setattr(pretrained, "MAX_BYTES", 10)
+    with pytest.raises(ValueError, match="must have at most 0 MB"):
+        install_pretrained(_bundle(tmp_path / "3"), runs, target)
+    assert sorted(path for path in target.parent.rglob("*")) == before
+
+
+def test_the_configuration_has_two_members_a_plane() -> None:
+    config = load_demo_config(PRETRAINED_CONFIG_PATH)
+    assert [len(plane.grader.backbones) for plane in config.planes] == [2, 2, 2]
+
+
+def test_a_folder_of_another_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "lumbar_tf_demo.yaml").write_text("other: true\n")
+    done = run_in_process("pretrain", f"--out={tmp_path}", f"--install={tmp_path / 'pretrained'}")
+    assert done.returncode == 1
+    assert "must have been begun with the same configuration" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["lumbar_tf_demo.yaml"]
