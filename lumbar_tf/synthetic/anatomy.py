@@ -383,6 +383,7 @@ def make_curve(
     *,
     tilt_sd_deg: float = 4.0,
     bend_mm: float | None = None,
+    sacral_width_mm: float = 10.0,
 ) -> Curve:
     """Makes the curve of a spine.
 
@@ -392,12 +393,14 @@ def make_curve(
         rng: random generator of the tilt and the scoliosis.
         tilt_sd_deg: standard deviation of the tilt of the whole spine.
         bend_mm: amplitude of the scoliosis; None draws a slight one.
+        sacral_width_mm: length over which the curve turns at L5/S1.
     """
     s = np.arange(-60.0, segments[-1].s_range[1] + 60.0, _S_STEP_MM)
     turning = np.zeros_like(s)  # radians per mm
     for segment, turn in zip(segments, turns_deg):
         # Most of the turn is at the disc, but smoothed: a sharp kink would fold the space behind it.
-        width = 10.0
+        is_lowest = segment.below.is_sacral and not segment.above.is_sacral
+        width = sacral_width_mm if is_lowest else 10.0
         bell = np.exp(-0.5 * ((s - segment.s_mm) / width) ** 2) / (width * np.sqrt(2 * np.pi))
         turning += np.radians(turn) * bell
     angle = np.cumsum(turning) * _S_STEP_MM

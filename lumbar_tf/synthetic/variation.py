@@ -22,9 +22,12 @@ from lumbar_tf.synthetic.anatomy import (
 
 _SACRAL_DISC = 8  # S1/S2
 _LOWEST_DISC = 7  # L5/S1
-#: Mean additional turn between the back walls of L5 and S1, degrees: the lumbosacral angle of the canal is
-#: 130 to 150 degrees.
-_SACRAL_KINK_DEG = 16.0
+#: Mean turn between the back walls of L5 and S1, degrees: the canal there has an angle of 130 to 150 degrees.
+_SACRAL_KINK_DEG = 36.0
+#: Share of the plain patient's turns at the other discs; a patient on the back is less lordotic above.
+_LUMBAR_SHARE = 0.75
+#: Height and depth of S1 relative to the plain patient's.
+_S1_SIZE = (1.12, 1.08)
 _NUM_FIELDS, _NUM_WAVES = 4, 6
 #: Over this distance along the spine a slip goes from nothing to all.
 _SLIP_MM = 4.0
@@ -39,12 +42,12 @@ def vary_anatomy(anatomy: Anatomy, variety: AnatomyVariety, rng: np.random.Gener
         rng: random generator.
     """
     segments = _vary_segments(_vary_bodies(anatomy.segments, variety, rng), variety, rng)
-    turns = draw_turns(rng, lordosis_sd=variety.lordosis_sd)
+    turns = _LUMBAR_SHARE * draw_turns(rng, lordosis_sd=variety.lordosis_sd)
     wobble = rng.normal(0, variety.turn_sd_deg, len(turns))
     wobble[_LOWEST_DISC:] *= 2
     # The back walls of L5 and S1 meet at a sharper angle than their endplates, as both bodies are wedges.
-    turns[_LOWEST_DISC] += rng.normal(_SACRAL_KINK_DEG, 6)
-    turns[_SACRAL_DISC] -= abs(rng.normal(0, 8))
+    turns[_LOWEST_DISC] = rng.normal(_SACRAL_KINK_DEG, 8)
+    turns[_SACRAL_DISC] = rng.normal(0, 4)
     is_scoliotic = rng.random() < variety.scoliosis_rate
     cobb = rng.uniform(10, max(10, variety.scoliosis_deg)) if is_scoliotic else abs(rng.normal(0, 4))
     curve = make_curve(
@@ -52,6 +55,7 @@ def vary_anatomy(anatomy: Anatomy, variety: AnatomyVariety, rng: np.random.Gener
         turns + wobble,
         rng,
         tilt_sd_deg=variety.tilt_sd_deg,
+        sacral_width_mm=float(rng.uniform(6, 10)),
         # The steepest slopes of a sine, on both sides of its apex, make the Cobb angle.
         bend_mm=float(np.tan(np.radians(min(cobb, variety.scoliosis_deg) / 2)) * SCOLIOSIS_MM),
     )
@@ -79,6 +83,8 @@ def _vary_bodies(
     bodies = []
     for body in [segments[0].above, *(segment.below for segment in segments)]:
         height, depth = np.exp(rng.normal(0, variety.size_sd, 2))
+        if body.name == "S1":
+            height, depth = height * _S1_SIZE[0], depth * _S1_SIZE[1]
         if rng.random() < variety.fracture_rate and not body.is_sacral:
             height *= rng.uniform(0.5, 0.85)
         bodies.append(_resized(body, height=float(height), depth=float(depth), canal=canal))
