@@ -12,6 +12,7 @@ from lumbar_tf.cli.progress import Advance, ProgressMaker, silent_progress
 from lumbar_tf.ensemble.family_fitting import FamilyFitter, Forms
 from lumbar_tf.ensemble.features import context_centre, is_available, mean_features, member_features
 from lumbar_tf.ensemble.member_variance import measure_member_variance
+from lumbar_tf.ensemble.prediction_sets import COVERAGE, check_coverage
 from lumbar_tf.ensemble.search import Folds
 from lumbar_tf.ensemble.stacker import (
     MAX_SOURCES,
@@ -56,6 +57,7 @@ class StackerFitter:
         folds: Labels,
         *,
         forms: Forms | None = None,
+        coverage: float = COVERAGE,
         advance: Advance = lambda count: None,
     ) -> None:
         """Stores the data to fit.
@@ -67,11 +69,14 @@ class StackerFitter:
             folds: fold of each study, int [num_studies]; all studies of a patient are in one fold.
             forms: candidates that every pattern uses, without shrinkage; None chooses them by
                 cross-validation.
+            coverage: probability that a prediction set contains the reader's grade.
             advance: called after each fit of a family, `num_fits` times in total.
 
         Raises:
-            ValueError: shapes disagree, or a family has more than `MAX_SOURCES` sources.
+            ValueError: shapes disagree, `coverage` is not in [0.5, 1), or a family has more than
+                `MAX_SOURCES` sources.
         """
+        check_coverage(coverage)
         num_studies = members.probabilities.shape[1]
         if labels.shape != (num_studies, NUM_FINDINGS) or folds.shape != (num_studies,):
             raise ValueError(
@@ -79,7 +84,9 @@ class StackerFitter:
                 f"Received: {labels.shape} and {folds.shape}."
             )
         self._members, self._folds, self._advance = members, folds, advance
-        self._families = [FamilyFitter(members, labels, folds, family, forms=forms) for family in Family]
+        self._families = [
+            FamilyFitter(members, labels, folds, family, forms=forms, coverage=coverage) for family in Family
+        ]
         # Over all studies, held-out ones too: labels are not used.
         features, available = member_features(members.probabilities), is_available(members.probabilities)
         self._centre = context_centre(mean_features(features, available))
@@ -124,7 +131,10 @@ class StackerFitter:
             raise ValueError(f"Nested predictions must have at least two folds. Received: folds {folds}.")
         _, *shape = self._members.probabilities.shape
         results = [
-            Stacked(np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], np.int64)) for _ in predictions
+            Stacked(
+                np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], np.int64), np.zeros(shape, np.bool_)
+            )
+            for _ in predictions
         ]
         for fold in folds:
             held_out = self._folds == fold
@@ -138,6 +148,7 @@ class StackerFitter:
                 result.probability[held_out] = stacked.probability
                 result.competition[held_out] = stacked.competition
                 result.pattern[held_out] = stacked.pattern
+                result.sets[held_out] = stacked.sets
         return results
 
 
@@ -198,6 +209,7 @@ def stack_tables(
     labels: NDArray[np.integer],
     *,
     folds: Mapping[str, int] | None = None,
+    coverage: float = COVERAGE,
     seed: int = 0,
     progress: ProgressMaker = silent_progress,
 ) -> StackingRun:
@@ -208,11 +220,13 @@ def stack_tables(
         study_ids: studies of the label table, [num_labelled]; those that no member covers are left out.
         labels: int [num_labelled, 25], -1 where missing.
         folds: study id -> fold. None takes the tables' own folds, or assigns new ones if they have none.
+        coverage: probability that a prediction set contains the reader's grade, in [0.5, 1).
         seed: seed of newly assigned folds.
         progress: progress display of the fits.
 
     Raises:
-        ValueError: no table, no label, a study without fold, contradicting folds, or only one fold.
+        ValueError: no table, no label, a study without fold, contradicting folds, only one fold, or a
+            `coverage` out of range.
     """
     if not tables:
         raise ValueError("There must be at least one out-of-fold table. Received: none.")
@@ -229,7 +243,7 @@ def stack_tables(
     # The matrices are narrow: threads of the linear algebra would wait for each other longer than they
     # compute.
     with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
-        fitter = StackerFitter(members, chosen, fold_ids, advance=advance)
+        fitter = StackerFitter(members, chosen, fold_ids, coverage=coverage, advance=advance)
         nested, stacker = fitter.nested(), fitter.fit()
     return StackingRun(
         study_ids=tuple(covered),
