@@ -38,6 +38,7 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
         "stacker.json",
         "oof.csv",
         "oof_probability.csv",
+        "prediction_sets.csv",
         "folds.csv",
         "scores.json",
         "options.json",
@@ -51,6 +52,12 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["canal"]["value"] == pytest.approx(rows["stacked, competition head"]["canal"], abs=1e-6)
+    sets = metrics["prediction_sets"]
+    assert sets["nominal_coverage"] == 0.9
+    assert sets["canal"]["counts"]["severe"] == metrics["families"][0]["counts"][2]
+    assert 0.8 < sets["canal"]["coverage"]["normal_mild"] <= 1 <= sets["canal"]["mean_size"] <= 3
+    assert sets["foraminal"]["coverage"] == {"normal_mild": None, "moderate": None, "severe": None}
+    assert "prediction sets" in evaluated.stdout
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
         "options.json",
         "metrics.json",
@@ -73,6 +80,17 @@ def test_the_callers_and_the_datas_faults_have_their_own_status(cohort: Path, tm
     assert refused.returncode == 1
     assert "faulty.csv, line 2: the probabilities of 1000_spinal_canal_stenosis_l1_l2" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_coverage_is_settable_and_checked(cohort: Path, tmp_path: Path) -> None:
+    options = (f"--oof={cohort / 'oof' / '*.csv'}", f"--labels={cohort / 'train.csv'}", f"--out={tmp_path}")
+    stacked = run_in_process("stack", *options, "--coverage=0.7")
+    assert stacked.returncode == 0, stacked.stderr
+    content = json.loads((tmp_path / "stacker.json").read_text())
+    assert {part["prediction_sets"]["coverage"] for part in content["families"].values()} == {0.7}
+    assert (tmp_path / "prediction_sets.csv").read_text().splitlines()[1].endswith(",0.7")
+    refused = run_in_process("stack", *options, "--coverage=1.2")
+    assert refused.returncode == 2 and "coverage" in refused.stderr
 
 
 def test_nothing_here_imports_tensorflow() -> None:

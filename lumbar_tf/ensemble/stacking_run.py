@@ -12,7 +12,7 @@ from lumbar_tf.cli.progress import Advance, ProgressMaker, silent_progress
 from lumbar_tf.ensemble.family_fitting import FamilyFitter, Forms
 from lumbar_tf.ensemble.features import context_centre, is_available, mean_features, member_features
 from lumbar_tf.ensemble.member_variance import measure_member_variance
-from lumbar_tf.ensemble.prediction_sets import COVERAGE, check_coverage
+from lumbar_tf.ensemble.prediction_sets import COVERAGE, FEW_ROWS, check_coverage
 from lumbar_tf.ensemble.search import Folds
 from lumbar_tf.ensemble.stacker import (
     MAX_SOURCES,
@@ -24,7 +24,7 @@ from lumbar_tf.ensemble.stacker import (
 )
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import write_text_atomically
-from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Family
+from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Family, Severity
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
     Members,
@@ -35,6 +35,7 @@ from lumbar_tf.tables.out_of_fold import (
     merge_sources,
     write_out_of_fold_table,
 )
+from lumbar_tf.tables.set_tables import SETS_NAME, write_set_table
 
 Labels = NDArray[np.integer]
 
@@ -256,8 +257,34 @@ def stack_tables(
     )
 
 
+def set_notes(stacker: StackerCoefficients) -> list[str]:
+    """Returns a sentence for each family with few labels of a grade behind its prediction sets.
+
+    The counts are those of findings with all sources of the family.
+    """
+    notes = []
+    for part in stacker.families:
+        if part.set_thresholds is None or not part.num_labels:
+            continue
+        thresholds, num_rows = part.set_thresholds.thresholds[-1], part.set_thresholds.num_rows[-1]
+        parts = [
+            f"{num_rows[grade]} {grade.title}{' (in every set)' if not thresholds[grade] else ''}"
+            for grade in Severity
+            if num_rows[grade] < FEW_ROWS
+        ]
+        if parts:
+            notes.append(
+                f"Prediction sets of {part.family.value} findings rest on few labels (below {FEW_ROWS}): "
+                f"{', '.join(parts)}."
+            )
+    return notes
+
+
 def write_stacking_run(run: StackingRun, out: Path) -> None:
-    """Writes oof.csv (competition), oof_probability.csv, folds.csv and, last, stacker.json."""
+    """Writes oof.csv (competition), oof_probability.csv, prediction_sets.csv, folds.csv, then stacker.json.
+
+    The sets are nested like the probabilities: those of a fold have thresholds from the other folds.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for head, name in OOF_NAMES.items():
         write_out_of_fold_table(
@@ -267,5 +294,8 @@ def write_stacking_run(run: StackingRun, out: Path) -> None:
             folds=run.folds,
             model=MODEL_NAMES[head],
         )
+    coverage = run.stacker.set_coverage
+    if coverage is not None:
+        write_set_table(out / SETS_NAME, run.study_ids, run.nested.sets, coverage=coverage)
     write_folds(out / FOLDS_NAME, dict(zip(run.study_ids, run.folds.tolist(), strict=True)))
     write_text_atomically(out / STACKER_NAME, stacker_to_json(run.stacker))

@@ -17,7 +17,7 @@ from lumbar_tf.ensemble.prediction_sets import (
 )
 from lumbar_tf.ensemble.stacker import StackerCoefficients, apply_stacker, family_findings, find_sets
 from lumbar_tf.ensemble.stacker_json import stacker_from_json, stacker_to_json
-from lumbar_tf.ensemble.stacking_run import StackerFitter
+from lumbar_tf.ensemble.stacking_run import StackerFitter, set_notes
 from lumbar_tf.labels import Family, mirror_indices
 from lumbar_tf.tables.out_of_fold import Members
 from tests.ensemble.synthetic_members import make_members
@@ -281,6 +281,19 @@ def test_malformed_sets_are_refused(
     content["families"]["canal"]["prediction_sets"][key] = value
     with pytest.raises(ValueError, match=words):
         stacker_from_json(json.dumps(content))
+
+
+def test_few_labels_are_noted_with_their_number() -> None:
+    members, labels, folds = make_members(60, 2, 4)
+    rows, _ = family_findings(Family.CANAL)
+    severe = np.argwhere(labels[:, rows] == 2)
+    labels[:, rows] = np.where(labels[:, rows] == 2, 0, labels[:, rows])
+    for study, place in severe[:5]:
+        labels[study, rows[place]] = 2
+    stacker = StackerFitter(members, labels, folds, forms=default_candidates()).fit()
+    (note,) = set_notes(stacker)
+    assert "canal" in note and "below 30" in note and "5 Severe (in every set)" in note
+    assert apply_stacker(stacker, members.probabilities).sets[:, rows, 2].all()
 
 
 def test_a_family_without_thresholds_has_no_sets(
