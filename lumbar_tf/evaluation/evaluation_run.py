@@ -147,10 +147,11 @@ def evaluate_files(
         advance(1)
         subgroups = score_subgroups(study_ids, evaluated.labels, evaluated.table, groupings, **options)
         advance(1)
-        set_table = None if sets is None else read_set_table(sets)
-        set_metrics = set_table and evaluate_sets(
-            set_table, study_ids, evaluated.labels, groupings, **options
-        )
+        set_metrics = None
+        if sets is not None:
+            set_metrics = evaluate_sets(
+                read_set_table(sets), study_ids, evaluated.labels, groupings, **options
+            )
         advance(1)
         data = SheetData(evaluated, card.conditions, uncalibrated=uncalibrated, **options)
         title = f"{tables[0].model}, {len(study_ids)} studies"
