@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lumbar_tf
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.command_line import run_in_process
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
@@ -106,3 +107,19 @@ def test_nothing_here_imports_tensorflow() -> None:
     code = f"import sys, {imports}; print('tensorflow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_the_estimator_returns_the_sets_of_its_coverage(cohort: Path, tmp_path: Path) -> None:
+    tables = str(cohort / "oof" / "*.csv")
+    wide, narrow = (
+        lumbar_tf.Stacker(coverage=coverage).fit(tables, cohort / "train.csv") for coverage in (0.99, 0.6)
+    )
+    sets = wide.predict_sets(tables)
+    assert sets.index.name == "row_id" and list(sets) == ["normal_mild", "moderate", "severe"]
+    assert len(sets) == 30 * 25 and sets.any(axis=1).all()
+    is_canal = sets.index.str.contains("spinal_canal")
+    assert narrow.predict_sets(tables)[is_canal].sum().sum() < sets[is_canal].sum().sum()
+    # Nothing is labelled but the canal.
+    assert sets[~is_canal].all(axis=None)
+    wide.save(tmp_path / "stacker.json")
+    assert lumbar_tf.Stacker.load(tmp_path / "stacker.json").predict_sets(tables).equals(sets)

@@ -127,11 +127,11 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
 
     Columns: `study_id`; `condition`, such as "neural foraminal narrowing"; `side`, the patient's "left" or
     "right" ("" for the canal); `level`, such as "L4/L5"; `grade`, the most probable severity, "" where no
-    image contributed; `prediction_set`, such as "Moderate or Severe", "" without one; the calibrated
-    probabilities `normal_mild`, `moderate`, `severe`, each with its bounds `..._low` and `..._high` (NaN
-    where there are none); the predictions for the competition's metric `competition_normal_mild`, ...; the
-    landmark `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where there is none); `flags`, separated by
-    blanks; `training_note`, about the model's training data.
+    image contributed; the calibrated probabilities `normal_mild`, `moderate`, `severe`, each with its bounds
+    `..._low` and `..._high` (NaN where there are none); `prediction_set`, such as "Moderate or Severe", ""
+    without one; the predictions for the competition's metric `competition_normal_mild`, ...; the landmark
+    `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where there is none); `flags`, separated by blanks;
+    `training_note`, about the model's training data.
     """
     import pandas as pd
 
@@ -147,12 +147,12 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
         "side": ["" if f.condition.side is None else f.condition.side.value for f in FINDINGS],
         "level": [finding.level.title for finding in FINDINGS],
         "grade": ["" if grade is None else grade.title for grade in grades],
-        "prediction_set": [set_words(findings.set_of(row)) for row in range(len(FINDINGS))],
     }
     for severity in Severity:
         columns[severity.column] = findings.probability[:, severity].astype(np.float64)
         columns[f"{severity.column}_low"] = bounds[:, severity, 0]
         columns[f"{severity.column}_high"] = bounds[:, severity, 1]
+    columns["prediction_set"] = [set_words(findings.set_of(row)) for row in range(len(FINDINGS))]
     for severity in Severity:
         columns[f"competition_{severity.column}"] = findings.competition[:, severity].astype(np.float64)
     for axis, name in enumerate(("x_mm", "y_mm", "z_mm")):
