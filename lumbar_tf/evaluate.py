@@ -46,6 +46,11 @@ class EvaluateOptions(CommandOptions):
         "these tables such as 'runs/*/*/oof.csv': adds how much of the loss of the stack and of each member "
         "is due to the localizers' points, in the slice and in the choice of the slice.",
     )
+    sets: Path | None = Field(
+        None,
+        description="Table of the prediction sets of the first table's findings: adds their coverage by "
+        "grade and their size. By default prediction_sets.csv beside the first table.",
+    )
     reports: Path | None = Field(
         None,
         description="Folder of the reports of predict, which the worst cases link to. By default reports "
@@ -83,6 +88,7 @@ def run_evaluate(options: EvaluateOptions) -> Summary:
         head=options.head,
         before=options.before,
         points=options.points,
+        sets=options.sets,
         reports=options.reports,
         records=options.records,
         resamples=options.resamples,

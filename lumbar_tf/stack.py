@@ -18,7 +18,7 @@ class StackOptions(CommandOptions):
     """Fits the stacker to out-of-fold tables and scores it on folds that it was not fitted to.
 
     Writes stacker.json, oof.csv (predictions for the competition's metric), oof_probability.csv (calibrated
-    probabilities), folds.csv and scores.json.
+    probabilities), prediction_sets.csv (sets of grades), folds.csv and scores.json.
     """
 
     oof: str = Field(
@@ -34,6 +34,12 @@ class StackOptions(CommandOptions):
         None,
         description="CSV file study_id,fold_id. By default the tables' own folds, or new ones.",
     )
+    coverage: float = Field(
+        0.9,
+        ge=0.5,
+        lt=1,
+        description="Probability that a prediction set contains the reader's grade, for each grade.",
+    )
     out: Path = Field(
         description="Folder for the results.",
     )
@@ -41,7 +47,14 @@ class StackOptions(CommandOptions):
 
 def run_stack(options: StackOptions) -> Summary:
     """Stacks the tables and summarises the scores."""
-    stacked = lumbar_tf.stack(options.oof, options.labels, out=options.out, folds=options.folds, verbose=True)
+    stacked = lumbar_tf.stack(
+        options.oof,
+        options.labels,
+        out=options.out,
+        folds=options.folds,
+        coverage=options.coverage,
+        verbose=True,
+    )
     write_options(options, options.out)
     count = len(stacked.study_ids)
     print_tables(stacked.console_table(f"{count} studies, out of fold"))

@@ -60,6 +60,7 @@ _SLOW_PATHS = (
     "dicom/test_fuzz.py",
     "dicom/test_source_faults.py",
     "ensemble/test_intervals.py",
+    "ensemble/test_prediction_sets.py",
     "ensemble/test_stacking_run.py",
     "evaluation/test_picture_sheets.py",
     "inputs/augmentation/test_mixing.py",

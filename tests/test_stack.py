@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lumbar_tf
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.command_line import run_in_process
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
@@ -38,6 +39,7 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
         "stacker.json",
         "oof.csv",
         "oof_probability.csv",
+        "prediction_sets.csv",
         "folds.csv",
         "scores.json",
         "options.json",
@@ -51,6 +53,12 @@ def test_stack_then_evaluate_from_the_command_line(cohort: Path, tmp_path: Path)
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert metrics["canal"]["value"] == pytest.approx(rows["stacked, competition head"]["canal"], abs=1e-6)
+    sets = metrics["prediction_sets"]
+    assert sets["nominal_coverage"] == 0.9
+    assert sets["canal"]["counts"]["severe"] == metrics["families"][0]["counts"][2]
+    assert 0.8 < sets["canal"]["coverage"]["normal_mild"] <= 1 <= sets["canal"]["mean_size"] <= 3
+    assert sets["foraminal"]["coverage"] == {"normal_mild": None, "moderate": None, "severe": None}
+    assert "prediction sets" in evaluated.stdout
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
         "options.json",
         "metrics.json",
@@ -75,6 +83,17 @@ def test_the_callers_and_the_datas_faults_have_their_own_status(cohort: Path, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_coverage_is_settable_and_checked(cohort: Path, tmp_path: Path) -> None:
+    options = (f"--oof={cohort / 'oof' / '*.csv'}", f"--labels={cohort / 'train.csv'}", f"--out={tmp_path}")
+    stacked = run_in_process("stack", *options, "--coverage=0.7")
+    assert stacked.returncode == 0, stacked.stderr
+    content = json.loads((tmp_path / "stacker.json").read_text())
+    assert {part["prediction_sets"]["coverage"] for part in content["families"].values()} == {0.7}
+    assert (tmp_path / "prediction_sets.csv").read_text().splitlines()[1].endswith(",0.7")
+    refused = run_in_process("stack", *options, "--coverage=1.2")
+    assert refused.returncode == 2 and "coverage" in refused.stderr
+
+
 def test_nothing_here_imports_tensorflow() -> None:
     modules = (
         "stack",
@@ -88,3 +107,19 @@ def test_nothing_here_imports_tensorflow() -> None:
     code = f"import sys, {imports}; print('tensorflow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_the_estimator_returns_the_sets_of_its_coverage(cohort: Path, tmp_path: Path) -> None:
+    tables = str(cohort / "oof" / "*.csv")
+    wide, narrow = (
+        lumbar_tf.Stacker(coverage=coverage).fit(tables, cohort / "train.csv") for coverage in (0.99, 0.6)
+    )
+    sets = wide.predict_sets(tables)
+    assert sets.index.name == "row_id" and list(sets) == ["normal_mild", "moderate", "severe"]
+    assert len(sets) == 30 * 25 and sets.any(axis=1).all()
+    is_canal = sets.index.str.contains("spinal_canal")
+    assert narrow.predict_sets(tables)[is_canal].sum().sum() < sets[is_canal].sum().sum()
+    # Nothing is labelled but the canal.
+    assert sets[~is_canal].all(axis=None)
+    wide.save(tmp_path / "stacker.json")
+    assert lumbar_tf.Stacker.load(tmp_path / "stacker.json").predict_sets(tables).equals(sets)

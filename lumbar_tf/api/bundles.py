@@ -113,21 +113,23 @@ def _chosen_stacker(
 ) -> Iterator[Path]:
     """Yields the stacker of the requested members: the given one, or one that is fitted to them now."""
     from lumbar_tf.bundle.trained_ensemble import stack_subset
+    from lumbar_tf.ensemble.prediction_sets import COVERAGE
     from lumbar_tf.ensemble.stacker_json import stacker_from_json
     from lumbar_tf.ensemble.stacking_run import STACKER_NAME, write_stacking_run
 
     path = existing(runs / "stack" / STACKER_NAME if stacker is None else Path(stacker))
-    known = stacker_from_json(path.read_text(encoding="utf-8")).members
-    if not members or set(members) == set(known):
+    known = stacker_from_json(path.read_text(encoding="utf-8"))
+    if not members or set(members) == set(known.members):
         yield path
         return
     if not labels:
         raise UsageError(
             "`members` must come with `labels`: a stacker's weights and calibration are valid only for the "
             "members that it was fitted to, so it has to be fitted again. "
-            f"Received: {', '.join(members)} of {', '.join(known)}."
+            f"Received: {', '.join(members)} of {', '.join(known.members)}."
         )
-    run = stack_subset(runs, members, labels, path.parent)
+    coverage = COVERAGE if known.set_coverage is None else known.set_coverage
+    run = stack_subset(runs, members, labels, path.parent, coverage=coverage)
     with tempfile.TemporaryDirectory() as folder:
         write_stacking_run(run, Path(folder))
         yield Path(folder) / STACKER_NAME

@@ -129,6 +129,7 @@ class EvaluationResult:
             difference_table,
             points_table,
             scorecard_table,
+            set_table,
             subgroup_table,
         )
 
@@ -141,6 +142,8 @@ class EvaluationResult:
             tables.append(difference_table(run.comparison))
         if run.points:
             tables.append(points_table(run.points))
+        if run.sets:
+            tables.append(set_table(run.sets))
         if run.subgroups:
             tables.append(subgroup_table(run.subgroups))
         return tables
@@ -154,6 +157,7 @@ def evaluate(
     head: str = "probability",
     before: str | None = None,
     points: Paths | None = None,
+    sets: PathLike | None = None,
     reports: PathLike | None = None,
     records: PathLike | None = None,
     resamples: int = 1000,
@@ -174,6 +178,8 @@ def evaluate(
         points: folder of the runs, or a pattern of the members' tables, that the first file was stacked from:
             adds what the localizers' points cost the stack and each member. Training writes the tables that
             this needs.
+        sets: table of the prediction sets of the first file's findings, for their coverage by grade and their
+            size; by default `prediction_sets.csv` beside the first file.
         reports: folder of the reports that the worst cases link to; by default `reports` beside the first
             file.
         records: records, for scores by vendor, field strength, planes and matrix.
@@ -202,6 +208,7 @@ def evaluate(
         head=Head(head),
         members=beside.members if before is None else find_tables(before),
         points=() if points is None else _member_tables(points),
+        sets=beside.prediction_sets if sets is None else existing(Path(sets)),
         groupings=study_groupings(read_manifest(Path(records))) if records is not None else (),
         num_resamples=resamples,
         seed=seed,

@@ -11,9 +11,10 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from lumbar_tf.api.arguments import PathLike, Paths, existing, matching, paths_of, progress_of
-from lumbar_tf.ensemble.stacker import Head, StackerCoefficients, apply_stacker
+from lumbar_tf.ensemble.prediction_sets import COVERAGE, check_coverage
+from lumbar_tf.ensemble.stacker import Head, Stacked, StackerCoefficients, apply_stacker
 from lumbar_tf.ensemble.stacker_json import stacker_from_json, stacker_to_json
-from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables, write_stacking_run
+from lumbar_tf.ensemble.stacking_run import StackingRun, set_notes, stack_tables, write_stacking_run
 from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Severity, row_id
 from lumbar_tf.tables.folds import read_fold_table
@@ -38,6 +39,7 @@ class Stacker(BaseEstimator):
 
     Args:
         head: "probability", calibrated probabilities, or "competition", predictions for the weighted metric.
+        coverage: probability that a prediction set contains the reader's grade, for each grade.
         seed: seed of the folds where the tables have none.
 
     Attributes:
@@ -50,8 +52,9 @@ class Stacker(BaseEstimator):
         >>> stacker.predict_proba("predictions/members.csv")  # doctest: +SKIP
     """
 
-    def __init__(self, *, head: str = "probability", seed: int = 0) -> None:
+    def __init__(self, *, head: str = "probability", coverage: float = COVERAGE, seed: int = 0) -> None:
         self.head = head
+        self.coverage = coverage
         self.seed = seed
 
     def fit(
@@ -76,7 +79,14 @@ class Stacker(BaseEstimator):
         Head(self.head)
         study_ids, known = _read_labels(labels)
         fold_of = read_fold_table(Path(folds)) if isinstance(folds, str | Path) else folds
-        run = stack_tables(_read(tables), study_ids, known, folds=fold_of, seed=self.seed)  # type: ignore[arg-type]
+        run = stack_tables(
+            _read(tables),
+            study_ids,
+            known,
+            folds=fold_of,  # type: ignore[arg-type]
+            coverage=self.coverage,
+            seed=self.seed,
+        )
         self.coefficients_: StackerCoefficients = run.stacker
         self.members_: tuple[str, ...] = run.members.names
         self.out_of_fold_: pd.DataFrame = _frame(run.study_ids, run.nested.head(Head(self.head)))
@@ -95,8 +105,28 @@ class Stacker(BaseEstimator):
         Raises:
             ValueError: the stacker is not fitted, or a table is of none of its members.
         """
+        study_ids, stacked = self._stack(tables)
+        return _frame(study_ids, stacked.head(Head(self.head)))
+
+    def predict_sets(self, tables: Tables) -> pd.DataFrame:
+        """Returns the prediction sets of the studies of the members' tables.
+
+        Args:
+            tables: as for `predict_proba`.
+
+        Returns:
+            A frame like that of `predict_proba`, True for the grades in the set; all False where the stacker
+            has no sets, because an earlier release fitted it.
+
+        Raises:
+            ValueError: as `predict_proba`.
+        """
+        study_ids, stacked = self._stack(tables)
+        return _frame(study_ids, stacked.sets)
+
+    def _stack(self, tables: Tables) -> tuple[list[str], Stacked]:
         if not hasattr(self, "coefficients_"):
-            raise ValueError("The stacker must be fitted or loaded before `predict_proba`.")
+            raise ValueError("The stacker must be fitted or loaded before it can predict.")
         given = {table.model: table for table in _read(tables)}
         unknown = sorted(set(given) - set(self.members_))
         if unknown:
@@ -105,8 +135,7 @@ class Stacker(BaseEstimator):
         aligned = [given.get(name, OutOfFoldTable(name, {}, {})) for name in self.members_]
         members = align_members(aligned, study_ids)
         order = [members.names.index(name) for name in self.members_]
-        stacked = apply_stacker(self.coefficients_, members.probabilities[order])
-        return _frame(study_ids, stacked.head(Head(self.head)))
+        return study_ids, apply_stacker(self.coefficients_, members.probabilities[order])
 
     def save(self, path: PathLike) -> None:
         """Writes the coefficients as `stacker.json`."""
@@ -178,10 +207,11 @@ class StackingResult:
 
     @property
     def notes(self) -> list[str]:
-        """Limits of the comparison, a sentence each."""
+        """Limits of the comparison and of the prediction sets, a sentence each."""
         from lumbar_tf.evaluation.console_tables import comparison_notes
 
-        return comparison_notes(self.rows, num_uncovered=self.run.num_uncovered)
+        notes = comparison_notes(self.rows, num_uncovered=self.run.num_uncovered)
+        return [*notes, *set_notes(self.run.stacker)]
 
     def to_frame(self) -> pd.DataFrame:
         """Returns the scores: a row for each baseline, member and stack, a column for each term."""
@@ -202,6 +232,7 @@ def stack(
     *,
     out: PathLike | None = None,
     folds: PathLike | None = None,
+    coverage: float = COVERAGE,
     verbose: bool = False,
 ) -> StackingResult:
     """Fits the stacker to out-of-fold tables, and scores it on folds that it was not fitted to.
@@ -210,17 +241,21 @@ def stack(
         oof: a pattern such as "runs/*/*/oof.csv", or CSV files `row_id,normal_mild,moderate,severe` with
             `fold` and `model`. The model of a table without that column has the file's name.
         labels: label tables in the layout of `train.csv`.
-        out: folder for `stacker.json`, the out-of-fold tables, `folds.csv` and `scores.json`; None writes
-            nothing.
+        out: folder for `stacker.json`, the out-of-fold tables, `prediction_sets.csv`, `folds.csv` and
+            `scores.json`; None writes nothing.
         folds: a CSV file `study_id,fold_id`; by default the tables' own folds, or new ones.
+        coverage: probability that a prediction set contains the reader's grade, for each grade; at least 0.5
+            and below 1.
         verbose: whether progress is shown on stderr.
 
     Raises:
-        ValueError: no table, a study without a fold, or tables that contradict each other.
+        ValueError: no table, a study without a fold, tables that contradict each other, or a `coverage` out
+            of range.
     """
     from lumbar_tf.evaluation.evaluation_run import write_scores
     from lumbar_tf.evaluation.scorecard import compare_members
 
+    check_coverage(coverage)
     tables = matching(oof, "oof")
     study_ids, known = read_label_tables([existing(path) for path in paths_of(labels)])
     fold_of = None if folds is None else read_fold_table(existing(Path(folds)))
@@ -229,6 +264,7 @@ def stack(
         study_ids,
         known,
         folds=fold_of,
+        coverage=coverage,
         progress=progress_of("Fitting", verbose=verbose, unit="fit"),
     )
     rows = compare_members(run)

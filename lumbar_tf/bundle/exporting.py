@@ -31,11 +31,12 @@ from lumbar_tf.bundle.servable_check import find_faults
 from lumbar_tf.bundle.signing import sign_bundle
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, TrainedEnsemble
 from lumbar_tf.config import dump_config
+from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.records.schema import SCHEMA_VERSION
-from lumbar_tf.serving.contract import DESCRIBE, GRADE, SALIENCY
+from lumbar_tf.serving.contract import COVERAGE_KEY, DESCRIBE, GRADE, SALIENCY
 from lumbar_tf.serving.training_data import TRAINING_KEY, TrainingData, summarise_origin, training_to_json
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, training_versions
@@ -92,7 +93,7 @@ def export_ensemble(
         extra.mkdir()
         (extra / STACKER_NAME).write_text(stacker_to_json(ensemble.stacker), encoding="utf-8")
         (extra / CARD_NAME).write_text(render_card(description, facts), encoding="utf-8")
-        _write_requests(partial, ensemble.stacker.members, text)
+        _write_requests(partial, ensemble.stacker, text)
         if add is not None:
             add(partial, version)
         _write_manifest(partial, description)
@@ -128,12 +129,12 @@ def _write_manifest(folder: Path, description: dict[str, Any]) -> None:
     (folder / EXTRA / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
 
 
-def _write_requests(folder: Path, members: Sequence[str], text: str) -> None:
+def _write_requests(folder: Path, stacker: StackerCoefficients, text: str) -> None:
     """Grades the reference study with the written SavedModel, checks the outputs and writes the requests.
 
     Args:
         folder: the SavedModel.
-        members: names of its members.
+        stacker: the stacker of its members.
         text: its description.
     """
     served, cases = ServedEnsemble(folder), reference_cases()
@@ -146,7 +147,7 @@ def _write_requests(folder: Path, members: Sequence[str], text: str) -> None:
             case: {name: value[0] for name, value in request.outputs.items()}
             for case, request in logged.items()
         }
-        raise_faults(folder, find_case_faults(outputs, members))
+        raise_faults(folder, find_case_faults(outputs, stacker.members, stacker))
     study, description = np.array([b""], object), np.array([text.encode()], object)
     describe = LoggedRequest(DESCRIBE, {"study": study}, {"description": description}, model=DESCRIBE)
     others = [*([with_saliency[MIRRORED]] if with_saliency else []), describe]
@@ -183,6 +184,7 @@ def describe_ensemble(
         "findings": [finding.name for finding in FINDINGS],
         "severities": [severity.column for severity in Severity],
         "flags": [flag.value for flag in Flag],
+        COVERAGE_KEY: ensemble.stacker.set_coverage,
         "packages": training_versions(),
         "intended_use": "Research. Not a medical device.",
     }

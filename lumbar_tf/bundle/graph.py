@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from lumbar_tf.bundle.members import Examples, MemberPredictions, predict_members
 from lumbar_tf.bundle.saliency_graph import member_weights, predict_members_with_saliency
-from lumbar_tf.bundle.stacker_graph import find_intervals, stack_predictions
+from lumbar_tf.bundle.stacker_graph import find_intervals, find_prediction_sets, stack_predictions
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks
 from lumbar_tf.ensemble.stacker import FamilyStacker, StackerCoefficients
 from lumbar_tf.labels import FINDINGS, PLANE_FLAGS, Flag, Plane
@@ -43,6 +43,9 @@ class ServableEnsemble(tf.Module):
             - `probability` and `competition`: float32 [study, 25, 3].
             - `interval`: float32 [study, 25, 3, 2], lower and upper bound of `probability`; NaN where fewer
               than two members have a prediction (see `ensemble.intervals`).
+            - `prediction_set`: bool [study, 25, 3], grades of the set that contains the reader's grade with
+              the coverage that the stacker was fitted for (see `ensemble.prediction_sets`); absent if the
+              stacker has no sets.
             - `members`: float32 [study, member, 25, 3], uncalibrated probabilities of each member; NaN where
               it has no prediction.
             - `landmarks`: float32 [study, 25, 3], LPS mm; NaN where there is none.
@@ -115,7 +118,11 @@ def _outputs(
     stacked: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
     probability, competition, pattern = stacked
+    # Stackers of earlier releases have no sets.
+    has_sets = stacker.set_coverage is not None
+    sets = {"prediction_set": find_prediction_sets(stacker, probability, pattern)} if has_sets else {}
     return {
+        **sets,
         "probability": probability,
         "competition": competition,
         "interval": find_intervals(stacker, predictions.log_probabilities, probability, pattern),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lumbar_tf.labels import Plane
 from lumbar_tf.retry import RetryPolicy
 from lumbar_tf.serving.connection import ConnectionOptions
-from lumbar_tf.serving.contract import GRADE, SALIENCY
+from lumbar_tf.serving.contract import GRADE, SALIENCY, parse_coverage
 from lumbar_tf.serving.training_data import TrainingData, parse_training
 from lumbar_tf.serving.transport import ModelChoice
 
@@ -86,6 +86,7 @@ def read_ensemble_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"A bundle's {MANIFEST} must hold an object with its members. Received: {path}.")
     try:
         parse_training(content)
+        parse_coverage(content)
     except ValueError as error:
         raise ValueError(f"A bundle's {MANIFEST} must be valid. Received: {path}: {error}") from error
     description: dict[str, Any] = content

@@ -1,14 +1,16 @@
 """Self-test of a bundle, on export and on the first load by each environment.
 
 The bundle grades the cases of the reference study (`reference_study.py`). All probabilities must be finite,
-intervals must contain their probabilities, missing planes must be flagged, left and right must swap in the
-mirror image, saliency must exist exactly where a member has a prediction; and a loaded bundle must return the
-outputs that it returned at export. The test does not measure how well the bundle grades.
+intervals must contain their probabilities, prediction sets must be those that NumPy finds, missing planes
+must be flagged, left and right must swap in the mirror image, saliency must exist exactly where a member has
+a prediction; and a loaded bundle must return the outputs that it returned at export. The test does not
+measure how well the bundle grades.
 
 A load repeats the test only where `self_test_record` does not have it as passed in the same environment.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lumbar_tf.bundle.file_check import find_file_faults
 from lumbar_tf.bundle.loading import (
     EXTRA,
     PARITY_NAME,
+    STACKER_NAME,
     ServedEnsemble,
     find_version,
     raise_faults,
@@ -32,8 +35,12 @@ from lumbar_tf.bundle.self_test_record import (
     record_passed,
 )
 from lumbar_tf.bundle.signing import find_signature_faults, read_verification_key
+from lumbar_tf.ensemble.features import patterns_of
+from lumbar_tf.ensemble.prediction_sets import grade_sets
+from lumbar_tf.ensemble.stacker import StackerCoefficients, family_findings
+from lumbar_tf.ensemble.stacker_json import stacker_from_json
 from lumbar_tf.labels import PLANE_FLAGS, Flag, Plane, mirror_indices, parse_plane
-from lumbar_tf.serving.contract import GRADE, SALIENCY, is_valid_interval, is_valid_saliency
+from lumbar_tf.serving.contract import GRADE, SALIENCY, is_valid_interval, is_valid_saliency, is_valid_set
 
 #: Outputs for one study by the signature's names, without the leading study axis.
 CaseOutputs = Mapping[str, NDArray[Any]]
@@ -45,6 +52,9 @@ _SUM_TOLERANCE = 1e-4
 #: effect of the order of summation in float32, far below that of a finding on the wrong side.
 PROBABILITY_TOLERANCE = 5e-3
 LANDMARK_TOLERANCE_MM = 0.5
+#: A probability that is nearer to its threshold, relative to it, may fall on either side.
+SET_TOLERANCE = 1e-4
+_SETS = "prediction_set"
 
 
 def load_bundle(
@@ -112,23 +122,38 @@ def find_output_faults(
         request.model: {name: value[place] for name, value in batch.items()}
         for place, request in enumerate(requests)
     }
-    faults = find_case_faults(outputs, served.members)
+    stacker = None
+    if _SETS in batch:
+        try:
+            text = (served.path / EXTRA / STACKER_NAME).read_text(encoding="utf-8")
+            stacker = stacker_from_json(text)
+        except (OSError, RecursionError, ValueError) as error:
+            return [f"{STACKER_NAME}, which has the thresholds of {_SETS}, cannot be read: {error}"]
+    faults = find_case_faults(outputs, served.members, stacker)
     for request in expected:
         exported = {name: value[0] for name, value in request.outputs.items()}
         faults += _differences(request.model, outputs[request.model], exported, reference="the export")
     return faults
 
 
-def find_case_faults(outputs: Mapping[str, CaseOutputs], members: Sequence[str]) -> list[str]:
+def find_case_faults(
+    outputs: Mapping[str, CaseOutputs], members: Sequence[str], stacker: StackerCoefficients | None = None
+) -> list[str]:
     """Returns the faults of the outputs for the cases of the reference study, one sentence each.
 
     Args:
         outputs: by the name of the case.
         members: names of the members, in the order of the output `members`.
+        stacker: the stacker of these members, whose prediction sets are compared with the output; None
+            compares none.
     """
     faults = [fault for case, values in outputs.items() for fault in _value_faults(case, values)]
     if len(outputs[PLAIN]["members"]) != len(members):
         return [*faults, f"members has {len(outputs[PLAIN]['members'])} rows for {len(members)} members"]
+    if stacker is not None and stacker.members != tuple(members):
+        return [*faults, f"{STACKER_NAME} is of other members: {', '.join(stacker.members)}"]
+    for case, values in outputs.items():
+        faults += _set_faults(case, values, stacker) if stacker is not None and _SETS in values else []
     for plane in Plane:
         faults += _plane_faults(plane, outputs[case_without(plane)], outputs[PLAIN], members)
     if not _flag(outputs[NOTHING], Flag.PRIOR_ONLY).all():
@@ -147,6 +172,8 @@ def _value_faults(case: str, outputs: CaseOutputs) -> list[str]:
             faults.append(f"{case}: {head} does not sum to 1")
     # Old bundles have no intervals, and only one of the signatures has saliency.
     faults += _interval_faults(case, outputs) if "interval" in outputs else []
+    if _SETS in outputs and not is_valid_set(outputs[_SETS]).all():
+        faults.append(f"{case}: {_SETS} has a gap between grades")
     return faults + (_saliency_faults(case, outputs) if "saliency" in outputs else [])
 
 
@@ -162,6 +189,26 @@ def _interval_faults(case: str, outputs: CaseOutputs) -> list[str]:
     is_valid = np.asarray(is_valid_interval(bounds, probability).all(axis=-1))
     if not is_valid[is_finite].all():
         faults.append(f"{case}: interval does not contain the probability")
+    return faults
+
+
+def _set_faults(case: str, outputs: CaseOutputs, stacker: StackerCoefficients) -> list[str]:
+    """Compares the prediction sets with those of the same probabilities in NumPy."""
+    probability, sets = outputs["probability"].astype(np.float64), outputs[_SETS].astype(np.bool_)
+    faults = []
+    for part in stacker.families:
+        rows, _ = family_findings(part.family)
+        own = outputs["members"][stacker.member_indices(part.family)][:, rows]
+        if part.set_thresholds is None:
+            is_equal = ~sets[rows].any(axis=-1)
+        else:
+            thresholds = part.set_thresholds.thresholds[patterns_of(own, part.member_sources)]
+            is_equal = np.zeros(len(rows), np.bool_)
+            for steps in product((-SET_TOLERANCE, 0.0, SET_TOLERANCE), repeat=thresholds.shape[-1]):
+                expected = grade_sets(probability[rows], thresholds * (1 + np.array(steps)))
+                is_equal |= (expected == sets[rows]).all(axis=-1)
+        if not is_equal.all():
+            faults.append(f"{case}: {_SETS} of {part.family.value} differs from the sets of {STACKER_NAME}")
     return faults
 
 
@@ -237,7 +284,8 @@ def _mirror_maps(maps: NDArray[Any], members: Sequence[str]) -> NDArray[Any]:
 def _differences(case: str, outputs: CaseOutputs, expected: CaseOutputs, *, reference: str) -> list[str]:
     """Returns the differences from the expected outputs, one sentence each; `reference` is their origin."""
     faults = []
-    for name in sorted(expected):
+    # Sets are compared with NumPy's: a probability near its threshold may fall on the other side here.
+    for name in sorted(set(expected) - {_SETS}):
         values, wanted = outputs[name].astype(np.float64), expected[name].astype(np.float64)
         is_nan = np.isnan(values)
         if values.shape != wanted.shape or (is_nan != np.isnan(wanted)).any():

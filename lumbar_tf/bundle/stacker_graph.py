@@ -1,12 +1,13 @@
-"""Stacker in the graph: the TensorFlow equivalents of `ensemble.stacker` and `ensemble.intervals`."""
+"""Stacker in the graph: the TensorFlow equivalents of the formulas in `ensemble`."""
 
 import numpy as np
 import tensorflow as tf
 
 from lumbar_tf.ensemble.features import MIN_PROBABILITY, NEIGHBOURS
 from lumbar_tf.ensemble.intervals import FAMILY_OF, SMALLEST, VarianceTables, variance_tables
+from lumbar_tf.ensemble.prediction_sets import SMALLEST as SMALLEST_THRESHOLD
 from lumbar_tf.ensemble.stacker import FamilyStacker, Head, StackerCoefficients, family_findings
-from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES
+from lumbar_tf.labels import NUM_FINDINGS, NUM_SEVERITIES, Severity
 
 
 def stack_predictions(
@@ -128,6 +129,36 @@ def find_intervals(
     reach = quantiles * tf.sqrt(2 * variance / tf.maximum(size, 1.0))
     bounds = tf.stack([tf.sigmoid(odds - reach), tf.sigmoid(odds + reach)], axis=-1)
     return tf.ensure_shape(bounds, [None, NUM_FINDINGS, NUM_SEVERITIES, 2])
+
+
+def find_prediction_sets(
+    stacker: StackerCoefficients, probability: tf.Tensor, pattern: tf.Tensor
+) -> tf.Tensor:
+    """Returns the prediction sets; `stacker.find_sets` is the NumPy equivalent.
+
+    Args:
+        stacker: a fitted stacker.
+        probability: output of the stacker, float32 [study, 25, 3].
+        pattern: of available sources, int32 [study, 25].
+
+    Returns:
+        Which grades are in the set of each finding, bool [study, 25, 3]; none in a family without thresholds.
+    """
+    parts = [part.set_thresholds for part in stacker.families]
+    size = max(part.num_patterns for part in stacker.families)
+    thresholds = np.zeros((len(parts), size, NUM_SEVERITIES), np.float32)
+    for place, part in enumerate(parts):
+        if part is not None:
+            thresholds[place, : len(part.thresholds)] = part.thresholds
+    is_fitted = np.array([parts[place] is not None for place in FAMILY_OF])[:, np.newaxis]
+    places = tf.broadcast_to(tf.constant(FAMILY_OF, tf.int32), tf.shape(pattern))
+    own = tf.gather_nd(tf.constant(thresholds), tf.stack([places, pattern], axis=-1))
+    ratios = tf.maximum(probability, SMALLEST_THRESHOLD) / tf.maximum(own, SMALLEST_THRESHOLD)
+    inside = ratios >= tf.minimum(1.0, tf.reduce_max(ratios, axis=-1, keepdims=True))
+    normal, moderate, severe = (inside[..., grade] for grade in Severity)
+    # Moderate fills the gap between the two others.
+    filled = tf.stack([normal, moderate | (normal & severe), severe], axis=-1)
+    return tf.ensure_shape(filled & tf.constant(is_fitted), [None, NUM_FINDINGS, NUM_SEVERITIES])
 
 
 def _deviations(

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from lumbar_tf.config import PlaneConfig
+from lumbar_tf.ensemble.prediction_sets import COVERAGE
 from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.ensemble.stacker_json import stacker_from_json
 from lumbar_tf.ensemble.stacking_run import StackingRun, stack_tables
@@ -131,7 +132,9 @@ def _find_weights(runs: Path, plane: Plane, member: str) -> list[Path]:
     return paths
 
 
-def stack_subset(runs: Path, members: Sequence[str], labels: Sequence[Path], stack: Path) -> StackingRun:
+def stack_subset(
+    runs: Path, members: Sequence[str], labels: Sequence[Path], stack: Path, *, coverage: float = COVERAGE
+) -> StackingRun:
     """Fits a stacker to the out-of-fold tables of some of the members.
 
     Removing a member from a fitted stacker would not do: the weights of the others, and the calibration of
@@ -143,6 +146,7 @@ def stack_subset(runs: Path, members: Sequence[str], labels: Sequence[Path], sta
         members: names such as `sagittal_t2/densenet_narrow`, at least one.
         labels: label tables in the layout of train.csv.
         stack: folder of the stacker of all members; its folds are used, if it has any.
+        coverage: probability that a prediction set contains the reader's grade.
 
     Raises:
         ValueError: a member has no out-of-fold table, or is named twice.
@@ -163,4 +167,5 @@ def stack_subset(runs: Path, members: Sequence[str], labels: Sequence[Path], sta
         study_ids,
         table,
         folds=read_fold_table(folds) if folds.is_file() else None,
+        coverage=coverage,
     )

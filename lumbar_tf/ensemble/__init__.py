@@ -1,1 +1,1 @@
-"""Stacking, calibration, intervals, label review and what points cost, on tables alone."""
+"""Stacking, calibration, intervals, prediction sets, label review and what points cost, on tables alone."""

@@ -27,7 +27,9 @@ from lumbar_tf.ensemble.features import (
     mean_features,
     member_features,
     patterns_of,
+    softmax,
 )
+from lumbar_tf.ensemble.prediction_sets import COVERAGE, SetThresholds, fit_thresholds
 from lumbar_tf.ensemble.search import Folds, PatternSearch, split_folds
 from lumbar_tf.ensemble.shrinkage import Shrinkage, find_shrinkage
 from lumbar_tf.ensemble.stacker import MAX_SOURCES, Coefficients, FamilyStacker, Head, family_findings
@@ -87,8 +89,10 @@ class FamilyFitter:
         family: Family,
         *,
         forms: Forms | None = None,
+        coverage: float = COVERAGE,
     ) -> None:
         self.family = family
+        self._coverage = coverage
         self._forms = forms
         self.indices = family_members(members, family)
         self.sources = tuple(dict.fromkeys(members.sources[i] for i in self.indices))
@@ -217,7 +221,16 @@ class FamilyFitter:
                 self._fit_pattern(draft, pattern, excluded, is_learned=labels.size > 0)
         names = tuple(self._members.names[i] for i in self.indices)
         heads = {head: draft.coefficients(head) for head in Head}
-        return FamilyStacker(self.family, names, self.sources, self.member_sources, len(labels), heads)
+        sets = SetThresholds(self._coverage, draft.thresholds, draft.num_rows)
+        return FamilyStacker(
+            self.family,
+            names,
+            self.sources,
+            self.member_sources,
+            len(labels),
+            heads,
+            set_thresholds=sets,
+        )
 
     def _fit_pattern(self, draft: "_Draft", pattern: int, excluded: Folds, *, is_learned: bool) -> None:
         search = self._search(pattern)
@@ -235,6 +248,23 @@ class FamilyFitter:
             draft.context[head][pattern] = fit.context
             draft.bias[head][pattern] = fit.bias
             draft.choices[head][pattern] = description
+            if head is Head.PROBABILITY and is_learned:
+                self._fit_sets(draft, pattern, excluded, candidate)
+
+    def _fit_sets(self, draft: "_Draft", pattern: int, excluded: Folds, candidate: Candidate) -> None:
+        """Fits the set thresholds of a pattern to predictions of its rows by fits without their folds.
+
+        A pattern that uses the default candidate keeps thresholds of 0, because held-out fits of a hundred
+        patterns that hardly any row has would take minutes.
+        """
+        search = self._search(pattern)
+        rows = search.outside(excluded)
+        if self._model(pattern) is None or len(np.unique(rows.folds)) < 2:
+            return
+        logits = search.held_out_logits(excluded, [candidate])[candidate]
+        probability = softmax(logits + log_weights(Head.PROBABILITY, candidate))
+        draft.thresholds[pattern] = fit_thresholds(probability, rows.labels, self._coverage)
+        draft.num_rows[pattern] = np.bincount(rows.labels, minlength=NUM_SEVERITIES)
 
 
 class _Draft:
@@ -246,6 +276,9 @@ class _Draft:
         self.context = {head: np.zeros((num_patterns, NUM_SLOTS, *square)) for head in Head}
         self.bias = {head: np.zeros((num_patterns, NUM_LEVELS, NUM_SEVERITIES)) for head in Head}
         self.choices = {head: ["not fitted"] * num_patterns for head in Head}
+        # A threshold of 0 puts its grade into every set.
+        self.thresholds = np.zeros((num_patterns, NUM_SEVERITIES))
+        self.num_rows = np.zeros((num_patterns, NUM_SEVERITIES), np.int64)
 
     def put_prior(self, labels: Ints, levels: Ints) -> None:
         """Sets pattern 0 to the smoothed level prior."""

@@ -30,6 +30,7 @@ from lumbar_tf.ensemble.features import (
     patterns_of,
     softmax,
 )
+from lumbar_tf.ensemble.prediction_sets import SetThresholds, grade_sets
 from lumbar_tf.labels import FINDINGS, NUM_FINDINGS, NUM_SEVERITIES, Family, Level
 
 Floats = NDArray[np.float64]
@@ -100,6 +101,7 @@ class FamilyStacker:
         num_labels: number of labelled rows that it was fitted to; with 0, prior and bias are uniform.
         heads: the coefficients of each head.
         member_variance: variation between the members, for intervals; None where it was not measured.
+        set_thresholds: thresholds of the prediction sets; None where they were not fitted.
     """
 
     family: Family
@@ -109,6 +111,7 @@ class FamilyStacker:
     num_labels: int
     heads: dict[Head, Coefficients]
     member_variance: MemberVariance | None = None
+    set_thresholds: SetThresholds | None = None
 
     @property
     def num_patterns(self) -> int:
@@ -140,6 +143,12 @@ class StackerCoefficients:
         """Returns the indices in `members` of the members that cover a family."""
         return [self.members.index(name) for name in self.family(family).members]
 
+    @property
+    def set_coverage(self) -> float | None:
+        """Probability that a prediction set contains the reader's grade; None where no sets were fitted."""
+        found = [part.set_thresholds.coverage for part in self.families if part.set_thresholds is not None]
+        return found[0] if found else None
+
 
 @dataclass(frozen=True)
 class Stacked:
@@ -150,11 +159,14 @@ class Stacked:
         competition: predictions that minimise the weighted metric, float64 [num_studies, 25, 3].
         pattern: available sources of each finding, as bits of its family's sources, int64 [num_studies, 25];
             0 where the prediction is the prior.
+        sets: which grades are in the prediction set of each finding, bool [num_studies, 25, 3]; none where
+            the stacker has no sets.
     """
 
     probability: Floats
     competition: Floats
     pattern: NDArray[np.int64]
+    sets: NDArray[np.bool_]
 
     def head(self, head: Head) -> Floats:
         """Returns the predictions of one head."""
@@ -204,7 +216,30 @@ def apply_stacker(stacker: StackerCoefficients, probabilities: Floats) -> Stacke
             logits += np.einsum("srkij,srkj->sri", coefficients.context[pattern[:, rows]], context[:, rows])
             logits += coefficients.bias[pattern[:, rows], levels[None, :]]
             predictions[head][:, rows] = softmax(logits)
-    return Stacked(predictions[Head.PROBABILITY], predictions[Head.COMPETITION], pattern)
+    sets = find_sets(stacker, predictions[Head.PROBABILITY], pattern)
+    return Stacked(predictions[Head.PROBABILITY], predictions[Head.COMPETITION], pattern, sets)
+
+
+def find_sets(
+    stacker: StackerCoefficients, probability: NDArray[np.floating], pattern: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Returns the prediction set of each finding; `prediction_sets.py` has the formula.
+
+    Args:
+        stacker: a fitted stacker.
+        probability: its calibrated probabilities, [num_studies, 25, 3].
+        pattern: pattern of available sources, int64 [num_studies, 25].
+
+    Returns:
+        Which grades are in the set, bool [num_studies, 25, 3]; none in a family without thresholds.
+    """
+    sets = np.zeros(probability.shape, np.bool_)
+    for part in stacker.families:
+        if part.set_thresholds is not None:
+            rows, _ = family_findings(part.family)
+            thresholds = part.set_thresholds.thresholds[pattern[:, rows]]
+            sets[:, rows] = grade_sets(probability[:, rows], thresholds)
+    return sets
 
 
 def mean_in_logits(probabilities: Floats) -> Floats:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lumbar_tf.ensemble.features import (
     NUM_SLOTS,
 )
+from lumbar_tf.ensemble.prediction_sets import SetThresholds, check_coverage
 from lumbar_tf.ensemble.stacker import (
     BIAS_TERMS,
     LOG_VARIANCE_TERMS,
@@ -54,12 +55,18 @@ def _family_json(part: FamilyStacker) -> dict[str, Any]:
     }
     variance = part.member_variance
     spread = variance and {key: getattr(variance, name).tolist() for name, key in _VARIANCE_KEYS.items()}
+    sets = part.set_thresholds and {
+        "coverage": part.set_thresholds.coverage,
+        "thresholds": part.set_thresholds.thresholds.tolist(),
+        "num_rows": part.set_thresholds.num_rows.tolist(),
+    }
     return {
         "members": part.members,
         "sources": part.sources,
         "num_labels": part.num_labels,
         "heads": heads,
         "spread": spread,
+        "prediction_sets": sets,
     }
 
 
@@ -104,9 +111,12 @@ def _read_family(family: Family, content: dict[str, Any], source_of: dict[str, s
     }
     spread = content["spread"]
     variance = None if spread is None else _read_variance(spread, *sizes, f"{family.value}.spread")
+    # Absent from the files of earlier releases.
+    sets = content.get("prediction_sets")
+    thresholds = None if sets is None else _read_sets(sets, sizes[0], f"{family.value}.prediction_sets")
     member_sources = tuple(sources.index(source_of[name]) for name in members)
     return FamilyStacker(
-        family, members, sources, member_sources, int(content["num_labels"]), heads, variance
+        family, members, sources, member_sources, int(content["num_labels"]), heads, variance, thresholds
     )
 
 
@@ -139,6 +149,18 @@ def _read_variance(
     if (arrays["freedom"] < 0).any():
         raise ValueError(f"`{name}.freedom` must not be negative. Received: {arrays['freedom'].min()}.")
     return MemberVariance(**arrays)
+
+
+def _read_sets(content: Mapping[str, Any], num_patterns: int, name: str) -> SetThresholds:
+    coverage = float(content["coverage"])
+    check_coverage(coverage)
+    shape = (num_patterns, NUM_SEVERITIES)
+    thresholds = _read_array(content["thresholds"], shape, f"{name}.thresholds")
+    num_rows = _read_array(content["num_rows"], shape, f"{name}.num_rows")
+    for key, values in (("thresholds", thresholds), ("num_rows", num_rows)):
+        if (values < 0).any():
+            raise ValueError(f"`{name}.{key}` must not be negative. Received: {values.min():g}.")
+    return SetThresholds(coverage, thresholds, num_rows.astype(np.int64))
 
 
 def _read_array(values: Any, shape: tuple[int, ...], name: str) -> Floats:

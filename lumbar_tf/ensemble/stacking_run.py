@@ -12,6 +12,7 @@ from lumbar_tf.cli.progress import Advance, ProgressMaker, silent_progress
 from lumbar_tf.ensemble.family_fitting import FamilyFitter, Forms
 from lumbar_tf.ensemble.features import context_centre, is_available, mean_features, member_features
 from lumbar_tf.ensemble.member_variance import measure_member_variance
+from lumbar_tf.ensemble.prediction_sets import COVERAGE, FEW_ROWS, check_coverage
 from lumbar_tf.ensemble.search import Folds
 from lumbar_tf.ensemble.stacker import (
     MAX_SOURCES,
@@ -23,7 +24,7 @@ from lumbar_tf.ensemble.stacker import (
 )
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import write_text_atomically
-from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Family
+from lumbar_tf.labels import MISSING_LABEL, NUM_FINDINGS, Family, Severity
 from lumbar_tf.tables.folds import FOLDS_NAME, make_folds, write_folds
 from lumbar_tf.tables.out_of_fold import (
     Members,
@@ -34,6 +35,7 @@ from lumbar_tf.tables.out_of_fold import (
     merge_sources,
     write_out_of_fold_table,
 )
+from lumbar_tf.tables.set_tables import SETS_NAME, write_set_table
 
 Labels = NDArray[np.integer]
 
@@ -56,6 +58,7 @@ class StackerFitter:
         folds: Labels,
         *,
         forms: Forms | None = None,
+        coverage: float = COVERAGE,
         advance: Advance = lambda count: None,
     ) -> None:
         """Stores the data to fit.
@@ -67,11 +70,14 @@ class StackerFitter:
             folds: fold of each study, int [num_studies]; all studies of a patient are in one fold.
             forms: candidates that every pattern uses, without shrinkage; None chooses them by
                 cross-validation.
+            coverage: probability that a prediction set contains the reader's grade.
             advance: called after each fit of a family, `num_fits` times in total.
 
         Raises:
-            ValueError: shapes disagree, or a family has more than `MAX_SOURCES` sources.
+            ValueError: shapes disagree, `coverage` is not in [0.5, 1), or a family has more than
+                `MAX_SOURCES` sources.
         """
+        check_coverage(coverage)
         num_studies = members.probabilities.shape[1]
         if labels.shape != (num_studies, NUM_FINDINGS) or folds.shape != (num_studies,):
             raise ValueError(
@@ -79,7 +85,9 @@ class StackerFitter:
                 f"Received: {labels.shape} and {folds.shape}."
             )
         self._members, self._folds, self._advance = members, folds, advance
-        self._families = [FamilyFitter(members, labels, folds, family, forms=forms) for family in Family]
+        self._families = [
+            FamilyFitter(members, labels, folds, family, forms=forms, coverage=coverage) for family in Family
+        ]
         # Over all studies, held-out ones too: labels are not used.
         features, available = member_features(members.probabilities), is_available(members.probabilities)
         self._centre = context_centre(mean_features(features, available))
@@ -124,7 +132,10 @@ class StackerFitter:
             raise ValueError(f"Nested predictions must have at least two folds. Received: folds {folds}.")
         _, *shape = self._members.probabilities.shape
         results = [
-            Stacked(np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], np.int64)) for _ in predictions
+            Stacked(
+                np.zeros(shape), np.zeros(shape), np.zeros(shape[:2], np.int64), np.zeros(shape, np.bool_)
+            )
+            for _ in predictions
         ]
         for fold in folds:
             held_out = self._folds == fold
@@ -138,6 +149,7 @@ class StackerFitter:
                 result.probability[held_out] = stacked.probability
                 result.competition[held_out] = stacked.competition
                 result.pattern[held_out] = stacked.pattern
+                result.sets[held_out] = stacked.sets
         return results
 
 
@@ -198,6 +210,7 @@ def stack_tables(
     labels: NDArray[np.integer],
     *,
     folds: Mapping[str, int] | None = None,
+    coverage: float = COVERAGE,
     seed: int = 0,
     progress: ProgressMaker = silent_progress,
 ) -> StackingRun:
@@ -208,11 +221,13 @@ def stack_tables(
         study_ids: studies of the label table, [num_labelled]; those that no member covers are left out.
         labels: int [num_labelled, 25], -1 where missing.
         folds: study id -> fold. None takes the tables' own folds, or assigns new ones if they have none.
+        coverage: probability that a prediction set contains the reader's grade, in [0.5, 1).
         seed: seed of newly assigned folds.
         progress: progress display of the fits.
 
     Raises:
-        ValueError: no table, no label, a study without fold, contradicting folds, or only one fold.
+        ValueError: no table, no label, a study without fold, contradicting folds, only one fold, or a
+            `coverage` out of range.
     """
     if not tables:
         raise ValueError("There must be at least one out-of-fold table. Received: none.")
@@ -229,7 +244,7 @@ def stack_tables(
     # The matrices are narrow: threads of the linear algebra would wait for each other longer than they
     # compute.
     with threadpool_limits(limits=1), progress(num_fits(fold_ids)) as advance:
-        fitter = StackerFitter(members, chosen, fold_ids, advance=advance)
+        fitter = StackerFitter(members, chosen, fold_ids, coverage=coverage, advance=advance)
         nested, stacker = fitter.nested(), fitter.fit()
     return StackingRun(
         study_ids=tuple(covered),
@@ -242,8 +257,34 @@ def stack_tables(
     )
 
 
+def set_notes(stacker: StackerCoefficients) -> list[str]:
+    """Returns a sentence for each family with few labels of a grade behind its prediction sets.
+
+    The counts are those of findings with all sources of the family.
+    """
+    notes = []
+    for part in stacker.families:
+        if part.set_thresholds is None or not part.num_labels:
+            continue
+        thresholds, num_rows = part.set_thresholds.thresholds[-1], part.set_thresholds.num_rows[-1]
+        parts = [
+            f"{num_rows[grade]} {grade.title}{' (in every set)' if not thresholds[grade] else ''}"
+            for grade in Severity
+            if num_rows[grade] < FEW_ROWS
+        ]
+        if parts:
+            notes.append(
+                f"Prediction sets of {part.family.value} findings rest on few labels (below {FEW_ROWS}): "
+                f"{', '.join(parts)}."
+            )
+    return notes
+
+
 def write_stacking_run(run: StackingRun, out: Path) -> None:
-    """Writes oof.csv (competition), oof_probability.csv, folds.csv and, last, stacker.json."""
+    """Writes oof.csv (competition), oof_probability.csv, prediction_sets.csv, folds.csv, then stacker.json.
+
+    The sets are nested like the probabilities: those of a fold have thresholds from the other folds.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for head, name in OOF_NAMES.items():
         write_out_of_fold_table(
@@ -253,5 +294,8 @@ def write_stacking_run(run: StackingRun, out: Path) -> None:
             folds=run.folds,
             model=MODEL_NAMES[head],
         )
+    coverage = run.stacker.set_coverage
+    if coverage is not None:
+        write_set_table(out / SETS_NAME, run.study_ids, run.nested.sets, coverage=coverage)
     write_folds(out / FOLDS_NAME, dict(zip(run.study_ids, run.folds.tolist(), strict=True)))
     write_text_atomically(out / STACKER_NAME, stacker_to_json(run.stacker))

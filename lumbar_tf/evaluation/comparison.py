@@ -1,6 +1,6 @@
 """Scores of several tables on the same labels, and of subgroups of studies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +125,25 @@ def _compare(
     )
 
 
+def group_studies(
+    study_ids: Sequence[str], labels: Labels, groupings: Sequence[Grouping]
+) -> Iterator[tuple[str, str, NDArray[np.intp]]]:
+    """Yields attribute, name and indices of the studies of every group that has a labelled study.
+
+    Args:
+        study_ids: [num_studies].
+        labels: int [num_studies, 25]; studies without any label are left out.
+        groupings: partitions of the studies; studies that a grouping does not contain form one more group.
+    """
+    has_label = (labels != MISSING_LABEL).any(axis=1)
+    for grouping in groupings:
+        groups = np.array([grouping.group_of.get(study_id, _ABSENT) for study_id in study_ids])
+        for group in (*grouping.order, _ABSENT):
+            chosen = np.flatnonzero((groups == group) & has_label)
+            if chosen.size:
+                yield grouping.attribute, group, chosen
+
+
 def score_subgroups(
     study_ids: Sequence[str],
     labels: Labels,
@@ -144,23 +163,15 @@ def score_subgroups(
         num_resamples: number of bootstrap resamples of the studies of a group.
         seed: seed of the bootstrap.
     """
-    has_label = (labels != MISSING_LABEL).any(axis=1)
     terms = study_terms(labels, probabilities)
-    subgroups = []
-    for grouping in groupings:
-        groups = np.array([grouping.group_of.get(study_id, _ABSENT) for study_id in study_ids])
-        for group in (*grouping.order, _ABSENT):
-            chosen = np.flatnonzero((groups == group) & has_label)
-            if not chosen.size:
-                continue
-            subgroups.append(
-                Subgroup(
-                    attribute=grouping.attribute,
-                    group=group,
-                    num_studies=chosen.size,
-                    num_severe=int((labels[chosen] == Severity.SEVERE).sum()),
-                    is_small=chosen.size < SMALL_GROUP,
-                    scores=score_intervals(terms.chosen(chosen), num_resamples=num_resamples, seed=seed),
-                )
-            )
-    return tuple(subgroups)
+    return tuple(
+        Subgroup(
+            attribute=attribute,
+            group=group,
+            num_studies=chosen.size,
+            num_severe=int((labels[chosen] == Severity.SEVERE).sum()),
+            is_small=chosen.size < SMALL_GROUP,
+            scores=score_intervals(terms.chosen(chosen), num_resamples=num_resamples, seed=seed),
+        )
+        for attribute, group, chosen in group_studies(study_ids, labels, groupings)
+    )

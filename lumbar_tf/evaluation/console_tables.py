@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lumbar_tf.ensemble.loss_attribution import LossAttribution
+from lumbar_tf.ensemble.prediction_sets import FEW_ROWS
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
 from lumbar_tf.evaluation.cells import METRICS, Cell
@@ -13,6 +14,7 @@ from lumbar_tf.evaluation.comparison import SMALL_GROUP, ComparedTable, Subgroup
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, TERMS
 from lumbar_tf.evaluation.scorecard import Scorecard, ScoreRow
+from lumbar_tf.evaluation.set_metrics import SetEvaluation
 from lumbar_tf.labels import Severity
 
 if TYPE_CHECKING:
@@ -113,6 +115,36 @@ def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
     return table
 
 
+def set_caption(evaluated: SetEvaluation) -> str:
+    """Returns the explanation of a table of prediction sets."""
+    nominal = evaluated.nominal_coverage
+    target = "" if np.isnan(nominal) else f" (wanted: {nominal:.0%} of each grade)"
+    return (
+        f"coverage: share of the labels of a grade that are in their set{target}; "
+        f"unreliable with fewer than {FEW_ROWS} labels"
+    )
+
+
+def set_table(evaluated: SetEvaluation) -> "Table":
+    """Returns coverage by grade and size of the prediction sets of families and conditions."""
+    from rich.table import Table
+
+    caption = f"{set_caption(evaluated)} (*)"
+    table = Table(title="prediction sets", caption=caption, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in (*(grade.title for grade in Severity), "mean size", "one grade", "accuracy of these"):
+        table.add_column(name, justify="right")
+    for cell in (*evaluated.families, *evaluated.conditions):
+        if sum(cell.counts):
+            coverage = (
+                f"{interval_text(interval, 3)}{'*' if grade in cell.few else ''}"
+                for grade, interval in zip(Severity, cell.coverage, strict=True)
+            )
+            others = (cell.mean_size, cell.singletons, cell.singleton_accuracy)
+            table.add_row(cell.name, *coverage, *(number(value.value) for value in others))
+    return table
+
+
 def points_table(points: Mapping[str, LossAttribution]) -> "Table":
     """Returns what points cost: a row for the stack and for each member."""
     from rich.table import Table
@@ -151,6 +183,8 @@ def evaluation_notes(run: EvaluationRun) -> list[str]:
             f"{run.model} is named after the competition head, whose predictions are weighted: operating "
             "points, kappa, Brier score, ECE and net benefit are misleading without --head=competition."
         )
+    if run.sets and run.sets.num_without:
+        notes.append(f"{run.sets.num_without} labelled findings have no prediction set.")
     for name, costs in list(run.points.items())[:1]:
         notes.append(f"{name}, weighted log loss: {costs}.")
         if costs.cause:

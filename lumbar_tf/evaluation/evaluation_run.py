@@ -35,6 +35,7 @@ from lumbar_tf.evaluation.scorecard import (
     score_rows_json,
     scorecard_json,
 )
+from lumbar_tf.evaluation.set_metrics import SetEvaluation, evaluate_sets, sets_json
 from lumbar_tf.files import json_safe, write_json_atomically
 from lumbar_tf.labels import Condition, row_id
 from lumbar_tf.tables.labels import read_label_tables
@@ -44,12 +45,13 @@ from lumbar_tf.tables.out_of_fold import (
     covered_studies,
     read_out_of_fold_tables,
 )
+from lumbar_tf.tables.set_tables import read_set_table
 
 METRICS_NAME = "metrics.json"
 SCORES_NAME = "scores.json"
 
-#: Parts of an evaluation for the progress display: points, metrics, comparison, subgroups, pictures.
-_NUM_PARTS = 5
+#: Parts of an evaluation for the progress display: points, metrics, comparison, subgroups, sets, pictures.
+_NUM_PARTS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class EvaluationRun:
         calibration: calibration before and after stacking; empty without tables of members.
         points: what points cost the evaluated stack, first, and each of its members; empty without tables
             of members at annotated points.
+        sets: coverage and size of the prediction sets; None without a table of sets.
     """
 
     model: str
@@ -80,6 +83,7 @@ class EvaluationRun:
     num_resamples: int
     calibration: tuple[CalibrationChange, ...] = ()
     points: Mapping[str, LossAttribution] = field(default_factory=dict)
+    sets: SetEvaluation | None = None
 
     @property
     def title(self) -> str:
@@ -95,6 +99,7 @@ def evaluate_files(
     head: Head = Head.PROBABILITY,
     members: Sequence[Path] = (),
     points: Sequence[Path] = (),
+    sets: Path | None = None,
     groupings: Sequence[Grouping] = (),
     num_resamples: int = 1000,
     seed: int = 0,
@@ -111,13 +116,15 @@ def evaluate_files(
         members: tables of the members; the calibration of their plain mean is reported as before stacking.
         points: tables that the evaluated one was stacked from, beside which training wrote those at
             annotated points; what points cost is reported, see `attributed_stack.attribute_stack`.
+        sets: table of prediction sets of the first table's findings, from `set_tables.write_set_table`.
         groupings: partitions of the studies, for scores of subgroups.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
         progress: progress display.
 
     Raises:
-        ValueError: the first file contains several models, or a table a study without labels.
+        ValueError: the first file contains several models, or a table a study without labels; or a table is
+            malformed.
     """
     all_ids, all_labels = read_label_tables(labels)
     tables = read_named_tables([predictions] if isinstance(predictions, Path) else predictions)
@@ -140,6 +147,12 @@ def evaluate_files(
         advance(1)
         subgroups = score_subgroups(study_ids, evaluated.labels, evaluated.table, groupings, **options)
         advance(1)
+        set_metrics = None
+        if sets is not None:
+            set_metrics = evaluate_sets(
+                read_set_table(sets), study_ids, evaluated.labels, groupings, **options
+            )
+        advance(1)
         data = SheetData(evaluated, card.conditions, uncalibrated=uncalibrated, **options)
         title = f"{tables[0].model}, {len(study_ids)} studies"
         pictures = {} if out is None else draw_sheets(data, out, title=title)
@@ -155,6 +168,7 @@ def evaluate_files(
         num_resamples=num_resamples,
         calibration=() if uncalibrated is None else calibration_changes(evaluated, uncalibrated),
         points=attributions,
+        sets=set_metrics,
     )
     if out is not None:
         write_json_atomically(out / METRICS_NAME, evaluation_json(run))
@@ -171,6 +185,7 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
         "comparison": [json_safe(asdict(table)) for table in run.comparison],
         "before": [json_safe(asdict(change)) for change in run.calibration],
         "points": points_json(run.points),
+        "prediction_sets": json_safe(run.sets and sets_json(run.sets)),
         "subgroups": [json_safe(asdict(subgroup)) for subgroup in run.subgroups],
         "worst_cases": [
             {

@@ -23,6 +23,7 @@ from lumbar_tf.prediction.saliency import StudySaliency, take_saliency
 from lumbar_tf.privacy.pseudonyms import pseudonymise_study
 from lumbar_tf.records.cohort import CohortStudy, open_cohort, raise_first_fault
 from lumbar_tf.records.schema import encode_plane
+from lumbar_tf.serving.contract import parse_coverage
 from lumbar_tf.serving.remote import predict_in_order
 from lumbar_tf.serving.training_data import TrainingData
 from lumbar_tf.serving.transport import ServingError, ServingFailure
@@ -140,6 +141,8 @@ class _Tables:
         result_tables.write_submission(out / result_tables.SUBMISSION_NAME, self.results)
         result_tables.write_submission(out / result_tables.PROBABILITY_NAME, self.results, head="probability")
         result_tables.write_intervals(out / result_tables.INTERVALS_NAME, self.results)
+        if any(result.prediction_set is not None for result in self.results):
+            result_tables.write_prediction_sets(out / result_tables.SETS_NAME, self.results)
         count = len(self.results[0].members) if self.results else 0
         numbered = tuple(f"member_{place + 1}" for place in range(count))
         result_tables.write_members(out / result_tables.MEMBERS_NAME, self.results, model.members or numbered)
@@ -164,11 +167,13 @@ def grade_examples(
     given = model.predict([examples], with_saliency=with_saliency)
     outputs = {name: np.asarray(value)[0] for name, value in given.items()}
     saliency = take_saliency(outputs)
-    known = {item.name for item in fields(StudyFindings)} - {"study_id", "extras", "training"}
+    known = {item.name for item in fields(StudyFindings)}
+    known -= {"study_id", "extras", "training", "set_coverage"}
     extras = {name: value for name, value in outputs.items() if name not in known}
     findings = StudyFindings(
         study_id=study_id,
         **{name: outputs[name] for name in outputs if name in known},
+        set_coverage=parse_coverage(model.description) if "prediction_set" in outputs else None,
         extras=extras,
         training=model.training,
     )

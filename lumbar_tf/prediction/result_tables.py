@@ -1,4 +1,4 @@
-"""Tables of a prediction run: findings, members, intervals, series, rejects and unanswered studies.
+"""Tables of a prediction run: findings, members, intervals, sets, series, rejects, unanswered studies.
 
 Every file is written atomically, and holds one row for each finding, series, reject or study.
 """
@@ -15,6 +15,7 @@ from lumbar_tf.files import write_json_atomically, write_table_atomically
 from lumbar_tf.labels import FINDINGS, Severity, row_id
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
 from lumbar_tf.serving.transport import ServingFailure
+from lumbar_tf.tables.set_tables import SETS_NAME, write_set_table
 
 SUBMISSION_NAME = "submission.csv"
 PROBABILITY_NAME = "probability.csv"
@@ -29,6 +30,7 @@ TABLE_NAMES = (
     SUBMISSION_NAME,
     PROBABILITY_NAME,
     INTERVALS_NAME,
+    SETS_NAME,
     MEMBERS_NAME,
     JSON_NAME,
     SERIES_NAME,
@@ -113,6 +115,20 @@ def write_intervals(path: Path, results: Sequence[StudyFindings]) -> None:
         for finding, cells in zip(FINDINGS, values.reshape(len(FINDINGS), -1), strict=True):
             rows.append([row_id(result.study_id, finding), *map(_text, cells)])
     write_table_atomically(path, header, rows)
+
+
+def write_prediction_sets(path: Path, results: Sequence[StudyFindings]) -> None:
+    """Writes the prediction sets, which `evaluate` reads; see `set_tables.write_set_table`.
+
+    Args:
+        path: the CSV file; without a row if the bundle has no sets.
+        results: the studies, all of one model.
+    """
+    nothing = np.zeros((len(FINDINGS), len(Severity)), np.bool_)
+    sets = [nothing if result.prediction_set is None else result.prediction_set for result in results]
+    coverage = next((result.set_coverage for result in results if result.set_coverage is not None), np.nan)
+    study_ids = [result.study_id for result in results]
+    write_set_table(path, study_ids, np.array(sets, np.bool_), coverage=coverage)
 
 
 def write_results_json(path: Path, results: Sequence[StudyFindings], *, model: str) -> None:

@@ -1,6 +1,6 @@
 """Findings of a study, and a graded study with everything that its outputs need."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,10 @@ class StudyFindings:
         flags: bool [25, len(Flag)].
         interval: lower and upper bound of each probability, from the variance between members, float32
             [25, 3, 2]; NaN where there is none; None if the bundle has no intervals.
+        prediction_set: which grades are in the set that contains a reader's grade with the probability
+            `set_coverage`, for each grade, bool [25, 3]; none where a finding has no set; None if the bundle
+            has no sets.
+        set_coverage: that probability; None if unknown.
         extras: other outputs of the model by name, [25, ...] each; logged, not reported.
         training: the studies that the model was trained on.
     """
@@ -44,6 +48,8 @@ class StudyFindings:
     landmarks: Floats
     flags: NDArray[np.bool_]
     interval: Floats | None = None
+    prediction_set: NDArray[np.bool_] | None = None
+    set_coverage: float | None = None
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     training: TrainingData = field(default_factory=TrainingData)
 
@@ -65,6 +71,12 @@ class StudyFindings:
         if self.interval is None or not self.is_known(row) or not np.isfinite(self.interval[row]).all():
             return None
         return self.interval[row]
+
+    def set_of(self, row: int) -> tuple[Severity, ...]:
+        """Returns the grades in a finding's prediction set; empty where there is none."""
+        if self.prediction_set is None or not self.is_known(row):
+            return ()
+        return tuple(grade for grade in Severity if self.prediction_set[row, grade])
 
     def grade_of(self, row: int) -> Severity | None:
         """Returns a finding's most probable grade; None where no image contributed."""
@@ -116,9 +128,10 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
     Columns: `study_id`; `condition`, such as "neural foraminal narrowing"; `side`, the patient's "left" or
     "right" ("" for the canal); `level`, such as "L4/L5"; `grade`, the most probable severity, "" where no
     image contributed; the calibrated probabilities `normal_mild`, `moderate`, `severe`, each with its bounds
-    `..._low` and `..._high` (NaN where there are none); the predictions for the competition's metric
-    `competition_normal_mild`, ...; the landmark `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where
-    there is none); `flags`, separated by blanks; `training_note`, about the model's training data.
+    `..._low` and `..._high` (NaN where there are none); `prediction_set`, such as "Moderate or Severe", ""
+    without one; the predictions for the competition's metric `competition_normal_mild`, ...; the landmark
+    `x_mm`, `y_mm`, `z_mm` (LPS patient coordinates, NaN where there is none); `flags`, separated by blanks;
+    `training_note`, about the model's training data.
     """
     import pandas as pd
 
@@ -139,6 +152,7 @@ def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
         columns[severity.column] = findings.probability[:, severity].astype(np.float64)
         columns[f"{severity.column}_low"] = bounds[:, severity, 0]
         columns[f"{severity.column}_high"] = bounds[:, severity, 1]
+    columns["prediction_set"] = [set_words(findings.set_of(row)) for row in range(len(FINDINGS))]
     for severity in Severity:
         columns[f"competition_{severity.column}"] = findings.competition[:, severity].astype(np.float64)
     for axis, name in enumerate(("x_mm", "y_mm", "z_mm")):
@@ -159,10 +173,20 @@ def condition_words(name: str) -> str:
     return name.removeprefix("left_").removeprefix("right_").replace("_", " ")
 
 
-def result_to_json(result: StudyFindings) -> dict[str, Any]:
-    """Returns JSON-compatible values: the note on the training data, and the findings.
+def set_words(grades: Sequence[Severity]) -> str:
+    """Returns the grades of a prediction set in words, "" for none.
 
-    A finding has its probabilities, interval, landmark and flags.
+    >>> set_words([Severity.MODERATE, Severity.SEVERE]), set_words(list(Severity))
+    ('Moderate or Severe', 'Normal/Mild, Moderate or Severe')
+    """
+    *others, last = [grade.title for grade in grades] or [""]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def result_to_json(result: StudyFindings) -> dict[str, Any]:
+    """Returns JSON-compatible values: note on the training data, coverage of the sets, and the findings.
+
+    A finding has its probabilities, interval, prediction set, landmark and flags.
     """
 
     def numbers(values: Floats) -> dict[str, float]:
@@ -183,6 +207,7 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
                 "level": finding.level.value,
                 "probability": numbers(result.probability[row]),
                 "interval": bounds(row),
+                "prediction_set": [grade.column for grade in result.set_of(row)] or None,
                 "competition": numbers(result.competition[row]),
                 "landmark_lps_mm": [round(float(value), 2) for value in point]
                 if np.isfinite(point).all()
@@ -190,4 +215,9 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
                 "flags": [flag.value for flag in result.flags_of(row)],
             }
         )
-    return {"study_id": result.study_id, "training_note": result.training_note, "findings": findings}
+    return {
+        "study_id": result.study_id,
+        "training_note": result.training_note,
+        "prediction_set_coverage": result.set_coverage,
+        "findings": findings,
+    }

@@ -10,12 +10,13 @@ import numpy as np
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell
 from lumbar_tf.evaluation.comparison import SMALL_GROUP
-from lumbar_tf.evaluation.console_tables import POINTS_CAPTION, evaluation_notes, number
+from lumbar_tf.evaluation.console_tables import POINTS_CAPTION, evaluation_notes, number, set_caption
 from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.operating_points import OPERATING_POINTS
 from lumbar_tf.evaluation.scorecard import Scorecard
-from lumbar_tf.labels import FINDINGS, Condition, Severity
+from lumbar_tf.evaluation.set_metrics import SetCell, SetEvaluation
+from lumbar_tf.labels import FINDINGS, Condition, Level, Severity
 from lumbar_tf.reports.pages import write_page
 from lumbar_tf.reports.prediction_folder import report_link
 
@@ -78,6 +79,9 @@ def write_evaluation_page(
         },
         "points": OPERATING_POINTS,
         "points_caption": POINTS_CAPTION,
+        "set_caption": evaluated.sets and set_caption(evaluated.sets),
+        "set_lines": evaluated.sets and _set_lines(evaluated.sets),
+        "severities": list(Severity),
         "metrics": METRICS,
         "few_labels": FEW_LABELS,
         "small_group": SMALL_GROUP,
@@ -95,6 +99,33 @@ def _link_cases(page: Path, cases: Sequence[WorstCase], head: Head, reports: Pat
         link = report_link(page, reports, case.study_id, case.finding)
         linked.append(LinkedCase(case, Severity(int(shares.argmax())), link))
     return linked
+
+
+def _set_lines(evaluated: SetEvaluation) -> list[tuple[str, list[tuple[str, SetCell]]]]:
+    """Returns the cells with labels under headings: families, levels, conditions by level, subgroups."""
+    by_name = {cell.name: cell for cell in (*evaluated.conditions, *evaluated.findings)}
+    by_condition = {
+        condition.title: [
+            ("All levels", by_name[condition.value]),
+            *((f.level.title, by_name[f.name]) for f in FINDINGS if f.condition is condition),
+        ]
+        for condition in Condition
+    }
+    parts = {
+        "Both sides pooled": [(cell.name.capitalize(), cell) for cell in evaluated.families],
+        "Levels, all conditions pooled": [
+            (level.title, cell) for level, cell in zip(Level, evaluated.levels, strict=True)
+        ],
+        **by_condition,
+        **{
+            f"{subgroup.attribute}: {subgroup.group}": [
+                (cell.name.capitalize(), cell) for cell in subgroup.families
+            ]
+            for subgroup in evaluated.subgroups
+        },
+    }
+    kept = [(title, [line for line in lines if sum(line[1].counts)]) for title, lines in parts.items()]
+    return [(title, lines) for title, lines in kept if lines]
 
 
 def _graded(card: Scorecard) -> list[Condition]:

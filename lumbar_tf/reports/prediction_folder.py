@@ -1,4 +1,4 @@
-"""Output folder of `predict`: tables, reports, and links to the reports."""
+"""Output folder of `predict` or `stack`: tables, reports, and links to the reports."""
 
 import json
 import os
@@ -10,11 +10,12 @@ from urllib.parse import quote
 from lumbar_tf.labels import Finding
 from lumbar_tf.prediction.result_tables import JSON_NAME, MEMBERS_NAME
 from lumbar_tf.reports.study_report import REPORTS_FOLDER
+from lumbar_tf.tables.set_tables import SETS_NAME
 
 
 @dataclass(frozen=True)
 class PredictedFolder:
-    """A folder that may have been written by `predict`.
+    """A folder that may have been written by `predict` or `stack`.
 
     Attributes:
         path: the folder.
@@ -27,6 +28,12 @@ class PredictedFolder:
         """The table of the members' uncalibrated predictions, if present."""
         path = self.path / MEMBERS_NAME
         return (path,) if path.is_file() else ()
+
+    @property
+    def prediction_sets(self) -> Path | None:
+        """The table of prediction sets, if present."""
+        path = self.path / SETS_NAME
+        return path if path.is_file() else None
 
     @property
     def reports(self) -> Path | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lumbar_tf.dicom.study import SeriesSummary, Study
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Flag, Level, Plane, Severity, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
-from lumbar_tf.prediction.results import ModelSource, StudyFindings
+from lumbar_tf.prediction.results import ModelSource, StudyFindings, set_words
 from lumbar_tf.prediction.saliency import StudySaliency, make_overlays
 from lumbar_tf.reports.finding_texts import COLUMNS, FLAG_TEXTS, format_slice_numbers, list_warnings
 from lumbar_tf.reports.pages import page_templates, write_page
@@ -55,6 +55,7 @@ class FindingEntry:
         shares: calibrated probability of each grade; None without a result.
         bounds: lower and upper bound of each probability; None if the model gives no intervals.
         likeliest: most probable grade; None if no image supports one.
+        set_text: grades of the prediction set in words; "" without one.
         flags: limitations of the result.
         members: predictions of the members.
     """
@@ -64,6 +65,7 @@ class FindingEntry:
     shares: tuple[float, ...] | None
     bounds: tuple[tuple[float, float], ...] | None
     likeliest: Severity | None
+    set_text: str
     flags: tuple[Flag, ...]
     members: tuple[MemberRow, ...]
 
@@ -145,6 +147,8 @@ def write_study_report(
         "has_outlines": bool(crop_outlines),
         "overlays": overlays,
         "has_saliency": saliency is not None,
+        "set_coverage": result.set_coverage,
+        "has_sets": any(entry.set_text for entry in entries),
         "has_intervals": any(entry.bounds is not None for entry in entries),
         "series": _list_series(study),
         "left_out": [series for series in study.series if series.plane is None],
@@ -184,6 +188,7 @@ def _finding_entry(
         tuple(result.probability[row].tolist()) if result.is_known(row) else None,
         None if bounds is None else tuple((float(low), float(high)) for low, high in bounds),
         result.grade_of(row),
+        set_words(result.set_of(row)),
         result.flags_of(row),
         members,
     )

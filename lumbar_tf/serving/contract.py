@@ -19,6 +19,9 @@ DESCRIBE = "describe"
 #: Grades studies and maps the image regions behind the grades; optional at export.
 SALIENCY = "saliency"
 
+#: Key of the description: probability that a prediction set contains the reader's grade; null without sets.
+COVERAGE_KEY = "prediction_set_coverage"
+
 _MAX_MEMBERS = 1000
 _MAX_NAME_CHARACTERS = 200
 _ANY = -1
@@ -34,6 +37,7 @@ _REQUIRED: dict[str, tuple[str, tuple[int, ...]]] = {
 #: Absent from old bundles; checked where present.
 _OPTIONAL: dict[str, tuple[str, tuple[int, ...]]] = {
     "interval": ("DT_FLOAT", (NUM_FINDINGS, NUM_SEVERITIES, 2)),
+    "prediction_set": ("DT_BOOL", (NUM_FINDINGS, NUM_SEVERITIES)),
 }
 #: Outputs of `SALIENCY` only; the numbers of views, slices and cells depend on the export.
 _SALIENCY_OUTPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -114,6 +118,8 @@ def check_outputs(
         is_valid = is_valid_interval(bounds, outputs["probability"].astype(np.float64))
         if not np.all(np.isnan(bounds).all(axis=-1) | is_valid):
             raise ValueError("the output interval must hold bounds around the output probability, or NaN.")
+    if "prediction_set" in outputs and not is_valid_set(outputs["prediction_set"]).all():
+        raise ValueError("the output prediction_set must hold sets of grades without a gap.")
     if "saliency" in outputs and not is_valid_saliency(outputs["saliency"].astype(np.float64)):
         raise ValueError("the output saliency must hold finite numbers of at least 0, or NaN.")
 
@@ -166,6 +172,15 @@ def is_valid_interval(bounds: NDArray[np.float64], probability: NDArray[np.float
     return np.asarray(is_bounded & is_inside, np.bool_)
 
 
+def is_valid_set(sets: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Returns whether sets of grades [..., 3] have no gap; a finding without a set has no grade in it."""
+    inside = sets.astype(np.bool_)
+    is_split = (
+        inside[..., Severity.NORMAL_MILD] & inside[..., Severity.SEVERE] & ~inside[..., Severity.MODERATE]
+    )
+    return np.asarray(~is_split, np.bool_)
+
+
 def is_valid_saliency(values: NDArray[np.float64]) -> bool:
     """Returns whether all numbers are finite and at least 0, or NaN."""
     return bool(np.all(np.isnan(values) | ((values >= 0) & np.isfinite(values))))
@@ -173,6 +188,20 @@ def is_valid_saliency(values: NDArray[np.float64]) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_NAME_CHARACTERS
+
+
+def parse_coverage(description: Mapping[str, Any]) -> float | None:
+    """Returns the coverage of the prediction sets; None without sets, and for old bundles.
+
+    Raises:
+        ValueError: it is not a number between 0 and 1.
+    """
+    value = description.get(COVERAGE_KEY)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError(f"its {COVERAGE_KEY} must be a number between 0 and 1. Received: {value!r}.")
+    return float(value)
 
 
 def parse_description(text: str) -> dict[str, Any]:
@@ -200,6 +229,7 @@ def parse_description(text: str) -> dict[str, Any]:
     if served.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ValueError(f"it must read records of schema {SCHEMA_VERSION}. Received: {served}.")
     parse_training(content)
+    parse_coverage(content)
     members = content.get("members")
     if not isinstance(members, list) or not all(map(_is_name, members)) or len(members) > _MAX_MEMBERS:
         raise ValueError(f"its members must be a list of names. Received: {members!r}.")

@@ -1,6 +1,7 @@
 """The self-test names what is wrong with answers, and passes answers that are right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
 from lumbar_tf.bundle.self_test import find_case_faults
+from lumbar_tf.ensemble.prediction_sets import SetThresholds
+from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients
 from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
 
 MEMBERS = ("axial_t2/net", "sagittal_t1/net", "sagittal_t2/net")
@@ -18,6 +21,7 @@ FAMILIES = {
     "sagittal_t2/net": (Family.CANAL,),
 }
 Answers = dict[str, dict[str, Any]]
+CANAL_ROW = [finding.name for finding in FINDINGS].index("spinal_canal_stenosis_l3_l4")
 
 
 def _mirrored_row(finding: Finding) -> int:
@@ -34,6 +38,49 @@ def _interval(answer: dict[str, Any]) -> np.ndarray:
     return np.where((counts > 1)[:, None, None], bounds, np.nan)
 
 
+def _stacker() -> StackerCoefficients:
+    """A stacker of the members whose coefficients are not used, with thresholds for every pattern."""
+    rng = np.random.default_rng(9)
+    parts = []
+    for family in Family:
+        names = tuple(name for name in MEMBERS if family in FAMILIES[name])
+        sources = tuple(name.partition("/")[0] for name in names)
+        size = 1 << len(sources)
+        head = Coefficients(
+            np.zeros((size, len(names), 3, 3)),
+            np.zeros((size, 5, 3, 3)),
+            np.zeros((size, 5, 3)),
+            ("",) * size,
+        )
+        sets = SetThresholds(0.9, rng.uniform(0.1, 0.6, (size, 3)), np.full((size, 3), 40))
+        sets.thresholds[0] = 0.0
+        heads = dict.fromkeys(Head, head)
+        order = tuple(range(len(sources)))
+        parts.append(FamilyStacker(family, names, sources, order, 9, heads, set_thresholds=sets))
+    sources = tuple(name.partition("/")[0] for name in MEMBERS)
+    return StackerCoefficients(MEMBERS, sources, np.zeros((25, 3)), tuple(parts))
+
+
+STACKER = _stacker()
+
+
+def _sets(answer: dict[str, Any]) -> np.ndarray:
+    """Sets by the formula, finding by finding, with the thresholds of the members that are present."""
+    sets = np.zeros((25, 3), bool)
+    for row, finding in enumerate(FINDINGS):
+        part = STACKER.family(finding.condition.family)
+        present = [np.isfinite(answer["members"][MEMBERS.index(name), row]).all() for name in part.members]
+        thresholds = part.set_thresholds.thresholds[
+            sum(1 << bit for bit, is_in in enumerate(present) if is_in)
+        ]
+        inside = answer["probability"][row] >= thresholds
+        if not inside.any():
+            inside[np.argmax(answer["probability"][row] / thresholds)] = True
+        sets[row] = inside
+        sets[row, 1] |= inside[0] and inside[2]
+    return sets
+
+
 def _right_answers() -> Answers:
     rng = np.random.default_rng(3)
     heads = {
@@ -48,6 +95,7 @@ def _right_answers() -> Answers:
     landmarks = rng.normal(size=(25, 3)).astype(np.float32) + np.array([15, 0, 0]) * np.array(sign)[:, None]
     plain = {**heads, "members": members, "landmarks": landmarks, "flags": np.zeros((25, len(Flag)), bool)}
     plain["interval"] = _interval(plain)
+    plain["prediction_set"] = _sets(plain)
     is_said = np.isfinite(members).all(axis=-1)
     plain["weight"] = np.where(is_said, rng.random(is_said.shape), np.nan)
     maps = rng.random((3, 25, 1, 3, 4, 4))
@@ -70,27 +118,53 @@ def _right_answers() -> Answers:
         without["members"][place] = np.nan
         without["weight"][place] = without["saliency"][place] = np.nan
         without["interval"] = _interval(without)
+        without["prediction_set"] = _sets(without)
         without["flags"][rows, list(Flag).index(Flag[f"NO_{plane.name}"])] = True
         answers[case_without(plane)] = without
     nothing = {name: value.copy() for name, value in plain.items()}
     nothing["flags"][:, list(Flag).index(Flag.PRIOR_ONLY)] = True
     nothing["members"][:] = nothing["weight"][:] = nothing["saliency"][:] = np.nan
     nothing["interval"] = _interval(nothing)
+    nothing["prediction_set"] = _sets(nothing)
     answers[NOTHING] = nothing
     return answers
 
 
 def test_right_answers_pass() -> None:
-    assert find_case_faults(_right_answers(), MEMBERS) == []
+    assert find_case_faults(_right_answers(), MEMBERS, STACKER) == []
 
 
-@pytest.mark.parametrize("absent", [("interval", "weight", "saliency"), ("weight", "saliency")])
-def test_a_bundle_from_before_there_were_intervals_or_saliency_passes(absent: tuple[str, ...]) -> None:
+def test_a_set_may_differ_where_a_probability_is_at_its_threshold() -> None:
+    answers = _right_answers()
+    part = STACKER.family(Family.CANAL)
+    thresholds = part.set_thresholds.thresholds[3]
+    at = np.array([1 - thresholds[1:].sum(), thresholds[1], thresholds[2]])
+    for answer in answers.values():
+        answer["probability"][CANAL_ROW] = at
+        answer["interval"] = _interval(answer)
+        answer["prediction_set"] = _sets(answer)
+    for other in ([True, True, True], [True, True, False]):
+        answers[PLAIN]["prediction_set"][CANAL_ROW] = other
+        assert find_case_faults(answers, MEMBERS, STACKER) == []
+    answers[PLAIN]["prediction_set"][CANAL_ROW] = [False, True, True]
+    assert find_case_faults(answers, MEMBERS, STACKER) != []
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        ("interval", "prediction_set", "weight", "saliency"),
+        ("prediction_set", "weight", "saliency"),
+        ("prediction_set",),
+        ("weight", "saliency"),
+    ],
+)
+def test_a_bundle_from_before_there_were_intervals_sets_or_saliency_passes(absent: tuple[str, ...]) -> None:
     answers = {
         case: {name: value for name, value in answer.items() if name not in absent}
         for case, answer in _right_answers().items()
     }
-    assert find_case_faults(answers, MEMBERS) == []
+    assert find_case_faults(answers, MEMBERS, STACKER) == []
 
 
 def _not_finite(answers: Answers) -> None:
@@ -130,9 +204,6 @@ def _nothing_not_flagged(answers: Answers) -> None:
     answers[NOTHING]["flags"][4] = False
 
 
-CANAL_ROW = [finding.name for finding in FINDINGS].index("spinal_canal_stenosis_l3_l4")
-
-
 def _interval_of_one_member(answers: Answers) -> None:
     answers[case_without(Plane.SAGITTAL_T1)]["interval"][CANAL_ROW] = [0.0, 1.0]
 
@@ -147,6 +218,18 @@ def _interval_beside_the_probability(answers: Answers) -> None:
 
 def _interval_of_the_other_side(answers: Answers) -> None:
     answers[MIRRORED]["interval"] = answers[MIRRORED]["interval"][::-1]
+
+
+def _set_of_other_thresholds(answers: Answers) -> None:
+    answers[case_without(Plane.SAGITTAL_T2)]["prediction_set"] = answers[PLAIN]["prediction_set"]
+
+
+def _set_empty(answers: Answers) -> None:
+    answers[PLAIN]["prediction_set"][CANAL_ROW] = False
+
+
+def _set_with_a_gap(answers: Answers) -> None:
+    answers[PLAIN]["prediction_set"][CANAL_ROW] = [True, False, True]
 
 
 def _saliency_negative(answers: Answers) -> None:
@@ -194,6 +277,9 @@ def _maps_on_the_wrong_side(answers: Answers) -> None:
         (_interval_absent, "plain: interval is missing where two members have a prediction"),
         (_interval_beside_the_probability, "plain: interval does not contain the probability"),
         (_interval_of_the_other_side, "mirrored: interval"),
+        (_set_of_other_thresholds, "without sagittal_t2: prediction_set of canal differs from the sets of"),
+        (_set_empty, "plain: prediction_set of canal differs from the sets of stacker.json"),
+        (_set_with_a_gap, "plain: prediction_set has a gap"),
         (_saliency_negative, "plain: saliency is negative or infinite"),
         (_saliency_in_part, "plain: saliency covers only a part of an image"),
         (
@@ -209,4 +295,10 @@ def _maps_on_the_wrong_side(answers: Answers) -> None:
 def test_each_fault_is_named(spoil: Callable[[Answers], None], words: str) -> None:
     answers = _right_answers()
     spoil(answers)
-    assert any(words in fault for fault in find_case_faults(answers, MEMBERS))
+    assert any(words in fault for fault in find_case_faults(answers, MEMBERS, STACKER))
+
+
+def test_a_stacker_of_other_members_is_named() -> None:
+    changed = replace(STACKER, members=("a/net", *MEMBERS[1:]))
+    (fault,) = find_case_faults(_right_answers(), MEMBERS, changed)
+    assert "stacker.json is of other members: a/net" in fault

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.labels import FINDINGS, Flag, Plane, row_id
+from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity, row_id
 from lumbar_tf.prediction.result_tables import (
     write_intervals,
     write_members,
+    write_prediction_sets,
     write_results_json,
     write_series,
     write_submission,
 )
-from lumbar_tf.prediction.results import StudyFindings, result_to_json
+from lumbar_tf.prediction.results import StudyFindings, findings_frame, result_to_json
 from lumbar_tf.tables.out_of_fold import read_out_of_fold_tables
+from lumbar_tf.tables.set_tables import read_set_table
 
 
 def _result(study_id: str, seed: int = 0) -> StudyFindings:
@@ -30,7 +32,12 @@ def _result(study_id: str, seed: int = 0) -> StudyFindings:
     members = np.stack([probability, np.full((25, 3), np.nan)])
     interval = np.stack([probability * 0.5, probability * 0.5 + 0.5], axis=-1)
     interval[3] = np.nan
-    return StudyFindings(study_id, probability, competition, members, landmarks, flags, interval)
+    sets = probability >= np.array([0.6, 0.2, 0.3], np.float32)
+    sets[:, 1] |= sets[:, 0] & sets[:, 2]
+    sets[4] = False
+    return StudyFindings(
+        study_id, probability, competition, members, landmarks, flags, interval, sets, set_coverage=0.9
+    )
 
 
 @pytest.mark.parametrize("head", ["competition", "probability"])
@@ -67,6 +74,14 @@ def test_json_names_both_numbers_points_and_flags() -> None:
     np.testing.assert_allclose(first["landmark_lps_mm"], result.landmarks[0], atol=0.006)
     assert first["interval"]["severe"] == pytest.approx(result.interval[0, 2].tolist(), abs=1e-6)
     assert unseen["interval"] is None
+    assert content["prediction_set_coverage"] == 0.9
+    for row, each in enumerate(content["findings"]):
+        inside = [s.column for s in Severity if result.prediction_set[row, s]]
+        assert each["prediction_set"] == (inside or None)
+    assert content["findings"][4]["prediction_set"] is None
+    old = result_to_json(replace(result, prediction_set=None, set_coverage=None))
+    assert old["prediction_set_coverage"] is None
+    assert {each["prediction_set"] for each in old["findings"]} == {None}
     assert first["flags"] == []
     assert unseen["landmark_lps_mm"] is None
     assert unseen["flags"] == ["no_axial_t2", "no_landmark"]
@@ -123,3 +138,21 @@ def test_the_table_of_series_has_a_row_for_each_contrast(tmp_path: Path) -> None
         "1,1.2,sagittal_t2,,7,TE 105 ms",
         "1,1.2,,unknown_weighting,7,TE 15 ms",
     ]
+
+
+def test_sets_are_in_words_in_the_frame_and_in_a_table(tmp_path: Path) -> None:
+    result = _result("7")
+    words = findings_frame(result)["prediction_set"]
+    expected = {"": 0, "Normal/Mild": 1, "Moderate": 1, "Severe": 1}
+    expected |= {"Normal/Mild or Moderate": 2, "Moderate or Severe": 2, "Normal/Mild, Moderate or Severe": 3}
+    assert [expected[each] for each in words] == result.prediction_set.sum(axis=-1).tolist()
+    assert words[4] == "" and set(words) > {"Moderate or Severe", "Normal/Mild"}
+    old = replace(_result("8"), prediction_set=None, set_coverage=None)
+    write_prediction_sets(tmp_path / "sets.csv", [old, result])
+    table = read_set_table(tmp_path / "sets.csv")
+    assert table.coverage == 0.9
+    np.testing.assert_array_equal(table.align(["7", "8"])[0], result.prediction_set)
+    assert list(table.rows) == ["7"]
+    # A finding without probabilities has no set, whatever the model returned.
+    result.probability[0] = np.nan
+    assert result.set_of(0) == ()

@@ -116,4 +116,5 @@ def mirror_result(result: StudyFindings) -> StudyFindings:
         landmarks=result.landmarks[turned] * np.array([-1, 1, 1], np.float32),
         flags=result.flags[turned],
         interval=None if result.interval is None else result.interval[turned],
+        prediction_set=None if result.prediction_set is None else result.prediction_set[turned],
     )

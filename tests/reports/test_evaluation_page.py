@@ -8,6 +8,7 @@ from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files
 from lumbar_tf.labels import Severity
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
+from lumbar_tf.tables.set_tables import write_set_table
 from tests.graded_cohort import draw_labels, make_study_ids, write_labels
 from tests.reports.html_page import Page, check_self_contained
 
@@ -27,12 +28,16 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRun:
         probabilities = generator.dirichlet([1, 1, 1], (40, 25))
         probabilities[39, 0] = [1 - 2e-9, 1e-9, 1e-9]
         write_out_of_fold_table(folder / f"{name}.csv", _IDS, probabilities)
+    sets = np.zeros((40, 25, 3), bool)
+    sets[..., :2] = True
+    write_set_table(folder / "sets.csv", _IDS, sets, coverage=0.9)
     group_of = {study: "ge" if index < 35 else _NASTY for index, study in enumerate(_IDS)}
     return evaluate_files(
         [folder / "one.csv", folder / "two.csv"],
         [folder / "train.csv"],
         folder / "out",
         members=[folder / "two.csv"],
+        sets=folder / "sets.csv",
         groupings=[Grouping("Vendor", group_of, ("ge", _NASTY))],
         num_resamples=20,
     )
@@ -65,6 +70,18 @@ def test_the_page_holds_the_figures(text: str, evaluated: EvaluationRun) -> None
     difference = evaluated.comparison[1].difference["score"]
     assert f"{difference.value:+.4f} {difference.low:+.4f} to {difference.high:+.4f}" in words
     assert f"{_NASTY} (small) 5" in words
+
+
+def test_the_page_has_the_coverage_of_the_prediction_sets(text: str, evaluated: EvaluationRun) -> None:
+    words = Page(text).words
+    assert "Prediction sets The grades that a reader may give" in words
+    assert "(wanted: 90% of each grade)" in words
+    canal = evaluated.sets.families[0]
+    normal, moderate, severe = canal.counts
+    assert f"Canal {normal} 1.000 1.000 to 1.000 {moderate} 1.000 1.000 to 1.000 {severe} 0.000" in words
+    assert "2.000 2.000 to 2.000 0.000 0.000 to 0.000 -" in words
+    for heading in ("Levels, all conditions pooled", "Spinal canal stenosis", "Vendor: ge"):
+        assert f"{heading} Normal/Mild Covered Moderate Covered Severe Covered Mean size" in words
 
 
 def test_the_worst_case_is_named_and_conditions_without_labels_are_not(text: str) -> None:

@@ -195,6 +195,24 @@ def test_the_page_states_missing_slices_results_intervals_and_outlines(tmp_path:
     assert "member 1" in words
 
 
+def test_the_page_has_prediction_sets_in_words_where_there_are_any(tmp_path: Path) -> None:
+    sets = np.tile([True, False, False], (25, 1))
+    sets[severe_row()] = [False, True, True]
+    flags = make_result().flags.copy()
+    flags[0, list(Flag).index(Flag.PRIOR_ONLY)] = True
+    sets[0] = True
+    result = replace(make_result(), prediction_set=sets, set_coverage=0.9, flags=flags)
+    words = Page(_write(tmp_path, make_study(), result)).words
+    assert "contain a reader's grade in 90% of findings of each grade" in words
+    assert "Set: Moderate or Severe" in words and words.count("Set: ") == 1
+    assert "Prediction set: Moderate or Severe." in words and "Prediction set: Normal/Mild." in words
+    assert (
+        "Prediction set: Normal/Mild, Moderate or Severe. Without an image no grade can be excluded." in words
+    )
+    plain = Page(_write(tmp_path, make_study(), make_result())).words
+    assert "rediction set" not in plain and "Set:" not in plain and "reader's grade" not in plain
+
+
 def test_the_page_names_the_contrasts_of_a_series_used_and_left_out(tmp_path: Path) -> None:
     study = make_study()
     used, *others = study.series

@@ -70,6 +70,7 @@ class FakeModel:
                     **dict.fromkeys(
                         ("probability", "competition", "interval", "members", "landmarks"), tf.float32
                     ),
+                    "prediction_set": tf.bool,
                     "flags": tf.bool,
                 },
             ),
@@ -85,6 +86,7 @@ class FakeModel:
             "severities": [severity.column for severity in Severity],
             "flags": [flag.value for flag in Flag],
             "record_schema_version": SCHEMA_VERSION,
+            "prediction_set_coverage": 0.9,
             **changes,
         }
 
@@ -110,6 +112,7 @@ class FakeModel:
         return {
             "probability": probability,
             "interval": interval,
+            "prediction_set": probability >= np.array([0.5, 0.0, 0.3], np.float32),
             "competition": rng.dirichlet((1, 1, 1), 25).astype(np.float32),
             "members": rng.dirichlet((1, 1, 1), (len(self.members), 25)).astype(np.float32),
             "landmarks": landmarks,

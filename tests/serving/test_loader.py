@@ -49,6 +49,7 @@ def test_the_bundle_answers_in_c_plus_plus_as_in_python(answers: dict[str, Any],
     assert answers["version"] == f"TensorFlow {tf.__version__}"
     warmup, parity = (_of(answers, name) for name in FILES)
     outputs = {"probability", "competition", "interval", "members", "landmarks", "doubt", "flags"}
+    outputs |= {"prediction_set"}
     expected = {("serving_default", output) for output in outputs} | {("describe", "description")}
     expected |= {("saliency", output) for output in (*outputs, "saliency", "weight")}
     assert set(warmup) == set(parity) == expected

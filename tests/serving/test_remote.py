@@ -243,6 +243,8 @@ def test_what_may_pass_is_asked_again_and_the_rest_is_not(
         ({"probability": np.zeros((25, 3), np.float32)}, "probabilities that sum to 1"),
         ({"competition": np.full((25, 3), np.nan, np.float32)}, "probabilities that sum to 1"),
         ({"landmarks": np.zeros((24, 3), np.float32)}, r"landmarks must be of shape \[1, 25, 3\]"),
+        ({"prediction_set": np.zeros((25, 2), bool)}, r"prediction_set must be of shape \[1, 25, 3\]"),
+        ({"prediction_set": np.tile([True, False, True], (25, 1))}, "sets of grades without a gap"),
         ({"interval": np.zeros((25, 3), np.float32)}, r"interval must be of shape \[1, 25, 3, 2\]"),
         ({"interval": np.full((25, 3, 2), 2.0, np.float32)}, "bounds around the output probability"),
         ({"interval": np.full((25, 3, 2), [0.0, np.nan], np.float32)}, "bounds around the output"),
