@@ -14,7 +14,11 @@ SERVING_TENSORFLOW ?= 2.19.1
 # The bundle: `make demo` leaves one there.
 BUNDLE ?= demo/models/1
 
-.PHONY: demo pretrained check test test-tools test-tfio test-serving docs lint format clean
+# OHIF's built pages, from the npm registry (MIT licence), and the digest of the package.
+OHIF ?= 3.12.10
+OHIF_SHA256 ?= fbabd410be33e5b9898931b725229b9da9553aac339914b5c29796d3aa5d4b2d
+
+.PHONY: demo pretrained check test test-tools test-tfio test-serving test-viewers docs lint format clean
 
 demo: .venv/.stamp
 	$(BIN)/python -m lumbar_tf.demo
@@ -31,10 +35,11 @@ check: lint
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --doctest-modules lumbar_tf tests
 
-# A browser and a PACS, from Debian's packages, as root. Without them the tests that drive them are skipped.
+# A browser, a PACS and npm, from Debian's packages, as root. Without them the tests that need them are skipped.
 test-tools:
 	command -v chromium >/dev/null && command -v Orthanc >/dev/null || \
 	(apt-get update -q && apt-get install -yq --no-install-recommends chromium orthanc orthanc-dicomweb)
+	command -v npm >/dev/null || apt-get install -yq --no-install-recommends npm
 
 # tensorflow-io loads with TensorFlow 2.17 only, so it has an environment of its own.
 test-tfio: .venv-tfio/.stamp
@@ -44,6 +49,10 @@ test-tfio: .venv-tfio/.stamp
 test-serving: .venv/.stamp .venv-serving/.stamp
 	$(BIN)/python -m tests.serving.loader $(BUNDLE)
 	$(BIN)/python -m tests.serving.loader $(BUNDLE) --python=.venv-serving/bin/python
+
+# The structured report in OHIF, which only this target fetches (46 MB); needs npm and what `make test-tools` installs.
+test-viewers: .venv/.stamp .ohif/$(OHIF)
+	$(BIN)/python -m pytest tests/viewers
 
 # The pages and the API reference as a site that loads nothing from anywhere: open site/index.html
 docs: .venv/.stamp
@@ -76,5 +85,11 @@ format: .venv/.stamp
 	.venv-serving/bin/python -m pip install --quiet --disable-pip-version-check 'tensorflow==$(SERVING_TENSORFLOW)'
 	touch $@
 
+.ohif/%:
+	rm -rf .ohif && mkdir .ohif
+	cd .ohif && npm pack --silent @ohif/app@$* && echo "$(OHIF_SHA256)  ohif-app-$*.tgz" | sha256sum --check --quiet
+	tar -xzf .ohif/ohif-app-$*.tgz -C .ohif && rm .ohif/ohif-app-$*.tgz
+	touch $@
+
 clean:
-	rm -rf .venv .venv-serving .venv-tfio build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .ohif .venv .venv-serving .venv-tfio build site *.egg-info .mypy_cache .pytest_cache .ruff_cache

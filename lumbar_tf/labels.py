@@ -294,6 +294,11 @@ class Finding:
         return f"{self.condition.value}_{self.level.value}"
 
     @property
+    def title(self) -> str:
+        """The spelling in a report: `Left subarticular stenosis L4/L5`."""
+        return f"{self.condition.title} {self.level.title}"
+
+    @property
     def mirrored(self) -> "Finding":
         """The same finding on the patient's other side; one of the midline maps to itself."""
         return Finding(self.condition.mirrored, self.level)

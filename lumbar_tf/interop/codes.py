@@ -5,7 +5,18 @@ package's own scheme, `99LUMBAR`, which this file defines completely. A comment 
 CID is a context group of DICOM's content mapping resource (PS3.16).
 """
 
-from lumbar_tf.labels import Code, CodingScheme, Condition, Family, Flag, Level, Severity, Side
+from lumbar_tf.labels import (
+    FINDINGS,
+    Code,
+    CodingScheme,
+    Condition,
+    Family,
+    Finding,
+    Flag,
+    Level,
+    Severity,
+    Side,
+)
 
 
 def _own(value: str, meaning: str) -> Code:
@@ -17,10 +28,12 @@ PROCEDURE = Code("25056-3", CodingScheme.LOINC, "MRI unspecified body region")
 LATERALITY = Code("272741003", CodingScheme.SNOMED, "Laterality")
 #: Dimensionless number; UCUM puts the annotation in braces.
 RATIO = Code("{ratio}", CodingScheme.UCUM, "ratio")
+PERCENT = Code("%", CodingScheme.UCUM, "percent")
 
 MOST_PROBABLE = _own("GRADE", "Most probable grade")
 LIMITATION = _own("LIMITATION", "What the answer had to do without")
 DISC_LEVEL = _own("DISC_LEVEL", "Disc level")
+PROBABILITY_SET = _own("PROBABILITY_SET", "Calibrated probabilities of the grades")
 
 #: CID 244.
 _SIDES = {
@@ -55,6 +68,12 @@ _UPPER = {
     Severity.NORMAL_MILD: _own("P_NORM_MILD_HIGH", "Upper bound of the probability of normal or mild"),
     Severity.MODERATE: _own("P_MODERATE_HIGH", "Upper bound of the probability of moderate"),
     Severity.SEVERE: _own("P_SEVERE_HIGH", "Upper bound of the probability of severe"),
+}
+#: Part of a code and of its meaning.
+_SHORT_GRADES = {
+    Severity.NORMAL_MILD: ("NRM", "normal/mild"),
+    Severity.MODERATE: ("MOD", "moderate"),
+    Severity.SEVERE: ("SEV", "severe"),
 }
 _FLAGS = {
     Flag.NO_SAGITTAL_T1: _own("NO_SAGITTAL_T1", "Answered without sagittal T1"),
@@ -96,6 +115,22 @@ def probability_code(severity: Severity) -> Code:
     return _PROBABILITIES[severity]
 
 
+def finding_probability_code(finding: Finding, severity: Severity) -> Code:
+    """Returns the code of the calibrated probability of a grade of one finding, which its meaning names.
+
+    The code value consists of the grade, the initials of the condition and the level.
+
+    >>> from lumbar_tf.labels import FINDINGS
+    >>> code = finding_probability_code(FINDINGS[8], Severity.SEVERE)
+    >>> code.value, code.meaning
+    ('P_SEV_LNFN_L4L5', 'Left neural foraminal narrowing L4/L5, P(severe)')
+    """
+    grade, text = _SHORT_GRADES[severity]
+    initials = "".join(word[0] for word in finding.condition.value.split("_"))
+    level = finding.level.value.replace("_", "")
+    return _own(f"P_{grade}_{initials}_{level}".upper(), f"{finding.title}, P({text})")
+
+
 def bound_codes(severity: Severity) -> tuple[Code, Code]:
     """Returns the codes of the lower and the upper bound of a grade's probability."""
     return _LOWER[severity], _UPPER[severity]
@@ -109,7 +144,8 @@ def flag_code(flag: Flag) -> Code:
 def own_codes() -> tuple[Code, ...]:
     """Returns all codes of the scheme 99LUMBAR."""
     tables = (_GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
-    codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL]
+    codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL, PROBABILITY_SET]
     codes.extend(code for family in Family for code in (family.spec.site, family.spec.finding))
     codes.extend(code for table in tables for code in table.values())
+    codes.extend(finding_probability_code(finding, severity) for finding in FINDINGS for severity in Severity)
     return tuple(code for code in codes if code.scheme is CodingScheme.OWN)

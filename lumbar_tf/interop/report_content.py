@@ -62,7 +62,7 @@ class GradedFinding:
     @property
     def title(self) -> str:
         """Title of the finding in a report, such as `Left subarticular stenosis L4/L5`."""
-        return f"{self.finding.condition.title} {self.finding.level.title}"
+        return self.finding.title
 
 
 def grade_findings(result: StudyFindings) -> tuple[GradedFinding, ...]:
@@ -93,6 +93,15 @@ def _grade(result: StudyFindings, row: int, finding: Finding) -> GradedFinding:
 
 def _rounded(value: float | np.floating) -> float:
     return round(float(value), _DECIMALS)
+
+
+def percent(probability: float) -> float:
+    """Returns a rounded probability in percent, with the same decimal digits.
+
+    >>> percent(0.070009)
+    7.0009
+    """
+    return round(100 * probability, _DECIMALS - 2)
 
 
 def software_version(model: str) -> str:

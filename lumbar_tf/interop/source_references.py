@@ -21,6 +21,8 @@ _MAX_UID_CHARACTERS = 64
 _NAMESPACE = UUID("c25d20e8-96bd-4e13-8fe1-354c491375bf")
 #: Maximum distance of a slice from a point that it shows, mm; the same as on the summary sheet.
 _MAX_DISTANCE_MM = 10.0
+#: Order in which planes are tried for the points of a whole report: each sagittal T2 slice shows all levels.
+_OVERVIEW_PLANES = (Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,21 @@ class SourceImage:
     series_uid: str
     frame_of_reference_uid: str
     frame_number: int | None = None
+
+
+@dataclass(frozen=True)
+class ImagePoint:
+    """Projection of a level point onto an image that shows it.
+
+    Attributes:
+        image: the image.
+        column: position along a row, pixels; the centre of the first pixel is 0.
+        row: position along a column, pixels; the centre of the first pixel is 0.
+    """
+
+    image: SourceImage
+    column: float
+    row: float
 
 
 @dataclass(frozen=True)
@@ -164,24 +181,84 @@ def nearest_images(
         return []
     planes = [study.planes[plane] for plane in condition.family.shown_on if study.planes.get(plane)]
     nearest = [_nearest(members, point) for members in planes]
-    shown = [image for image, is_inside, distance in nearest if is_inside and distance <= _MAX_DISTANCE_MM]
-    return shown or [image for image, _, _ in nearest[:1]]
+    shown = [found.image for found in nearest if found.is_shown]
+    return shown or [found.image for found in nearest[:1]]
+
+
+def place_points(
+    study: SourceStudy, points: Sequence[tuple[Condition, NDArray[np.floating]]]
+) -> list[ImagePoint | None]:
+    """Returns the projection of each point onto an image that shows it, on one series as far as possible.
+
+    Viewers such as OHIF 3.12 open a report on the series of its first point, and reach points of no other.
+    The series that shows most points is therefore used for all that it shows; of several, the first in the
+    order sagittal T2, sagittal T1, axial T2. Other points are on the first plane that shows them.
+
+    Args:
+        study: references to the images.
+        points: condition and point, LPS mm [3], of each finding; NaN if there is none.
+
+    Returns:
+        As many items as points; None for a point that no image shows: none contains its projection and is at
+        most 10 mm away.
+    """
+    by_series: dict[str, list[tuple[SliceGeometry, SourceImage]]] = {}
+    for plane in _OVERVIEW_PLANES:
+        for geometry, image in study.planes.get(plane, ()):
+            by_series.setdefault(image.series_uid, []).append((geometry, image))
+    candidates = [[_place(members, point) for _, point in points] for members in by_series.values()]
+    common = max(candidates, key=_num_placed, default=[None] * len(points))
+    return [
+        place or _first_place(study, condition, point)
+        for place, (condition, point) in zip(common, points, strict=True)
+    ]
+
+
+def _num_placed(places: Sequence[ImagePoint | None]) -> int:
+    return sum(place is not None for place in places)
+
+
+def _first_place(study: SourceStudy, condition: Condition, point: NDArray[np.floating]) -> ImagePoint | None:
+    """Returns the projection onto the first of a condition's planes that shows a point."""
+    places = (_place(study.planes.get(plane, ()), point) for plane in condition.family.shown_on)
+    return next((place for place in places if place is not None), None)
+
+
+def _place(
+    members: Sequence[tuple[SliceGeometry, SourceImage]], point: NDArray[np.floating]
+) -> ImagePoint | None:
+    """Returns the projection of a point onto the nearest image; None if no image shows it."""
+    if not members or not np.isfinite(point).all():
+        return None
+    nearest = _nearest(members, point)
+    return ImagePoint(nearest.image, nearest.column, nearest.row) if nearest.is_shown else None
+
+
+@dataclass(frozen=True)
+class _Projection:
+    """Orthogonal projection of a point onto the plane of an image; `column` and `row` as in `ImagePoint`."""
+
+    image: SourceImage
+    column: float
+    row: float
+    distance_mm: float
+    is_inside: bool
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the image shows the point."""
+        return self.is_inside and self.distance_mm <= _MAX_DISTANCE_MM
 
 
 def _nearest(
     members: Sequence[tuple[SliceGeometry, SourceImage]], point: NDArray[np.floating]
-) -> tuple[SourceImage, bool, float]:
-    """Returns the image nearest to a point, whether it contains the point's projection, and the distance, mm.
-
-    Images that contain the projection come before all others.
-    """
-    places = [(*_locate(geometry, point), image) for geometry, image in members]
-    is_inside, distance, image = min(places, key=lambda place: (not place[0], place[1]))
-    return image, is_inside, distance
+) -> _Projection:
+    """Returns the projection onto the nearest image; images that contain it come before all others."""
+    projections = [_project(geometry, image, point) for geometry, image in members]
+    return min(projections, key=lambda found: (not found.is_inside, found.distance_mm))
 
 
-def _locate(geometry: SliceGeometry, point: NDArray[np.floating]) -> tuple[bool, float]:
-    """Returns whether the projection of a point lies inside an image, and the distance from its plane, mm."""
+def _project(geometry: SliceGeometry, image: SourceImage, point: NDArray[np.floating]) -> _Projection:
     column, row, distance = patient_to_pixel(geometry, [float(coordinate) for coordinate in point])
     is_inside = -0.5 <= column <= geometry.columns - 0.5 and -0.5 <= row <= geometry.rows - 0.5
-    return is_inside, abs(distance)
+    return _Projection(image, column, row, abs(distance), is_inside)

@@ -41,7 +41,7 @@ def viewer_data(
         picture that is shown first when a finding is selected.
     """
     return {
-        "findings": [f"{finding.condition.title} {finding.level.title}" for finding in FINDINGS],
+        "findings": [finding.title for finding in FINDINGS],
         "levels": [finding.level.title for finding in FINDINGS],
         "peers": [[finding_index(finding.condition, level) for level in Level] for finding in FINDINGS],
         "planes": {

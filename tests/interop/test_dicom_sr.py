@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from highdicom.spatial import ReferenceToImageTransformer
 from highdicom.sr import srread
 from pydicom.sr.codedict import Code, codes
 
@@ -28,9 +30,11 @@ from tests.interop.hospital_study import (
     read_lumbar_study,
     stored_slices,
 )
+from tests.interop.sr_reader import ReadGroup, read_groups
 
 #: Codes of pydicom's dictionary, independent of the package's table.
 LEFT, RIGHT = codes.SCT.Left, codes.SCT.Right
+_PROBABILITIES = ("P_NORMAL_MILD", "P_MODERATE", "P_SEVERE")
 LEVELS = ["L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
 ANNOTATED = {
     Family.CANAL: Plane.SAGITTAL_T2,
@@ -61,52 +65,98 @@ def path(study: Study, result: StudyFindings, tmp_path_factory: pytest.TempPathF
     return path
 
 
-def _groups(path: Path) -> list:
-    groups = srread(path).content.get_image_measurement_groups()
-    assert len(groups) == len(FINDINGS)
-    return groups
-
-
-def _points(group: object) -> list:
-    return [
-        item
-        for measurement in group.get_measurements()
-        for item in measurement[0].get("ContentSequence", [])
-        if item.ValueType == "SCOORD3D"
-    ]
-
-
-def _values(group: object) -> dict[str, float]:
-    return {measurement.name.value: measurement.value for measurement in group.get_measurements()}
+def _groups(path: Path) -> list[ReadGroup]:
+    """Returns the groups in the order of the findings."""
+    groups = {group.name: group for group in read_groups(path)}
+    return [groups[f"{finding.condition.title} {finding.level.title}"] for finding in FINDINGS]
 
 
 def test_dciodvfy_reports_no_error(path: Path) -> None:
     assert find_errors(path) == []
 
 
-def test_the_numbers_equal_those_of_results_json(path: Path, result: StudyFindings) -> None:
+def _pixel(group: ReadGroup) -> tuple[str, int | None, float, float] | None:
+    if not group.is_drawn:
+        return None
+    point = group.drawn_point
+    return point.sop_instance_uid, point.frame_number, round(point.column, 2), round(point.row, 2)
+
+
+def test_the_numbers_are_those_of_results_json_in_percent(path: Path, result: StudyFindings) -> None:
+    def in_percent(probability: float) -> float:
+        # Decimal digits of the JSON number, moved by two places.
+        return float(Decimal(repr(probability)) * 100)
+
     for group, found in zip(_groups(path), result_to_json(result)["findings"], strict=True):
-        values = _values(group)
-        for severity, name in zip(Severity, ("P_NORMAL_MILD", "P_MODERATE", "P_SEVERE"), strict=True):
-            assert values[name] == found["probability"][severity.column]
-        low, high = found["interval"]["severe"]
-        assert (values["P_SEVERE_LOW"], values["P_SEVERE_HIGH"]) == (low, high)
-        units = {measurement.unit.value for measurement in group.get_measurements()}
-        assert units == {"{ratio}"}
+        values = group.percents
+        for severity, name in zip(Severity, _PROBABILITIES, strict=True):
+            assert values[name] == in_percent(found["probability"][severity.column])
+        bounds = [in_percent(bound) for bound in found["interval"]["severe"]]
+        assert [values["P_SEVERE_LOW"], values["P_SEVERE_HIGH"]] == bounds
+        assert group.units == {"%"}
         assert len(values) == 9  # and the competition's scores are not among them
+
+
+def test_a_drawn_finding_has_one_measurement_that_names_it_and_its_most_probable_grade(
+    path: Path, result: StudyFindings
+) -> None:
+    words = {Severity.NORMAL_MILD: "normal/mild", Severity.MODERATE: "moderate", Severity.SEVERE: "severe"}
+    for row, (group, finding) in enumerate(zip(_groups(path), FINDINGS, strict=True)):
+        if not group.is_drawn:
+            continue
+        best = Severity(int(result.probability[row].argmax()))
+        point = group.drawn_point
+        side = finding.condition.side
+        assert point.name == f"{finding.condition.title} {finding.level.title}, P({words[best]})"
+        assert point.name.startswith({None: "Spinal", Side.LEFT: "Left", Side.RIGHT: "Right"}[side])
+        assert point.percent == max(group.percents[name] for name in _PROBABILITIES)
+        assert point.percent == pytest.approx(100 * result.probability[row, best], abs=1e-4)
+
+
+def test_findings_that_no_image_shows_are_qualitative_evaluations_with_all_numbers(path: Path) -> None:
+    groups = _groups(path)
+    assert [row for row, group in enumerate(groups) if not group.is_drawn] == [NO_POINT, NO_IMAGE]
+    for group in (groups[NO_POINT], groups[NO_IMAGE]):
+        assert group.group.get_measurements() == []
+        assert len(group.percents) == 9
+
+
+def test_each_drawn_point_is_the_pixel_of_the_level_point_on_the_nearest_slice_of_one_series(
+    path: Path, disc: Path, result: StudyFindings
+) -> None:
+    # Sagittal T2 shows every point; its file has several frames.
+    slices = stored_slices(disc)[Plane.SAGITTAL_T2]
+    for row, group in enumerate(_groups(path)):
+        if not group.is_drawn:
+            continue
+        point = group.drawn_point
+        (stored,) = [
+            each
+            for each in slices
+            if (each.sop_instance_uid, each.frame_number) == (point.sop_instance_uid, point.frame_number)
+        ]
+        level = result.landmarks[row].astype(float)
+        assert stored.distance(level) == pytest.approx(min(each.distance(level) for each in slices), abs=1e-4)
+        # Image coordinates of SCOORD: the centre of the first pixel is 0.5, 0.5.
+        to_pixel = ReferenceToImageTransformer(
+            image_position=stored.position.tolist(),
+            image_orientation=stored.orientation.tolist(),
+            pixel_spacing=stored.spacing,
+        )
+        ((column, row_of_pixel, _),) = to_pixel(level[np.newaxis])
+        assert (point.column, point.row) == pytest.approx((column, row_of_pixel), abs=1e-3)
 
 
 def test_each_measurement_group_has_the_codes_of_its_finding(path: Path) -> None:
     dictionary = dict(zip(LEVELS, _level_codes(), strict=True))
     for group, finding in zip(_groups(path), FINDINGS, strict=True):
-        (site,) = group.finding_sites
+        (site,) = group.group.finding_sites
         assert site.topographical_modifier == dictionary[finding.level.title]
         side = finding.condition.side
         assert site.laterality == {None: None, Side.LEFT: LEFT, Side.RIGHT: RIGHT}[side]
         if finding.condition.family is Family.CANAL:
             assert site.value == Code("61853006", "SCT", "")
-            assert group.finding_type.value == "76107001"
-        assert group.tracking_identifier == f"{finding.condition.title} {finding.level.title}"
+            assert group.group.finding_type.value == "76107001"
 
 
 def _level_codes() -> list:
@@ -118,7 +168,7 @@ def test_points_are_the_landmarks_in_the_frame_of_reference_of_the_source(
     path: Path, result: StudyFindings
 ) -> None:
     for row, group in enumerate(_groups(path)):
-        points = _points(group)
+        points = group.level_points
         if row == NO_POINT:
             assert points == []
             continue
@@ -129,12 +179,45 @@ def test_points_are_the_landmarks_in_the_frame_of_reference_of_the_source(
             assert item.ReferencedFrameOfReferenceUID == f"{hospital.LUMBAR_STUDY}.100"
 
 
+def test_a_report_without_points_is_a_text_with_all_numbers(
+    study: Study, result: StudyFindings, path: Path, tmp_path: Path
+) -> None:
+    pointless = replace(result, landmarks=np.full_like(result.landmarks, np.nan))
+    write_sr(tmp_path / "sr.dcm", find_references(study), pointless, model="7")
+    assert find_errors(tmp_path / "sr.dcm") == []
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    # Not the title of reports that viewers open at their first measurement.
+    (title,) = report.ConceptNameCodeSequence
+    assert (title.CodeValue, pydicom.dcmread(path).ConceptNameCodeSequence[0].CodeValue) == (
+        "18748-4",
+        "126000",
+    )
+    assert "Imaging Measurements" not in str(report)
+    assert result.training_note in [item.get("TextValue") for item in report.ContentSequence]
+    groups = _groups(tmp_path / "sr.dcm")
+    assert [group.percents for group in groups] == [group.percents for group in _groups(path)]
+    assert not any(group.is_drawn or group.level_points for group in groups)
+
+
+def test_a_point_far_from_all_images_is_not_drawn_and_keeps_its_coordinates(
+    study: Study, result: StudyFindings, tmp_path: Path
+) -> None:
+    points = result.landmarks.copy()
+    points[0] += np.array([500, 0, 0], np.float32)
+    far = replace(result, landmarks=points)
+    write_sr(tmp_path / "sr.dcm", find_references(study), far, model="7")
+    group = _groups(tmp_path / "sr.dcm")[0]
+    assert not group.is_drawn and group.group.get_measurements() == []
+    np.testing.assert_array_equal(np.float32(group.level_points[0].GraphicData), points[0])
+    assert find_errors(tmp_path / "sr.dcm") == []
+
+
 def test_each_finding_refers_to_the_nearest_slices(path: Path, disc: Path, result: StudyFindings) -> None:
     stored = stored_slices(disc)
     for row, (group, finding) in enumerate(zip(_groups(path), FINDINGS, strict=True)):
         images = [
             (image.referenced_sop_instance_uid, (image.referenced_frame_numbers or [0])[0])
-            for image in group.source_images
+            for image in group.group.source_images
         ]
         if row == NO_POINT:
             assert images == []
@@ -167,21 +250,23 @@ def test_a_mirrored_study_is_reported_on_the_other_side(
     other_study, other_result = mirror(study, result)
     write_sr(tmp_path / "sr.dcm", find_references(other_study), other_result, model="7")
 
-    def by_place(file: Path) -> dict[tuple[str, str, str | None], tuple[float, list[float]]]:
+    def by_place(file: Path) -> dict[tuple[str, str, str | None], tuple[float, list[float], object]]:
         found = {}
         for group in _groups(file):
-            (site,) = group.finding_sites
+            (site,) = group.group.finding_sites
             side = site.laterality.value if site.laterality else None
-            points = [list(item.GraphicData) for item in _points(group)][:1]
-            key = (group.finding_type.value, site.topographical_modifier.value, side)
-            found[key] = (_values(group)["P_SEVERE"], points[0] if points else [])
+            points = [list(item.GraphicData) for item in group.level_points][:1]
+            key = (group.group.finding_type.value, site.topographical_modifier.value, side)
+            found[key] = (group.percents["P_SEVERE"], points[0] if points else [], _pixel(group))
         return found
 
     here, there = by_place(path), by_place(tmp_path / "sr.dcm")
     swap = {LEFT.value: RIGHT.value, RIGHT.value: LEFT.value, None: None}
     canal = np.nanmedian(result.landmarks[:5, 0])
-    for (finding, level, side), (severe, point) in here.items():
+    for (finding, level, side), (severe, point, pixel) in here.items():
         assert there[finding, level, swap[side]][0] == severe
+        # The images are the same, with the sides of the patient swapped.
+        assert there[finding, level, swap[side]][2] == pixel
         if point and side is not None:
             # LPS: +x is the patient's left (DICOM PS3.3 section C.7.6.2.1.1).
             assert (point[0] > canal) == (side == "7771000")
@@ -194,7 +279,7 @@ def test_grades_and_limitations_are_coded_and_a_prior_has_no_grade(path: Path, r
     for row, group in enumerate(_groups(path)):
         coded = {
             evaluation.name.value: evaluation.value.value
-            for evaluation in group.get_qualitative_evaluations()
+            for evaluation in group.group.get_qualitative_evaluations()
         }
         best = Severity(int(result.probability[row].argmax()))
         expected = None if row == NO_IMAGE else dictionary.get(best, "NORMAL_MILD")
@@ -208,7 +293,7 @@ def test_the_report_is_preliminary_unverified_and_names_its_algorithm(path: Path
     assert (report.CompletionFlag, report.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
     assert report.PreliminaryFlag == "PRELIMINARY"
     assert b"not a medical device" in path.read_bytes()
-    group = _groups(path)[0]
+    group = _groups(path)[0].group
     algorithm = {
         item.name.meaning: item.value for item in group[0].ContentSequence if item.ValueType == "TEXT"
     }
@@ -335,4 +420,6 @@ def test_a_report_of_a_pseudonymised_study_contains_only_pseudonyms(
 @pytest.mark.parametrize("condition", [Condition.SPINAL_CANAL_STENOSIS])
 def test_levels_run_from_head_to_foot(path: Path, condition: Condition) -> None:
     groups = _groups(path)[: len(Level)]
-    assert [group.finding_sites[0].topographical_modifier.meaning.split()[2] for group in groups] == LEVELS
+    assert [
+        group.group.finding_sites[0].topographical_modifier.meaning.split()[2] for group in groups
+    ] == LEVELS

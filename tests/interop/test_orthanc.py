@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -33,6 +32,7 @@ from lumbar_tf.predict import PredictOptions, run_predict
 from tests.interop import hospital
 from tests.interop.conftest import STUDIES, complete
 from tests.interop.orthanc import TITLE, Orthanc
+from tests.interop.sr_reader import read_groups
 from tests.prediction.test_pipeline import FakeEnsemble
 from tests.trained_pipeline import TrainedPipeline
 
@@ -66,15 +66,13 @@ def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Datase
 
 def _read_numbers(dataset: pydicom.Dataset) -> list[tuple[str, str | None, list[float]]]:
     """Returns finding, side and probabilities of each measurement group, as highdicom reads the SR."""
-    report = hd.sr.Comprehensive3DSR.from_dataset(dataset)
+    groups = {group.name: group for group in read_groups(dataset)}
     names = [probability_code(severity).value for severity in Severity]
     rows = []
-    for group in report.content.get_image_measurement_groups():
-        values = {
-            measurement.name.value: float(measurement.value) for measurement in group.get_measurements()
-        }
-        side = group.finding_sites[0].laterality
-        rows.append((group.tracking_identifier, side and side.meaning, [values[name] for name in names]))
+    for name in (finding.title for finding in FINDINGS):
+        side = groups[name].group.finding_sites[0].laterality
+        values = groups[name].percents
+        rows.append((name, side and side.meaning, [values[code] / 100 for code in names]))
     return rows
 
 

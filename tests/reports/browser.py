@@ -13,6 +13,7 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: File descriptors from which Chromium reads commands and to which it writes answers; a zero byte ends each.
 _READS, _WRITES = 3, 4
+_SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
 class Tab:
@@ -105,11 +106,12 @@ class Tab:
 
 
 @contextmanager
-def open_tab(profile: Path) -> Iterator[Tab]:
+def open_tab(profile: Path, *, has_webgl: bool = False) -> Iterator[Tab]:
     """Starts Chromium and yields a tab.
 
     Args:
         profile: an empty folder for the browser profile.
+        has_webgl: whether pages can use WebGL, which the processor then renders.
     """
     assert CHROMIUM is not None
     command_read, command_write = os.pipe()
@@ -123,7 +125,8 @@ def open_tab(profile: Path) -> Iterator[Tab]:
         os.dup2(kept[0], _READS)
         os.dup2(kept[1], _WRITES)
 
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+    flags = ["--headless", "--no-sandbox", "--hide-scrollbars", "--remote-debugging-pipe"]
+    flags += _SOFTWARE_WEBGL if has_webgl else ["--disable-gpu"]
     process = subprocess.Popen(
         [CHROMIUM, *flags, "--disable-background-networking", f"--user-data-dir={profile}"],
         preexec_fn=set_descriptors, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
