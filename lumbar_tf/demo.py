@@ -122,6 +122,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
                     first_study_id=first_id,
                     resolution=cohort.resolution,
                     severity_shift=cohort.severity_shift,
+                    resume=options.resume,
                     workers=options.workers,
                     verbose=True,
                 )

@@ -198,6 +198,7 @@ def write_synthetic_cohort(
     first_study_id: int | None = None,
     resolution: str = "small",
     severity_shift: float = 0.0,
+    resume: bool = False,
     workers: int = 1,
     verbose: bool = False,
 ) -> Path:
@@ -210,6 +211,7 @@ def write_synthetic_cohort(
         first_study_id: id of the first study; the others follow.
         resolution: "small" or "full", the matrix sizes.
         severity_shift: raises the share of moderate and severe findings.
+        resume: keeps the studies that an interrupted call with the same arguments has finished.
         workers: number of processes.
         verbose: whether progress is shown on stderr.
     """
@@ -224,7 +226,8 @@ def write_synthetic_cohort(
         severity_shift=severity_shift,
         **ids,
     )
-    write_cohort(Path(out), options, progress=progress_of("Rendering", verbose=verbose))
+    progress = progress_of("Rendering", verbose=verbose)
+    write_cohort(Path(out), options, is_resumed=resume, progress=progress)
     return Path(out)
 
 
