@@ -123,6 +123,7 @@ def make_cohorts(config: DemoConfig, options: DemoOptions, watch: Stopwatch) -> 
                     resolution=cohort.resolution,
                     severity_shift=cohort.severity_shift,
                     variety=cohort.variety,
+                    resume=options.resume,
                     workers=options.workers,
                     verbose=True,
                 )

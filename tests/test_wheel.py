@@ -132,3 +132,14 @@ def test_get_started_runs_from_the_wheel(python: Path, tmp_path: Path) -> None:
     assert (tmp_path / "predictions" / "reports" / "800000001.html").is_file()
     assert len((tmp_path / "predictions" / "submission.csv").read_text().splitlines()) == 1 + 25
     assert _visible_names() == before
+
+
+@pytest.mark.slow
+def test_a_study_is_graded_from_the_wheel_without_a_model(python: Path, tmp_path: Path) -> None:
+    """The first commands of docs/get_started.md."""
+    if not (REPOSITORY / "lumbar_tf" / "pretrained").is_dir():
+        pytest.skip("the checkout has no pretrained ensemble: run `make pretrained`")
+    _run(python, "-m", "lumbar_tf.synthetic", "--out=first", "--studies=1", "--seed=7", cwd=tmp_path)
+    shown = _run(python, "-m", "lumbar_tf.predict", "--study=first", "--out=first_results", cwd=tmp_path)
+    assert "No model was named: using the pretrained ensemble" in shown
+    assert len(list((tmp_path / "first_results" / "reports").glob("*.html"))) == 1

@@ -199,6 +199,7 @@ def write_synthetic_cohort(
     resolution: str = "small",
     severity_shift: float = 0.0,
     variety: VarietyConfig | None = None,
+    resume: bool = False,
     workers: int = 1,
     verbose: bool = False,
 ) -> Path:
@@ -213,6 +214,7 @@ def write_synthetic_cohort(
         severity_shift: raises the share of moderate and severe findings.
         variety: distributions of varied patients and scans, such as `lumbar_tf.config.VarietyConfig()`; None
             for plain ones.
+        resume: keeps the studies that an interrupted call with the same arguments has finished.
         workers: number of processes.
         verbose: whether progress is shown on stderr.
     """
@@ -228,7 +230,8 @@ def write_synthetic_cohort(
         variety=variety,
         **ids,
     )
-    write_cohort(Path(out), options, progress=progress_of("Rendering", verbose=verbose))
+    progress = progress_of("Rendering", verbose=verbose)
+    write_cohort(Path(out), options, is_resumed=resume, progress=progress)
     return Path(out)
 
 

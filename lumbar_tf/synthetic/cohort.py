@@ -5,6 +5,7 @@ A cohort consists of `train_images/<study>/<series>/<instance>.dcm`, `train.csv`
 P(grade | severity) of every row, which no prediction from images can be expected to surpass.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from lumbar_tf.synthetic.varied_protocol import plan_varied_series
 # Every thirteenth study is a second visit of the previous patient; folds must not separate the two.
 _RETURN_PERIOD = 13
 _ANNOTATOR_JITTER_MM = 1.0
+_IMAGES = "train_images"
 _MISSING_COORDINATE_RATE = 0.003
 #: A varied study's finding is annotated where a slice this near to its position shows it, this far from the
 #: image's edge.
@@ -113,17 +115,24 @@ class SyntheticStudy:
 _Rows = dict[str, list[Sequence[object]]]
 
 
-def write_cohort(out: Path, options: CohortOptions, *, progress: ProgressMaker = silent_progress) -> None:
+def write_cohort(
+    out: Path,
+    options: CohortOptions,
+    *,
+    is_resumed: bool = False,
+    progress: ProgressMaker = silent_progress,
+) -> None:
     """Writes the files and tables of a synthetic cohort.
 
     Args:
         out: output folder, created if needed. Existing studies are overwritten.
         options: options of the cohort.
+        is_resumed: keep the studies that an interrupted call with the same options has finished.
         progress: progress display.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    work = partial(_write_study, out, options)
+    work = partial(_write_study, out, options, is_resumed)
     found: dict[int, _Rows] = {}
     with progress(options.num_studies) as advance:
         for index, rows in run_jobs(work, range(options.num_studies), workers=options.workers):
@@ -174,9 +183,15 @@ def _is_in_view(anatomy: Anatomy, plans: Sequence[SeriesPlan], finding: Finding)
     return False
 
 
-def _write_study(out: Path, options: CohortOptions, index: int) -> tuple[int, _Rows]:
+def _write_study(out: Path, options: CohortOptions, is_resumed: bool, index: int) -> tuple[int, _Rows]:
     study, rng = draw_study(options, index)
     rows = _table_rows(study, rng)
+    images = out / _IMAGES
+    folder, partial_folder = images / study.study_id, images / f".{study.study_id}.partial"
+    if is_resumed and folder.is_dir():
+        return index, rows
+    for path in (folder, partial_folder):
+        shutil.rmtree(path, ignore_errors=True)
     for ordinal, (plan, series_id) in enumerate(zip(study.plans, study.series_ids), start=1):
         tags = SliceTags(
             patient_id=study.patient_id,
@@ -188,7 +203,9 @@ def _write_study(out: Path, options: CohortOptions, index: int) -> tuple[int, _R
             thickness_mm=plan.acquisition.thickness_mm,
             spacing_mm=plan.spacing_mm,
         )
-        _write_series(out / "train_images" / study.study_id / series_id, study.anatomy, plan, tags, rng)
+        _write_series(partial_folder / series_id, study.anatomy, plan, tags, rng)
+    # A study's folder appears whole.
+    partial_folder.rename(folder)
     return index, rows
 
 

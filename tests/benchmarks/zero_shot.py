@@ -1,12 +1,12 @@
 """Levels of an ensemble on real scans that none of its networks saw: SPIDER's annotated discs.
 
     python -m lumbar_tf.build_records --data=SPIDER/midsagittal,SPIDER/t2space --out=RECORDS
-    python tests/benchmarks/zero_shot.py --data=SPIDER/midsagittal,SPIDER/t2space --records=RECORDS [--model=BUNDLE]
+    python tests/benchmarks/zero_shot.py --data=SPIDER/midsagittal,SPIDER/t2space --records=RECORDS
 
-Without --model it measures the package's pretrained ensemble. The records give the annotated disc centres.
-A point has the right level if its own disc is the nearest one in the sagittal plane; the error along the
-spine is measured in the direction of the neighbouring discs. Canal points come from T2; the points of the
-foramina, from T1, lie 6 to 9 mm above their disc, so only their level counts.
+With --model=BUNDLE it measures that, without it the package's pretrained ensemble. The records give the
+annotated disc centres. A point has the right level if its own disc is the nearest one in the sagittal plane;
+the error along the spine is measured in the direction of the neighbouring discs. Canal points come from T2;
+the points of the foramina, from T1, lie 6 to 9 mm above their disc, so only their level counts.
 """
 
 import argparse

@@ -36,6 +36,20 @@ def test_the_number_of_workers_does_not_change_the_files(cohort: Path, tmp_path:
     assert digests(tmp_path) == digests(cohort)
 
 
+@pytest.mark.slow
+def test_an_interrupted_cohort_is_resumed_to_the_same_files(cohort: Path, tmp_path: Path) -> None:
+    options = CohortOptions(num_studies=2, seed=5, first_study_id=900)
+    write_cohort(tmp_path, CohortOptions(num_studies=1, seed=5, first_study_id=900))
+    # A study that was being written, and one that was finished.
+    (tmp_path / "train_images" / ".901.partial" / "1").mkdir(parents=True)
+    (first, *_) = sorted((tmp_path / "train_images" / "900").rglob("*.dcm"))
+    written = first.stat().st_mtime_ns
+    write_cohort(tmp_path, options, is_resumed=True)
+    assert digests(tmp_path) == digests(cohort)
+    assert first.stat().st_mtime_ns == written
+    assert sorted(path.name for path in (tmp_path / "train_images").iterdir()) == ["900", "901"]
+
+
 def test_present_and_absent_tags_are_those_of_the_competition(cohort: Path) -> None:
     for path in (cohort / "train_images").rglob("*.dcm"):
         dataset = pydicom.dcmread(path)
