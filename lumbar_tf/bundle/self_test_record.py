@@ -136,7 +136,7 @@ def _describe_processor() -> str:
     except OSError:
         return platform.processor()
     wanted = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features", "CPU part")
-    first = {}
+    first: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         if name.strip() in wanted:
