@@ -23,6 +23,9 @@ from lumbar_tf.demo import (
     train_members,
 )
 
+#: Scores of the held-out studies.
+_METRICS = Path("evaluation") / "metrics.json"
+
 
 class PretrainOptions(CommandOptions):
     """Trains an ensemble on synthetic studies and installs it as the pretrained ensemble of this package.
@@ -53,6 +56,11 @@ class PretrainOptions(CommandOptions):
         1,
         description="Version number of the bundle.",
     )
+    initial_weights: bool = Field(
+        True,
+        description="Do not install the weights for `train --init-from=pretrained`, which take half as much "
+        "space as the bundle's variables with two folds.",
+    )
     workers: PositiveInt = Field(
         2,
         description="Number of processes.",
@@ -75,21 +83,27 @@ def run_pretrain(options: PretrainOptions) -> Summary:
     watch = Stopwatch()
     release = options.out / "release" / str(options.model_version)
     summary = Summary("", {}, {})
-    if not release.is_dir():  # a version appears whole
+    if not (options.out / _METRICS).is_file():
         make_cohorts(config, demo, watch)
         train_members(config, demo, watch)
         stack_members(demo, watch)
         export_and_predict(demo, watch)
         summary = summarise(demo, watch)
+    if not release.is_dir():  # a version appears whole
         with watch.stage("export with held-out scores"):
             export_release(options, release)
     with watch.stage("installation"):
-        installed = install_pretrained(release, options.out / "runs", options.install)
+        installed = install_pretrained(
+            release, options.out / "runs", options.install, has_weights=options.initial_weights
+        )
+    paths = {**summary.paths, "bundle": installed.bundle}
+    if installed.weights is not None:
+        paths["initial weights"] = installed.weights
     return replace(
         summary,
         title="Pretrained ensemble: every figure is of SYNTHETIC studies and says nothing about patients",
         figures={**summary.figures, "size of the folder, MB": installed.size_bytes / 1e6},
-        paths={**summary.paths, "bundle": installed.bundle, "initial weights": installed.weights},
+        paths=paths,
     )
 
 
@@ -100,9 +114,10 @@ def export_release(options: PretrainOptions, release: Path) -> None:
         release.parent,
         version=options.model_version,
         labels=options.out / "training" / "train.csv",
-        metrics=options.out / "evaluation" / "metrics.json",
+        metrics=options.out / _METRICS,
         data="Synthetic studies of `lumbar_tf.pretrain`.",
         synthetic=True,
+        compact=True,
         records=options.out / "tfrecords",
         verbose=True,
     )

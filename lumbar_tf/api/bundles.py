@@ -47,6 +47,7 @@ def export(
     data: str = "",
     synthetic: bool = False,
     saliency: bool = True,
+    compact: bool = False,
     records: PathLike = "tfrecords",
     sign_key_file: PathLike | None = None,
     verbose: bool = False,
@@ -65,6 +66,8 @@ def export(
         data: origin of the training studies, for the model card and, shortened to a line, for all results.
         synthetic: whether the training studies are synthetic; also found from runs and records.
         saliency: whether the bundle can return saliency maps.
+        compact: leave out what only TensorFlow Serving and other programs than this one need: its warm-up
+            requests, and the inputs of the recorded requests.
         records: records that it was trained on, for the reference that `monitor` compares with, and for
             runs that do not contain whether their studies are synthetic.
         sign_key_file: PEM file of an Ed25519 private key that signs the bundle (extra `signing`); see
@@ -101,6 +104,7 @@ def export(
                 facts=facts,
                 add=reference_writer(chosen.parent, member_tables, Path(records)),
                 has_saliency=saliency,
+                is_compact=compact,
                 signing_key=key,
             )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -281,7 +281,7 @@ def load_ensemble(
                 force_self_test=force_self_test,
             )
         if is_pretrained:
-            show = print_status if verbose else _LOG.warning
+            show: Callable[[str], None] = print_status if verbose else _LOG.warning
             show(_describe_pretrained(ensemble))
         return ensemble
     tls = TlsFiles(optional_path(tls_ca), optional_path(tls_cert), optional_path(tls_key))

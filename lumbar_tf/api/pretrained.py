@@ -14,16 +14,18 @@ class InstalledEnsemble:
 
     Attributes:
         bundle: folder of the version.
-        weights: folder of the initial weights for `init_from: pretrained`.
+        weights: folder of the initial weights for `init_from: pretrained`; None where they were left out.
         size_bytes: size of all files.
     """
 
     bundle: Path
-    weights: Path
+    weights: Path | None
     size_bytes: int
 
 
-def install_pretrained(bundle: PathLike, runs: PathLike, folder: PathLike | None = None) -> InstalledEnsemble:
+def install_pretrained(
+    bundle: PathLike, runs: PathLike, folder: PathLike | None = None, *, has_weights: bool = True
+) -> InstalledEnsemble:
     """Copies a bundle and the weights of its networks to the place of the pretrained ensemble.
 
     An ensemble that is there already is replaced once the new one is complete.
@@ -32,6 +34,7 @@ def install_pretrained(bundle: PathLike, runs: PathLike, folder: PathLike | None
         bundle: the version's folder.
         runs: folder of the runs that it was exported from.
         folder: the place; by default the package's own, see `models.pretrained`.
+        has_weights: whether to install the initial weights, too.
 
     Raises:
         ValueError: the bundle's files are not those that were exported, or all files together are larger than
@@ -49,7 +52,8 @@ def install_pretrained(bundle: PathLike, runs: PathLike, folder: PathLike | None
         copied = partial / version.name
         shutil.copytree(version, copied)
         raise_faults(copied, find_file_faults(copied))
-        copy_weights(Path(runs), partial / WEIGHTS_FOLDER)
+        if has_weights:
+            copy_weights(Path(runs), partial / WEIGHTS_FOLDER)
         size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
         if size > MAX_BYTES:
             raise ValueError(
@@ -63,4 +67,4 @@ def install_pretrained(bundle: PathLike, runs: PathLike, folder: PathLike | None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(before, ignore_errors=True)
-    return InstalledEnsemble(target / version.name, target / WEIGHTS_FOLDER, size)
+    return InstalledEnsemble(target / version.name, target / WEIGHTS_FOLDER if has_weights else None, size)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def export_ensemble(
     facts: ModelFacts | None = None,
     add: Callable[[Path, int], None] | None = None,
     has_saliency: bool = True,
+    is_compact: bool = False,
     signing_key: "Ed25519PrivateKey | None" = None,
 ) -> Path:
     """Writes a bundle and runs its self-test; the version's folder appears only if both succeed.
@@ -69,6 +71,8 @@ def export_ensemble(
         facts: what the runs do not contain: the training data, and content of the model card.
         add: called with the folder and the version to write more files, before the digests are computed.
         has_saliency: whether to include the signature with saliency.
+        is_compact: leave out the warm-up requests of TensorFlow Serving and the inputs of the recorded
+            requests, which this package has itself.
         signing_key: from `signing.read_signing_key`; None leaves the bundle unsigned.
 
     Returns:
@@ -93,7 +97,7 @@ def export_ensemble(
         extra.mkdir()
         (extra / STACKER_NAME).write_text(stacker_to_json(ensemble.stacker), encoding="utf-8")
         (extra / CARD_NAME).write_text(render_card(description, facts), encoding="utf-8")
-        _write_requests(partial, ensemble.stacker, text)
+        _write_requests(partial, ensemble.stacker, text, is_compact=is_compact)
         if add is not None:
             add(partial, version)
         _write_manifest(partial, description)
@@ -129,13 +133,14 @@ def _write_manifest(folder: Path, description: dict[str, Any]) -> None:
     (folder / EXTRA / DESCRIPTION_NAME).write_text(text, encoding="utf-8")
 
 
-def _write_requests(folder: Path, stacker: StackerCoefficients, text: str) -> None:
+def _write_requests(folder: Path, stacker: StackerCoefficients, text: str, *, is_compact: bool) -> None:
     """Grades the reference study with the written SavedModel, checks the outputs and writes the requests.
 
     Args:
         folder: the SavedModel.
         stacker: the stacker of its members.
         text: its description.
+        is_compact: see `export_ensemble`.
     """
     served, cases = ServedEnsemble(folder), reference_cases()
     requests = {case: _predict_case(served, case, study, GRADE) for case, study in cases.items()}
@@ -151,7 +156,12 @@ def _write_requests(folder: Path, stacker: StackerCoefficients, text: str) -> No
     study, description = np.array([b""], object), np.array([text.encode()], object)
     describe = LoggedRequest(DESCRIBE, {"study": study}, {"description": description}, model=DESCRIBE)
     others = [*([with_saliency[MIRRORED]] if with_saliency else []), describe]
-    write_requests(folder / EXTRA / PARITY_NAME, [*requests.values(), *others])
+    recorded = [*requests.values(), *others]
+    if is_compact:
+        without_inputs = [replace(request, inputs={}) for request in recorded]
+        write_requests(folder / EXTRA / PARITY_NAME, without_inputs)
+        return
+    write_requests(folder / EXTRA / PARITY_NAME, recorded)
     warmup = [requests[case] for case in _WARMUP_CASES] + others
     write_requests(
         folder / EXTRA / WARMUP_NAME, [LoggedRequest(request.signature, request.inputs) for request in warmup]

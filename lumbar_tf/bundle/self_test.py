@@ -24,10 +24,11 @@ from lumbar_tf.bundle.loading import (
     STACKER_NAME,
     ServedEnsemble,
     find_version,
+    model_inputs,
     raise_faults,
 )
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests
-from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
+from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without, reference_cases
 from lumbar_tf.bundle.self_test_record import (
     describe_conditions,
     discard_record,
@@ -110,10 +111,8 @@ def find_output_faults(
     signatures = (GRADE, SALIENCY) if with_saliency and served.has_saliency else (GRADE,)
     expected = [request for request in requests if request.signature in signatures]
     requests = [request for request in requests if request.signature == GRADE]
-    inputs = {
-        name: [value for request in requests for value in request.inputs[name].tolist()]
-        for name in requests[0].inputs
-    }
+    studies = _recorded_studies(requests)
+    inputs = {name: [value for study in studies for value in study[name]] for name in studies[0]}
     batch = {
         name: value.numpy()
         for name, value in served.predict_inputs(inputs, with_saliency=with_saliency).items()
@@ -134,6 +133,27 @@ def find_output_faults(
         exported = {name: value[0] for name, value in request.outputs.items()}
         faults += _differences(request.model, outputs[request.model], exported, reference="the export")
     return faults
+
+
+def _recorded_studies(requests: Sequence[LoggedRequest]) -> list[Mapping[str, list[bytes]]]:
+    """Returns the inputs of requests; those that a compact bundle leaves out are made again.
+
+    Raises:
+        ValueError: a request has neither inputs nor the name of a case.
+    """
+    cases = {} if all(request.inputs for request in requests) else reference_cases()
+    studies: list[Mapping[str, list[bytes]]] = []
+    for request in requests:
+        if request.inputs:
+            studies.append({name: values.tolist() for name, values in request.inputs.items()})
+        elif request.model in cases:
+            studies.append(model_inputs([cases[request.model]]))
+        else:
+            raise ValueError(
+                f"A recorded request must have inputs, or be of {', '.join(cases)}. "
+                f"Received: {request.model!r}."
+            )
+    return studies
 
 
 def find_case_faults(

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without
-from lumbar_tf.bundle.self_test import find_case_faults
+from lumbar_tf.bundle.loading import model_inputs
+from lumbar_tf.bundle.prediction_log import LoggedRequest
+from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without, reference_cases
+from lumbar_tf.bundle.self_test import find_case_faults, find_output_faults
 from lumbar_tf.ensemble.prediction_sets import SetThresholds
 from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients
 from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
+from lumbar_tf.serving.contract import GRADE
 
 MEMBERS = ("axial_t2/net", "sagittal_t1/net", "sagittal_t2/net")
 FAMILIES = {
@@ -302,3 +306,37 @@ def test_a_stacker_of_other_members_is_named() -> None:
     changed = replace(STACKER, members=("a/net", *MEMBERS[1:]))
     (fault,) = find_case_faults(_right_answers(), MEMBERS, changed)
     assert "stacker.json is of other members: a/net" in fault
+
+
+class _Served:
+    """Returns known outputs and keeps the inputs."""
+
+    members = MEMBERS
+    has_saliency = False
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.inputs: dict[str, list[bytes]] = {}
+
+    def predict_inputs(
+        self, inputs: dict[str, list[bytes]], *, with_saliency: bool = False
+    ) -> dict[str, tf.Tensor]:
+        self.inputs = inputs
+        names = self._answers[PLAIN]
+        return {
+            name: tf.constant(np.stack([self._answers[case][name] for case in reference_cases()]))
+            for name in names
+        }
+
+
+def test_inputs_that_a_compact_bundle_leaves_out_are_made_again() -> None:
+    answers, cases = _right_answers(), reference_cases()
+    served = _Served(answers)
+    requests = [
+        LoggedRequest(GRADE, {}, {name: value[None] for name, value in answers[case].items()}, model=case)
+        for case in cases
+    ]
+    assert find_output_faults(served, requests) == []  # type: ignore[arg-type]
+    assert served.inputs == model_inputs(list(cases.values()))
+    with pytest.raises(ValueError, match="must have inputs, or be of plain"):
+        find_output_faults(served, [LoggedRequest(GRADE, {}, {}, model="another")])  # type: ignore[arg-type]
