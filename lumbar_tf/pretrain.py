@@ -108,7 +108,7 @@ def run_pretrain(options: PretrainOptions) -> Summary:
 
 
 def export_release(options: PretrainOptions, release: Path) -> None:
-    """Exports the ensemble again, with the scores of the first export in its model card."""
+    """Exports the ensemble again, with the first export's scores in its model card."""
     lumbar_tf.export(
         options.out / "runs",
         release.parent,
@@ -118,6 +118,7 @@ def export_release(options: PretrainOptions, release: Path) -> None:
         data="Synthetic studies of `lumbar_tf.pretrain`.",
         synthetic=True,
         compact=True,
+        saliency=False,
         records=options.out / "tfrecords",
         verbose=True,
     )

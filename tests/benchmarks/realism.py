@@ -5,9 +5,10 @@
     python -m lumbar_tf.build_records --data=COHORT --out=VARIED
     python tests/benchmarks/realism.py --weights=FILE --real=REAL VARIED [PLAIN ...]
 
-For each folder of records it prints the kernel distance (Binkowski et al. 2018, "Demystifying MMD GANs", cubic
-kernel, unbiased, times 1000) of MobileNetV2's features, of whole middle slices and of crops of 80 mm around the
-annotated points, and the same between two random halves of the real studies, which is 0 up to noise.
+For each folder of records it prints the kernel distance (Binkowski et al. 2018, "Demystifying MMD GANs",
+cubic kernel, unbiased, times 1000) of MobileNetV2's features, of whole middle slices and of crops of 80 mm
+around the annotated points, and the same between two random halves of the real studies, which is 0 up to
+noise.
 """
 
 import argparse
