@@ -13,13 +13,15 @@ from pydantic import Field, PositiveInt
 import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
 from lumbar_tf.cli.console import Summary, print_status, print_tables
-from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, dump_config, load_demo_config
+from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, VarietyConfig, dump_config, load_demo_config
+from lumbar_tf.models.pretrained import pretrained_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 #: Held-out ids start here, so that no id is in both cohorts.
 _FIRST_HELD_OUT_ID = 800000001
+_FIRST_STUDY_SEED = 2026
 #: Sheets to look at; drawing takes about as long as grading.
 _MAX_SHEETS = 6
 #: Tells a folder that the demo may empty from any other.
@@ -76,11 +78,28 @@ def run_demo(options: DemoOptions) -> Summary:
     config = load_demo_config(options.config, overrides=options.set)
     open_folder(options, dump_config(config))
     watch = Stopwatch()
+    grade_first_study(options, watch)
     make_cohorts(config, options, watch)
     train_members(config, options, watch)
     stack_members(options, watch)
     export_and_predict(options, watch)
     return summarise(options, watch)
+
+
+def grade_first_study(options: DemoOptions, watch: Stopwatch) -> None:
+    """Grades one synthetic study with the package's pretrained ensemble and prints where its report is."""
+    from lumbar_tf.bundle.loading import has_version
+
+    first = options.out / "first_study"
+    if first.is_dir() or not has_version(pretrained_folder()):
+        return
+    with watch.stage("a first study, graded by the pretrained ensemble"):
+        study = lumbar_tf.write_synthetic_cohort(
+            first / "cohort", 1, seed=_FIRST_STUDY_SEED, variety=VarietyConfig()
+        )
+        with lumbar_tf.load_ensemble(pretrained_folder()) as ensemble:
+            ensemble.predict_studies(study, first / "predictions", formats=("report",))
+    print_status(f"   {next((first / 'predictions').rglob('*.html'))}")
 
 
 def is_begun(folder: Path) -> bool:
