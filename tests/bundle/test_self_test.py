@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from lumbar_tf.bundle.loading import model_inputs
+from lumbar_tf.bundle.loading import EXTRA, STACKER_NAME, model_inputs
 from lumbar_tf.bundle.prediction_log import LoggedRequest
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without, reference_cases
 from lumbar_tf.bundle.self_test import find_case_faults, find_output_faults
 from lumbar_tf.ensemble.prediction_sets import SetThresholds
 from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients
+from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
 from lumbar_tf.serving.contract import GRADE
 
@@ -314,8 +316,9 @@ class _Served:
     members = MEMBERS
     has_saliency = False
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, path: Path) -> None:
         self._answers = answers
+        self.path = path
         self.inputs: dict[str, list[bytes]] = {}
 
     def predict_inputs(
@@ -329,9 +332,11 @@ class _Served:
         }
 
 
-def test_inputs_that_a_compact_bundle_leaves_out_are_made_again() -> None:
+def test_inputs_that_a_compact_bundle_leaves_out_are_made_again(tmp_path: Path) -> None:
     answers, cases = _right_answers(), reference_cases()
-    served = _Served(answers)
+    (tmp_path / EXTRA).mkdir()
+    (tmp_path / EXTRA / STACKER_NAME).write_text(stacker_to_json(STACKER))
+    served = _Served(answers, tmp_path)
     requests = [
         LoggedRequest(GRADE, {}, {name: value[None] for name, value in answers[case].items()}, model=case)
         for case in cases
