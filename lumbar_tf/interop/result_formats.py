@@ -53,6 +53,7 @@ def _write_report(folder: Path, graded: GradedStudy) -> None:
         graded.source,
         graded.crop_outlines,
         graded.saliency,
+        language=graded.language,
     )
 
 
