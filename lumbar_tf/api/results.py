@@ -111,6 +111,7 @@ class StudyResult:
                 self.graded.findings,
                 model=self.model_version,
                 issued=datetime.now(UTC),
+                language=self.graded.language,
             )
         )
 
