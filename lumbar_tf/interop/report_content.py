@@ -86,14 +86,14 @@ def _grade(result: StudyFindings, row: int, finding: Finding) -> GradedFinding:
             for severity in Severity
         }
     prediction_set = result.set_of(row)
-    has_coverage = bool(prediction_set) and result.set_coverage is not None
+    coverage = result.set_coverage if prediction_set else None
     return GradedFinding(
         finding=finding,
         probability=probability,
         bounds=bounds,
         grade=result.grade_of(row),
         prediction_set=prediction_set,
-        set_coverage=_rounded(result.set_coverage) if has_coverage else None,
+        set_coverage=None if coverage is None else _rounded(coverage),
         point=result.landmarks[row],
         flags=result.flags_of(row),
     )
