@@ -96,6 +96,7 @@ def run_predict(options: PredictOptions) -> Summary:
             study_id=str(options.study) if is_restricted else None,
             log=options.log,
             max_in_flight=options.in_flight if options.server else 1,
+            language=options.language.value,
             verbose=True,
         )
         num_stored = _store_results(archive, options) if archive is not None and options.store else None

@@ -145,6 +145,7 @@ def watch(options: WatchOptions) -> Summary:
             formats=formats,
             log=AnswerLog(options.log) if options.log else None,
             kinds=tuple(options.send),
+            language=options.language,
         )
         policy = PollingPolicy(
             options.every_s, options.settle_s, options.attempts, keep_s=options.keep_days * _DAY_S

@@ -60,6 +60,8 @@ WITHOUT_TENSORFLOW = (
     "monitoring",
     "ensemble/intervals.py",
     "ensemble/member_variance.py",
+    "prediction/impression.py",
+    "prediction/impression_phrases.py",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

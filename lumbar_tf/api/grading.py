@@ -21,6 +21,7 @@ from lumbar_tf.labels import Plane
 from lumbar_tf.models.pretrained import describe_absence, pretrained_folder
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
+from lumbar_tf.prediction.impression_phrases import parse_language
 from lumbar_tf.prediction.pipeline import NothingReadableError, grade_study, open_studies
 from lumbar_tf.privacy.pseudonyms import read_key
 from lumbar_tf.retry import RetryPolicy
@@ -157,20 +158,28 @@ class Ensemble:
     def _configs(self) -> Mapping[Plane, PlaneConfig]:
         return read_plane_configs(self.model.description)
 
-    def predict(self, study: Study) -> StudyResult:
+    def predict(self, study: Study, *, language: str = "en") -> StudyResult:
         """Grades one study.
 
         Args:
             study: from `read_study` or `read_studies`. Missing planes are flagged; a study without any gets
                 the prior.
+            language: language of the impression in all formats: `en`, `de`, `fr` or `es`.
 
         Returns:
             The findings.
 
         Raises:
             ServingError: the server returned no prediction.
+            ValueError: the language is another one.
         """
-        graded = grade_study(self.model, study, configs=self._configs, with_saliency=self._explained)
+        graded = grade_study(
+            self.model,
+            study,
+            configs=self._configs,
+            with_saliency=self._explained,
+            language=parse_language(language),
+        )
         return StudyResult(graded)
 
     def predict_studies(
@@ -186,6 +195,7 @@ class Ensemble:
         log: PathLike | None = None,
         max_in_flight: int = 1,
         max_sheets: int | None = None,
+        language: str = "en",
         verbose: bool = False,
     ) -> Predictions:
         """Grades all studies of a folder or zip, and writes tables and files for each study.
@@ -202,10 +212,11 @@ class Ensemble:
             log: folder of the log that `monitor` reads; gets one row per study.
             max_in_flight: number of concurrent requests to a server.
             max_sheets: number of sheets to draw at most.
+            language: language of the impressions: `en`, `de`, `fr` or `es`.
             verbose: whether progress is shown on stderr.
 
         Raises:
-            ValueError: no study is readable, or with `strict` there is a fault.
+            ValueError: no study is readable, the language is another one, or with `strict` there is a fault.
         """
         outcome = predict_to_folder(
             Path(path),
@@ -219,6 +230,7 @@ class Ensemble:
             is_strict=strict,
             study_ids=None if study_id is None else frozenset({study_id}),
             max_in_flight=max_in_flight,
+            language=parse_language(language),
             progress=progress_of("Grading", verbose=verbose),
         )
         return Predictions(outcome)
@@ -326,6 +338,7 @@ def predict(
     out: PathLike | None = None,
     formats: Collection[str] = DEFAULT_FORMATS,
     series_map: PathLike | None = None,
+    language: str = "en",
 ) -> "pd.DataFrame":
     """Grades all studies of a folder or zip.
 
@@ -336,15 +349,19 @@ def predict(
         out: folder for tables and each study's files; None writes nothing.
         formats: files of each study in `out`: of "sheets", "report", "dicom", "pdf" and "fhir".
         series_map: see `read_study`.
+        language: language of the impressions: `en`, `de`, `fr` or `es`.
 
     Returns:
         A table with 25 rows for each study; see `StudyResult.to_frame`.
 
     Raises:
-        ValueError: no study is readable, or the model cannot be loaded.
+        ValueError: no study is readable, the language is another one, or the model cannot be loaded.
     """
     with_saliency = out is not None and any(
         OUTPUT_FORMATS[name].is_explained for name in formats if name in OUTPUT_FORMATS
     )
     with load_ensemble(model, with_saliency=with_saliency) as ensemble:
-        return ensemble.predict_studies(path, out, formats=formats, series_map=series_map).to_frame()
+        predictions = ensemble.predict_studies(
+            path, out, formats=formats, series_map=series_map, language=language
+        )
+        return predictions.to_frame()

@@ -12,6 +12,8 @@ from lumbar_tf.dicom.study import Study
 from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, find_formats
 from lumbar_tf.labels import Plane
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import parse_language
 from lumbar_tf.prediction.pipeline import Prediction
 from lumbar_tf.prediction.result_tables import UnansweredStudy
 from lumbar_tf.prediction.results import GradedStudy, findings_frame, result_to_json
@@ -78,7 +80,20 @@ class StudyResult:
 
     def to_json(self) -> str:
         """Returns the findings as JSON, in the layout of a study in `results.json`."""
-        return json.dumps(result_to_json(self.graded.findings), indent=1, allow_nan=False)
+        content = result_to_json(self.graded.findings, self.graded.language)
+        return json.dumps(content, indent=1, allow_nan=False)
+
+    def impression(self, language: str | None = None) -> str:
+        """Returns the findings in a few sentences, worst first, marked as a draft of a research system.
+
+        Args:
+            language: `en`, `de`, `fr` or `es`; by default that of the grading.
+
+        Raises:
+            ValueError: the language is another one.
+        """
+        chosen = self.graded.language if language is None else parse_language(language)
+        return make_impression(self.graded.findings, chosen)
 
     def to_fhir(self) -> dict[str, Any]:
         """Returns a FHIR R4 Bundle: a DiagnosticReport and an Observation for each finding.
@@ -96,6 +111,7 @@ class StudyResult:
                 self.graded.findings,
                 model=self.model_version,
                 issued=datetime.now(UTC),
+                language=self.graded.language,
             )
         )
 
@@ -122,7 +138,13 @@ class StudyResult:
         graded = self.graded
         target = Path(path)
         write_study_report(
-            target, graded.study, graded.findings, graded.source, graded.crop_outlines, graded.saliency
+            target,
+            graded.study,
+            graded.findings,
+            graded.source,
+            graded.crop_outlines,
+            graded.saliency,
+            language=graded.language,
         )
         return target
 

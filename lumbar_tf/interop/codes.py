@@ -34,6 +34,9 @@ MOST_PROBABLE = _own("GRADE", "Most probable grade")
 LIMITATION = _own("LIMITATION", "What the answer had to do without")
 DISC_LEVEL = _own("DISC_LEVEL", "Disc level")
 PROBABILITY_SET = _own("PROBABILITY_SET", "Calibrated probabilities of the grades")
+#: Its value is a grade; there is one item for each grade of the set.
+PREDICTION_SET = _own("PREDICTION_SET", "Grade in the prediction set")
+SET_COVERAGE = _own("SET_COVERAGE", "Probability that the prediction set contains a reader's grade")
 
 #: CID 244.
 _SIDES = {
@@ -144,7 +147,7 @@ def flag_code(flag: Flag) -> Code:
 def own_codes() -> tuple[Code, ...]:
     """Returns all codes of the scheme 99LUMBAR."""
     tables = (_GRADES, _PROBABILITIES, _LOWER, _UPPER, _FLAGS)
-    codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL, PROBABILITY_SET]
+    codes = [MOST_PROBABLE, LIMITATION, DISC_LEVEL, PROBABILITY_SET, PREDICTION_SET, SET_COVERAGE]
     codes.extend(code for family in Family for code in (family.spec.site, family.spec.finding))
     codes.extend(code for table in tables for code in table.values())
     codes.extend(finding_probability_code(finding, severity) for finding in FINDINGS for severity in Severity)

@@ -16,6 +16,7 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
+    LanguageOfContentItemAndDescendants,
     MeasurementReport,
     ObservationContext,
     ObserverContext,
@@ -42,6 +43,8 @@ from lumbar_tf.interop.report_content import (
 )
 from lumbar_tf.interop.source_references import ReportReference, SourceStudy, derived_uid
 from lumbar_tf.labels import OWN_SCHEME_UID, CodingScheme
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import StudyFindings
 
 #: High, so that viewers list the scanner's series first.
@@ -61,6 +64,7 @@ def write_sr(
     *,
     model: str,
     replaced: Sequence[ReportReference] = (),
+    language: Language = Language.ENGLISH,
 ) -> None:
     """Writes the structured report atomically.
 
@@ -71,18 +75,26 @@ def write_sr(
         model: version of the bundle.
         replaced: stored reports of the study, oldest first. The report names the last other one as its
             predecessor (PS3.3 section C.17.2).
+        language: language of the impression.
     """
-    report = make_sr(source, result, model=model, replaced=replaced)
+    report = make_sr(source, result, model=model, replaced=replaced, language=language)
     with replace_atomically(path) as temporary:
         report.save_as(temporary, enforce_file_format=True)
 
 
 def make_sr(
-    source: SourceStudy, result: StudyFindings, *, model: str, replaced: Sequence[ReportReference] = ()
+    source: SourceStudy,
+    result: StudyFindings,
+    *,
+    model: str,
+    replaced: Sequence[ReportReference] = (),
+    language: Language = Language.ENGLISH,
 ) -> Comprehensive3DSR:
     """Returns the structured report; see `write_sr` for the arguments."""
-    own_uid = result_uid("sr", source, result, model)
-    content = _content(source, result, model)
+    sets = b"" if result.prediction_set is None else result.prediction_set.tobytes()
+    impression = make_impression(result, language)
+    own_uid = result_uid("sr", source, result, model, impression, sets.hex(), str(result.set_coverage))
+    content = _content(source, result, model, _impression(impression, language))
     report = Comprehensive3DSR(
         evidence=_evidence(source),
         content=content,
@@ -135,7 +147,7 @@ def _observer(model: str) -> ObservationContext:
     return ObservationContext(observer_device_context=context)
 
 
-def _content(source: SourceStudy, result: StudyFindings, model: str) -> Dataset:
+def _content(source: SourceStudy, result: StudyFindings, model: str, impression: TextContentItem) -> Dataset:
     """Returns the root of the content tree."""
     groups = make_groups(source, grade_findings(result), model)
     content = MeasurementReport(
@@ -151,8 +163,21 @@ def _content(source: SourceStudy, result: StudyFindings, model: str) -> Dataset:
     remarks = [_comment(text) for text in list_remarks(source, result)]
     root.ContentSequence.append(contained(_QUALITATIVE, [*remarks, *(group[0] for group in groups.others)]))
     # TID 1500 is extensible.
-    root.ContentSequence.insert(_first_section(root), _comment(result.training_note))
+    place = _first_section(root)
+    root.ContentSequence.insert(place, _comment(result.training_note))
+    root.ContentSequence.insert(place, impression)
     return root
+
+
+def _impression(text: str, language: Language) -> TextContentItem:
+    """Returns the impression with its language (TID 1204), in lines as DICOM separates them."""
+    # PS3.5 section 6.1.3.
+    lines = text.replace("\n", "\r\n")
+    item = TextContentItem(codes.DCM.Impression, lines, relationship_type=RelationshipTypeValues.CONTAINS)
+    item.ContentSequence = LanguageOfContentItemAndDescendants(
+        CodedConcept(language.value, "RFC5646", language.title)
+    )
+    return item
 
 
 def _first_section(root: Dataset) -> int:

@@ -13,8 +13,10 @@ from lumbar_tf.interop.codes import (
     DISC_LEVEL,
     LATERALITY,
     LIMITATION,
+    PREDICTION_SET,
     PROCEDURE,
     RATIO,
+    SET_COVERAGE,
     bound_codes,
     finding_code,
     flag_code,
@@ -34,6 +36,8 @@ from lumbar_tf.interop.report_content import (
 )
 from lumbar_tf.interop.source_references import SourceStudy, derived_uuid
 from lumbar_tf.labels import Code
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import StudyFindings
 
 Resource = dict[str, Any]
@@ -47,13 +51,27 @@ _UNKNOWN = {
 }
 
 
-def write_fhir(path: Path, source: SourceStudy, result: StudyFindings, *, model: str) -> None:
+def write_fhir(
+    path: Path,
+    source: SourceStudy,
+    result: StudyFindings,
+    *,
+    model: str,
+    language: Language = Language.ENGLISH,
+) -> None:
     """Writes the bundle as JSON atomically; see `make_fhir_bundle`."""
-    bundle = make_fhir_bundle(source, result, model=model, issued=datetime.now(UTC))
+    bundle = make_fhir_bundle(source, result, model=model, issued=datetime.now(UTC), language=language)
     write_json_atomically(path, bundle, allow_nan=False)
 
 
-def make_fhir_bundle(source: SourceStudy, result: StudyFindings, *, model: str, issued: datetime) -> Resource:
+def make_fhir_bundle(
+    source: SourceStudy,
+    result: StudyFindings,
+    *,
+    model: str,
+    issued: datetime,
+    language: Language = Language.ENGLISH,
+) -> Resource:
     """Returns a Bundle of the report, its 25 Observations and the Device that made them.
 
     Args:
@@ -61,12 +79,14 @@ def make_fhir_bundle(source: SourceStudy, result: StudyFindings, *, model: str, 
         result: findings of the study.
         model: version of the ensemble's bundle.
         issued: time of creation, with a time zone.
+        language: language of the impression, the first lines of the conclusion.
     """
     study = source.study_uid
     device = _urn("device", model)
     observations = {_urn(study, model, item.finding.name): item for item in grade_findings(result)}
     note = f"{DISCLAIMER} {result.training_note}"
-    report = _report(source, list(observations), note, model=model, issued=issued)
+    impression = make_impression(result, language)
+    report = _report(source, list(observations), impression, model=model, issued=issued)
     resources = {
         _urn(study, model, "report"): report,
         **{urn: _observation(source, graded, device, note) for urn, graded in observations.items()},
@@ -109,8 +129,10 @@ def _study(source: SourceStudy) -> Resource:
     return {"type": "ImagingStudy", "identifier": identifier}
 
 
-def _report(source: SourceStudy, results: list[str], note: str, *, model: str, issued: datetime) -> Resource:
-    remarks = (note, f"{MANUFACTURER} {software_version(model)}.", describe_differences(source))
+def _report(
+    source: SourceStudy, results: list[str], impression: str, *, model: str, issued: datetime
+) -> Resource:
+    remarks = (DISCLAIMER, f"{MANUFACTURER} {software_version(model)}.", describe_differences(source))
     return {
         "resourceType": "DiagnosticReport",
         "status": "preliminary",
@@ -120,7 +142,7 @@ def _report(source: SourceStudy, results: list[str], note: str, *, model: str, i
         "issued": issued.isoformat(timespec="seconds"),
         "imagingStudy": [_study(source)],
         "result": [{"reference": urn} for urn in results],
-        "conclusion": " ".join(remark for remark in remarks if remark),
+        "conclusion": f"{impression}\n{' '.join(remark for remark in remarks if remark)}",
     }
 
 
@@ -155,6 +177,11 @@ def _components(graded: GradedFinding) -> list[Resource]:
     for severity, bounds in graded.bounds.items():
         for code, value in zip(bound_codes(severity), bounds, strict=True):
             components.append({"code": _concept(code), "valueQuantity": _ratio(value)})
+    for severity in graded.prediction_set:
+        grade = _concept(grade_code(severity), severity.title)
+        components.append({"code": _concept(PREDICTION_SET), "valueCodeableConcept": grade})
+    if graded.set_coverage is not None:
+        components.append({"code": _concept(SET_COVERAGE), "valueQuantity": _ratio(graded.set_coverage)})
     for flag in graded.flags:
         components.append({"code": _concept(LIMITATION), "valueCodeableConcept": _concept(flag_code(flag))})
     return components

@@ -16,6 +16,7 @@ from lumbar_tf.interop.dicomweb_connection import (
     DicomwebConnection,
     parse_url,
 )
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.serving.connection import TlsFiles, parse_address
 
 #: Packages of the extra `pacs`.
@@ -66,6 +67,10 @@ class GradingOptions(CommandOptions):
         False,
         description="Write fhir/<study>.json, a FHIR R4 report with its observations. It contains the "
         "patient's ID and the StudyInstanceUID.",
+    )
+    language: Language = Field(
+        Language.ENGLISH,
+        description="Language of the impression, the findings in a few sentences: en, de, fr or es.",
     )
     log: Path | None = Field(
         None,

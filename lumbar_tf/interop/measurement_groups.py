@@ -31,7 +31,9 @@ from lumbar_tf.interop.codes import (
     LIMITATION,
     MOST_PROBABLE,
     PERCENT,
+    PREDICTION_SET,
     PROBABILITY_SET,
+    SET_COVERAGE,
     bound_codes,
     finding_code,
     finding_probability_code,
@@ -134,7 +136,7 @@ def _headline(graded: GradedFinding, grade: Severity, place: ImagePoint) -> Meas
 
 
 def _probability_set(graded: GradedFinding, images: Sequence[SourceImage]) -> ContainerContentItem:
-    """Returns the probability of each grade, inferred from the level point, and its bounds."""
+    """Returns the probability of each grade, inferred from the level point, and bounds and coverage."""
     points = [_point(graded, images[0])] if images else None
     unit = coded_concept(PERCENT)
     items = []
@@ -144,6 +146,8 @@ def _probability_set(graded: GradedFinding, images: Sequence[SourceImage]) -> Co
     for severity, bounds in graded.bounds.items():
         for code, value in zip(bound_codes(severity), bounds, strict=True):
             items.extend(Measurement(coded_concept(code), percent(value), unit))
+    if graded.set_coverage is not None:
+        items.extend(Measurement(coded_concept(SET_COVERAGE), percent(graded.set_coverage), unit))
     return contained(coded_concept(PROBABILITY_SET), items)
 
 
@@ -157,14 +161,11 @@ def _point(graded: GradedFinding, image: SourceImage) -> CoordinatesForMeasureme
 
 
 def _evaluations(graded: GradedFinding) -> list[QualitativeEvaluation]:
-    evaluations = [
-        QualitativeEvaluation(coded_concept(LIMITATION), coded_concept(flag_code(flag)))
-        for flag in graded.flags
-    ]
-    if graded.grade is not None:
-        grade = QualitativeEvaluation(coded_concept(MOST_PROBABLE), coded_concept(grade_code(graded.grade)))
-        evaluations.insert(0, grade)
-    return evaluations
+    """Returns the most probable grade, the grades of the prediction set, and the limitations."""
+    pairs = [] if graded.grade is None else [(MOST_PROBABLE, grade_code(graded.grade))]
+    pairs += [(PREDICTION_SET, grade_code(severity)) for severity in graded.prediction_set]
+    pairs += [(LIMITATION, flag_code(flag)) for flag in graded.flags]
+    return [QualitativeEvaluation(coded_concept(name), coded_concept(value)) for name, value in pairs]
 
 
 def _image(image: SourceImage) -> SourceImageForMeasurementGroup:

@@ -48,6 +48,8 @@ class GradedFinding:
         probability: calibrated probability of each grade; empty if there is none.
         bounds: lower and upper bound of each probability; empty if the bundle gives no intervals.
         grade: the most probable grade; None if no image was used.
+        prediction_set: grades of the prediction set; empty without one.
+        set_coverage: probability that it contains a reader's grade; None without a set, or if unknown.
         point: level point, LPS mm, float32 [3]; NaN if there is none.
         flags: limitations of the finding.
     """
@@ -56,6 +58,8 @@ class GradedFinding:
     probability: dict[Severity, float]
     bounds: dict[Severity, tuple[float, float]]
     grade: Severity | None
+    prediction_set: tuple[Severity, ...]
+    set_coverage: float | None
     point: NDArray[np.float32]
     flags: tuple[Flag, ...]
 
@@ -81,11 +85,15 @@ def _grade(result: StudyFindings, row: int, finding: Finding) -> GradedFinding:
             severity: (_rounded(interval[severity, 0]), _rounded(interval[severity, 1]))
             for severity in Severity
         }
+    prediction_set = result.set_of(row)
+    coverage = result.set_coverage if prediction_set else None
     return GradedFinding(
         finding=finding,
         probability=probability,
         bounds=bounds,
         grade=result.grade_of(row),
+        prediction_set=prediction_set,
+        set_coverage=None if coverage is None else _rounded(coverage),
         point=result.landmarks[row],
         flags=result.flags_of(row),
     )
@@ -119,16 +127,24 @@ def list_remarks(source: SourceStudy, result: StudyFindings) -> list[str]:
     return [remark for remark in remarks if remark]
 
 
-def result_uid(kind: str, source: SourceStudy, result: StudyFindings, model: str) -> str:
+def result_uid(kind: str, source: SourceStudy, result: StudyFindings, model: str, *texts: str) -> str:
     """Returns the SOPInstanceUID of a result, a function of the source, the model, its note and the numbers.
 
     An archive that receives the same result twice therefore keeps one.
+
+    Args:
+        kind: kind of the result.
+        source: references to the images.
+        result: findings of the study.
+        model: version of the bundle.
+        texts: further content that the UID depends on.
     """
     numbers = b"".join(array.tobytes() for array in (result.probability, result.landmarks, result.flags))
     bounds = b"" if result.interval is None else result.interval.tobytes()
     images = ",".join(sorted(image.sop_instance_uid for image in source.images))
     digest = (numbers + bounds).hex()
-    return derived_uid(kind, source.study_uid, images, software_version(model), digest, result.training_note)
+    version = software_version(model)
+    return derived_uid(kind, source.study_uid, images, version, digest, result.training_note, *texts)
 
 
 def series_uid(kind: str, source: SourceStudy, model: str) -> str:

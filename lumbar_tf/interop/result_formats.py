@@ -53,6 +53,7 @@ def _write_report(folder: Path, graded: GradedStudy) -> None:
         graded.source,
         graded.crop_outlines,
         graded.saliency,
+        language=graded.language,
     )
 
 
@@ -63,7 +64,14 @@ def _write_dicom(folder: Path, graded: GradedStudy, replaced: Sequence[ReportRef
 
     study, findings, model = graded.study, graded.findings, graded.source.version
     references = find_references(study)
-    write_sr(folder / f"{study.study_id}.sr.dcm", references, findings, model=model, replaced=replaced)
+    write_sr(
+        folder / f"{study.study_id}.sr.dcm",
+        references,
+        findings,
+        model=model,
+        replaced=replaced,
+        language=graded.language,
+    )
     write_secondary_capture(folder / f"{study.study_id}.sc.dcm", references, study, findings, model=model)
 
 
@@ -80,7 +88,7 @@ def _write_fhir(folder: Path, graded: GradedStudy) -> None:
 
     references = find_references(graded.study)
     path = folder / f"{graded.study.study_id}.json"
-    write_fhir(path, references, graded.findings, model=graded.source.version)
+    write_fhir(path, references, graded.findings, model=graded.source.version, language=graded.language)
 
 
 #: All formats by name, in the order in which they are written.

@@ -12,6 +12,7 @@ from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
 from lumbar_tf.interop.source_references import ReportReference
 from lumbar_tf.interop.watch_journal import REPORT_SUFFIX, ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.pipeline import GradingModel
 from lumbar_tf.serving.transport import ServingError
 
@@ -29,6 +30,7 @@ class StudyGrader:
         formats: names of the output formats, of `result_formats.OUTPUT_FORMATS`.
         log: log for `lumbar_tf.monitor`, to which one row per study is appended.
         kinds: DICOM results to store, of `RESULT_SUFFIXES`.
+        language: language of the impressions.
     """
 
     ensemble: GradingModel
@@ -36,6 +38,7 @@ class StudyGrader:
     formats: tuple[str, ...] = ()
     log: AnswerLog | None = None
     kinds: tuple[str, ...] = tuple(RESULT_SUFFIXES)
+    language: Language = Language.ENGLISH
 
     def folder(self, study_uid: str) -> Path:
         """Returns the folder of a study's results."""
@@ -66,6 +69,7 @@ class StudyGrader:
             formats=self.formats,
             log=self.log,
             study_ids=frozenset({study_uid}),
+            language=self.language,
             replaced_reports=[
                 ReportReference(report.sop_instance_uid, report.series_uid) for report in replaced
             ],

@@ -17,6 +17,7 @@ from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.labels import Plane
 from lumbar_tf.prediction import result_tables
 from lumbar_tf.prediction.crop_outlines import find_crop_outlines, read_plane_configs
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.result_tables import UnansweredStudy
 from lumbar_tf.prediction.results import GradedStudy, ModelSource, StudyFindings
 from lumbar_tf.prediction.saliency import StudySaliency, take_saliency
@@ -135,7 +136,7 @@ class _Tables:
             if study_id not in done
         )
 
-    def write(self, out: Path, model: GradingModel) -> None:
+    def write(self, out: Path, model: GradingModel, language: Language) -> None:
         """Writes all tables but the rejects."""
         result_tables.write_series(out / result_tables.SERIES_NAME, self.series)
         result_tables.write_submission(out / result_tables.SUBMISSION_NAME, self.results)
@@ -146,7 +147,9 @@ class _Tables:
         count = len(self.results[0].members) if self.results else 0
         numbered = tuple(f"member_{place + 1}" for place in range(count))
         result_tables.write_members(out / result_tables.MEMBERS_NAME, self.results, model.members or numbered)
-        result_tables.write_results_json(out / result_tables.JSON_NAME, self.results, model=model.version)
+        result_tables.write_results_json(
+            out / result_tables.JSON_NAME, self.results, model=model.version, language=language
+        )
         if self.unanswered:
             result_tables.write_unanswered(out / result_tables.UNANSWERED_NAME, self.unanswered)
 
@@ -187,6 +190,7 @@ def grade_study(
     configs: Mapping[Plane, PlaneConfig] | None = None,
     is_synthetic: bool = False,
     with_saliency: bool = False,
+    language: Language = Language.ENGLISH,
 ) -> GradedStudy:
     """Grades one study; safe to call from several threads if the model is.
 
@@ -197,6 +201,7 @@ def grade_study(
         configs: configurations of the planes whose crops are outlined; see `read_plane_configs`.
         is_synthetic: whether the study is known to be synthetic.
         with_saliency: whether to request saliency.
+        language: language of the impression.
 
     Raises:
         ServingError: the server returned no prediction.
@@ -210,6 +215,7 @@ def grade_study(
         examples=examples,
         crop_outlines=find_crop_outlines(configs or {}, examples, findings.landmarks),
         saliency=saliency,
+        language=language,
     )
 
 
@@ -252,6 +258,7 @@ def predict_source(
     max_in_flight: int = 1,
     with_saliency: bool = False,
     keep_header: bool = False,
+    language: Language = Language.ENGLISH,
     writers: Sequence[ResultWriter] = (),
     progress: ProgressMaker = silent_progress,
 ) -> Prediction:
@@ -272,6 +279,7 @@ def predict_source(
         max_in_flight: number of concurrent requests; more than 1 is for a server.
         with_saliency: whether to request saliency and outline the crops, which reports show.
         keep_header: whether studies keep their DICOM header, which results for an archive repeat.
+        language: language of the impression.
         writers: called with each graded study, in the studies' order.
         progress: shows the studies that are done.
 
@@ -295,7 +303,12 @@ def predict_source(
         def grade(study: Study) -> GradedStudy | ServingError:
             try:
                 return grade_study(
-                    model, study, configs=configs, is_synthetic=is_synthetic, with_saliency=with_saliency
+                    model,
+                    study,
+                    configs=configs,
+                    is_synthetic=is_synthetic,
+                    with_saliency=with_saliency,
+                    language=language,
                 )
             except ServingError as error:
                 return error
@@ -317,7 +330,7 @@ def predict_source(
     if not tables.num_readable:
         raise NothingReadableError(root, sorted({reject.reason.value for reject in tables.rejects}))
     if out is not None:
-        tables.write(out, model)
+        tables.write(out, model, language)
     return Prediction(tuple(tables.results), tuple(tables.rejects), tuple(tables.unanswered))
 
 

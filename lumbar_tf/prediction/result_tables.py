@@ -13,6 +13,7 @@ from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.files import write_json_atomically, write_table_atomically
 from lumbar_tf.labels import FINDINGS, Severity, row_id
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
 from lumbar_tf.serving.transport import ServingFailure
 from lumbar_tf.tables.set_tables import SETS_NAME, write_set_table
@@ -131,9 +132,11 @@ def write_prediction_sets(path: Path, results: Sequence[StudyFindings]) -> None:
     write_set_table(path, study_ids, np.array(sets, np.bool_), coverage=coverage)
 
 
-def write_results_json(path: Path, results: Sequence[StudyFindings], *, model: str) -> None:
-    """Writes all studies as one JSON file."""
-    content = {"model": model, "studies": [result_to_json(result) for result in results]}
+def write_results_json(
+    path: Path, results: Sequence[StudyFindings], *, model: str, language: Language = Language.ENGLISH
+) -> None:
+    """Writes all studies as one JSON file, with impressions in a language."""
+    content = {"model": model, "studies": [result_to_json(result, language) for result in results]}
     write_json_atomically(path, content, allow_nan=False)
 
 

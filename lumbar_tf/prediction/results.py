@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.saliency import StudySaliency
 from lumbar_tf.serving.training_data import TrainingData
 
@@ -112,6 +114,7 @@ class GradedStudy:
         crop_outlines: position of the graders' crops by plane; empty unless the study was graded with
             `with_saliency`, and without planes whose configuration is unknown.
         saliency: saliency maps; None unless `with_saliency`, or if the model has none.
+        language: language of the impression.
     """
 
     study: Study
@@ -120,6 +123,7 @@ class GradedStudy:
     examples: Mapping[Plane, bytes] = field(default_factory=dict)
     crop_outlines: Mapping[Plane, PlaneCropOutlines] = field(default_factory=dict)
     saliency: StudySaliency | None = None
+    language: Language = Language.ENGLISH
 
 
 def findings_frame(findings: StudyFindings) -> "pd.DataFrame":
@@ -183,10 +187,14 @@ def set_words(grades: Sequence[Severity]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def result_to_json(result: StudyFindings) -> dict[str, Any]:
-    """Returns JSON-compatible values: note on the training data, coverage of the sets, and the findings.
+def result_to_json(result: StudyFindings, language: Language = Language.ENGLISH) -> dict[str, Any]:
+    """Returns JSON-compatible values: training note, impression, coverage of the sets, and the findings.
 
     A finding has its probabilities, interval, prediction set, landmark and flags.
+
+    Args:
+        result: findings of the study.
+        language: language of the impression.
     """
 
     def numbers(values: Floats) -> dict[str, float]:
@@ -218,6 +226,8 @@ def result_to_json(result: StudyFindings) -> dict[str, Any]:
     return {
         "study_id": result.study_id,
         "training_note": result.training_note,
+        "impression": make_impression(result, language),
+        "impression_language": language.value,
         "prediction_set_coverage": result.set_coverage,
         "findings": findings,
     }

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from lumbar_tf.dicom.study import SeriesSummary, Study
 from lumbar_tf.labels import FINDINGS, Condition, Finding, Flag, Level, Plane, Severity, finding_index
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import ModelSource, StudyFindings, set_words
 from lumbar_tf.prediction.saliency import StudySaliency, make_overlays
 from lumbar_tf.reports.finding_texts import COLUMNS, FLAG_TEXTS, format_slice_numbers, list_warnings
@@ -108,6 +110,8 @@ def write_study_report(
     source: ModelSource,
     crop_outlines: Mapping[Plane, PlaneCropOutlines],
     saliency: StudySaliency | None = None,
+    *,
+    language: Language = Language.ENGLISH,
 ) -> None:
     """Writes the report, atomically; it is smaller than 8 MB.
 
@@ -120,6 +124,7 @@ def write_study_report(
         source: the model that made the predictions.
         crop_outlines: the graders' crops, from `find_crop_outlines`; a plane without known crops is absent.
         saliency: saliency maps of the crops; None if the model does not provide them.
+        language: language of the impression; the rest of the page is in English.
     """
     overlays = make_overlays(saliency, source.members, crop_outlines) if saliency and source.members else {}
     overlay_bytes = sum(len(png) for overlay in overlays.values() for png in overlay.pictures.values())
@@ -133,6 +138,8 @@ def write_study_report(
         "training_note": result.training_note,
         # The badge of synthetic studies states enough about a synthetic study.
         "is_mismatched": result.training.is_synthetic and not source.is_synthetic,
+        "impression": make_impression(result, language),
+        "language": language,
         "warnings": list_warnings(study, result),
         "grid": [[entries[finding_index(condition, level)] for condition in COLUMNS] for level in Level],
         "columns": COLUMNS,

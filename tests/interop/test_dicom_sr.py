@@ -17,6 +17,8 @@ from lumbar_tf.interop.dicom_sr import write_sr
 from lumbar_tf.interop.fhir import make_fhir_bundle
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.labels import FINDINGS, Condition, Family, Level, Plane, Severity, Side
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
 from lumbar_tf.privacy.pseudonyms import IdKind, pseudonym, pseudonymise_study
 from tests.interop import hospital
@@ -415,6 +417,53 @@ def test_a_report_of_a_pseudonymised_study_contains_only_pseudonyms(
     for secret in (*hospital.IDENTITY.values(), hospital.LUMBAR_STUDY, "20240513", "MRT LWS"):
         assert secret.encode() not in data
     assert find_errors(tmp_path / "sr.dcm") == []
+
+
+def _with_sets(result: StudyFindings) -> StudyFindings:
+    """Returns the result with every kind of set, and none in the second row."""
+    kinds = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 1, 0]], np.bool_)
+    return replace(result, prediction_set=np.resize(kinds, (len(FINDINGS), 3)), set_coverage=0.9)
+
+
+def test_prediction_sets_are_coded_with_their_coverage(
+    study: Study, result: StudyFindings, path: Path, tmp_path: Path
+) -> None:
+    with_sets = _with_sets(result)
+    write_sr(tmp_path / "sr.dcm", find_references(study), with_sets, model="7")
+    assert find_errors(tmp_path / "sr.dcm") == []
+    grades = ("NORMAL_MILD", codes.SCT.Moderate.value, codes.SCT.Severe.value)
+    assert with_sets.prediction_set is not None
+    for group, inside in zip(_groups(tmp_path / "sr.dcm"), with_sets.prediction_set, strict=True):
+        found = [
+            evaluation.value.value
+            for evaluation in group.group.get_qualitative_evaluations()
+            if evaluation.name.value == "PREDICTION_SET"
+        ]
+        assert found == [grade for grade, is_inside in zip(grades, inside, strict=True) if is_inside]
+        assert group.percents.get("SET_COVERAGE") == (90.0 if inside.any() else None)
+    plain, other = pydicom.dcmread(path), pydicom.dcmread(tmp_path / "sr.dcm")
+    assert "PREDICTION_SET" not in str(plain) and "SET_COVERAGE" not in str(plain)
+    assert other.SOPInstanceUID != plain.SOPInstanceUID
+
+
+@pytest.mark.parametrize("language", Language)
+def test_the_impression_is_a_text_at_the_top_with_its_language(
+    study: Study, result: StudyFindings, path: Path, tmp_path: Path, language: Language
+) -> None:
+    write_sr(tmp_path / "sr.dcm", find_references(study), result, model="7", language=language)
+    assert find_errors(tmp_path / "sr.dcm") == []
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in report.ContentSequence]
+    place = names.index("Impression")
+    assert names[place + 1 : place + 3] == ["Comment", "Imaging Measurements"]
+    item = report.ContentSequence[place]
+    assert item.ConceptNameCodeSequence[0].CodeValue == "121073"
+    assert item.TextValue.split("\r\n") == make_impression(result, language).split("\n")
+    (modifier,) = item.ContentSequence
+    assert modifier.RelationshipType == "HAS CONCEPT MOD"
+    assert modifier.ConceptCodeSequence[0].CodeValue == language.value
+    is_same = report.SOPInstanceUID == pydicom.dcmread(path).SOPInstanceUID
+    assert is_same == (language is Language.ENGLISH)
 
 
 @pytest.mark.parametrize("condition", [Condition.SPINAL_CANAL_STENOSIS])

@@ -1,16 +1,20 @@
 """FHIR bundle, validated with `fhir.resources` and compared with `results.json`."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.interop.fhir import make_fhir_bundle, write_fhir
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.labels import FINDINGS, Side
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import StudyFindings, result_to_json
 from tests.interop import hospital
 from tests.interop.hospital_study import NO_AXIAL, NO_IMAGE, make_result, mirror, read_lumbar_study
@@ -87,6 +91,34 @@ def test_the_numbers_equal_those_of_results_json(bundle: dict[str, Any], result:
         assert ("dataAbsentReason" in observation) == (row == NO_IMAGE)
         if row == NO_AXIAL:
             assert parts["LIMITATION"] == "NO_AXIAL_T2"
+
+
+def test_prediction_sets_are_components_with_their_coverage(study: Study, result: StudyFindings) -> None:
+    sets = np.resize(np.array([[1, 0, 0], [0, 0, 0], [0, 1, 1], [1, 1, 1]], np.bool_), (len(FINDINGS), 3))
+    with_sets = replace(result, prediction_set=sets, set_coverage=0.9)
+    bundle = make_fhir_bundle(find_references(study), with_sets, model="7", issued=NOW)
+    pytest.importorskip("fhir.resources.R4B.bundle").Bundle.model_validate(json.loads(json.dumps(bundle)))
+    codes = ("NORMAL_MILD", "6736007", "24484000")
+    for observation, inside in zip(_of_type(bundle, "Observation"), sets, strict=True):
+        found = [
+            component["valueCodeableConcept"]["coding"][0]["code"]
+            for component in observation["component"]
+            if component["code"]["coding"][0]["code"] == "PREDICTION_SET"
+        ]
+        assert found == [code for code, is_inside in zip(codes, inside, strict=True) if is_inside]
+        assert _parts(observation).get("SET_COVERAGE") == (0.9 if inside.any() else None)
+
+
+@pytest.mark.parametrize("language", Language)
+def test_the_conclusion_starts_with_the_impression(
+    study: Study, result: StudyFindings, language: Language
+) -> None:
+    source = find_references(study)
+    bundle = make_fhir_bundle(source, result, model="7", issued=NOW, language=language)
+    (report,) = _of_type(bundle, "DiagnosticReport")
+    impression, _, remarks = report["conclusion"].partition("\nResearch use, not a medical device.")
+    assert impression == make_impression(result, language)
+    assert "model 7" in remarks
 
 
 def test_sides_are_coded_and_a_mirrored_study_has_them_swapped(

@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from dataclasses import replace
@@ -9,6 +10,8 @@ import SimpleITK as sitk
 
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.labels import FINDINGS, Flag, Level, Plane
+from lumbar_tf.prediction.impression import make_impression
+from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.results import ModelSource, StudyFindings
 from lumbar_tf.reports.study_report import percent, write_study_report
 from lumbar_tf.serving.training_data import TrainingData
@@ -211,6 +214,20 @@ def test_the_page_has_prediction_sets_in_words_where_there_are_any(tmp_path: Pat
     )
     plain = Page(_write(tmp_path, make_study(), make_result())).words
     assert "rediction set" not in plain and "Set:" not in plain and "reader's grade" not in plain
+
+
+@pytest.mark.parametrize("language", Language)
+def test_the_impression_is_at_the_top_in_its_language(tmp_path: Path, language: Language) -> None:
+    result = make_result()
+    path = tmp_path / "report.html"
+    write_study_report(path, make_study(), result, SOURCE, {}, language=language)
+    text = path.read_text(encoding="utf-8")
+    (found,) = re.findall(
+        rf'<p class="impression" id="impression" lang="{language.value}">(.*?)</p>', text, re.DOTALL
+    )
+    assert html.unescape(found) == make_impression(result, language)
+    assert text.index('id="impression"') < text.index("<summary><h2>Findings")
+    check_self_contained(text, has_script=True)
 
 
 def test_the_page_names_the_contrasts_of_a_series_used_and_left_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lumbar_tf.labels import Condition, Level, finding_index
+from lumbar_tf.prediction.impression import make_impression
 from lumbar_tf.reports.study_report import write_study_report
 from tests.reports.browser import CHROMIUM, Tab, open_tab
 from tests.reports.reported_study import (
@@ -67,6 +68,21 @@ def test_it_opens_at_the_most_severe_finding_on_the_slice_that_was_graded(tab: T
     assert tab.run(f"{T1}.querySelectorAll('polygon').length") == 1
     alt = str(tab.run(f"{T1}.querySelector('img').alt"))
     assert alt.startswith("Sagittal T1. Slice 10 of 11, 16 mm left of the canal.") and "L4/L5" in alt
+
+
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_the_impression_is_copied_with_the_keyboard(tab: Tab, has_clipboard: bool) -> None:
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    tab.call("Browser.grantPermissions", permissions=permissions)
+    tab.run("navigator.clipboard.writeText('before')")
+    tab.run("const clipboard = navigator.clipboard; 0")
+    if not has_clipboard:
+        tab.run("Object.defineProperty(navigator, 'clipboard', { value: undefined }); 0")
+    tab.run("document.getElementById('copy').focus()")
+    tab.press("Space")
+    tab.run("new Promise((done) => setTimeout(done, 100))")
+    assert tab.run("document.getElementById('copied').textContent") == "Copied."
+    assert tab.run("clipboard.readText()") == make_impression(make_result())
 
 
 def test_the_point_is_drawn_on_the_pixel_given_by_the_geometry(tab: Tab) -> None:

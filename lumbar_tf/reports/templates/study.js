@@ -258,6 +258,21 @@ function chooseNamed() {
   choose(named ? Number(named.dataset.row) : chosen);
 }
 
+// `navigator.clipboard` is absent from pages of insecure origins, and may be forbidden.
+async function copyImpression() {
+  const element = document.getElementById("impression");
+  const status = document.getElementById("copied");
+  status.textContent = "";
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    status.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(element);
+    status.textContent = document.execCommand("copy") ? "Copied." : "Selected: press Ctrl+C or Cmd+C to copy.";
+  }
+}
+document.getElementById("copy").addEventListener("click", copyImpression);
+
 const redraw = () => viewers.forEach((viewer) => viewer.show(viewer.place));
 for (const box of [overlays, closeup, saliency]) {
   box?.addEventListener("change", () => { redraw(); describeSaliency(); });
