@@ -10,6 +10,7 @@ from lumbar_tf.api.pretrained import install_pretrained
 from lumbar_tf.bundle.file_check import find_file_faults, seal_description
 from lumbar_tf.config import PRETRAINED_CONFIG_PATH, load_demo_config
 from lumbar_tf.files import file_sha256
+from lumbar_tf.models.pretrained import FOLDER_VARIABLE
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from tests.command_line import run_in_process
 
@@ -75,8 +76,9 @@ def test_a_damaged_or_large_bundle_leaves_the_earlier_one(
     with pytest.raises(ValueError, match="SHA-256 differs"):
         install_pretrained(damaged, runs, target)
     monkeypatch.setattr(pretrained, "MAX_BYTES", 10)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(target))
     with pytest.raises(ValueError, match="must have at most 0 MB"):
-        install_pretrained(_bundle(tmp_path / "3"), runs, target)
+        install_pretrained(_bundle(tmp_path / "3"), runs)
     assert sorted(path for path in target.parent.rglob("*")) == before
 
 

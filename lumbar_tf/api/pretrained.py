@@ -33,7 +33,7 @@ def install_pretrained(
     Args:
         bundle: the version's folder.
         runs: folder of the runs that it was exported from.
-        folder: the place; by default the package's own, see `models.pretrained`.
+        folder: the place; by default the package's own, see `models.pretrained`, whose size is limited.
         has_weights: whether to install the initial weights, too.
 
     Raises:
@@ -55,7 +55,7 @@ def install_pretrained(
         if has_weights:
             copy_weights(Path(runs), partial / WEIGHTS_FOLDER)
         size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-        if size > MAX_BYTES:
+        if folder is None and size > MAX_BYTES:
             raise ValueError(
                 f"A pretrained ensemble must have at most {MAX_BYTES / 1e6:.0f} MB. "
                 f"Received: {size / 1e6:.1f} MB, of {version}."

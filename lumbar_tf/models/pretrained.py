@@ -27,6 +27,15 @@ def pretrained_folder() -> Path:
     return Path(chosen) if chosen else Path(__file__).parents[1] / "pretrained"
 
 
+def describe_no_weights() -> str:
+    """Returns sentences for a message: the initial weights are absent, and how to get them."""
+    return (
+        f"They must be in {pretrained_folder() / WEIGHTS_FOLDER}. Received: no such files; the package "
+        "comes without them, because of their size. Run `python -m lumbar_tf.pretrain --install=DIR` and "
+        f"set {FOLDER_VARIABLE}=DIR."
+    )
+
+
 def describe_absence() -> str:
     """Returns sentences for a message: the pretrained ensemble is absent, and how to get it."""
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lumbar_tf.files import file_sha256, write_json_atomically
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.pretrained import WEIGHTS_FOLDER, describe_absence, pretrained_folder
+from lumbar_tf.models.pretrained import WEIGHTS_FOLDER, describe_no_weights, pretrained_folder
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.runs import LOCALIZER, RUN_NAME
 
@@ -53,7 +53,10 @@ def find_weights_folder() -> Path:
     """
     folder = pretrained_folder() / WEIGHTS_FOLDER
     if not (folder / _MANIFEST_NAME).is_file():
-        raise ValueError(f"init_from=pretrained needs the pretrained ensemble. {describe_absence()}")
+        raise ValueError(
+            "init_from=pretrained needs the initial weights of the pretrained ensemble. "
+            f"{describe_no_weights()}"
+        )
     digests = json.loads((folder / _MANIFEST_NAME).read_text(encoding="utf-8"))
     changed = [
         name
