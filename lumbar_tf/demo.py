@@ -14,7 +14,6 @@ import lumbar_tf
 from lumbar_tf.cli.command import CommandOptions, run_command
 from lumbar_tf.cli.console import Summary, print_status, print_tables
 from lumbar_tf.config import DEMO_CONFIG_PATH, DemoConfig, VarietyConfig, dump_config, load_demo_config
-from lumbar_tf.models.pretrained import pretrained_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,16 +87,19 @@ def run_demo(options: DemoOptions) -> Summary:
 
 def grade_first_study(options: DemoOptions, watch: Stopwatch) -> None:
     """Grades one synthetic study with the package's pretrained ensemble and prints where its report is."""
-    from lumbar_tf.bundle.loading import has_version
-
     first = options.out / "first_study"
-    if first.is_dir() or not has_version(pretrained_folder()):
+    if first.is_dir():
         return
     with watch.stage("a first study, graded by the pretrained ensemble"):
+        try:
+            ensemble = lumbar_tf.load_ensemble("pretrained")
+        except ValueError as error:
+            print_status(f"   left out: {error}")
+            return
         study = lumbar_tf.write_synthetic_cohort(
             first / "cohort", 1, seed=_FIRST_STUDY_SEED, variety=VarietyConfig()
         )
-        with lumbar_tf.load_ensemble(pretrained_folder()) as ensemble:
+        with ensemble:
             ensemble.predict_studies(study, first / "predictions", formats=("report",))
     print_status(f"   {next((first / 'predictions').rglob('*.html'))}")
 

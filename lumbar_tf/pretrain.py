@@ -56,7 +56,7 @@ class PretrainOptions(CommandOptions):
         1,
         description="Version number of the bundle.",
     )
-    initial_weights: bool = Field(
+    weights: bool = Field(
         True,
         description="Do not install the weights for `train --init-from=pretrained`, which take half as much "
         "space as the bundle's variables with two folds.",
@@ -94,7 +94,7 @@ def run_pretrain(options: PretrainOptions) -> Summary:
             export_release(options, release)
     with watch.stage("installation"):
         installed = install_pretrained(
-            release, options.out / "runs", options.install, has_weights=options.initial_weights
+            release, options.out / "runs", options.install, has_weights=options.weights
         )
     paths = {**summary.paths, "bundle": installed.bundle}
     if installed.weights is not None:

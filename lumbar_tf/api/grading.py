@@ -18,7 +18,7 @@ from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, predict_to_folder
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.pretrained import describe_absence, pretrained_folder
+from lumbar_tf.models.pretrained import PRETRAINED, describe_absence, pretrained_folder
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
 from lumbar_tf.prediction.impression_phrases import parse_language
@@ -261,6 +261,7 @@ def load_ensemble(
         source: a bundle's folder, or the folder of versions, of which the newest is loaded; or a server:
             HOST:PORT or grpc://HOST:PORT, grpcs:// for gRPC over TLS, http:// or https:// for REST. By
             default `models/lumbar`; if there is no bundle, the pretrained ensemble, with a line about it.
+            "pretrained" is that ensemble.
         with_saliency: whether results hold saliency maps for their reports.
         require_signature: PEM file of an Ed25519 public key; a bundle that is not signed with its private
             key is refused (extra `signing`).
@@ -282,8 +283,8 @@ def load_ensemble(
     """
     key = optional_path(require_signature)
     is_pretrained = source is None and not has_version(DEFAULT_MODEL)
-    if source is None:
-        source = _pretrained_bundle() if is_pretrained else DEFAULT_MODEL
+    if source is None or source == PRETRAINED:
+        source = DEFAULT_MODEL if source is None and not is_pretrained else _pretrained_bundle()
     if not isinstance(source, str) or not _ADDRESS.fullmatch(source) or Path(source).exists():
         with activity_of("Loading the model", verbose=verbose):
             ensemble = Ensemble(

@@ -33,7 +33,12 @@ def test_the_stacker_is_fitted_to_the_chosen_members_alone(
     given: dict[str, Any] = {}
 
     def stack(
-        tables: Sequence[OutOfFoldTable], ids: Sequence[str], labels: Any, *, folds: Mapping[str, int] | None
+        tables: Sequence[OutOfFoldTable],
+        ids: Sequence[str],
+        labels: Any,
+        *,
+        folds: Mapping[str, int] | None,
+        coverage: float,
     ) -> str:
         given.update(models=[table.model for table in tables], ids=ids, labels=labels, folds=folds)
         return "fitted"

@@ -48,7 +48,7 @@ def _complete(script: Path, folder: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["lumbar_tf", "pre"], ["preview", "predict"]),
+        (["lumbar_tf", "pre"], ["preview", "predict", "pretrain"]),
         (["lumbar_tf", "sta"], ["stack "]),
         (["lumbar_tf", "verify", "--p"], ["--phi", "--pseudonym-key-file="]),
         (["lumbar_tf", "predict", "--nos"], ["--nosheets "]),

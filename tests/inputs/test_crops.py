@@ -256,7 +256,8 @@ def test_slices_of_other_sizes_are_padded_and_cut_the_same(make_stack: Stacks, m
     ]
     alone = _cut(make_record(Plane.AXIAL_T2, small), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
     beside = _cut(make_record(Plane.AXIAL_T2, small + far), [POINT], Plane.AXIAL_T2, (Side.LEFT,))
-    np.testing.assert_array_equal(alone.image, beside.image)
+    # Some processors add in another order for another number of pixels.
+    np.testing.assert_allclose(alone.image, beside.image, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
