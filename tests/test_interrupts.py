@@ -93,4 +93,4 @@ def test_a_demo_goes_on_after_an_interrupt(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     # Of another configuration, it would be a mixture.
     assert _run(DemoOptions, demo.run_demo, *flags, "--resume") == 1
-    assert "--resume needs a demo" in capsys.readouterr().err
+    assert "must have been begun with the same configuration" in capsys.readouterr().err
