@@ -283,8 +283,10 @@ def load_ensemble(
     """
     key = optional_path(require_signature)
     is_pretrained = source is None and not has_version(DEFAULT_MODEL)
-    if source is None or source == PRETRAINED:
-        source = DEFAULT_MODEL if source is None and not is_pretrained else _pretrained_bundle()
+    if source is None:
+        source = PRETRAINED if is_pretrained else DEFAULT_MODEL
+    if source == PRETRAINED:
+        source = _pretrained_bundle()
     if not isinstance(source, str) or not _ADDRESS.fullmatch(source) or Path(source).exists():
         with activity_of("Loading the model", verbose=verbose):
             ensemble = Ensemble(

@@ -125,7 +125,7 @@ def _compare(
     )
 
 
-def group_studies(
+def labelled_groups(
     study_ids: Sequence[str], labels: Labels, groupings: Sequence[Grouping]
 ) -> Iterator[tuple[str, str, NDArray[np.intp]]]:
     """Yields attribute, name and indices of the studies of every group that has a labelled study.
@@ -173,5 +173,5 @@ def score_subgroups(
             is_small=chosen.size < SMALL_GROUP,
             scores=score_intervals(terms.chosen(chosen), num_resamples=num_resamples, seed=seed),
         )
-        for attribute, group, chosen in group_studies(study_ids, labels, groupings)
+        for attribute, group, chosen in labelled_groups(study_ids, labels, groupings)
     )

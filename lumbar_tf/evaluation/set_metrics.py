@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.prediction_sets import FEW_ROWS
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
-from lumbar_tf.evaluation.comparison import Grouping, group_studies
+from lumbar_tf.evaluation.comparison import Grouping, labelled_groups
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, FAMILIES, SINGLE_FINDINGS
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Level, Severity
 from lumbar_tf.tables.set_tables import SetTable
@@ -122,7 +122,7 @@ def evaluate_sets(
         SetSubgroup(
             attribute, group, len(chosen), make_set_cells(sets[chosen], known[chosen], FAMILIES, **options)
         )
-        for attribute, group, chosen in group_studies(study_ids, known, groupings)
+        for attribute, group, chosen in labelled_groups(study_ids, known, groupings)
     )
     return SetEvaluation(
         nominal_coverage=table.coverage,

@@ -44,14 +44,14 @@ from lumbar_tf.interop.codes import (
     side_code,
     site_code,
 )
-from lumbar_tf.interop.report_content import MANUFACTURER, GradedFinding, percent, software_version
+from lumbar_tf.interop.report_content import MANUFACTURER, GradedFinding, software_version, to_percent
 from lumbar_tf.interop.source_references import (
     ImagePoint,
     SourceImage,
     SourceStudy,
     derived_uid,
     nearest_images,
-    place_points,
+    place_points_on_images,
 )
 from lumbar_tf.labels import Code, Severity
 
@@ -77,7 +77,7 @@ def make_groups(source: SourceStudy, findings: Sequence[GradedFinding], model: s
         findings: content of the groups.
         model: version of the bundle.
     """
-    places = place_points(source, [(graded.finding.condition, graded.point) for graded in findings])
+    places = place_points_on_images(source, [(graded.finding.condition, graded.point) for graded in findings])
     drawn: list[tuple[ImagePoint, MeasurementsAndQualitativeEvaluations]] = []
     others = []
     for graded, place in zip(findings, places, strict=True):
@@ -131,7 +131,7 @@ def _headline(graded: GradedFinding, grade: Severity, place: ImagePoint) -> Meas
         source_image=SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid, _frames(image)),
     )
     name = coded_concept(finding_probability_code(graded.finding, grade))
-    value = percent(graded.probability[grade])
+    value = to_percent(graded.probability[grade])
     return Measurement(name, value, coded_concept(PERCENT), referenced_coordinates=[point])
 
 
@@ -142,12 +142,12 @@ def _probability_set(graded: GradedFinding, images: Sequence[SourceImage]) -> Co
     items = []
     for severity, value in graded.probability.items():
         code = coded_concept(probability_code(severity))
-        items.extend(Measurement(code, percent(value), unit, referenced_coordinates=points))
+        items.extend(Measurement(code, to_percent(value), unit, referenced_coordinates=points))
     for severity, bounds in graded.bounds.items():
         for code, value in zip(bound_codes(severity), bounds, strict=True):
-            items.extend(Measurement(coded_concept(code), percent(value), unit))
+            items.extend(Measurement(coded_concept(code), to_percent(value), unit))
     if graded.set_coverage is not None:
-        items.extend(Measurement(coded_concept(SET_COVERAGE), percent(graded.set_coverage), unit))
+        items.extend(Measurement(coded_concept(SET_COVERAGE), to_percent(graded.set_coverage), unit))
     return contained(coded_concept(PROBABILITY_SET), items)
 
 

@@ -103,10 +103,10 @@ def _rounded(value: float | np.floating) -> float:
     return round(float(value), _DECIMALS)
 
 
-def percent(probability: float) -> float:
+def to_percent(probability: float) -> float:
     """Returns a rounded probability in percent, with the same decimal digits.
 
-    >>> percent(0.070009)
+    >>> to_percent(0.070009)
     7.0009
     """
     return round(100 * probability, _DECIMALS - 2)

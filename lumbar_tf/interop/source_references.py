@@ -185,7 +185,7 @@ def nearest_images(
     return shown or [found.image for found in nearest[:1]]
 
 
-def place_points(
+def place_points_on_images(
     study: SourceStudy, points: Sequence[tuple[Condition, NDArray[np.floating]]]
 ) -> list[ImagePoint | None]:
     """Returns the projection of each point onto an image that shows it, on one series as far as possible.

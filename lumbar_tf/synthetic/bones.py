@@ -47,7 +47,6 @@ def _own_and_next(segment: Segment, *, offset: float) -> tuple[float, ...]:
 
 def paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) -> None:
     """Paints pedicles, articular pillar and facet joint of one side; `growth` enlarges the joint, mm."""
-    half = segment.disc_height / 2
     side = patch.u * sign
     near_disc = np.exp(-(((patch.d + 3) / 9.0) ** 2))
     depth = 4.2 + (3.0 + growth) * near_disc
@@ -58,10 +57,18 @@ def paint_pillar(patch: Patch, segment: Segment, *, sign: int, growth: float) ->
     joint = np.maximum(np.maximum(gap - 1.5, pillar), np.abs(patch.d + 3) - 9)
     patch.cover(Tissue.CORTEX, joint)
     patch.cover(Tissue.JOINT, joint + 1.0, 0.7)
-    pedicles = [-(half + segment.above.height - 8.5)]
-    if not segment.below.is_sacral:
-        pedicles.append(half + 8.5)
-    for middle in pedicles:
+    _paint_pedicles(patch, segment, side)
+
+
+def _pedicle_middles(segment: Segment) -> tuple[float, ...]:
+    """Returns d at the middle of the pedicles of the body above and, above the sacrum, of the body below."""
+    half = segment.disc_height / 2
+    upper = -(half + segment.above.height - 8.5)
+    return (upper,) if segment.below.is_sacral else (upper, half + 8.5)
+
+
+def _paint_pedicles(patch: Patch, segment: Segment, side: Field) -> None:
+    for middle in _pedicle_middles(segment):
         round_end = ellipse(patch.d - middle, side - 15.5, (7.0, 5.0))
         patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
 
@@ -98,12 +105,8 @@ def paint_facets(patch: Patch, segment: Segment, *, sign: int, growth: float) ->
     patch.cover(Tissue.CORTEX, np.maximum(superior - 2.0, near))
     patch.cover(Tissue.JOINT, np.maximum(superior - 1.2, np.maximum(near + 1, inferior - 1.5)), 0.8)
     patch.bone(superior, cortex_mm=1.3)
-    pedicles = [-(half + segment.above.height - 8.5)]
-    if not segment.below.is_sacral:
-        pedicles.append(half + 8.5)
-    for middle in pedicles:
-        round_end = ellipse(patch.d - middle, side - 15.5, (7.0, 5.0))
-        patch.bone(np.maximum(round_end, np.abs(patch.v - 2) - 10))
+    _paint_pedicles(patch, segment, side)
+    for middle in _pedicle_middles(segment):
         # The transverse process leaves the pedicle to the side and the back.
         transverse = ellipse(patch.d - middle, patch.v - 12.5, (5.5, 3.5))
         patch.bone(np.maximum(transverse, 19 - side))
@@ -111,7 +114,7 @@ def paint_facets(patch: Patch, segment: Segment, *, sign: int, growth: float) ->
 
 def paint_screw(patch: Patch, segment: Segment, *, sign: int) -> None:
     """Paints the signal void around a screw in the pedicle of the body above, with its bright rim."""
-    middle = -(segment.disc_height / 2 + segment.above.height - 8.5)
+    middle = _pedicle_middles(segment)[0]
     side = patch.u * sign
     void = np.maximum(ellipse(patch.d - middle, side - 15.5, (7.5, 7.5)), np.abs(patch.v + 2) - 26)
     patch.cover_with(1.2, void - 1.5, 0.7)

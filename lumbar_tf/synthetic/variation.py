@@ -7,18 +7,15 @@ import numpy as np
 
 from lumbar_tf.config.variety import AnatomyVariety
 from lumbar_tf.synthetic.anatomy import (
-    SCOLIOSIS_MM,
     Anatomy,
     Array,
-    Curve,
     Lesion,
     SchmorlNode,
     Segment,
     Surroundings,
     Vertebra,
-    draw_turns,
-    make_curve,
 )
+from lumbar_tf.synthetic.curve import SCOLIOSIS_MM, Curve, draw_turns, make_curve
 
 _SACRAL_DISC = 8  # S1/S2
 _LOWEST_DISC = 7  # L5/S1

@@ -33,7 +33,7 @@ def annotated_discs(records: Path) -> dict[str, Array]:
     return {study: values[:NUM_LEVELS].astype(np.float64) for study, values in points.items()}
 
 
-def judge(points: Array, discs: Array) -> tuple[Array, Array]:
+def compare_levels(points: Array, discs: Array) -> tuple[Array, Array]:
     """Returns whether each level is right and its error along the spine, mm, both [5]; NaN where unknown."""
     known = np.isfinite(discs).all(axis=-1)
     right, along_mm = np.full(NUM_LEVELS, np.nan), np.full(NUM_LEVELS, np.nan)
@@ -51,13 +51,15 @@ def judge(points: Array, discs: Array) -> tuple[Array, Array]:
 
 def measure(name: str, found: dict[str, tuple[Array, bool]], discs: dict[str, Array]) -> None:
     """Prints a line of the table."""
-    judged = {study: judge(points, discs[study]) for study, (points, _) in found.items() if study in discs}
-    right = np.array([values[0] for values in judged.values()])
-    along_mm = np.array([values[1] for values in judged.values()])
+    compared = {
+        study: compare_levels(points, discs[study]) for study, (points, _) in found.items() if study in discs
+    }
+    right = np.array([values[0] for values in compared.values()])
+    along_mm = np.array([values[1] for values in compared.values()])
     is_shifted = (right == 0).sum(axis=1) >= 2
-    is_flagged = np.array([found[study][1] for study in judged])
+    is_flagged = np.array([found[study][1] for study in compared])
     print(
-        f"{name}: {len(judged)} studies, right level {np.nanmean(right):.3f}, along the spine "
+        f"{name}: {len(compared)} studies, right level {np.nanmean(right):.3f}, along the spine "
         f"{np.nanmedian(along_mm):.1f} mm (median); {is_shifted.sum()} wrong ladders, "
         f"{(is_shifted & is_flagged).sum()} of them flagged; {(~is_shifted).sum()} right ones, "
         f"{(~is_shifted & is_flagged).sum()} flagged",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.uid import MRImageStorage
 
 from lumbar_tf.dicom.geometry import SliceGeometry
-from lumbar_tf.interop.source_references import ImagePoint, SourceImage, SourceStudy, place_points
+from lumbar_tf.interop.source_references import ImagePoint, SourceImage, SourceStudy, place_points_on_images
 from lumbar_tf.labels import Condition, Plane
 
 CANAL, FORAMEN = Condition.SPINAL_CANAL_STENOSIS, Condition.LEFT_NEURAL_FORAMINAL_NARROWING
@@ -49,7 +49,7 @@ def _place(
     arrays: list[tuple[Condition, NDArray[np.floating]]] = [
         (condition, np.array(point)) for condition, point in points
     ]
-    return place_points(study, arrays)
+    return place_points_on_images(study, arrays)
 
 
 def test_a_point_is_at_its_column_and_row_on_the_nearest_slice() -> None:
