@@ -271,5 +271,5 @@ def test_pretrained_weights_that_are_changed_or_absent_are_refused(start: Start,
     with pytest.raises(ValueError, match=f"another sagittal_t2/{MEMBER}/fold0/{WEIGHTS_NAME}"):
         initial_weights(run, MEMBER, 0)
     shutil.rmtree(pretrained)
-    with pytest.raises(ValueError, match="run `make pretrained`"):
+    with pytest.raises(ValueError, match="python -m lumbar_tf.pretrain --install=DIR"):
         initial_weights(run, MEMBER, 0)
