@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from lumbar_tf.api.arguments import PathLike, activity_of, optional_path, progress_of
 from lumbar_tf.api.results import DEFAULT_FORMATS, Predictions, StudyResult
-from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble, has_version
+from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
 from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import Study
 from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, predict_to_folder
 from lumbar_tf.labels import Plane
+from lumbar_tf.models.bundle_folder import has_version
 from lumbar_tf.models.pretrained import PRETRAINED, describe_absence, pretrained_folder
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
