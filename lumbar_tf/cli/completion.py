@@ -35,6 +35,7 @@ COMMANDS = (
     "demo",
     "pretrain",
     "synthetic",
+    "info",
 )
 #: Flags of the program itself, in place of a command.
 PROGRAM_FLAGS = ("--completion=", "--help", "--version")
