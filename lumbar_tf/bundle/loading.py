@@ -34,6 +34,8 @@ WARMUP_NAME = "tf_serving_warmup_requests"
 PARITY_NAME = "parity_requests.tfrecord"
 CARD_NAME = "model_card.md"
 STACKER_NAME = "stacker.json"
+#: In a recalibrated bundle, the stacker as it was fitted.
+ORIGINAL_STACKER_NAME = "original_stacker.json"
 MODEL_NAME = "saved_model.pb"
 
 
@@ -125,6 +127,7 @@ class ServedEnsemble:
     Attributes:
         path: the version's folder.
         version: its number.
+        loaded: the object that TensorFlow restored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,9 +148,9 @@ class ServedEnsemble:
         # Loading runs what a SavedModel has for its start.
         raise_faults(self.path, find_faults(self.path))
         with _suppress_gradient_warnings():
-            self._loaded = tf.saved_model.load(str(self.path))
-        self._grade = self._loaded.signatures[GRADE]
-        self._grade_with_saliency = self._loaded.signatures.get(SALIENCY)
+            self.loaded = tf.saved_model.load(str(self.path))
+        self._grade = self.loaded.signatures[GRADE]
+        self._grade_with_saliency = self.loaded.signatures.get(SALIENCY)
 
     @cached_property
     def description(self) -> Mapping[str, Any]:

@@ -118,11 +118,10 @@ def apply_calibration(part: FamilyStacker, calibration: Calibration) -> FamilySt
     The thresholds of the prediction sets are not changed.
     """
     # A stacker that had no labels to fit has no tilt.
-    tilt = _LOG_WEIGHTS if part.num_labels else np.zeros(NUM_SEVERITIES)
+    untilted = np.zeros(NUM_SEVERITIES)
+    tilt = _LOG_WEIGHTS if part.num_labels else untilted
     heads = {
-        Head.PROBABILITY: _calibrated(
-            part.heads[Head.PROBABILITY], calibration, *np.zeros((2, NUM_SEVERITIES))
-        ),
+        Head.PROBABILITY: _calibrated(part.heads[Head.PROBABILITY], calibration, untilted, untilted),
         Head.COMPETITION: _calibrated(part.heads[Head.COMPETITION], calibration, tilt, _LOG_WEIGHTS),
     }
     variance = part.member_variance
