@@ -91,8 +91,8 @@ def recalibrate_stacker(
     num_labelled = len(np.unique(indices[is_labelled]))
     if num_labelled < MIN_PATIENTS:
         raise ValueError(
-            f"A recalibration must have labelled studies of at least {MIN_PATIENTS} patients; with fewer it "
-            f"is as likely to harm as to help. Received: {num_labelled}."
+            f"A recalibration must have labelled studies of at least {MIN_PATIENTS} patients: fewer cannot show "
+            f"whether it is a gain. Received: {num_labelled}."
         )
     site = _Site(stacker, probabilities, labels.astype(np.int64), indices.astype(np.int64))
     checks: dict[Family, FamilyCheck] = {}
