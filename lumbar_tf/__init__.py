@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lumbar_tf.api.environment import BundleInfo, Environment, info
     from lumbar_tf.api.evaluation import EvaluationResult, ScoreComparison, compare, evaluate
     from lumbar_tf.api.grading import Ensemble, load_ensemble, predict, read_studies, read_study
+    from lumbar_tf.api.recalibration import RecalibrationResult, recalibrate
     from lumbar_tf.api.records import (
         RecordsResult,
         VerificationResult,
@@ -66,6 +67,8 @@ _MODULES = {
     "Stacker": "lumbar_tf.api.stacking",
     "export": "lumbar_tf.api.bundles",
     "ExportedBundle": "lumbar_tf.api.bundles",
+    "recalibrate": "lumbar_tf.api.recalibration",
+    "RecalibrationResult": "lumbar_tf.api.recalibration",
     "evaluate": "lumbar_tf.api.evaluation",
     "EvaluationResult": "lumbar_tf.api.evaluation",
     "compare": "lumbar_tf.api.evaluation",
@@ -112,6 +115,8 @@ __all__ = [
     "Stacker",
     "export",
     "ExportedBundle",
+    "recalibrate",
+    "RecalibrationResult",
     "evaluate",
     "EvaluationResult",
     "compare",

@@ -53,9 +53,34 @@ def test_a_quiet_month_and_one_with_a_new_scanner(site: Path, capsys: pytest.Cap
     status, out, _ = _run(capsys, *words, "--since=2026-11-01")
     assert status == 1
     (line,) = (line for line in out.splitlines() if "PSI" in line)
+    assert "recalibrate" not in out
     assert line.strip().startswith("images/axial_t2/sharpness: large")
     before, after = re.findall(r"median (\S+) -> (\S+)", line)[0]
     assert (float(before), float(after)) == pytest.approx((0.2, 0.17), abs=0.005)
+
+
+def test_recalibration_is_named_where_probabilities_moved_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    reference = make_reference([_values(rng, 0) for _ in range(500)], model="3", made_from="a test")
+    write_reference(tmp_path / "reference.json", reference)
+    words = [f"--log={tmp_path / 'log'}", f"--reference={tmp_path / 'reference.json'}"]
+    log = AnswerLog(tmp_path / "log", now=lambda: START)
+    for _ in range(100):
+        values = _values(rng, 0)
+        severe = "probability/spinal_canal_stenosis_l4_l5/severe"
+        log.append({**values, severe: float(rng.beta(2, 4))}, model="3")
+    status, out, _ = _run(capsys, *words)
+    assert status == 1 and "lumbar_tf.recalibrate" in out
+    assert "lumbar_tf.recalibrate" in json.loads(_run(capsys, *words, "--format=json")[1])["advice"]
+    # A new scanner as well: the images come first.
+    log = AnswerLog(tmp_path / "log", now=lambda: START + timedelta(days=1))
+    for _ in range(100):
+        log.append({**_values(rng, 0.03), severe: float(rng.beta(2, 4))}, model="3")
+    status, out, _ = _run(capsys, *words, "--since=2026-10-02")
+    assert status == 1 and "images/axial_t2/sharpness: large" in out
+    assert "probability/" in out and "lumbar_tf.recalibrate" not in out
 
 
 def test_json_says_the_same(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from lumbar_tf.files import write_text_atomically
 from lumbar_tf.labels import FINDINGS, Severity, row_id
 from lumbar_tf.tables.folds import read_fold_table
 from lumbar_tf.tables.labels import read_label_tables
-from lumbar_tf.tables.out_of_fold import OutOfFoldTable, align_members, read_out_of_fold_tables
+from lumbar_tf.tables.out_of_fold import OutOfFoldTable, arrange_members, read_out_of_fold_tables
 
 if TYPE_CHECKING:
     from lumbar_tf.evaluation.scorecard import ScoreRow
@@ -127,15 +127,8 @@ class Stacker(BaseEstimator):
     def _stack(self, tables: Tables) -> tuple[list[str], Stacked]:
         if not hasattr(self, "coefficients_"):
             raise ValueError("The stacker must be fitted or loaded before it can predict.")
-        given = {table.model: table for table in _read(tables)}
-        unknown = sorted(set(given) - set(self.members_))
-        if unknown:
-            raise ValueError(f"Tables must be of {', '.join(self.members_)}. Received: {', '.join(unknown)}.")
-        study_ids = sorted({study_id for table in given.values() for study_id in table.rows})
-        aligned = [given.get(name, OutOfFoldTable(name, {}, {})) for name in self.members_]
-        members = align_members(aligned, study_ids)
-        order = [members.names.index(name) for name in self.members_]
-        return study_ids, apply_stacker(self.coefficients_, members.probabilities[order])
+        study_ids, probabilities = arrange_members(_read(tables), self.members_)
+        return study_ids, apply_stacker(self.coefficients_, probabilities)
 
     def save(self, path: PathLike) -> None:
         """Writes the coefficients as `stacker.json`."""

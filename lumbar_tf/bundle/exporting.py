@@ -81,6 +81,56 @@ def export_ensemble(
     """
     facts = facts or ModelFacts()
     version = next_version(models) if version is None else version
+    description = describe_ensemble(ensemble, runs, version, facts)
+    module = ServableEnsemble(ensemble.networks, ensemble.stacker)
+    signatures = {GRADE: module.serve}
+    if has_saliency:
+        signatures[SALIENCY] = module.serve_with_saliency
+    return write_bundle(
+        models,
+        description,
+        ensemble.stacker,
+        module,
+        signatures,
+        texts={CARD_NAME: render_card(description, facts)},
+        add=add,
+        is_compact=is_compact,
+        signing_key=signing_key,
+    )
+
+
+def write_bundle(
+    models: Path,
+    description: Mapping[str, Any],
+    stacker: StackerCoefficients,
+    module: tf.Module,
+    signatures: Mapping[str, Any],
+    *,
+    texts: Mapping[str, str],
+    add: Callable[[Path, int], None] | None = None,
+    is_compact: bool = False,
+    signing_key: "Ed25519PrivateKey | None" = None,
+) -> Path:
+    """Writes a module as a bundle and runs its self-test; the folder appears only if both succeed.
+
+    Args:
+        models: the folder that TensorFlow Serving watches.
+        description: content of `ensemble.json` without the digests, with the `version` to write.
+        stacker: the stacker in the graph.
+        module: the module, which tracks all variables.
+        signatures: its functions by the signature's name, without that of the description.
+        texts: content of further files in `assets.extra`, by name.
+        add: see `export_ensemble`.
+        is_compact: likewise.
+        signing_key: likewise.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        ValueError: the version exists, or the bundle fails its self-test.
+    """
+    version: int = description["version"]
     target = models / str(version)
     if target.exists():
         raise ValueError(f"{target} exists; a served version must not change. Choose another --version.")
@@ -88,14 +138,13 @@ def export_ensemble(
     partial = models / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        description = describe_ensemble(ensemble, runs, version, facts)
         text = json.dumps(description, indent=1)
-        _write_model(ensemble, partial, text, has_saliency=has_saliency)
+        _write_model(module, {**signatures, DESCRIBE: make_describe(text)}, partial)
         extra = partial / EXTRA
         extra.mkdir()
-        (extra / STACKER_NAME).write_text(stacker_to_json(ensemble.stacker), encoding="utf-8")
-        (extra / CARD_NAME).write_text(render_card(description, facts), encoding="utf-8")
-        _write_requests(partial, ensemble.stacker, text, is_compact=is_compact)
+        for name, content in {**texts, STACKER_NAME: stacker_to_json(stacker)}.items():
+            (extra / name).write_text(content, encoding="utf-8")
+        _write_requests(partial, stacker, text, is_compact=is_compact)
         if add is not None:
             add(partial, version)
         _write_manifest(partial, description)
@@ -107,15 +156,11 @@ def export_ensemble(
     return target
 
 
-def _write_model(ensemble: TrainedEnsemble, folder: Path, text: str, *, has_saliency: bool) -> None:
-    module = ServableEnsemble(ensemble.networks, ensemble.stacker)
-    signatures = {GRADE: module.serve, DESCRIBE: make_describe(text)}
-    if has_saliency:
-        signatures[SALIENCY] = module.serve_with_saliency
+def _write_model(module: tf.Module, signatures: Mapping[str, Any], folder: Path) -> None:
     tf.saved_model.save(
         module,
         str(folder),
-        signatures=signatures,
+        signatures=dict(signatures),
         # A bundle is not trained further; the gradients of its activations would be two thirds of its
         # functions.
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
@@ -123,7 +168,7 @@ def _write_model(ensemble: TrainedEnsemble, folder: Path, text: str, *, has_sali
     raise_faults(folder, find_faults(folder))
 
 
-def _write_manifest(folder: Path, description: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, description: Mapping[str, Any]) -> None:
     """Writes the description with the digests of all other files, which must exist already."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

@@ -11,7 +11,7 @@ from lumbar_tf.labels import FINDINGS, PLANE_FLAGS, Flag, Plane
 from lumbar_tf.models.level_decoding import SHIFT_UNCERTAINTY
 
 #: Serialized Examples of each plane, string [study]; "" where the plane is missing.
-_INPUTS = [tf.TensorSpec([None], tf.string, name=plane.value) for plane in Plane]
+SERVING_INPUTS = [tf.TensorSpec([None], tf.string, name=plane.value) for plane in Plane]
 
 
 class ServableEnsemble(tf.Module):
@@ -31,7 +31,7 @@ class ServableEnsemble(tf.Module):
         )
 
     # All Python loops and branches are over the configuration; none is over a tensor.
-    @tf.function(input_signature=_INPUTS, autograph=False)
+    @tf.function(input_signature=SERVING_INPUTS, autograph=False)
     def serve(self, *examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Grades studies.
 
@@ -56,7 +56,7 @@ class ServableEnsemble(tf.Module):
         outputs: dict[str, tf.Tensor] = self._grade(dict(zip(Plane, examples, strict=True)))
         return outputs
 
-    @tf.function(input_signature=_INPUTS, autograph=False)
+    @tf.function(input_signature=SERVING_INPUTS, autograph=False)
     def serve_with_saliency(self, *examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Grades studies and maps the regions of the crops that speak for stenosis.
 

@@ -54,6 +54,7 @@ class ServedEnsemble:
     Attributes:
         path: the version's folder.
         version: its number.
+        loaded: the object that TensorFlow restored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,9 +75,9 @@ class ServedEnsemble:
         # Loading runs what a SavedModel has for its start.
         raise_faults(self.path, find_faults(self.path))
         with _suppress_gradient_warnings():
-            self._loaded = tf.saved_model.load(str(self.path))
-        self._grade = self._loaded.signatures[GRADE]
-        self._grade_with_saliency = self._loaded.signatures.get(SALIENCY)
+            self.loaded = tf.saved_model.load(str(self.path))
+        self._grade = self.loaded.signatures[GRADE]
+        self._grade_with_saliency = self.loaded.signatures.get(SALIENCY)
 
     @cached_property
     def description(self) -> Mapping[str, Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_TEMPLATE = "model_card.md"
+_CARD, _RECALIBRATION = "model_card.md", "recalibration.md"
+#: The last section of a recalibrated bundle's card.
+_RECALIBRATION_HEADING = "\n## Recalibration\n"
 _TERMS = ("score", "canal", "foraminal", "subarticular", "any_severe_spinal")
 
 
@@ -49,12 +51,25 @@ def render_card(description: Mapping[str, Any], facts: ModelFacts) -> str:
         description: from `exporting.describe_ensemble`.
         facts: given at export.
     """
-    return _template().render(
+    return _template(_CARD).render(
         description=description,
         facts=facts,
         terms=_TERMS,
         megabytes=sum(plane["weights_bytes"] for plane in description["planes"].values()) / 1e6,
     )
+
+
+def recalibrated_card(card: str, description: Mapping[str, Any]) -> str:
+    """Returns the card of a recalibrated bundle.
+
+    Args:
+        card: of the bundle that was recalibrated; a section about an earlier recalibration is replaced.
+        description: content of `ensemble.json`, with the recalibration.
+    """
+    title, _, rest = card.partition("\n")
+    words = [*title.split(" ")[:-1], str(description["version"])]
+    section = _template(_RECALIBRATION).render(recalibration=description["recalibration"])
+    return f"{' '.join(words)}\n{rest.partition(_RECALIBRATION_HEADING)[0]}{_RECALIBRATION_HEADING}{section}"
 
 
 def _interval(figure: Mapping[str, float] | None) -> str:
@@ -69,7 +84,7 @@ def _number(value: float | None) -> str:
 
 
 @cache
-def _template() -> "Template":
+def _template(name: str) -> "Template":
     # Imported here because predictions do not need it. The text is Markdown, not HTML.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -81,4 +96,4 @@ def _template() -> "Template":
         keep_trailing_newline=True,
     )
     environment.filters.update(interval=_interval, number=_number)
-    return environment.get_template(_TEMPLATE)
+    return environment.get_template(name)

@@ -32,6 +32,7 @@ COMMANDS = (
     "predict",
     "watch",
     "monitor",
+    "recalibrate",
     "demo",
     "pretrain",
     "synthetic",

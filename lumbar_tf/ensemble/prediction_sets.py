@@ -36,6 +36,7 @@ must be alike.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,20 +109,31 @@ def grade_rank(num_rows: int, coverage: float) -> int:
     return num_rows + 1 - math.ceil((num_rows + 1) * coverage - _SLACK)
 
 
-def fit_thresholds(probability: Floats, labels: NDArray[np.integer], coverage: float) -> Floats:
+def fit_thresholds(
+    probability: Floats,
+    labels: NDArray[np.integer],
+    coverage: float,
+    *,
+    given: Mapping[Severity, float] | None = None,
+) -> Floats:
     """Returns the thresholds of one pattern, float64 [3].
 
     Args:
         probability: held-out calibrated probabilities, float64 [num_rows, 3].
         labels: int [num_rows], 0 to 2.
         coverage: probability that a set contains the reader's grade.
+        given: thresholds of grades that are not to be fitted.
     """
+    given = given or {}
     of_grade = [probability[labels == grade] for grade in range(NUM_SEVERITIES)]
     thresholds = np.array([_lowest_inside(own[:, k], coverage) for k, own in enumerate(of_grade)])
+    thresholds[list(given)] = list(given.values())
     size = grade_sets(probability, thresholds).sum()
     for _ in range(_MAX_ROUNDS):
         raised = thresholds.copy()
         for grade, own in enumerate(of_grade):
+            if grade in given:
+                continue
             found = _lowest_inside(_largest_thresholds(own, raised, grade), coverage) * (1 - _SLACK)
             raised[grade] = min(max(raised[grade], found), _LARGEST)
         raised_size = grade_sets(probability, raised).sum()

@@ -20,6 +20,8 @@ WARMUP_NAME = "tf_serving_warmup_requests"
 PARITY_NAME = "parity_requests.tfrecord"
 CARD_NAME = "model_card.md"
 STACKER_NAME = "stacker.json"
+#: In a recalibrated bundle, the stacker as it was fitted.
+ORIGINAL_STACKER_NAME = "original_stacker.json"
 MODEL_NAME = "saved_model.pb"
 
 

@@ -9,12 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.ensemble.stacking_run import OOF_NAMES
 from lumbar_tf.labels import Plane
 from lumbar_tf.monitoring.quantities import Quantities, measure_planes, measure_probabilities
-from lumbar_tf.monitoring.reference import MIN_STUDIES, REFERENCE_PATH, make_reference, write_reference
+from lumbar_tf.monitoring.reference import (
+    MIN_STUDIES,
+    REFERENCE_PATH,
+    Distribution,
+    Reference,
+    make_reference,
+    read_reference,
+    write_reference,
+)
 from lumbar_tf.records.example import parse_example_features
 from lumbar_tf.records.framing import read_records
 from lumbar_tf.records.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -24,6 +33,8 @@ from lumbar_tf.tables.out_of_fold import (
     read_out_of_fold_tables,
     restrict_studies,
 )
+
+Floats = NDArray[np.float64]
 
 #: Number of studies whose images are measured: reading all would take hours with the full data set.
 MAX_IMAGE_STUDIES = 300
@@ -86,6 +97,42 @@ def write_bundle_reference(
     path = folder / REFERENCE_PATH
     write_reference(path, make_reference(list(rows.values()), model=str(version), made_from=source))
     return path
+
+
+def recalibrated_reference_writer(
+    source: Path, probability: Floats, members: Floats
+) -> Callable[[Path, int], None]:
+    """Returns a function that writes the reference of a recalibrated version, for `write_recalibrated`.
+
+    Args:
+        source: folder of the version that was recalibrated; the distributions of its reference, if it has
+            one, are kept for everything but the probabilities.
+        probability: recalibrated probabilities of the local studies, float64 [num_studies, 25, 3].
+        members: predictions of the members for them, float64 [num_members, num_studies, 25, 3].
+
+    Returns:
+        A function of the version's folder and number. It writes nothing without a reference to keep if there
+        are fewer studies than `monitor` requires.
+    """
+    rows = [measure_probabilities(*study) for study in zip(probability, members.swapaxes(0, 1), strict=True)]
+
+    def write(folder: Path, version: int) -> None:
+        distributions: dict[str, Distribution] = {}
+        made_from = []
+        if (source / REFERENCE_PATH).is_file():
+            old = read_reference(source / REFERENCE_PATH)
+            names = measure_probabilities(probability[0], members[:, 0])
+            distributions = {name: own for name, own in old.distributions.items() if name not in names}
+            made_from = [old.made_from]
+        if len(rows) >= MIN_STUDIES:
+            name = f"probabilities of {len(rows)} local studies"
+            distributions |= make_reference(rows, model="", made_from=name).distributions
+            made_from.append(name)
+        if distributions:
+            reference = Reference(str(version), ", ".join(made_from), distributions)
+            write_reference(folder / REFERENCE_PATH, reference)
+
+    return write
 
 
 def out_of_fold_rows(table: OutOfFoldTable, members: Sequence[OutOfFoldTable]) -> dict[str, Quantities]:

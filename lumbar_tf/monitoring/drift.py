@@ -29,6 +29,15 @@ LARGE_PSI = 0.25
 #: Probability that any quantity is reported as moved where none has.
 FALSE_ALARM_RATE = 0.01
 
+#: Quantities of the predictions, and those whose change explains a change of the predictions.
+_PROBABILITIES = "probability/"
+_CAUSES = ("images/", "landmarks/", "flags/")
+#: Step that a comparison names where the predictions have moved alone.
+RECALIBRATION_ADVICE = (
+    "Probabilities moved, and images, points and flags did not: the grades may have other frequencies here. "
+    "With the labels of 25 or more patients, lumbar_tf.recalibrate checks this and fits the probabilities."
+)
+
 #: Added to the count of each bin, so that an empty bin does not make the index infinite.
 _PRIOR_COUNT = 0.5
 _DIGITS = 6
@@ -88,6 +97,14 @@ class Comparison:
     def moved(self) -> tuple[Shift, ...]:
         """The quantities that have moved, the largest index first."""
         return tuple(shift for shift in self.shifts if shift.has_moved)
+
+    @property
+    def advice(self) -> str:
+        """Next step in words: recalibration, where probabilities moved without a cause in the images."""
+        names = [shift.name for shift in self.moved]
+        has_cause = any(name.startswith(_CAUSES) for name in names)
+        has_moved = any(name.startswith(_PROBABILITIES) for name in names)
+        return RECALIBRATION_ADVICE if has_moved and not has_cause else ""
 
 
 def compare_window(reference: Reference, rows: Sequence[LogRow]) -> Comparison:
@@ -171,6 +188,7 @@ def comparison_json(comparison: Comparison, reference: Reference, *, num_bad_lin
         "num_of_other_versions": comparison.num_of_others,
         "num_bad_lines": num_bad_lines,
         "moved": [shift.name for shift in comparison.moved],
+        "advice": comparison.advice,
         "quantities": [_shift_json(shift) for shift in comparison.shifts],
         "uncompared": list(comparison.uncompared),
         "unlogged": list(comparison.unlogged),
@@ -193,6 +211,7 @@ def comparison_lines(comparison: Comparison, reference: Reference, *, num_bad_li
         f"{len(comparison.moved)} of {len(comparison.shifts)} quantities moved"
     ]
     lines.extend(f"  {_shift_line(shift)}" for shift in comparison.moved)
+    lines.extend(filter(None, [comparison.advice]))
     for count, reason in (
         (comparison.num_of_others, "rows of other versions were left out"),
         (num_bad_lines, "lines of the log could not be read"),

@@ -12,6 +12,7 @@ from lumbar_tf.tables.text_table import read_text_table
 
 FOLDS_NAME = "folds.csv"
 _COLUMNS = ["study_id", "fold_id"]
+_PATIENT_COLUMNS = ["study_id", "patient_id"]
 #: Columns that hold the fold: ours, and that of many published tables.
 _FOLD_COLUMNS = ("fold_id", "fold")
 
@@ -129,6 +130,32 @@ def read_fold_table(path: Path) -> dict[str, int]:
             raise table.issue(line, rule, f"{study_id!r}, {text!r}").to_error()
         folds[study_id] = int(text)
     return folds
+
+
+def read_patients(path: Path, study_ids: Sequence[str]) -> list[str]:
+    """Reads study_id,patient_id; other columns and other studies are ignored.
+
+    Args:
+        path: the CSV.
+        study_ids: the studies whose patients are returned, in their order.
+
+    Raises:
+        ValueError: a column is absent, a row has a wrong number of cells, a study is given twice, or a study
+            or its patient is missing.
+    """
+    patients: dict[str, str] = {}
+    table = read_text_table(path, _PATIENT_COLUMNS).require_sound()
+    for line, (study_id, patient) in table.rows(_PATIENT_COLUMNS):
+        if study_id in patients:
+            raise table.issue(line, "a study must be given once", repr(study_id)).to_error()
+        patients[study_id] = patient
+    missing = [study_id for study_id in study_ids if not patients.get(study_id)]
+    if missing:
+        raise ValueError(
+            f"{path.name} must give the patient of every study. Received: none for {len(missing)} studies, "
+            f"e.g. {missing[0]!r}."
+        )
+    return [patients[study_id] for study_id in study_ids]
 
 
 def read_folds(path: Path, patient_groups: Mapping[str, str]) -> dict[str, int]:

@@ -221,6 +221,28 @@ def align_members(tables: Sequence[OutOfFoldTable], study_ids: Sequence[str]) ->
     return Members(tuple(names), tuple(table.source for table in tables), probabilities)
 
 
+def arrange_members(tables: Sequence[OutOfFoldTable], names: Sequence[str]) -> tuple[list[str], Floats]:
+    """Arranges tables in the order of an ensemble's members, some of which may have none.
+
+    Args:
+        tables: predictions of members.
+        names: the members' names.
+
+    Returns:
+        The studies of the tables, sorted, and float64 [num_members, num_studies, 25, 3], NaN where missing.
+
+    Raises:
+        ValueError: a table is of none of the members.
+    """
+    given = {table.model: table for table in tables}
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ValueError(f"Tables must be of {', '.join(names)}. Received: {', '.join(unknown)}.")
+    study_ids = sorted({study_id for table in tables for study_id in table.rows})
+    aligned = [given.get(name, OutOfFoldTable(name, {}, {})) for name in names]
+    return study_ids, align_members(aligned, study_ids).probabilities
+
+
 def merge_sources(members: Members, limit: int) -> Members:
     """Merges sources of foreign members until their number is within a limit.
 
