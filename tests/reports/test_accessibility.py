@@ -17,7 +17,6 @@ from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.evaluation import evaluation_run
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.plots import PanelPicture as Diagram
 from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity
 from lumbar_tf.reports.census import StudyFacts, Tally
@@ -29,6 +28,7 @@ from lumbar_tf.reports.review_labels import finding_key, write_review_page
 from lumbar_tf.reports.slice_pictures import encode_png
 from lumbar_tf.reports.study_report import write_study_report
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
+from lumbar_tf.tables.groups import Grouping
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.runs import LOCALIZER
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
