@@ -57,7 +57,7 @@ def render_card(description: Mapping[str, Any], facts: ModelFacts) -> str:
     )
 
 
-def _interval(figure: Mapping[str, float] | None) -> str:
+def format_interval(figure: Mapping[str, float] | None) -> str:
     """Returns `0.41 [0.39, 0.43]`, or a dash where nothing was measured."""
     if not figure or figure.get("value") is None:
         return "-"
@@ -80,5 +80,5 @@ def _template() -> "Template":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(interval=_interval, number=_number)
+    environment.filters.update(interval=format_interval, number=_number)
     return environment.get_template(_TEMPLATE)
