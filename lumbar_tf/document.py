@@ -49,7 +49,7 @@ def run_document(options: DocumentOptions) -> Summary:
     items = documents.to_frame()
     counts = items.groupby("checklist", sort=False)["status"].value_counts().unstack(fill_value=0)
     figures = {
-        name: ", ".join(f"{row.get(status, 0)} {status}" for status in ("filled", "in part", "blank"))
+        str(name): ", ".join(f"{row.get(status, 0)} {status}" for status in ("filled", "in part", "blank"))
         for name, row in counts.iterrows()
     }
     paths = {"checklist": documents.checklist, "table": documents.table}

@@ -95,13 +95,13 @@ class Checklist(_Entry):
     Attributes:
         name: short name.
         reference: citation.
-        url: its DOI.
+        doi: its DOI.
         items: all items in order.
     """
 
     name: str
     reference: str
-    url: str
+    doi: str
     items: tuple[ChecklistItem, ...]
 
 

@@ -21,6 +21,7 @@ CARD_NAME = "dataset_card.html"
 
 #: Files of a folder of records whose digests identify the data set; the manifest has those of the shards.
 _FILES = (MANIFEST_NAME, LABELS_NAME, FOLDS_NAME)
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,12 @@ def summarise_records(path: Path) -> RecordsSummary:
 
 
 def _to_reject(entry: RejectEntry) -> Reject:
-    reason = RejectReason(entry.reason)
+    reason = _REASONS.get(entry.reason)
+    if reason is None:
+        raise ValueError(
+            f"{MANIFEST_NAME} must contain reason codes of this version. Received: {entry.reason!r}; the "
+            "records may be of a later version."
+        )
     return Reject(entry.study_id, entry.series_id, entry.file_name, reason, entry.message)
 
 
