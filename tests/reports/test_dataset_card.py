@@ -111,5 +111,5 @@ def test_the_card_shows_counts_and_no_study(summary: RecordsSummary, tmp_path: P
 def test_a_reason_code_of_a_later_version_is_refused(tmp_path: Path) -> None:
     reject = RejectEntry(study_id="1", series_id="", file_name="", reason="too_new", message="")
     write_manifest(tmp_path, make_manifest({"2": "2"}).model_copy(update={"rejects": (reject,)}))
-    with pytest.raises(ValueError, match="reason codes of this version. Received: 'too_new'"):
+    with pytest.raises(ValueError, match=r"reason codes of this version\. Received: 'too_new'"):
         summarise_records(tmp_path)
