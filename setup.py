@@ -59,6 +59,7 @@ setup(
             "bundle/templates/*.md",
             # The ensemble of `make pretrained`, 20 MB at most.
             "pretrained/**/*",
+            "reports/checklists/*.yaml",
             "reports/templates/*.css",
             "reports/templates/*.html",
             "reports/templates/*.js",

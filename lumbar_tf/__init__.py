@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         write_best_predictions,
         write_synthetic_cohort,
     )
+    from lumbar_tf.api.documents import Documents, document
     from lumbar_tf.api.environment import BundleInfo, Environment, info
     from lumbar_tf.api.evaluation import EvaluationResult, ScoreComparison, compare, evaluate
     from lumbar_tf.api.grading import Ensemble, load_ensemble, predict, read_studies, read_study
@@ -73,6 +74,8 @@ _MODULES = {
     "EvaluationResult": "lumbar_tf.api.evaluation",
     "compare": "lumbar_tf.api.evaluation",
     "ScoreComparison": "lumbar_tf.api.evaluation",
+    "document": "lumbar_tf.api.documents",
+    "Documents": "lumbar_tf.api.documents",
     "monitor": "lumbar_tf.api.review",
     "DriftResult": "lumbar_tf.api.review",
     "write_site_reference": "lumbar_tf.api.review",
@@ -121,6 +124,8 @@ __all__ = [
     "EvaluationResult",
     "compare",
     "ScoreComparison",
+    "document",
+    "Documents",
     "monitor",
     "DriftResult",
     "write_site_reference",

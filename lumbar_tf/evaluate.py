@@ -61,6 +61,11 @@ class EvaluateOptions(CommandOptions):
         description="Records, or their manifest.json: adds scores by vendor, field strength, planes and "
         "matrix.",
     )
+    groups: Path | None = Field(
+        None,
+        description="CSV file of study_id and columns such as site, age and sex: adds scores by the values "
+        "of each column.",
+    )
     head: Literal["probability", "competition"] = Field(
         "probability",
         description="Kind of the first table: probability, or competition, whose weights 1, 2, 4 are "
@@ -91,6 +96,7 @@ def run_evaluate(options: EvaluateOptions) -> Summary:
         sets=options.sets,
         reports=options.reports,
         records=options.records,
+        groups=options.groups,
         resamples=options.resamples,
         seed=options.seed,
         verbose=True,

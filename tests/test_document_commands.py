@@ -21,6 +21,7 @@ import pytest
 from lumbar_tf.bundle import self_test
 from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.config import load_plane_config
+from lumbar_tf.tables.labels import read_labels
 from tests.documents import DOCUMENTS, REPOSITORY, Block, document_name, shell_blocks
 from tests.interop.hospital import write_hospital_export
 from tests.small_cohort import write_small_cohort
@@ -100,6 +101,11 @@ def _give(name: str, folder: Path, write_dicom: Callable[..., Path]) -> None:
     """Makes what a document calls by a name that stands for whatever a reader has."""
     if name == "other.csv":
         shutil.copy(folder / "runs" / "stack" / "oof_probability.csv", folder / name)
+    elif name == "groups.csv":
+        study_ids, _ = read_labels(folder / "data" / "cohort" / "train.csv")
+        sites = ("north", "south")
+        rows = [f"{study},{sites[place % 2]},{30 + place}" for place, study in enumerate(study_ids)]
+        (folder / name).write_text("\n".join(["study_id,site,age", *rows]), encoding="utf-8")
     elif name == "competition.zip":
         cohort = write_small_cohort(folder / "competition", tuple(map(str, range(5001, 5007))), write_dicom)
         shutil.make_archive(str(cohort), "zip", cohort)
@@ -111,7 +117,7 @@ def _lay_out(path: Path, started: Path, folder: Path, write_dicom: Callable[...,
     """Copies what get_started.md left, and adds what the document's commands name besides."""
     shutil.copytree(started, folder, symlinks=True, copy_function=_copy)
     commands = " ".join(each for block in BLOCKS[path] if _is_run(block) for each in block.commands)
-    for name in ("other.csv", "competition.zip", "EXPORT", "DISC"):
+    for name in ("other.csv", "groups.csv", "competition.zip", "EXPORT", "DISC"):
         if re.search(rf"\b{name}\b", commands):
             _give(name, folder, write_dicom)
 

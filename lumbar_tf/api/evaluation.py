@@ -130,6 +130,7 @@ class EvaluationResult:
             points_table,
             scorecard_table,
             set_table,
+            subgroup_metrics_table,
             subgroup_table,
         )
 
@@ -145,7 +146,7 @@ class EvaluationResult:
         if run.sets:
             tables.append(set_table(run.sets))
         if run.subgroups:
-            tables.append(subgroup_table(run.subgroups))
+            tables += [subgroup_table(run.subgroups), subgroup_metrics_table(run.subgroups)]
         return tables
 
 
@@ -160,6 +161,7 @@ def evaluate(
     sets: PathLike | None = None,
     reports: PathLike | None = None,
     records: PathLike | None = None,
+    groups: PathLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
     verbose: bool = False,
@@ -183,6 +185,7 @@ def evaluate(
         reports: folder of the reports that the worst cases link to; by default `reports` beside the first
             file.
         records: records, for scores by vendor, field strength, planes and matrix.
+        groups: CSV file of `study_id` and columns such as site, age and sex, for scores by their values.
         resamples: number of bootstrap samples.
         seed: seed of the bootstrap.
         verbose: whether progress is shown on stderr.
@@ -210,6 +213,7 @@ def evaluate(
         points=() if points is None else _member_tables(points),
         sets=beside.prediction_sets if sets is None else existing(Path(sets)),
         groupings=study_groupings(read_manifest(Path(records))) if records is not None else (),
+        groups=None if groups is None else existing(Path(groups)),
         num_resamples=resamples,
         seed=seed,
         progress=progress_of("Evaluating", verbose=verbose, unit="part"),

@@ -72,7 +72,7 @@ def recalibrated_card(card: str, description: Mapping[str, Any]) -> str:
     return f"{' '.join(words)}\n{rest.partition(_RECALIBRATION_HEADING)[0]}{_RECALIBRATION_HEADING}{section}"
 
 
-def _interval(figure: Mapping[str, float] | None) -> str:
+def format_interval(figure: Mapping[str, float] | None) -> str:
     """Returns `0.41 [0.39, 0.43]`, or a dash where nothing was measured."""
     if not figure or figure.get("value") is None:
         return "-"
@@ -95,5 +95,5 @@ def _template(name: str) -> "Template":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(interval=_interval, number=_number)
+    environment.filters.update(interval=format_interval, number=_number)
     return environment.get_template(name)

@@ -29,6 +29,7 @@ COMMANDS = (
     "stack",
     "evaluate",
     "export",
+    "document",
     "predict",
     "watch",
     "monitor",

@@ -1,14 +1,18 @@
 """Scores of several tables on the same labels, and of subgroups of studies."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation.bootstrap import Interval, score_differences, score_intervals
-from lumbar_tf.evaluation.metrics import study_terms
+from lumbar_tf.evaluation.cells import Cell, cell_json, make_cells
+from lumbar_tf.evaluation.evaluated_table import FAMILIES, EvaluatedTable
+from lumbar_tf.evaluation.metrics import condition_level_prior, study_terms
+from lumbar_tf.files import json_safe
 from lumbar_tf.labels import MISSING_LABEL, Severity
+from lumbar_tf.tables.groups import Grouping
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
@@ -41,21 +45,6 @@ class ComparedTable:
 
 
 @dataclass(frozen=True)
-class Grouping:
-    """A partition of the studies.
-
-    Attributes:
-        attribute: the attribute that distinguishes the groups, such as the vendor.
-        group_of: study id -> name of its group.
-        order: names of the groups in the order of the output.
-    """
-
-    attribute: str
-    group_of: Mapping[str, str]
-    order: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Subgroup:
     """Scores of one group of studies.
 
@@ -66,6 +55,7 @@ class Subgroup:
         num_severe: number of severe labels: losses depend on the mix of grades, however good the predictions.
         is_small: whether it has fewer than `SMALL_GROUP` studies, so that its interval is unreliable.
         scores: value and interval of the score and its terms, by name.
+        families: metrics of the three families.
     """
 
     attribute: str
@@ -74,6 +64,7 @@ class Subgroup:
     num_severe: int
     is_small: bool
     scores: Mapping[str, Interval]
+    families: tuple[Cell, ...]
 
 
 def compare_tables(
@@ -146,8 +137,7 @@ def labelled_groups(
 
 def score_subgroups(
     study_ids: Sequence[str],
-    labels: Labels,
-    probabilities: Floats,
+    evaluated: EvaluatedTable,
     groupings: Sequence[Grouping],
     *,
     num_resamples: int = 1000,
@@ -157,21 +147,33 @@ def score_subgroups(
 
     Args:
         study_ids: [num_studies].
-        labels: int [num_studies, 25]; studies without any label are left out.
-        probabilities: float64 [num_studies, 25, 3].
+        evaluated: labels and predictions of the studies; studies without any label are left out.
         groupings: partitions of the studies; studies that a grouping does not contain form one more group.
         num_resamples: number of bootstrap resamples of the studies of a group.
         seed: seed of the bootstrap.
     """
-    terms = study_terms(labels, probabilities)
-    return tuple(
-        Subgroup(
-            attribute=attribute,
-            group=group,
-            num_studies=chosen.size,
-            num_severe=int((labels[chosen] == Severity.SEVERE).sum()),
-            is_small=chosen.size < SMALL_GROUP,
-            scores=score_intervals(terms.chosen(chosen), num_resamples=num_resamples, seed=seed),
+    terms = study_terms(evaluated.labels, evaluated.table)
+    options = {"num_resamples": num_resamples, "seed": seed}
+    subgroups = []
+    for attribute, group, chosen in labelled_groups(study_ids, evaluated.labels, groupings):
+        part = evaluated.chosen(chosen)
+        prior = np.broadcast_to(condition_level_prior(part.labels), part.table.shape)
+        subgroups.append(
+            Subgroup(
+                attribute=attribute,
+                group=group,
+                num_studies=chosen.size,
+                num_severe=int((part.labels == Severity.SEVERE).sum()),
+                is_small=chosen.size < SMALL_GROUP,
+                scores=score_intervals(terms.chosen(chosen), **options),
+                families=make_cells(part, prior, FAMILIES, **options),
+            )
         )
-        for attribute, group, chosen in labelled_groups(study_ids, labels, groupings)
-    )
+    return tuple(subgroups)
+
+
+def subgroup_json(subgroup: Subgroup) -> object:
+    """Returns a subgroup as `metrics.json` has it."""
+    content = {name: value for name, value in vars(subgroup).items() if name != "families"}
+    content["scores"] = {name: asdict(interval) for name, interval in subgroup.scores.items()}
+    return json_safe(content | {"families": [cell_json(cell) for cell in subgroup.families]})

@@ -9,16 +9,20 @@ from lumbar_tf.ensemble.loss_attribution import LossAttribution
 from lumbar_tf.ensemble.prediction_sets import FEW_ROWS
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.bootstrap import Interval
-from lumbar_tf.evaluation.cells import METRICS, Cell
+from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell, Metric
 from lumbar_tf.evaluation.comparison import SMALL_GROUP, ComparedTable, Subgroup
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, TERMS
 from lumbar_tf.evaluation.scorecard import Scorecard, ScoreRow
 from lumbar_tf.evaluation.set_metrics import SetEvaluation
 from lumbar_tf.labels import Severity
+from lumbar_tf.tables.groups import UNKNOWN
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+#: Metrics of subgroups on the console, by their names in `METRICS`; metrics.json has all.
+SUBGROUP_METRICS = ("log_loss", "auc_severe", "auc_not_normal", "calibration_error")
 
 #: Explanation of the table of what points cost.
 POINTS_CAPTION = (
@@ -115,6 +119,32 @@ def subgroup_table(subgroups: Sequence[Subgroup]) -> "Table":
     return table
 
 
+def subgroup_metrics_table(subgroups: Sequence[Subgroup]) -> "Table":
+    """Returns metrics of each group of studies, one row for each family with labels."""
+    from rich.table import Table
+
+    metrics = [metric for metric in METRICS if metric.name in SUBGROUP_METRICS]
+    caption = f"*: fewer than {FEW_LABELS} labels of either answer, an unreliable interval"
+    table = Table(title="subgroups, by family", caption=caption, title_justify="left")
+    for name in ("", "group", "family"):
+        table.add_column(name, overflow="fold")
+    for metric in metrics:
+        table.add_column(metric.title, justify="right")
+    for subgroup in subgroups:
+        for cell in subgroup.families:
+            values = (_metric_text(cell, metric) for metric in metrics)
+            if sum(cell.counts):
+                table.add_row(subgroup.attribute, subgroup.group, cell.name, *values)
+    return table
+
+
+def _metric_text(cell: Cell, metric: Metric) -> str:
+    found = cell.metrics[metric.name]
+    if not metric.has_interval:
+        return number(found.value)
+    return f"{interval_text(found, 3)}{'*' if cell.has_few(metric.target) else ''}"
+
+
 def set_caption(evaluated: SetEvaluation) -> str:
     """Returns the explanation of a table of prediction sets."""
     nominal = evaluated.nominal_coverage
@@ -183,6 +213,10 @@ def evaluation_notes(run: EvaluationRun) -> list[str]:
             f"{run.model} is named after the competition head, whose predictions are weighted: operating "
             "points, kappa, Brier score, ECE and net benefit are misleading without --head=competition."
         )
+    if run.groups and run.groups.num_ignored:
+        notes.append(f"{run.groups.num_ignored} rows of the table of groups are of other studies.")
+    if run.groups and run.groups.num_absent:
+        notes.append(f"{run.groups.num_absent} studies are not in the table of groups: group {UNKNOWN}.")
     if run.sets and run.sets.num_without:
         notes.append(f"{run.sets.num_without} labelled findings have no prediction set.")
     for name, costs in list(run.points.items())[:1]:

@@ -53,6 +53,14 @@ class EvaluatedTable:
             np.nonzero(known)[0],
         )
 
+    def chosen(self, studies: NDArray[np.intp]) -> "EvaluatedTable":
+        """Returns the table of some studies.
+
+        Args:
+            studies: their indices.
+        """
+        return EvaluatedTable(self.labels[studies], self.table[studies], self.answers[studies])
+
     def confusion(self, findings: Sequence[int]) -> NDArray[np.int64]:
         """Returns the confusion matrix of the most probable grade, [3 labels, 3 predictions].
 

@@ -17,10 +17,10 @@ from lumbar_tf.ensemble.stacking_run import OOF_NAMES
 from lumbar_tf.evaluation.attributed_stack import attribute_stack
 from lumbar_tf.evaluation.comparison import (
     ComparedTable,
-    Grouping,
     Subgroup,
     compare_tables,
     score_subgroups,
+    subgroup_json,
 )
 from lumbar_tf.evaluation.evaluated_table import WorstCase, prepare_table, worst_cases
 from lumbar_tf.evaluation.picture_sheets import SheetData, draw_sheets
@@ -38,6 +38,7 @@ from lumbar_tf.evaluation.scorecard import (
 from lumbar_tf.evaluation.set_metrics import SetEvaluation, evaluate_sets, sets_json
 from lumbar_tf.files import json_safe, write_json_atomically
 from lumbar_tf.labels import Condition, row_id
+from lumbar_tf.tables.groups import Grouping, GroupTable, read_group_table
 from lumbar_tf.tables.labels import read_label_tables
 from lumbar_tf.tables.out_of_fold import (
     OutOfFoldTable,
@@ -71,6 +72,7 @@ class EvaluationRun:
         points: what points cost the evaluated stack, first, and each of its members; empty without tables
             of members at annotated points.
         sets: coverage and size of the prediction sets; None without a table of sets.
+        groups: groupings of a table of groups; None without one.
     """
 
     model: str
@@ -84,6 +86,7 @@ class EvaluationRun:
     calibration: tuple[CalibrationChange, ...] = ()
     points: Mapping[str, LossAttribution] = field(default_factory=dict)
     sets: SetEvaluation | None = None
+    groups: GroupTable | None = None
 
     @property
     def title(self) -> str:
@@ -101,6 +104,7 @@ def evaluate_files(
     points: Sequence[Path] = (),
     sets: Path | None = None,
     groupings: Sequence[Grouping] = (),
+    groups: Path | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
     progress: ProgressMaker = silent_progress,
@@ -118,6 +122,7 @@ def evaluate_files(
             annotated points; what points cost is reported, see `attributed_stack.attribute_stack`.
         sets: table of prediction sets of the first table's findings, from `set_tables.write_set_table`.
         groupings: partitions of the studies, for scores of subgroups.
+        groups: table of more groupings, see `tables.groups.read_group_table`.
         num_resamples: number of bootstrap resamples.
         seed: seed of the bootstrap.
         progress: progress display.
@@ -134,6 +139,8 @@ def evaluate_files(
     chosen, probabilities = all_labels[rows], aligned.probabilities[0, rows]
     options = {"num_resamples": num_resamples, "seed": seed}
     evaluated, _ = prepare_table(chosen, probabilities, head=head)
+    group_table = None if groups is None else read_group_table(groups, study_ids)
+    groupings = _join_groupings(groupings, group_table, groups)
     uncalibrated = read_uncalibrated(members, study_ids) if members else None
     with progress(_NUM_PARTS) as advance:
         attributions = attribute_stack(points, tables[0], all_ids, all_labels, head=head) if points else {}
@@ -145,7 +152,7 @@ def evaluate_files(
         by_name = dict(zip(aligned.names, aligned.probabilities, strict=True))
         comparison = compare_tables(all_labels, by_name, **options) if len(tables) > 1 else ()
         advance(1)
-        subgroups = score_subgroups(study_ids, evaluated.labels, evaluated.table, groupings, **options)
+        subgroups = score_subgroups(study_ids, evaluated, groupings, **options)
         advance(1)
         set_metrics = None
         if sets is not None:
@@ -169,10 +176,25 @@ def evaluate_files(
         calibration=() if uncalibrated is None else calibration_changes(evaluated, uncalibrated),
         points=attributions,
         sets=set_metrics,
+        groups=group_table,
     )
     if out is not None:
         write_json_atomically(out / METRICS_NAME, evaluation_json(run))
     return run
+
+
+def _join_groupings(
+    groupings: Sequence[Grouping], table: GroupTable | None, path: Path | None
+) -> tuple[Grouping, ...]:
+    """Returns the groupings of the records and of a table, whose names must differ."""
+    added = () if table is None else table.groupings
+    known = {grouping.attribute for grouping in groupings}
+    repeated = [grouping.attribute for grouping in added if grouping.attribute in known]
+    if repeated:
+        raise ValueError(
+            f"{path}: columns must have other names than the groupings of the records. Received: {repeated}."
+        )
+    return (*groupings, *added)
 
 
 def evaluation_json(run: EvaluationRun) -> dict[str, object]:
@@ -186,7 +208,7 @@ def evaluation_json(run: EvaluationRun) -> dict[str, object]:
         "before": [json_safe(asdict(change)) for change in run.calibration],
         "points": points_json(run.points),
         "prediction_sets": json_safe(run.sets and sets_json(run.sets)),
-        "subgroups": [json_safe(asdict(subgroup)) for subgroup in run.subgroups],
+        "subgroups": [subgroup_json(subgroup) for subgroup in run.subgroups],
         "worst_cases": [
             {
                 "row_id": row_id(case.study_id, case.finding),

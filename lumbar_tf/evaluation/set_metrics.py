@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from lumbar_tf.ensemble.prediction_sets import FEW_ROWS
 from lumbar_tf.evaluation.bootstrap import Interval, bootstrap_counts
-from lumbar_tf.evaluation.comparison import Grouping, labelled_groups
+from lumbar_tf.evaluation.comparison import labelled_groups
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, FAMILIES, SINGLE_FINDINGS
 from lumbar_tf.labels import FINDINGS, MISSING_LABEL, NUM_FINDINGS, NUM_SEVERITIES, Level, Severity
+from lumbar_tf.tables.groups import Grouping
 from lumbar_tf.tables.set_tables import SetTable
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 
 from lumbar_tf.ensemble.stacker import Head
 from lumbar_tf.evaluation.cells import FEW_LABELS, METRICS, Cell
-from lumbar_tf.evaluation.comparison import SMALL_GROUP
+from lumbar_tf.evaluation.comparison import SMALL_GROUP, Subgroup
 from lumbar_tf.evaluation.console_tables import POINTS_CAPTION, evaluation_notes, number, set_caption
 from lumbar_tf.evaluation.evaluated_table import WorstCase, unweighted
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun
@@ -62,6 +62,10 @@ def write_evaluation_page(
     """
     card = evaluated.card
     worst = _link_cases(path, evaluated.worst, card.head, reports)
+    subgroups = {
+        attribute: list(groups)
+        for attribute, groups in groupby(evaluated.subgroups, key=lambda group: group.attribute)
+    }
     values = {
         "evaluated": evaluated,
         "model_version": model_version,
@@ -73,10 +77,8 @@ def write_evaluation_page(
         "notes": evaluation_notes(evaluated),
         "families": [(cell.name.capitalize(), cell, False) for cell in card.families if sum(cell.counts) > 0],
         "conditions": [(condition, _lines(card, condition)) for condition in _graded(card)],
-        "subgroups": {
-            attribute: list(groups)
-            for attribute, groups in groupby(evaluated.subgroups, key=lambda group: group.attribute)
-        },
+        "subgroups": subgroups,
+        "subgroup_lines": {attribute: _subgroup_lines(groups) for attribute, groups in subgroups.items()},
         "points": OPERATING_POINTS,
         "points_caption": POINTS_CAPTION,
         "set_caption": evaluated.sets and set_caption(evaluated.sets),
@@ -126,6 +128,17 @@ def _set_lines(evaluated: SetEvaluation) -> list[tuple[str, list[tuple[str, SetC
     }
     kept = [(title, [line for line in lines if sum(line[1].counts)]) for title, lines in parts.items()]
     return [(title, lines) for title, lines in kept if lines]
+
+
+def _subgroup_lines(groups: Sequence[Subgroup]) -> list[_Line]:
+    """Returns rows for the families with labels, group below group."""
+    by_family = zip(*(group.families for group in groups), strict=True)
+    return [
+        (f"{cell.name.capitalize()}: {group.group}", cell, False)
+        for cells in by_family
+        for group, cell in zip(groups, cells, strict=True)
+        if sum(cell.counts)
+    ]
 
 
 def _graded(card: Scorecard) -> list[Condition]:

@@ -39,11 +39,7 @@ def write_inspection_page(
     values = {
         "census": census,
         "figures": _figures(census),
-        "planes": list(Plane),
-        "combinations": _shares(census),
-        "breakdowns": [_table(breakdown.condensed()) for breakdown in census.breakdowns if breakdown.rows],
-        "label_names": LABEL_NAMES,
-        "labels": _label_rows(census),
+        **census_values(census),
         "left_out": _by_kind(census.left_out),
         "contradiction_titles": {kind.value: kind.title for kind in Contradiction},
         "montages": _trusted(montages),
@@ -82,6 +78,17 @@ def _figures(census: Census) -> list[tuple[str, int]]:
         ("faults", num_faults),
         ("contradictions", sum(cases.count for cases in census.contradictions)),
     ]
+
+
+def census_values(census: Census) -> dict[str, Any]:
+    """Returns the variables of the template `census.html`, except for the census itself."""
+    return {
+        "planes": list(Plane),
+        "combinations": _shares(census),
+        "breakdowns": [_table(breakdown.condensed()) for breakdown in census.breakdowns if breakdown.rows],
+        "label_names": LABEL_NAMES,
+        "labels": _label_rows(census),
+    }
 
 
 def _shares(census: Census) -> list[tuple[tuple[Plane, ...], int, float]]:

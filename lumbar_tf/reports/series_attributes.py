@@ -6,15 +6,14 @@ from enum import Enum
 import numpy as np
 
 from lumbar_tf.dicom.study import SeriesSummary
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.labels import Plane
 from lumbar_tf.records.manifest import Manifest, StudyEntry
+from lumbar_tf.tables.groups import UNKNOWN, Grouping
 
 #: First slice count of each bin.
 _SLICE_BINS = (1, 2, 6, 11, 16, 21, 31, 51, 101)
 #: Upper limits of the groups of matrix sizes (larger side), px: powers of two and their midpoints.
 MATRIX_ENDS = (256, 384, 512, 768)
-_UNKNOWN = "unknown"
 
 #: Sort key and name of a bin or group.
 Bin = tuple[float, str]
@@ -37,7 +36,7 @@ class Attribute(Enum):
 def describe_series(series: SeriesSummary) -> dict[Attribute, Bin]:
     """Returns the bin of a series for each attribute."""
     return {
-        Attribute.VENDOR: (0.0 if series.vendor else -1.0, series.vendor or _UNKNOWN),
+        Attribute.VENDOR: (0.0 if series.vendor else -1.0, series.vendor or UNKNOWN),
         Attribute.FIELD_STRENGTH: _field_strength(series),
         Attribute.MATRIX: (float(series.rows * series.columns), f"{series.rows} x {series.columns}"),
         Attribute.PIXEL_SPACING: bin_length(series.row_spacing_mm, 0.1),
@@ -55,7 +54,7 @@ def bin_length(length_mm: float, width_mm: float) -> Bin:
     (-1.0, 'unknown')
     """
     if not 0 < length_mm < np.inf:
-        return -1.0, _UNKNOWN
+        return -1.0, UNKNOWN
     # 0.7 / 0.1 is 6.999...; rounding to nine digits keeps a lower limit in its own bin.
     place = int(np.floor(round(length_mm / width_mm, 9)))
     return round(place * width_mm, 9), f"{place * width_mm:.1f} to {(place + 1) * width_mm:.1f} mm"
@@ -78,7 +77,7 @@ def bin_count(count: int) -> Bin:
 def _field_strength(series: SeriesSummary) -> Bin:
     tesla = series.field_strength_tesla
     # Some scanners store 1.494 for 1.5.
-    return (-1.0, _UNKNOWN) if tesla is None else (round(tesla, 1), f"{tesla:.1f} T")
+    return (-1.0, UNKNOWN) if tesla is None else (round(tesla, 1), f"{tesla:.1f} T")
 
 
 def study_groupings(manifest: Manifest) -> tuple[Grouping, ...]:

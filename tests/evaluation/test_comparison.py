@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from lumbar_tf.evaluation.comparison import SMALL_GROUP, Grouping, compare_tables, score_subgroups
+from lumbar_tf.evaluation.comparison import SMALL_GROUP, compare_tables, score_subgroups
+from lumbar_tf.evaluation.evaluated_table import prepare_table
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
+from lumbar_tf.tables.groups import Grouping
 
 
 def _tables(num_studies: int = 60) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -78,7 +80,7 @@ def test_each_group_has_its_own_score_and_small_groups_are_marked() -> None:
     group_of = {study: "ge" if index < 45 else "siemens" for index, study in enumerate(_IDS)}
     del group_of["101"]
     grouping = Grouping("Vendor", group_of, ("siemens", "ge", "philips"))
-    found = score_subgroups(_IDS, labels, probabilities, [grouping], num_resamples=50)
+    found = score_subgroups(_IDS, prepare_table(labels, probabilities)[0], [grouping], num_resamples=50)
     assert [(subgroup.group, subgroup.num_studies, subgroup.is_small) for subgroup in found] == [
         ("siemens", 24, True),
         ("ge", 44, False),
@@ -95,5 +97,6 @@ def test_the_limit_of_small_is_exclusive() -> None:
     labels = np.zeros((SMALL_GROUP, 25), int)
     ids = _IDS[:SMALL_GROUP]
     grouping = Grouping("Vendor", dict.fromkeys(ids, "ge"), ("ge",))
-    (found,) = score_subgroups(ids, labels, np.full((SMALL_GROUP, 25, 3), 1 / 3), [grouping], num_resamples=2)
+    evaluated, _ = prepare_table(labels, np.full((SMALL_GROUP, 25, 3), 1 / 3))
+    (found,) = score_subgroups(ids, evaluated, [grouping], num_resamples=2)
     assert not found.is_small

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from lumbar_tf.evaluation import evaluation_run
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.console_tables import difference_table, evaluation_notes, subgroup_table
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files, read_named_tables
 from lumbar_tf.evaluation.metrics import SCORE_FIGURES, competition_score
 from lumbar_tf.labels import FINDINGS
+from lumbar_tf.tables.groups import Grouping
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
 

@@ -6,12 +6,12 @@ import pytest
 from numpy.typing import NDArray
 
 from lumbar_tf.evaluation import evaluation_run
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.console_tables import evaluation_notes
 from lumbar_tf.evaluation.evaluated_table import CONDITIONS, FAMILIES
 from lumbar_tf.evaluation.evaluation_run import evaluate_files
 from lumbar_tf.evaluation.set_metrics import LEVELS, SetCell, SetEvaluation, evaluate_sets, sets_json
 from lumbar_tf.labels import FINDINGS, Severity
+from lumbar_tf.tables.groups import Grouping
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.tables.set_tables import SetTable, write_set_table
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels

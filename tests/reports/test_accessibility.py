@@ -17,10 +17,12 @@ from lumbar_tf.dicom.reasons import Reject, RejectReason
 from lumbar_tf.dicom.study import SeriesSummary
 from lumbar_tf.ensemble.label_noise import SuspectLabel
 from lumbar_tf.evaluation import evaluation_run
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.plots import PanelPicture as Diagram
 from lumbar_tf.labels import FINDINGS, Condition, Plane, Severity
+from lumbar_tf.records.manifest import RejectEntry, StudyEntry, write_manifest
 from lumbar_tf.reports.census import StudyFacts, Tally
+from lumbar_tf.reports.checklist import ProjectFiles, write_checklists
+from lumbar_tf.reports.dataset_card import RecordsSummary, summarise_records, write_dataset_card
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
 from lumbar_tf.reports.inspection_page import render_montage, write_inspection_page
 from lumbar_tf.reports.label_contradictions import Contradiction
@@ -29,9 +31,12 @@ from lumbar_tf.reports.review_labels import finding_key, write_review_page
 from lumbar_tf.reports.slice_pictures import encode_png
 from lumbar_tf.reports.study_report import write_study_report
 from lumbar_tf.reports.training_page import write_training_index, write_training_pages
+from lumbar_tf.tables.groups import Grouping
+from lumbar_tf.tables.labels import write_record_labels
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.training.runs import LOCALIZER
 from tests.graded_cohort import draw_answers, draw_labels, make_study_ids, write_labels
+from tests.records.made_manifests import make_manifest
 from tests.reports.browser import CHROMIUM, Tab, open_tab
 from tests.reports.reported_study import SOURCE, make_crop_outlines, make_result, make_study
 from tests.reports.trained_run import BACKBONE, make_run, train_fold, write_error
@@ -125,6 +130,28 @@ def _inspection(folder: Path) -> Path:
     return folder / "p.html"
 
 
+def _summary(folder: Path) -> RecordsSummary:
+    series = SeriesSummary("1", Plane.SAGITTAL_T2, "", 17, 448, 448, 0.6, 0.6, 4.4, "ge", 1.5)
+    study = StudyEntry(
+        study_id="11", patient_group="11", source_digest="", num_slices={"sagittal_t2": 17}, series=(series,)
+    )
+    reject = Reject("12", "2", "file", RejectReason.TRUNCATED, "the rule")
+    content = {"studies": (study,), "rejects": (RejectEntry.of(reject),)}
+    write_manifest(folder, make_manifest({}).model_copy(update=content))
+    write_record_labels(folder, {"11": np.zeros(25, np.int8)})
+    return summarise_records(folder)
+
+
+def _dataset_card(folder: Path) -> Path:
+    write_dataset_card(folder / "p.html", _summary(folder))
+    return folder / "p.html"
+
+
+def _checklist(folder: Path) -> Path:
+    write_checklists(folder, ProjectFiles(records=_summary(folder)))
+    return folder / "checklist.html"
+
+
 PAGES: dict[str, Callable[[Path], Path]] = {
     "study": _study,
     "evaluation": _evaluation,
@@ -133,6 +160,8 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "training index": _index,
     "review labels": _review_labels,
     "inspection": _inspection,
+    "dataset card": _dataset_card,
+    "checklist": _checklist,
 }
 
 

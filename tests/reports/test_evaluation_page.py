@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumbar_tf.evaluation.comparison import Grouping
 from lumbar_tf.evaluation.evaluation_run import EvaluationRun, evaluate_files
 from lumbar_tf.labels import Severity
 from lumbar_tf.reports.evaluation_page import write_evaluation_page
+from lumbar_tf.tables.groups import Grouping
 from lumbar_tf.tables.out_of_fold import write_out_of_fold_table
 from lumbar_tf.tables.set_tables import write_set_table
 from tests.graded_cohort import draw_labels, make_study_ids, write_labels
