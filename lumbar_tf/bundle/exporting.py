@@ -114,8 +114,11 @@ def _write_model(ensemble: TrainedEnsemble, folder: Path, text: str, *, has_sali
     signatures = {GRADE: module.serve, DESCRIBE: make_describe(text)}
     if has_saliency:
         signatures[SALIENCY] = module.serve_with_saliency
+    # Of an object with the variables alone, TensorFlow saves the functions of the signatures and no others.
+    variables = tf.Module()
+    variables.parameters = module.parameters
     tf.saved_model.save(
-        module,
+        variables,
         str(folder),
         signatures=signatures,
         # A bundle is not trained further; the gradients of its activations would be two thirds of its
@@ -171,9 +174,8 @@ def _write_requests(folder: Path, stacker: StackerCoefficients, text: str, *, is
 def _predict_case(
     served: ServedEnsemble, case: str, study: Mapping[Plane, bytes], signature: str
 ) -> LoggedRequest:
-    outputs = served.predict([study], with_saliency=signature == SALIENCY)
+    arrays = served.predict([study], with_saliency=signature == SALIENCY)
     inputs = {name: np.array(values, object) for name, values in model_inputs([study]).items()}
-    arrays = {name: value.numpy() for name, value in outputs.items()}
     return LoggedRequest(signature, inputs, arrays, model=case)
 
 
