@@ -25,7 +25,7 @@ demo: .venv/.stamp
 
 # The ensemble that the package grades with by default, from synthetic studies; run it again to go on.
 pretrained: .venv/.stamp
-	$(BIN)/python -m lumbar_tf.pretrain --noweights
+	$(BIN)/python -m lumbar_tf.pretrain
 
 # Lint, types and the tests that need no training, export, browser, cluster or process: see tests/conftest.py.
 check: lint

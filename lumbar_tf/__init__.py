@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         write_best_predictions,
         write_synthetic_cohort,
     )
+    from lumbar_tf.api.environment import BundleInfo, Environment, info
     from lumbar_tf.api.evaluation import EvaluationResult, ScoreComparison, compare, evaluate
     from lumbar_tf.api.grading import Ensemble, load_ensemble, predict, read_studies, read_study
     from lumbar_tf.api.records import (
@@ -74,6 +75,9 @@ _MODULES = {
     "write_site_reference": "lumbar_tf.api.review",
     "review_labels": "lumbar_tf.api.review",
     "LabelReview": "lumbar_tf.api.review",
+    "info": "lumbar_tf.api.environment",
+    "Environment": "lumbar_tf.api.environment",
+    "BundleInfo": "lumbar_tf.api.environment",
     "inspect_data": "lumbar_tf.api.cohorts",
     "Inspection": "lumbar_tf.api.cohorts",
     "preview": "lumbar_tf.api.cohorts",
@@ -117,6 +121,9 @@ __all__ = [
     "write_site_reference",
     "review_labels",
     "LabelReview",
+    "info",
+    "Environment",
+    "BundleInfo",
     "inspect_data",
     "Inspection",
     "preview",

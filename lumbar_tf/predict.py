@@ -13,6 +13,7 @@ from lumbar_tf.cli.command import OnlyWith, run_command, write_options
 from lumbar_tf.cli.console import ExitStatus, Figure, Summary
 from lumbar_tf.dicom.identifiers import display_name, is_safe_id
 from lumbar_tf.interop.grading_options import GradingOptions, check_pacs_extra, protect_patient_data
+from lumbar_tf.interop.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from lumbar_tf.interop.dicomweb import DicomwebArchive
@@ -27,9 +28,8 @@ class PredictOptions(GradingOptions):
     intervals.csv (the same with 95% bounds of the variation between ensembles that are trained again),
     members.csv (each member of the ensemble), results.json (both scores, intervals, landmarks and flags),
     series.csv (the series that were used), rejects.csv (files and series that were not used, with reasons),
-    sheets/<study>.png and reports/<study>.html (findings with the slices that they are based on). If a server
-    returned no result for a study, unanswered.csv lists it and the exit status is 1. Research use, not a
-    medical device.
+    and the files of --formats for each study. If a server returned no result for a study, unanswered.csv
+    lists it and the exit status is 1. Research use, not a medical device.
     """
 
     study: Path = Field(
@@ -59,7 +59,7 @@ class PredictOptions(GradingOptions):
     )
 
     after_interrupt: ClassVar[str] = (
-        "No table was written. Files of single studies in --out (sheets, reports, dicom, fhir) are complete. "
+        "No table was written. Files of single studies in --out (those of --formats) are complete. "
         "Run the same command again: it grades all studies again, and appends them to a --log again."
     )
 
@@ -78,7 +78,7 @@ def run_predict(options: PredictOptions) -> Summary:
     """Grades the studies and summarises the results."""
     if options.dicomweb is not None:
         check_pacs_extra()
-    formats = options.formats()
+    formats = options.chosen_formats()
     # Only the study that was requested, whatever an archive sends.
     is_restricted = options.dicomweb is not None and options.pseudonym_key_file is None
     with (
@@ -89,7 +89,7 @@ def run_predict(options: PredictOptions) -> Summary:
         predictions = ensemble.predict_studies(
             root,
             options.out,
-            formats=formats,
+            formats=[each.value for each in formats],
             series_map=options.series_map,
             pseudonym_key_file=options.pseudonym_key_file,
             strict=options.strict,
@@ -114,7 +114,7 @@ def _summarise(
 ) -> Summary:
     reasons = Counter(reject.reason.value for reject in predictions.rejects)
     paths = {"tables": options.out / "submission.csv", "results": options.out / "results.json"}
-    if options.report:
+    if OutputFormat.REPORT in options.formats:
         paths["reports"] = options.out / "reports"
     if reasons:
         paths["left out, and why"] = options.out / "rejects.csv"
@@ -162,14 +162,17 @@ def _store_results(archive: "DicomwebArchive", options: PredictOptions) -> int:
     """Stores the DICOM results of the study and returns their number."""
     from lumbar_tf.interop.study_grading import find_results, store_results
 
-    results = find_results(options.out, str(options.study))
+    results = find_results(options.out, str(options.study), options.chosen_formats())
     return len(list(store_results(archive, options.out, results)))
 
 
 def _load_ensemble(options: PredictOptions) -> "lumbar_tf.Ensemble":
     """Loads the bundle, or connects to the server."""
     return lumbar_tf.load_ensemble(
-        with_saliency=options.report, attempts=options.attempts, verbose=True, **options.model_arguments()
+        with_saliency=options.shows_saliency,
+        attempts=options.attempts,
+        verbose=True,
+        **options.model_arguments(),
     )
 
 

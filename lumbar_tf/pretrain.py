@@ -56,11 +56,6 @@ class PretrainOptions(CommandOptions):
         1,
         description="Version number of the bundle.",
     )
-    weights: bool = Field(
-        True,
-        description="Do not install the weights for `train --init-from=pretrained`, which take half as much "
-        "space as the bundle's variables with two folds.",
-    )
     workers: PositiveInt = Field(
         2,
         description="Number of processes.",
@@ -93,17 +88,12 @@ def run_pretrain(options: PretrainOptions) -> Summary:
         with watch.stage("export with held-out scores"):
             export_release(options, release)
     with watch.stage("installation"):
-        installed = install_pretrained(
-            release, options.out / "runs", options.install, has_weights=options.weights
-        )
-    paths = {**summary.paths, "bundle": installed.bundle}
-    if installed.weights is not None:
-        paths["initial weights"] = installed.weights
+        installed = install_pretrained(release, options.install)
     return replace(
         summary,
         title="Pretrained ensemble: every figure is of SYNTHETIC studies and says nothing about patients",
         figures={**summary.figures, "size of the folder, MB": installed.size_bytes / 1e6},
-        paths=paths,
+        paths={**summary.paths, "bundle": installed.bundle},
     )
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("lumbar_tf.watch")
 _STATE_FOLDER = ".watch"
 _DAY_S = 86_400.0
-_RESULT_KINDS = ("sr", "sheet", "pdf")
 _DICOMWEB, _LISTEN = OnlyWith("dicomweb"), OnlyWith("listen")
 
 
@@ -73,13 +72,8 @@ class WatchOptions(GradingOptions):
     ae_title: Annotated[str, _LISTEN] = Field("LUMBAR_TF", description="AE title of this program.")
     send_to: Annotated[str | None, _LISTEN] = Field(
         None,
-        description="AET@HOST:PORT of the node that receives the results of --send by C-STORE; implies "
-        "--dicom.",
-    )
-    send: CommaList = Field(
-        ("sr", "sheet"),
-        description="Comma-separated results to send or store: sr, the structured report; sheet, the picture "
-        "for viewers that do not show reports; pdf, the sheet as a document.",
+        description="AET@HOST:PORT of the node that receives the DICOM files of --formats by C-STORE; "
+        "without --formats, sr and sc, which it then adds.",
     )
     keep_days: Annotated[PositiveFloat, _LISTEN] = Field(
         7.0,
@@ -97,23 +91,12 @@ class WatchOptions(GradingOptions):
         if (self.dicomweb is None) == (self.listen is None):
             raise ValueError("one of --dicomweb and --listen must be given")
         parse_study_filter(self.match)
-        if not self.send or not set(self.send) <= set(_RESULT_KINDS):
-            raise ValueError(
-                f"--send must be of {', '.join(_RESULT_KINDS)}. Received: {', '.join(self.send)}"
-            )
         return self
 
     @property
     def has_sink(self) -> bool:
         """Whether the results are stored in an archive or sent to a node."""
         return self.store or self.send_to is not None
-
-    def formats(self) -> tuple[str, ...]:
-        """Returns the names of the output formats, with those of the results to send."""
-        from lumbar_tf.interop.result_formats import find_formats
-
-        sent = ["pdf"] if self.has_sink and "pdf" in self.send else []
-        return tuple(find_formats([*super().formats(), *sent]))
 
 
 def watch(options: WatchOptions) -> Summary:
@@ -125,7 +108,7 @@ def watch(options: WatchOptions) -> Summary:
     from lumbar_tf.interop.watcher import PollingPolicy, Watch
     from lumbar_tf.monitoring.log import AnswerLog
 
-    formats = options.formats()
+    formats = options.chosen_formats()
     _configure_logging()
     stop = StopSignal()
     journal = WatchJournal(options.out / _STATE_FOLDER)
@@ -134,7 +117,7 @@ def watch(options: WatchOptions) -> Summary:
         stack.enter_context(journal.locked())
         write_options(options, options.out)
         ensemble = stack.enter_context(
-            lumbar_tf.load_ensemble(with_saliency=options.report, **options.model_arguments())
+            lumbar_tf.load_ensemble(with_saliency=options.shows_saliency, **options.model_arguments())
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop.handle)
@@ -144,7 +127,6 @@ def watch(options: WatchOptions) -> Summary:
             options.out,
             formats=formats,
             log=AnswerLog(options.log) if options.log else None,
-            kinds=tuple(options.send),
             language=options.language,
         )
         policy = PollingPolicy(

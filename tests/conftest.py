@@ -73,6 +73,7 @@ _SLOW_PATHS = (
     "interop/test_dimse.py",
     "interop/test_encapsulated_pdf.py",
     "interop/test_hostile_archive.py",
+    "interop/test_presentation_state.py",
     "interop/test_result_formats.py",
     "interop/test_storage_scp.py",
     "interop/test_training_note.py",

@@ -123,7 +123,9 @@ def test_a_result_writes_report_dicom_and_fhir(
     assert f"Study {IDS[0]}" in report.read_text()
     paths = result.write_dicom(tmp_path / "dicom")
     assert [path.name for path in paths] == [f"{IDS[0]}.sr.dcm", f"{IDS[0]}.sc.dcm"]
-    assert all(path.is_file() for path in paths)
+    (state,) = result.write_dicom(tmp_path / "states", ["gsps"])
+    assert state.name == f"{IDS[0]}.gsps-1.dcm"
+    assert all(path.is_file() for path in (*paths, state))
     bundle = result.to_fhir()
     assert bundle["resourceType"] == "Bundle"
     assert json.loads(json.dumps(bundle, allow_nan=False)) == bundle
@@ -159,5 +161,7 @@ def test_the_page_names_everything_public() -> None:
 
 
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"must be of sheets, report, dicom, pdf, fhir\. Received: docx"):
+    with pytest.raises(
+        ValueError, match=r"must be of sheets, report, sr, gsps, pdf, sc, fhir\. Received: 'docx'"
+    ):
         lumbar_tf.check_formats(["docx"])

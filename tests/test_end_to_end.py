@@ -328,7 +328,9 @@ def said_here(trained_pipeline: TrainedPipeline, tmp_path_factory: pytest.TempPa
 
 
 def _predict(trained_pipeline: TrainedPipeline, *words: str) -> subprocess.CompletedProcess[str]:
-    done = run_in_process("predict", f"--study={trained_pipeline.out / 'held_out'}", "--nosheets", *words)
+    done = run_in_process(
+        "predict", f"--study={trained_pipeline.out / 'held_out'}", "--formats=report", *words
+    )
     assert done.returncode == 0, done.stderr
     return done
 

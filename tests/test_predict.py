@@ -27,7 +27,8 @@ from tests.small_cohort import write_small_cohort
         ["--server=https://grader", "--tls-ca=ca.pem", "--tls-cert=me.pem", "--tls-key=me.key"],
         ["--server=grader", "--server-model=spine", "--server-label=stable"],
         ["--server=grader", "--server-version=12"],
-        ["--noreport", "--nosheets"],
+        ["--formats=sr,gsps,pdf,sc,fhir"],
+        ["--formats="],
     ],
 )
 def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
@@ -48,6 +49,8 @@ def test_a_call_that_makes_sense_is_taken(words: list[str]) -> None:
         (["--server=grader", "--server-version=newest"], "server_version"),
         (["--server=grader", "--deadline-s=0"], "deadline_s"),
         (["--server=grader", "--in-flight=0"], "in_flight"),
+        (["--formats=sr,gspx"], r"must be of sheets, .*, fhir\. Received: 'gspx' \(did you mean gsps\?\)\."),
+        (["--formats=word"], r"must be of sheets, .*, fhir\. Received: 'word'\."),
     ],
 )
 def test_a_call_that_makes_none_is_refused(words: list[str], said: str) -> None:
@@ -70,7 +73,7 @@ def test_the_summary_states_what_the_model_was_trained_on(
     cohort = write_small_cohort(tmp_path / "cohort", ["910000001"], write_dicom)
     fake = nullcontext((FakeEnsemble(), "models/5"))
     monkeypatch.setattr(grading, "connect_ensemble", lambda source, **options: fake)
-    words = (f"--study={cohort}", f"--out={tmp_path / 'out'}", "--nosheets", "--noreport")
+    words = (f"--study={cohort}", f"--out={tmp_path / 'out'}", "--formats=")
     done = run_in_process("predict", *words, "--model=models/5")
     assert done.returncode == 0, done.stderr
     assert re.search(r"training data +The model was trained on made studies\.\n", done.stdout)
@@ -97,7 +100,7 @@ def test_without_a_model_the_pretrained_ensemble_is_used_and_named(
 
     monkeypatch.setattr(grading, "connect_ensemble", connect)
     monkeypatch.chdir(tmp_path)
-    words = (f"--study={cohort}", f"--out={tmp_path / 'out'}", "--nosheets", "--noreport")
+    words = (f"--study={cohort}", f"--out={tmp_path / 'out'}", "--formats=")
     line = "No model was named: using the pretrained ensemble 5, trained on synthetic anatomy.\n"
     done = run_in_process("predict", *words)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ from lumbar_tf.bundle.file_check import find_file_faults, seal_description
 from lumbar_tf.config import PRETRAINED_CONFIG_PATH, load_demo_config
 from lumbar_tf.files import file_sha256
 from lumbar_tf.models.pretrained import FOLDER_VARIABLE
-from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from tests.command_line import run_in_process
 
 
@@ -29,56 +28,37 @@ def _bundle(folder: Path, content: str = "graph") -> Path:
     return folder
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    """Two folds of a localizer and a grader, with files that a warm start does not need."""
-    plane = tmp_path / "runs" / "sagittal_t2"
-    for name in ("config.yaml", "run.json"):
-        _write(plane / name, name)
-    for member in ("localizer", "densenet_tiny"):
-        for fold in range(2):
-            _write(plane / member / f"fold{fold}" / WEIGHTS_NAME, f"{member} {fold}")
-            _write(plane / member / f"fold{fold}" / "history.json", "[]")
-    return plane.parent
-
-
-def test_bundle_and_first_folds_are_copied(tmp_path: Path, runs: Path) -> None:
+def test_a_bundle_is_copied(tmp_path: Path) -> None:
     target = tmp_path / "pretrained"
-    installed = install_pretrained(_bundle(tmp_path / "models" / "3"), runs, target)
+    installed = install_pretrained(_bundle(tmp_path / "models" / "3"), target)
     assert installed.bundle == target / "3"
     assert find_file_faults(installed.bundle) == []
-    weights = {path.relative_to(installed.weights).as_posix() for path in installed.weights.rglob("*.h5")}
-    assert weights == {
-        f"sagittal_t2/{member}/fold0/{WEIGHTS_NAME}" for member in ("localizer", "densenet_tiny")
-    }
     files = [path for path in target.rglob("*") if path.is_file()]
     assert installed.size_bytes == sum(path.stat().st_size for path in files)
-    manifest = json.loads((installed.weights / "manifest.json").read_text())
-    assert set(manifest) == weights | {"sagittal_t2/config.yaml", "sagittal_t2/run.json"}
 
 
-def test_an_earlier_ensemble_is_replaced_whole(tmp_path: Path, runs: Path) -> None:
+def test_an_earlier_ensemble_is_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "place" / "pretrained"
-    install_pretrained(_bundle(tmp_path / "1"), runs, target)
-    install_pretrained(_bundle(tmp_path / "2", "another graph"), runs, target)
-    assert sorted(path.name for path in target.iterdir()) == ["2", "weights"]
+    install_pretrained(_bundle(tmp_path / "1"), target)
+    install_pretrained(_bundle(tmp_path / "2", "another graph"), target)
+    assert sorted(path.name for path in target.iterdir()) == ["2"]
     assert [path.name for path in target.parent.iterdir()] == ["pretrained"]
 
 
 def test_a_damaged_or_large_bundle_leaves_the_earlier_one(
-    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "place" / "pretrained"
-    install_pretrained(_bundle(tmp_path / "1"), runs, target)
+    install_pretrained(_bundle(tmp_path / "1"), target)
     before = sorted(path for path in target.parent.rglob("*"))
     damaged = _bundle(tmp_path / "2")
     (damaged / "saved_model.pb").write_text("other")
     with pytest.raises(ValueError, match="SHA-256 differs"):
-        install_pretrained(damaged, runs, target)
+        install_pretrained(damaged, target)
     monkeypatch.setattr(pretrained, "MAX_BYTES", 10)
     monkeypatch.setenv(FOLDER_VARIABLE, str(target))
     with pytest.raises(ValueError, match="must have at most 0 MB"):
-        install_pretrained(_bundle(tmp_path / "3"), runs)
+        install_pretrained(_bundle(tmp_path / "3"))
     assert sorted(path for path in target.parent.rglob("*")) == before
 
 

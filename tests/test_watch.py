@@ -34,19 +34,22 @@ def test_a_valid_call_is_accepted(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "dicom_formats"),
+    ("words", "formats"),
     [
-        (["--listen=104"], []),
-        (["--listen=104", "--send-to=A@b:1"], ["dicom"]),
-        (["--listen=104", "--send-to=A@b:1", "--send=sr,pdf"], ["dicom", "pdf"]),
-        ([ARCHIVE, "--store", "--send=sr,sheet,pdf"], ["dicom", "pdf"]),
-        ([ARCHIVE, "--send=pdf"], []),
-        ([ARCHIVE, "--pdf"], ["pdf"]),
+        (["--listen=104"], ["sheets", "report"]),
+        (["--listen=104", "--send-to=A@b:1"], ["sheets", "report", "sr", "sc"]),
+        (["--listen=104", "--send-to=A@b:1", "--formats=pdf,sr"], ["sr", "pdf"]),
+        ([ARCHIVE, "--store"], ["sheets", "report", "sr", "sc"]),
+        ([ARCHIVE, "--store", "--formats=sr", "--formats=gsps,fhir"], ["sr", "gsps", "fhir"]),
+        ([ARCHIVE, "--formats=pdf"], ["pdf"]),
+        ([ARCHIVE, "--formats="], []),
     ],
 )
-def test_what_is_sent_is_written(words: list[str], dicom_formats: list[str]) -> None:
-    formats = parse_options(WatchOptions, words).formats()
-    assert [name for name in formats if name in ("dicom", "pdf")] == dicom_formats
+def test_formats_are_those_named_or_else_the_usual_ones_with_those_to_store(
+    words: list[str], formats: list[str]
+) -> None:
+    options = parse_options(WatchOptions, words)
+    assert [each.value for each in options.chosen_formats()] == formats
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,9 @@ def test_what_is_sent_is_written(words: list[str], dicom_formats: list[str]) -> 
         ([ARCHIVE, "--dicomweb-cert=c.pem"], "must be given together"),
         ([ARCHIVE, "--match=("], "regular expression"),
         ([ARCHIVE, "--every-s=0"], "every_s"),
+        ([ARCHIVE, "--store", "--formats=report,fhir"], "--formats must have one of sr, gsps, pdf, sc"),
+        (["--listen=104", "--send-to=A@b:1", "--formats="], "--formats must have one of sr, gsps, pdf, sc"),
+        ([ARCHIVE, "--formats=srr"], r"Received: 'srr' \(did you mean sr\?\)"),
     ],
 )
 def test_an_invalid_call_is_refused(words: list[str], message: str) -> None:

@@ -78,10 +78,10 @@ def export(
         ValueError: networks or stacker are missing or do not fit, or the bundle fails its self-test.
     """
     from lumbar_tf.bundle.exporting import export_ensemble
-    from lumbar_tf.bundle.loading import CARD_NAME, EXTRA
     from lumbar_tf.bundle.model_card import ModelFacts
     from lumbar_tf.bundle.signing import read_signing_key
     from lumbar_tf.bundle.trained_ensemble import load_trained_ensemble
+    from lumbar_tf.models.bundle_folder import CARD_NAME, EXTRA
     from lumbar_tf.monitoring.bundle_reference import reference_writer
     from lumbar_tf.training.runs import OOF_NAME, has_synthetic_studies
 

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lumbar_tf.api.arguments import PathLike, activity_of, optional_path, progress_of
-from lumbar_tf.api.results import DEFAULT_FORMATS, Predictions, StudyResult
-from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble, has_version
+from lumbar_tf.api.results import DEFAULT_FORMAT_NAMES, Predictions, StudyResult
+from lumbar_tf.bundle.loading import ServerTarget, connect_ensemble
 from lumbar_tf.cli.console import print_status
 from lumbar_tf.config import PlaneConfig
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, predict_to_folder
+from lumbar_tf.interop.output_formats import parse_formats
+from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.labels import Plane
+from lumbar_tf.models.bundle_folder import has_version
 from lumbar_tf.models.pretrained import PRETRAINED, describe_absence, pretrained_folder
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.crop_outlines import read_plane_configs
@@ -187,7 +189,7 @@ class Ensemble:
         path: PathLike,
         out: PathLike | None = None,
         *,
-        formats: Collection[str] = DEFAULT_FORMATS,
+        formats: Collection[str] = DEFAULT_FORMAT_NAMES,
         series_map: PathLike | None = None,
         pseudonym_key_file: PathLike | None = None,
         strict: bool = False,
@@ -204,7 +206,7 @@ class Ensemble:
             path: see `read_studies`.
             out: folder for `submission.csv`, `probability.csv`, `results.json` and the other tables, and a
                 folder for each of `formats`; None writes nothing.
-            formats: of "sheets", "report", "dicom", "pdf" and "fhir".
+            formats: of "sheets", "report", "sr", "gsps", "pdf", "sc" and "fhir".
             series_map: see `read_study`.
             pseudonym_key_file: file with the key of pseudonyms that replace ids.
             strict: whether the first fault in the input is fatal.
@@ -222,7 +224,7 @@ class Ensemble:
             Path(path),
             self.model,
             optional_path(out),
-            formats=formats if out is not None else (),
+            formats=parse_formats(formats) if out is not None else (),
             log=None if log is None else AnswerLog(Path(log)),
             key=None if pseudonym_key_file is None else read_key(Path(pseudonym_key_file)),
             max_sheets=max_sheets,
@@ -339,7 +341,7 @@ def predict(
     *,
     model: PathLike | None = None,
     out: PathLike | None = None,
-    formats: Collection[str] = DEFAULT_FORMATS,
+    formats: Collection[str] = DEFAULT_FORMAT_NAMES,
     series_map: PathLike | None = None,
     language: str = "en",
 ) -> "pd.DataFrame":
@@ -350,7 +352,8 @@ def predict(
         model: a bundle, or a server's address; by default `models/lumbar` or the pretrained ensemble. See
             `load_ensemble`.
         out: folder for tables and each study's files; None writes nothing.
-        formats: files of each study in `out`: of "sheets", "report", "dicom", "pdf" and "fhir".
+        formats: files of each study in `out`: of "sheets", "report", "sr", "gsps", "pdf", "sc" and
+            "fhir".
         series_map: see `read_study`.
         language: language of the impressions: `en`, `de`, `fr` or `es`.
 
@@ -360,9 +363,7 @@ def predict(
     Raises:
         ValueError: no study is readable, the language is another one, or the model cannot be loaded.
     """
-    with_saliency = out is not None and any(
-        OUTPUT_FORMATS[name].is_explained for name in formats if name in OUTPUT_FORMATS
-    )
+    with_saliency = out is not None and any(each.spec.shows_saliency for each in parse_formats(formats))
     with load_ensemble(model, with_saliency=with_saliency) as ensemble:
         predictions = ensemble.predict_studies(
             path, out, formats=formats, series_map=series_map, language=language

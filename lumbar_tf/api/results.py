@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lumbar_tf.dicom.reasons import Reject
 from lumbar_tf.dicom.study import Study
-from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, find_formats
+from lumbar_tf.interop.output_formats import (
+    DEFAULT_FORMATS,
+    OutputFormat,
+    check_extras,
+    find_files,
+    parse_formats,
+)
+from lumbar_tf.interop.result_formats import FORMAT_WRITERS
 from lumbar_tf.labels import Plane
 from lumbar_tf.prediction.crop_outlines import PlaneCropOutlines
 from lumbar_tf.prediction.impression import make_impression
@@ -22,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Names of the files that can be written for each study.
-FORMATS: tuple[str, ...] = tuple(OUTPUT_FORMATS)
+FORMATS: tuple[str, ...] = tuple(each.value for each in OutputFormat)
 #: Those that are written by default.
-DEFAULT_FORMATS = ("sheets", "report")
+DEFAULT_FORMAT_NAMES: tuple[str, ...] = tuple(each.value for each in DEFAULT_FORMATS)
 
 
 def check_formats(formats: Iterable[str]) -> None:
@@ -33,7 +40,7 @@ def check_formats(formats: Iterable[str]) -> None:
     Raises:
         ValueError: a name is not in `FORMATS`, or a package that its format needs is not installed.
     """
-    find_formats(formats)
+    check_extras(parse_formats(formats))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +155,29 @@ class StudyResult:
         )
         return target
 
-    def write_dicom(self, folder: str | Path) -> list[Path]:
-        """Writes `<study>.sr.dcm`, a Structured Report (TID 1500), and `<study>.sc.dcm`, the summary sheet.
+    def write_dicom(self, folder: str | Path, formats: Iterable[str] = ("sr", "sc")) -> list[Path]:
+        """Writes DICOM files for the archive that the study came from, and returns their paths.
 
-        Needs the extra `dicom`. Both repeat the patient data of the study's DICOM header.
+        They repeat the patient data of the study's DICOM header.
+
+        Args:
+            folder: folder of the files.
+            formats: of "sr", `<study>.sr.dcm`, a Structured Report (TID 1500); "gsps",
+                `<study>.gsps-1.dcm` and so on, a presentation state for each series; "pdf",
+                `<study>.pdf.dcm`, and "sc", `<study>.sc.dcm`, the summary sheet. All but "pdf" need the extra
+                `dicom`.
 
         Raises:
             ValueError: highdicom is not installed, or the study has no slices.
         """
         self._check_slices("a DICOM result")
-        output = find_formats(["dicom"])["dicom"]
-        output.write(Path(folder), self.graded)
-        return [Path(folder) / f"{self.study_id}.{kind}.dcm" for kind in ("sr", "sc")]
+        chosen = [each for each in parse_formats(formats) if each.is_dicom]
+        check_extras(chosen)
+        paths: list[Path] = []
+        for each in chosen:
+            FORMAT_WRITERS[each](Path(folder), self.graded)
+            paths += find_files(Path(folder) / f"{self.study_id}{each.spec.suffix}")
+        return paths
 
     def _check_slices(self, name: str) -> None:
         if not self.study.planes:

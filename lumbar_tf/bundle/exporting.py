@@ -12,18 +12,7 @@ import tensorflow as tf
 
 from lumbar_tf.bundle.file_check import seal_description
 from lumbar_tf.bundle.graph import ServableEnsemble, make_describe
-from lumbar_tf.bundle.loading import (
-    CARD_NAME,
-    DESCRIPTION_NAME,
-    EXTRA,
-    PARITY_NAME,
-    STACKER_NAME,
-    WARMUP_NAME,
-    ServedEnsemble,
-    model_inputs,
-    next_version,
-    raise_faults,
-)
+from lumbar_tf.bundle.loading import ServedEnsemble, model_inputs, raise_faults
 from lumbar_tf.bundle.model_card import ModelFacts, render_card
 from lumbar_tf.bundle.prediction_log import LoggedRequest, write_requests
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, reference_cases
@@ -36,6 +25,15 @@ from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import FINDINGS, Flag, Plane, Severity
+from lumbar_tf.models.bundle_folder import (
+    CARD_NAME,
+    DESCRIPTION_NAME,
+    EXTRA,
+    PARITY_NAME,
+    STACKER_NAME,
+    WARMUP_NAME,
+    next_version,
+)
 from lumbar_tf.records.schema import SCHEMA_VERSION
 from lumbar_tf.serving.contract import COVERAGE_KEY, DESCRIBE, GRADE, SALIENCY
 from lumbar_tf.serving.training_data import TRAINING_KEY, TrainingData, summarise_origin, training_to_json

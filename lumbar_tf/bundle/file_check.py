@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.bundle.loading import DESCRIPTION_NAME, EXTRA, MANIFEST, SIGNATURE, read_ensemble_json
 from lumbar_tf.files import file_sha256
+from lumbar_tf.models.bundle_folder import DESCRIPTION_NAME, EXTRA, MANIFEST, SIGNATURE, read_ensemble_json
 
 #: Key of the manifest with the digest of everything else in it.
 DESCRIPTION_DIGEST = "description_sha256"

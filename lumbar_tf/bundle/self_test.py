@@ -18,15 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_tf.bundle.file_check import find_file_faults
-from lumbar_tf.bundle.loading import (
-    EXTRA,
-    PARITY_NAME,
-    STACKER_NAME,
-    ServedEnsemble,
-    find_version,
-    model_inputs,
-    raise_faults,
-)
+from lumbar_tf.bundle.loading import ServedEnsemble, model_inputs, raise_faults
 from lumbar_tf.bundle.prediction_log import LoggedRequest, read_requests
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without, reference_cases
 from lumbar_tf.bundle.self_test_record import (
@@ -41,6 +33,7 @@ from lumbar_tf.ensemble.prediction_sets import grade_sets
 from lumbar_tf.ensemble.stacker import StackerCoefficients, family_findings
 from lumbar_tf.ensemble.stacker_json import stacker_from_json
 from lumbar_tf.labels import PLANE_FLAGS, Flag, Plane, mirror_indices, parse_plane
+from lumbar_tf.models.bundle_folder import EXTRA, PARITY_NAME, STACKER_NAME, find_version
 from lumbar_tf.serving.contract import GRADE, SALIENCY, is_valid_interval, is_valid_saliency, is_valid_set
 
 #: Outputs for one study by the signature's names, without the leading study axis.

@@ -18,8 +18,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from lumbar_tf.bundle.loading import MANIFEST
 from lumbar_tf.files import file_sha256, open_regular_file, replace_atomically
+from lumbar_tf.models.bundle_folder import MANIFEST
 from lumbar_tf.records.manifest import package_versions
 
 _LOG = logging.getLogger("lumbar_tf")

@@ -88,9 +88,12 @@ def find_faults(path: Path) -> list[str]:
             f"{_MODEL_NAME} must hold one graph with its objects, not {len(model.meta_graphs)} graphs",
         ]
     (graph,) = model.meta_graphs
+    # Collected once: most of the check's time.
+    functions = graph.graph_def.library.function
+    calls = {function.signature.name: called_functions(function.node_def) for function in functions}
     faults += _operation_faults(graph.graph_def)
-    faults += _function_faults(graph.graph_def)
-    faults += _file_access_faults(graph)
+    faults += _function_faults(graph.graph_def, calls)
+    faults += _file_access_faults(graph, calls)
     faults += _constant_faults(graph.graph_def)
     faults += _object_faults(graph.object_graph_def)
     faults += _start_faults(graph)
@@ -155,7 +158,7 @@ def called_functions(nodes: Iterable[Any]) -> set[str]:
     return called
 
 
-def _function_faults(graph: Any) -> list[str]:
+def _function_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
     """Returns functions that are named like an operation, and calls of functions that are not there."""
     functions = {function.signature.name for function in graph.library.function}
     faults = [
@@ -163,24 +166,24 @@ def _function_faults(graph: Any) -> list[str]:
         for name in sorted(functions)
         if hasattr(tf.raw_ops, name)
     ]
-    absent = sorted(called_functions(_nodes(graph)) - functions)
+    absent = sorted(called_functions(graph.node).union(*calls.values()) - functions)
     return faults + [f"function {name} is called and is not in the graph" for name in absent]
 
 
-def _file_operations(graph: Any) -> dict[str, frozenset[str]]:
+def _file_operations(graph: Any, calls: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     """Returns the operations on files of each function and of the functions that it calls."""
     watched = SAVING_OPERATIONS | RESTORING_OPERATIONS
     names = {function.signature.name for function in graph.library.function}
     found: dict[str, frozenset[str]] = {}
-    calls: dict[str, set[str]] = {}
+    reachable: dict[str, set[str]] = {}
     for function in graph.library.function:
         name, operations = function.signature.name, {node.op for node in function.node_def}
         found[name] = frozenset(operations & watched)
-        calls[name] = (called_functions(function.node_def) | operations) & names
+        reachable[name] = (calls[name] | operations) & names
     changed = True
     while changed:
         changed = False
-        for name, called in calls.items():
+        for name, called in reachable.items():
             reached = found[name].union(*(found[other] for other in called))
             changed |= reached != found[name]
             found[name] = reached
@@ -192,9 +195,9 @@ def node_name(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
-def _file_access_faults(graph: Any) -> list[str]:
+def _file_access_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
     """Returns accesses to files other than those of the saver, whose file name the caller provides."""
-    reached = _file_operations(graph.graph_def)
+    reached = _file_operations(graph.graph_def, calls)
     saver = graph.saver_def
     file_name = node_name(saver.filename_tensor_name)
     allowed: Mapping[str, frozenset[str]] = {

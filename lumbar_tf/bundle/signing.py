@@ -10,8 +10,8 @@ is stored beside it as 64 bytes, as `openssl pkeyutl -sign -rawin` writes it. Ke
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumbar_tf.bundle.loading import MANIFEST, MAX_DESCRIPTION_BYTES, SIGNATURE
 from lumbar_tf.files import open_regular_file
+from lumbar_tf.models.bundle_folder import MANIFEST, MAX_DESCRIPTION_BYTES, SIGNATURE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

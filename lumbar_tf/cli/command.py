@@ -52,6 +52,7 @@ __all__ = [
     "existing_file",
     "parse_options",
     "run_command",
+    "split_commas",
     "write_options",
 ]
 
@@ -63,7 +64,7 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@")
 
 
-def _split_commas(value: object) -> object:
+def split_commas(value: object) -> object:
     """Splits a text at its commas; a list has one text for each time that the flag was given."""
     if isinstance(value, list):
         return tuple(part for text in value for part in _split_text(str(text)))
@@ -71,7 +72,7 @@ def _split_commas(value: object) -> object:
 
 
 def _split_paths(value: object) -> object:
-    """Splits a text as `_split_commas` does, but not inside a path that exists."""
+    """Splits a text as `split_commas` does, but not inside a path that exists."""
     if isinstance(value, list):
         return tuple(path for text in value for path in _split_path_text(str(text)))
     return tuple(_split_path_text(value)) if isinstance(value, str) else value
@@ -96,7 +97,7 @@ def _split_path_text(text: str) -> list[str]:
 
 
 #: The type of an option that takes a comma-separated list, or is given several times: `--backbones=a,b`.
-CommaList = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 #: The same for files and folders: a path that exists is taken whole, even with commas (`DOE, JOHN`).
 PathList = Annotated[tuple[str, ...], BeforeValidator(_split_paths)]
 
@@ -221,7 +222,9 @@ def _execute(
     try:
         options = parse_options(make_options, words)
     except ValueError as error:
-        return ended(ExitStatus.CALL, error=_one_line(error), hint=usage(make_options))
+        return ended(
+            ExitStatus.CALL, error=_with_flags(_one_line(error), make_options), hint=usage(make_options)
+        )
     try:
         with output_options(output), _sigterm_interrupts():
             if isinstance(options, CommandOptions):
@@ -282,6 +285,8 @@ def _one_line(error: Exception) -> str:
         faults = []
         for fault in error.errors():
             place = ".".join(str(part) for part in fault["loc"])
-            faults.append(f"{place}: {fault['msg']}. Received: {fault['input']!r}")
+            # A message of the package says itself what it received.
+            received = "" if "Received:" in fault["msg"] else f". Received: {fault['input']!r}"
+            faults.append(f"{place}: {fault['msg']}{received}")
         return _CREDENTIALS.sub("//...@", "; ".join(faults))
     return " ".join(str(error).split())

@@ -35,6 +35,7 @@ COMMANDS = (
     "demo",
     "pretrain",
     "synthetic",
+    "info",
 )
 #: Flags of the program itself, in place of a command.
 PROGRAM_FLAGS = ("--completion=", "--help", "--version")
@@ -194,10 +195,10 @@ _lumbar_tf() {
         flag="$before"
     fi
     COMPREPLY=()
+    # Completes the value after the last comma.
+    [[ -n "$flag" && "$current" == *,* ]] && start="$start${current%,*}," current="${current##*,}"
     if [[ -n "$flag" ]] && _lumbar_tf_takes_path "$command" "$flag"; then
         compopt -o filenames 2> /dev/null
-        # Completes the value after the last comma.
-        [[ "$current" == *,* ]] && start="$start${current%,*}," current="${current##*,}"
         while IFS= read -r word; do COMPREPLY+=( "$start$word" ); done < <(compgen -f -- "$current")
         return
     fi

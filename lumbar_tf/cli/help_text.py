@@ -5,7 +5,7 @@
         port: int = Field(8500, description="TCP port of the server.")
         tls_key: Annotated[Path | None, OnlyWith("tls_cert")] = Field(None, description="PEM file.")
 
-The description of a switch that is on by default describes its negation: `--nosheets`.
+The description of a switch that is on by default describes its negation: `--nosaliency`.
 """
 
 import inspect
@@ -136,5 +136,5 @@ def _shown(default: object) -> str:
     if isinstance(default, Enum):
         return str(default.value)
     if isinstance(default, tuple):
-        return ",".join(str(value) for value in default)
+        return ",".join(_shown(value) for value in default)
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -14,6 +14,7 @@ from lumbar_tf.config.loading import (
     load_demo_config,
     load_plane_config,
     load_variety_config,
+    parse_plane_config,
 )
 from lumbar_tf.config.plane import (
     Anchor,
@@ -46,4 +47,5 @@ __all__ = [
     "load_demo_config",
     "load_plane_config",
     "load_variety_config",
+    "parse_plane_config",
 ]

@@ -43,6 +43,15 @@ def load_plane_config(path: Path, *, overrides: Sequence[str] = ()) -> PlaneConf
     return _load(path, overrides, PlaneConfig)
 
 
+def parse_plane_config(text: str, path: Path) -> PlaneConfig:
+    """Returns the configuration of one plane from YAML text that a file contains.
+
+    Raises:
+        ValueError: see `load_plane_config`; the message names the file.
+    """
+    return _parse(text, path, (), PlaneConfig)
+
+
 def load_demo_config(path: Path, *, overrides: Sequence[str] = ()) -> DemoConfig:
     """Reads the configuration of the demo. See `load_plane_config`."""
     return _load(path, overrides, DemoConfig)
@@ -87,6 +96,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _load(path: Path, overrides: Sequence[str], kind: type[Loaded]) -> Loaded:
     text = decode_text(_find(path).read_bytes(), f"{path} must be YAML in UTF-8")
+    return _parse(text, path, overrides, kind)
+
+
+def _parse(text: str, path: Path, overrides: Sequence[str], kind: type[Loaded]) -> Loaded:
     try:
         values = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:

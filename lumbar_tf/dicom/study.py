@@ -43,8 +43,34 @@ _MAX_NAME_COMPONENTS = 5
 
 
 @dataclass(frozen=True)
+class PixelScale:
+    """Relation of a slice's pixels to the stored values of its image.
+
+    Attributes:
+        slope: RescaleSlope, 1 if absent.
+        intercept: RescaleIntercept, 0 if absent.
+        complement: sum of a stored value and its inverse, for an image that was inverted because it is
+            MONOCHROME1; None for one that was not.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    complement: int | None = None
+
+    def to_rescaled(self, value: float) -> float:
+        """Returns the value after RescaleSlope and RescaleIntercept of a pixel, without the inversion.
+
+        >>> PixelScale(2.0, 10.0, complement=255).to_rescaled(2.0 * (255 - 7) + 10.0)
+        24.0
+        """
+        if self.complement is None:
+            return value
+        return self.slope * self.complement + 2 * self.intercept - value
+
+
+@dataclass(frozen=True)
 class ImageOrigin:
-    """UIDs of the stored image that a slice was read from; "" for absent attributes.
+    """Stored image that a slice was read from: its UIDs, "" for absent attributes, and its pixel scale.
 
     Attributes:
         sop_class_uid: SOPClassUID.
@@ -52,6 +78,7 @@ class ImageOrigin:
         series_uid: SeriesInstanceUID, which may differ from the series id of the tables.
         frame_of_reference_uid: FrameOfReferenceUID.
         frame_number: number of the frame, from 1; 0 in a file of one frame.
+        pixel_scale: relation of the pixels to the stored values.
     """
 
     sop_class_uid: str
@@ -59,6 +86,7 @@ class ImageOrigin:
     series_uid: str
     frame_of_reference_uid: str
     frame_number: int = 0
+    pixel_scale: PixelScale = PixelScale()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +156,7 @@ class Slice:
             larger is always brighter: the stored integers (8 or 16 bits) without rescale, float32 with it.
         series_id: id of the series.
         instance_number: InstanceNumber, used only to find rows of tables; 0 if absent.
-        origin: UIDs of the stored image, for results that refer to it; None for a slice without a file.
+        origin: the stored image, for results that refer to it; None for a slice without a file.
     """
 
     geometry: SliceGeometry

@@ -23,7 +23,15 @@ from lumbar_tf.dicom.series.series_selection import (
 )
 from lumbar_tf.dicom.series.stack import check_stack, median_gap_mm
 from lumbar_tf.dicom.sources.study_source import StudyFiles
-from lumbar_tf.dicom.study import SeriesSummary, Slice, Study, StudyHeader, arrange_slices, read_study_header
+from lumbar_tf.dicom.study import (
+    PixelScale,
+    SeriesSummary,
+    Slice,
+    Study,
+    StudyHeader,
+    arrange_slices,
+    read_study_header,
+)
 from lumbar_tf.dicom.study_files import (
     RecordReject,
     StudyFile,
@@ -192,12 +200,14 @@ def _decode(
                 # The frames of a file are consecutive, so each file is opened once.
                 if opened is None or opened[0] is not copy:
                     opened = (copy, copy.open())
-                pixels = decode(opened[1], copy.frames[frame.index])
+                stored = copy.frames[frame.index]
+                pixels = decode(opened[1], stored)
             except RejectedError as error:
                 reject(series_id, copy.display_name, error.reason, str(error))
             else:
                 number = frame.index + 1 if len(file.frames) > 1 else 0
-                origin = replace(copy.origin, frame_number=number)
+                scale = PixelScale(stored.slope, stored.intercept, opened[1].layout.complement)
+                origin = replace(copy.origin, frame_number=number, pixel_scale=scale)
                 found = Slice(frame.geometry, pixels, series_id, frame.instance_number, origin)
         if found is not None:
             yield found

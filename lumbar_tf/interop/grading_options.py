@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lumbar_tf.cli.command import CommandOptions, OnlyWith
+from lumbar_tf.cli.command import CommandOptions, OnlyWith, split_commas
 from lumbar_tf.files import private_files
 from lumbar_tf.interop.dicomweb_connection import (
     AuthenticationScheme,
@@ -16,12 +16,28 @@ from lumbar_tf.interop.dicomweb_connection import (
     DicomwebConnection,
     parse_url,
 )
+from lumbar_tf.interop.output_formats import (
+    DEFAULT_FORMATS,
+    STORED_FORMATS,
+    OutputFormat,
+    check_extras,
+    parse_formats,
+)
 from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.serving.connection import TlsFiles, parse_address
 
 #: Packages of the extra `pacs`.
 _PACS_MODULES = ("dicomweb_client", "highdicom", "pynetdicom")
 _SERVER, _DICOMWEB = OnlyWith("server"), OnlyWith("dicomweb")
+
+
+def _parse_format_list(value: object) -> object:
+    names = split_commas(value)
+    return parse_formats(names) if isinstance(names, tuple) else names
+
+
+#: The type of the option `--formats`.
+FormatList = Annotated[tuple[OutputFormat, ...], BeforeValidator(_parse_format_list)]
 
 
 class GradingOptions(CommandOptions):
@@ -50,22 +66,13 @@ class GradingOptions(CommandOptions):
         description="Run the bundle's self-test even if it was passed before with the same packages and "
         "processor.",
     )
-    sheets: bool = Field(True, description="Do not draw the PNG sheets.")
-    report: bool = Field(True, description="Do not write the HTML reports.")
-    dicom: bool = Field(
-        False,
-        description="Write dicom/<study>.sr.dcm, a structured report, and dicom/<study>.sc.dcm, the sheet as "
-        "an image, for the archive that the study came from. They repeat the patient's name, ID and birth "
-        "date from the images.",
-    )
-    pdf: bool = Field(
-        False,
-        description="Write dicom/<study>.pdf.dcm, the sheet as a PDF document in a DICOM file, with the same "
-        "patient data.",
-    )
-    fhir: bool = Field(
-        False,
-        description="Write fhir/<study>.json, a FHIR R4 report with its observations. It contains the "
+    formats: FormatList = Field(
+        DEFAULT_FORMATS,
+        description="Comma-separated kinds of files to write for each study; --formats= writes tables only. "
+        "sheets: PNG sheets. report: HTML reports. For the archive that the study came from, in dicom/: sr, "
+        "a structured report; gsps, presentation states that draw points and crops over the slices; pdf, the "
+        "sheet as a document; sc, the sheet as an image. fhir: FHIR R4 reports with observations. Files in "
+        "dicom/ repeat the patient's name, ID and birth date from the images; those in fhir/ contain the "
         "patient's ID and the StudyInstanceUID.",
     )
     language: Language = Field(
@@ -108,8 +115,8 @@ class GradingOptions(CommandOptions):
     )
     store: Annotated[bool, _DICOMWEB] = Field(
         False,
-        description="Store the structured report and the sheet (with --pdf also the document) in the "
-        "archive; implies --dicom.",
+        description="Store the DICOM files of --formats in the archive; without --formats, sr and sc, which "
+        "it then adds.",
     )
     dicomweb_user_file: Annotated[Path | None, _DICOMWEB] = Field(
         None, description="File with one line, user:password."
@@ -161,6 +168,13 @@ class GradingOptions(CommandOptions):
             raise ValueError(f"--tls-... must come with HOST:PORT, grpcs:// or https://, not with {address}")
         return self
 
+    @model_validator(mode="after")
+    def _check_sink(self) -> Self:
+        if self.has_sink and not any(each.is_dicom for each in self.chosen_formats()):
+            kinds = ", ".join(each.value for each in OutputFormat if each.is_dicom)
+            raise ValueError(f"--formats must have one of {kinds} where results are stored or sent")
+        return self
+
     @property
     def tls(self) -> TlsFiles:
         """Files of the TLS connection to the model server."""
@@ -171,17 +185,21 @@ class GradingOptions(CommandOptions):
         """Whether the results are stored in an archive."""
         return self.store
 
-    def formats(self) -> tuple[str, ...]:
-        """Returns the names of the output formats.
+    @property
+    def shows_saliency(self) -> bool:
+        """Whether a format shows saliency maps."""
+        return any(each.spec.shows_saliency for each in self.formats)
+
+    def chosen_formats(self) -> tuple[OutputFormat, ...]:
+        """Returns the output formats; without `--formats` also those that are stored by default.
 
         Raises:
             ValueError: the package that a format needs is not installed.
         """
-        from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, find_formats
-
-        is_chosen = {name: getattr(self, name) for name in OUTPUT_FORMATS}
-        is_chosen["dicom"] |= self.has_sink
-        return tuple(find_formats(name for name in is_chosen if is_chosen[name]))
+        is_default = "formats" not in self.model_fields_set
+        chosen = (*self.formats, *STORED_FORMATS) if self.has_sink and is_default else self.formats
+        check_extras(chosen)
+        return chosen
 
     def model_arguments(self) -> dict[str, Any]:
         """Returns the arguments of `lumbar_tf.load_ensemble`."""

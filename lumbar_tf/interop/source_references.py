@@ -214,6 +214,28 @@ def place_points_on_images(
     ]
 
 
+def place_point_on_planes(
+    study: SourceStudy, condition: Condition, point: NDArray[np.floating]
+) -> list[ImagePoint]:
+    """Returns the projections of a point onto the planes that its condition is graded on.
+
+    Args:
+        study: references to the images.
+        condition: the condition.
+        point: LPS mm [3]; NaN if there is none.
+
+    Returns:
+        At most one projection per plane, onto the nearest image, which contains it and is at most 10 mm away.
+        If no plane that the condition is graded on has such an image, the projection onto the first other
+        plane that has one. Empty without a point.
+    """
+    graded_on = condition.family.spec.graded_on
+    places = [_place(study.planes.get(plane, ()), point) for plane in graded_on]
+    found = [place for place in places if place is not None]
+    other = None if found else _first_place(study, condition, point)
+    return found if other is None else [other]
+
+
 def _num_placed(places: Sequence[ImagePoint | None]) -> int:
     return sum(place is not None for place in places)
 

@@ -1,6 +1,6 @@
 """Grading of one fetched study by the watch, and storage of its DICOM results."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +8,14 @@ import pydicom
 
 from lumbar_tf.dicom.files.headers import suppress_pydicom_warnings
 from lumbar_tf.interop.interfaces import PacsError, PacsFault, ResultSink, StopCheck, StoppedError, never
-from lumbar_tf.interop.result_formats import DICOM_FOLDER, predict_to_folder
+from lumbar_tf.interop.output_formats import DICOM_FOLDER, OutputFormat, find_files
+from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.interop.source_references import ReportReference
-from lumbar_tf.interop.watch_journal import REPORT_SUFFIX, ResultFile
+from lumbar_tf.interop.watch_journal import ResultFile
 from lumbar_tf.monitoring.log import AnswerLog
 from lumbar_tf.prediction.impression_phrases import Language
 from lumbar_tf.prediction.pipeline import GradingModel
 from lumbar_tf.serving.transport import ServingError
-
-#: DICOM results by the name that the option `--send` has for them: ends of their file names.
-RESULT_SUFFIXES: Mapping[str, str] = {"sr": REPORT_SUFFIX, "sheet": ".sc.dcm", "pdf": ".pdf.dcm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +25,15 @@ class StudyGrader:
     Attributes:
         ensemble: exported model, loaded once, or a server's model.
         out: output folder, with one folder per study.
-        formats: names of the output formats, of `result_formats.OUTPUT_FORMATS`.
+        formats: output formats, of which those for an archive are stored.
         log: log for `lumbar_tf.monitor`, to which one row per study is appended.
-        kinds: DICOM results to store, of `RESULT_SUFFIXES`.
         language: language of the impressions.
     """
 
     ensemble: GradingModel
     out: Path
-    formats: tuple[str, ...] = ()
+    formats: tuple[OutputFormat, ...] = ()
     log: AnswerLog | None = None
-    kinds: tuple[str, ...] = tuple(RESULT_SUFFIXES)
     language: Language = Language.ENGLISH
 
     def folder(self, study_uid: str) -> Path:
@@ -76,17 +72,18 @@ class StudyGrader:
         )
         for study in prediction.unanswered:
             raise ServingError(study.failure, study.message, address="the server", attempts=study.attempts)
-        return find_results(folder, study_uid, self.kinds)
+        return find_results(folder, study_uid, self.formats)
 
 
-def find_results(
-    folder: Path, study_uid: str, kinds: Collection[str] = tuple(RESULT_SUFFIXES)
-) -> tuple[ResultFile, ...]:
-    """Returns a study's DICOM results of some kinds in an output folder, the structured report first."""
-    suffixes = [suffix for kind, suffix in RESULT_SUFFIXES.items() if kind in kinds]
-    names = (f"{DICOM_FOLDER}/{study_uid}{suffix}" for suffix in suffixes)
+def find_results(folder: Path, study_uid: str, formats: Iterable[OutputFormat]) -> tuple[ResultFile, ...]:
+    """Returns a study's DICOM results of some formats in an output folder, the structured report first."""
+    written = set(formats)
+    suffixes = [each.spec.suffix for each in OutputFormat if each.is_dicom and each in written]
+    paths = [
+        path for suffix in suffixes for path in find_files(folder / DICOM_FOLDER / f"{study_uid}{suffix}")
+    ]
     with suppress_pydicom_warnings():
-        return tuple(_result_file(folder, name) for name in names if (folder / name).is_file())
+        return tuple(_result_file(folder, path.relative_to(folder).as_posix()) for path in paths)
 
 
 def _result_file(folder: Path, name: str) -> ResultFile:

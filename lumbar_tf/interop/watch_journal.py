@@ -11,11 +11,10 @@ from typing import Any
 
 from lumbar_tf.dicom.identifiers import check_study_uid
 from lumbar_tf.files import lock_file, remove_unfinished, write_text_atomically
+from lumbar_tf.interop.output_formats import OutputFormat
 
 _OPEN, _CLOSED, _LOCK = "open", "closed", "lock"
 _SUFFIX = ".json"
-#: End of the file name of a structured report.
-REPORT_SUFFIX = ".sr.dcm"
 #: Number of images of a study that could not be inspected yet.
 NOT_INSPECTED = -1
 
@@ -100,7 +99,7 @@ class JournalEntry:
 
         Its report counts as replaced also if it is not known to be stored: the answer may have been lost.
         """
-        reports = [result for result in self.results if result.file.endswith(REPORT_SUFFIX)]
+        reports = [result for result in self.results if result.file.endswith(OutputFormat.SR.spec.suffix)]
         replaced = (*self.replaced, *(report for report in reports if report not in self.replaced))
         return replace(self.moved(WatchState.SEEN), results=(), replaced=replaced)
 

@@ -1,5 +1,6 @@
 """Networks of several folds: one architecture, built and traced once, with the weights of each fold."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,24 @@ class GraderFoldEnsemble(FoldEnsemble):
     def _saliency_of_fold(self, row: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         with self._fold_weights(row):
             return self.split_grader.logits_and_saliency(inputs["image"], inputs["mask"], inputs["offset_mm"])
+
+
+def assign_weights(model: keras.Model, weights: NDArray[np.float32]) -> None:
+    """Assigns all weights of a model from a vector of `FoldEnsemble.parameters`.
+
+    Args:
+        model: gets the weights.
+        weights: float32 [weights], in Keras' order.
+
+    Raises:
+        ValueError: the model has another number of weights.
+    """
+    shapes = [tuple(weight.shape) for weight in model.weights]
+    sizes = [math.prod(shape) for shape in shapes]
+    if sum(sizes) != len(weights):
+        raise ValueError(f"{model.name} must have {len(weights)} weights. Received: {sum(sizes)}.")
+    parts = np.split(weights, np.cumsum(sizes)[:-1])
+    model.set_weights([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
 
 def _concatenate_weights(model: keras.Model) -> NDArray[np.float32]:

@@ -257,6 +257,7 @@ def predict_source(
     study_ids: frozenset[str] | None = None,
     max_in_flight: int = 1,
     with_saliency: bool = False,
+    with_outlines: bool = False,
     keep_header: bool = False,
     language: Language = Language.ENGLISH,
     writers: Sequence[ResultWriter] = (),
@@ -277,7 +278,8 @@ def predict_source(
         is_strict: whether the first fault in the input, or the first study without a prediction, is fatal.
         study_ids: restricts the studies to these.
         max_in_flight: number of concurrent requests; more than 1 is for a server.
-        with_saliency: whether to request saliency and outline the crops, which reports show.
+        with_saliency: whether to request saliency, which reports show.
+        with_outlines: whether to outline the crops, which reports and presentation states show.
         keep_header: whether studies keep their DICOM header, which results for an archive repeat.
         language: language of the impression.
         writers: called with each graded study, in the studies' order.
@@ -291,7 +293,7 @@ def predict_source(
         ValueError: with `is_strict`, there is a fault.
     """
     tables = _Tables()
-    configs = read_plane_configs(model.description) if with_saliency else {}
+    configs = read_plane_configs(model.description) if with_outlines else {}
     with open_studies(root, series_map=series_map, key=key, study_ids=study_ids, keep_header=keep_header) as (
         found_ids,
         rejects,

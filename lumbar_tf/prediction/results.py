@@ -111,8 +111,8 @@ class GradedStudy:
         findings: the ensemble's output.
         source: the model.
         examples: serialized Examples that were graded, by plane.
-        crop_outlines: position of the graders' crops by plane; empty unless the study was graded with
-            `with_saliency`, and without planes whose configuration is unknown.
+        crop_outlines: position of the graders' crops by plane; empty unless requested, and without planes
+            whose configuration is unknown.
         saliency: saliency maps; None unless `with_saliency`, or if the model has none.
         language: language of the impression.
     """

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lumbar_tf.config import TrainingConfig
 from lumbar_tf.inputs.record_source import RecordSource
 from lumbar_tf.models.backbones import load_weights, synchronise_batch_norm
+from lumbar_tf.models.fold_ensemble import assign_weights
 from lumbar_tf.models.keras_compat import skip_symbolic_build
 from lumbar_tf.training.callbacks import (
     EpochEnd,
@@ -111,7 +114,8 @@ class FoldData:
         early_stopping: batches of training studies that are excluded from `train` for early stopping, or
             None.
         evaluator: evaluates the network on either of them.
-        initial: weights of the whole network to start from; None starts from fresh weights.
+        initial: weights of the whole network to start from, a file or a vector (see `initial_weights`); None
+            starts from fresh weights.
     """
 
     train: Callable[[int], tf.data.Dataset]
@@ -119,7 +123,7 @@ class FoldData:
     validation: tf.data.Dataset | None
     early_stopping: tf.data.Dataset | None = None
     evaluator: Evaluator = evaluate_loss
-    initial: Path | None = None
+    initial: Path | NDArray[np.float32] | None = None
 
 
 class Fitter:
@@ -181,8 +185,10 @@ class Fitter:
             self.model.load_weights(weights)
             return
         self._start_fresh(seed)
-        if data.initial is not None:
+        if isinstance(data.initial, Path):
             load_weights(self.model, data.initial)
+        elif data.initial is not None:
+            assign_weights(self.model, data.initial)
         progress = TrainingProgress(self.model, directory)
         progress.restore()
         if progress.epoch < self._training.epochs and not is_stopped(self._training, progress):

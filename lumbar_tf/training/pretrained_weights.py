@@ -1,85 +1,118 @@
-"""Initial weights of the pretrained ensemble: a run's folders with what a warm start reads.
+"""Initial weights of the pretrained ensemble, read from the variables of its bundle.
 
-weights/manifest.json                              SHA-256 of the other files
-weights/<plane>/config.yaml, run.json              as in a run, for the checks of `warm_start`
-weights/<plane>/<member>/fold0/weights.weights.h5  of the localizer and of each backbone, one fold
+A bundle has one variable for each network and fold, `parameters/<network>/<fold>`: all weights of the network
+in Keras' order (`models.fold_ensemble`). Networks are numbered over the planes in the order of the
+description, in each plane the localizer first.
 """
 
-import json
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lumbar_tf.files import file_sha256, write_json_atomically
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lumbar_tf.config import PlaneConfig, parse_plane_config
+from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
-from lumbar_tf.models.pretrained import WEIGHTS_FOLDER, describe_no_weights, pretrained_folder
-from lumbar_tf.training.checkpoints import WEIGHTS_NAME
-from lumbar_tf.training.runs import LOCALIZER, RUN_NAME
+from lumbar_tf.models.bundle_folder import MANIFEST, find_version, read_ensemble_json
+from lumbar_tf.models.pretrained import describe_absence, pretrained_folder
+from lumbar_tf.serving.training_data import parse_training
+from lumbar_tf.training.runs import LOCALIZER
 
-CONFIG_NAME = "config.yaml"
-_MANIFEST_NAME = "manifest.json"
+_VARIABLES = "variables/variables"
 
 
-def copy_weights(runs: Path, out: Path) -> None:
-    """Copies the first fold of each network of a run.
+@dataclass(frozen=True)
+class PretrainedPlane:
+    """The networks of one plane of the pretrained ensemble.
 
-    Args:
-        runs: folder of all planes' runs.
-        out: gets the files; must not exist.
+    Attributes:
+        version: folder of the bundle.
+        config: configuration of the plane.
+        networks: names of its networks, `LOCALIZER` and backbones, in the order of the variables.
+        first_network: number of the first of them in the bundle.
+        folds_sha256: digest of the folds that it was trained on.
     """
-    for plane in Plane:
-        folder = runs / plane.value
-        if not (folder / RUN_NAME).is_file():
-            continue
-        paths = sorted(folder.glob(f"*/fold*/{WEIGHTS_NAME}"), reverse=True)
-        first = {path.parents[1].name: path for path in paths}
-        files = [folder / CONFIG_NAME, folder / RUN_NAME, *first.values()]
-        for path in files:
-            copied = out / path.relative_to(runs)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied)
-    digests = {
-        path.relative_to(out).as_posix(): file_sha256(path)
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
-    write_json_atomically(out / _MANIFEST_NAME, digests)
+
+    version: Path
+    config: PlaneConfig
+    networks: tuple[str, ...]
+    first_network: int
+    folds_sha256: str
+
+    def read_weights(self, member: str, fold: int) -> NDArray[np.float32]:
+        """Returns all weights of a network, float32 [weights].
+
+        Args:
+            member: one of `networks`.
+            fold: fold of the run that starts; its folds take those of the ensemble in turn.
+        """
+        variables = tf.train.load_checkpoint(str(self.version / _VARIABLES))
+        network = f"parameters/{self.first_network + self.networks.index(member)}/"
+        folds = sorted(name for name in variables.get_variable_to_shape_map() if name.startswith(network))
+        weights: NDArray[np.float32] = variables.get_tensor(folds[fold % len(folds)])
+        return weights
+
+    def describe_networks(self) -> str:
+        """Returns its backbones as text for a message."""
+        graders = [name for name in self.networks if name != LOCALIZER]
+        localizer = self.config.localizer
+        return f"graders: {', '.join(graders) or 'none'}" + (
+            f"; localizer: {localizer.backbone}" if localizer else ""
+        )
 
 
-def find_weights_folder() -> Path:
-    """Returns the folder with the initial weights of the pretrained ensemble.
+def read_pretrained_plane(plane: Plane) -> PretrainedPlane:
+    """Reads the pretrained ensemble's description of a plane, and verifies its variables.
 
     Raises:
-        ValueError: it is absent, or a file is not the one that was installed.
+        ValueError: there is no pretrained ensemble, it lacks the plane, was trained on other than synthetic
+            studies (their ids are not in a bundle, so that held-out studies cannot be excluded), or its
+            variables are not those that were exported.
     """
-    folder = pretrained_folder() / WEIGHTS_FOLDER
-    if not (folder / _MANIFEST_NAME).is_file():
+    try:
+        version = find_version(pretrained_folder())
+    except ValueError as error:
+        raise ValueError(f"init_from=pretrained needs weights. {describe_absence()}") from error
+    description = read_ensemble_json(version)
+    if not parse_training(description).is_synthetic:
         raise ValueError(
-            "init_from=pretrained needs the initial weights of the pretrained ensemble. "
-            f"{describe_no_weights()}"
+            "init_from=pretrained must be an ensemble that was trained on synthetic studies, because a "
+            f"bundle does not list its studies. Received: {version}. Pass the folder of its runs instead."
         )
-    digests = json.loads((folder / _MANIFEST_NAME).read_text(encoding="utf-8"))
+    _verify_variables(version, description)
+    planes: dict[str, Any] = description["planes"]
+    if plane.value not in planes:
+        raise ValueError(
+            f"The pretrained ensemble must have the plane {plane.value}. Received: {', '.join(planes)}."
+        )
+    names = {name: _network_names(content) for name, content in planes.items()}
+    before = list(planes)[: list(planes).index(plane.value)]
+    content = planes[plane.value]
+    return PretrainedPlane(
+        version=version,
+        config=parse_plane_config(content["config"], version / MANIFEST),
+        networks=names[plane.value],
+        first_network=sum(len(names[name]) for name in before),
+        folds_sha256=content["digests"]["folds_sha256"],
+    )
+
+
+def _network_names(content: dict[str, Any]) -> tuple[str, ...]:
+    return (*([LOCALIZER] if content["has_localizer"] else []), *content["graders"])
+
+
+def _verify_variables(version: Path, description: dict[str, Any]) -> None:
+    digests = {name: digest for name, digest in description["files"].items() if name.startswith(_VARIABLES)}
     changed = [
         name
         for name, digest in digests.items()
-        if not (folder / name).is_file() or file_sha256(folder / name) != digest
+        if not (version / name).is_file() or file_sha256(version / name) != digest
     ]
     if changed:
         raise ValueError(
-            f"Pretrained weights must be the files that were installed. Received: {folder} with another "
+            f"Pretrained weights must be the files that were exported. Received: {version} with another "
             f"{changed[0]}."
         )
-    return folder
-
-
-def list_backbones(folder: Path, plane: Plane, localizer_backbone: str | None) -> str:
-    """Returns the backbones of a plane with initial weights, as text for a message.
-
-    Args:
-        folder: from `find_weights_folder`.
-        plane: plane of the networks.
-        localizer_backbone: backbone of its localizer, if it has one.
-    """
-    members = sorted(path.parents[1].name for path in (folder / plane.value).glob(f"*/fold*/{WEIGHTS_NAME}"))
-    graders = [name for name in members if name != LOCALIZER]
-    localizer = f"; localizer: {localizer_backbone}" if LOCALIZER in members else ""
-    return f"graders: {', '.join(graders) or 'none'}{localizer}"

@@ -32,6 +32,7 @@ from lumbar_tf.records.manifest import (
 from lumbar_tf.tables.folds import FOLDS_NAME, read_folds, sample_folds
 
 LOCALIZER = "localizer"
+CONFIG_NAME = "config.yaml"
 RUN_NAME = "run.json"
 #: Key in `run.json`: whether all studies of the records are synthetic. Older runs do not have it.
 _SYNTHETIC_KEY = "is_synthetic"
@@ -172,7 +173,7 @@ def _write_origin(run: PlaneRun, origin: dict[str, object]) -> None:
                 "Choose another --runs folder, or remove this one to start again."
             )
         return
-    write_text_atomically(run.directory / "config.yaml", dump_config(run.config))
+    write_text_atomically(run.directory / CONFIG_NAME, dump_config(run.config))
     write_json_atomically(path, origin)
 
 
@@ -185,7 +186,7 @@ def find_plane_configs(runs: Path) -> dict[Plane, PlaneConfig]:
     """Returns the configuration of each plane with a run in the folder."""
     found = {}
     for plane in Plane:
-        path = runs / plane.value / "config.yaml"
+        path = runs / plane.value / CONFIG_NAME
         if path.is_file():
             found[plane] = load_plane_config(path)
     return found

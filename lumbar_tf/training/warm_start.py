@@ -3,7 +3,7 @@
 Out-of-fold tables are valid only if a fold's weights were never trained on its held-out studies. Of a run
 with the same folds the weights of the same fold are used, of a run with other studies those of any fold;
 every other run is refused. Studies are compared by their id: one patient with two ids is not detected.
-The name `pretrained` stands for the weights that come with the package, a run like any other.
+The name `pretrained` stands for the package's own ensemble, which was trained on synthetic studies.
 """
 
 import json
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lumbar_tf.config import LocalizerConfig, PlaneConfig, load_plane_config
 from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.models.pretrained import PRETRAINED
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
-from lumbar_tf.training.pretrained_weights import CONFIG_NAME, find_weights_folder, list_backbones
-from lumbar_tf.training.runs import LOCALIZER, RUN_NAME, PlaneRun
+from lumbar_tf.training.pretrained_weights import PretrainedPlane, read_pretrained_plane
+from lumbar_tf.training.runs import CONFIG_NAME, LOCALIZER, RUN_NAME, PlaneRun
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class _Source:
         return cls(directory, origin, load_plane_config(directory / CONFIG_NAME))
 
 
-def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
+def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | NDArray[np.float32] | None:
     """Returns the initial weights of one fold of a member.
 
     `init_from` of the member's configuration is another run's folder (`RUNS` or `RUNS/<plane>`), a file of
@@ -52,22 +55,25 @@ def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
         fold: held-out fold.
 
     Returns:
-        A `.weights.h5` file; None without `init_from`.
+        A `.weights.h5` file, or all weights in Keras' order, float32 [weights]; None without `init_from`.
 
     Raises:
         ValueError: there are no weights, their network is another, or they were (or may have been) trained on
             studies of the held-out fold.
     """
-    init_from = _init_from(run.config, member)
-    if init_from is None:
+    named = _init_from(run.config, member)
+    if named is None:
         return None
+    own = json.loads((run.directory / RUN_NAME).read_text(encoding="utf-8"))
+    if named == PRETRAINED:
+        pretrained = read_pretrained_plane(run.config.plane)
+        _require_suitable(pretrained, run.config, member, own["folds_sha256"])
+        return pretrained.read_weights(member, fold)
+    init_from = Path(named)
     source = _find_source(init_from, run)
     if source is None:
         return init_from
-    if _named(run.config, member) == PRETRAINED:
-        _require_pretrained(source, run.config, member)
-    _require_same_network(source, run.config, member)
-    own = json.loads((run.directory / RUN_NAME).read_text(encoding="utf-8"))
+    _require_same_network(source.config, run.config, member, source.directory)
     has_same_folds = source.origin.get("folds_sha256") == own["folds_sha256"]
     if not has_same_folds:
         _require_other_studies(source, run, member)
@@ -81,17 +87,10 @@ def initial_weights(run: PlaneRun, member: str, fold: int) -> Path | None:
     return _choose_fold(source, member, fold, has_same_folds=has_same_folds)
 
 
-def _named(config: PlaneConfig, member: str) -> str | None:
+def _init_from(config: PlaneConfig, member: str) -> str | None:
+    """Returns the value of `init_from` in the configuration of a member."""
     network = config.localizer if member == LOCALIZER else config.grader
     return network.init_from if network is not None else None
-
-
-def _init_from(config: PlaneConfig, member: str) -> Path | None:
-    """Returns the path that the configuration of a member names."""
-    named = _named(config, member)
-    if named is None:
-        return None
-    return find_weights_folder() if named == PRETRAINED else Path(named)
 
 
 def _find_source(init_from: Path, run: PlaneRun) -> _Source | None:
@@ -138,33 +137,41 @@ def _require_other_studies(source: _Source, run: PlaneRun, member: str) -> None:
             f"Received: {source.directory}, which shares {len(shared)} of {len(run.folds)} studies, "
             f"such as {shared[0]}."
         )
-    init_from = _init_from(source.config, member)
-    ancestor = _find_source(init_from, run) if init_from is not None else None
+    named = _init_from(source.config, member)
+    # The pretrained ensemble has seen synthetic studies only.
+    ancestor = _find_source(Path(named), run) if named not in (None, PRETRAINED) else None
     if ancestor is not None:
         _require_other_studies(ancestor, run, member)
 
 
-def _require_pretrained(source: _Source, config: PlaneConfig, member: str) -> None:
-    """Raises ValueError if the package has no weights of the member's backbone."""
-    known = source.config.localizer.backbone if source.config.localizer else None
+def _require_suitable(
+    pretrained: PretrainedPlane, config: PlaneConfig, member: str, folds_sha256: str
+) -> None:
+    """Raises ValueError if the pretrained ensemble lacks the network or was trained on the same studies."""
+    known = pretrained.config.localizer.backbone if pretrained.config.localizer else None
     wanted = config.localizer.backbone if member == LOCALIZER and config.localizer else member
-    is_known = wanted == known if member == LOCALIZER else wanted in source.config.grader.backbones
-    if not is_known:
+    if not (wanted == known if member == LOCALIZER else wanted in pretrained.networks):
         raise ValueError(
             f"The backbone must be one that the pretrained ensemble has for {config.plane.value}: "
-            f"{list_backbones(source.directory.parent, config.plane, known)}. "
+            f"{pretrained.describe_networks()}. "
             f"Received: {wanted} for {'the localizer' if member == LOCALIZER else 'a grader'}."
+        )
+    _require_same_network(pretrained.config, config, member, pretrained.version)
+    if pretrained.folds_sha256 == folds_sha256:
+        raise ValueError(
+            "The pretrained ensemble must have been trained on other studies than those that are held out "
+            f"here. Received: {pretrained.version}, which was trained on the same folds."
         )
 
 
-def _require_same_network(source: _Source, config: PlaneConfig, member: str) -> None:
+def _require_same_network(source: PlaneConfig, config: PlaneConfig, member: str, origin: Path) -> None:
     """Raises ValueError for weights of the right shapes but of another network."""
-    source_network = _network_of(source.config, member)
+    source_network = _network_of(source, member)
     for name, value in _network_of(config, member).items():
         if source_network.get(name) != value:
             raise ValueError(
                 f"init_from must be of the same network: {member} of {config.plane.value} has {name} {value}."
-                f" Received: {source_network.get(name)}, of {source.directory}."
+                f" Received: {source_network.get(name)}, of {origin}."
             )
 
 

@@ -84,7 +84,7 @@ def run_command(bundle: Path, study: Path) -> tuple[float, float]:
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "lumbar_tf.predict", f"--study={study}", f"--model={bundle}",
-             f"--out={out}", "--report", "--quiet"],
+             f"--out={out}", "--formats=report", "--quiet"],
             cwd=_REPOSITORY,
             check=True,
         )  # fmt: skip

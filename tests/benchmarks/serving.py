@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import tensorflow as tf
 
-from lumbar_tf.bundle.loading import EXTRA, STACKER_NAME, WARMUP_NAME, ServedEnsemble
+from lumbar_tf.bundle.loading import ServedEnsemble
 from lumbar_tf.bundle.members import find_landmarks
 from lumbar_tf.bundle.prediction_log import read_requests
 from lumbar_tf.bundle.trained_ensemble import PlaneNetworks, load_trained_ensemble
@@ -37,6 +37,7 @@ from lumbar_tf.dicom.study_reader import read_study_files
 from lumbar_tf.inputs.grader_dataset import study_crops
 from lumbar_tf.inputs.localizer_dataset import field_of_view, study_localizer_inputs
 from lumbar_tf.labels import Plane
+from lumbar_tf.models.bundle_folder import EXTRA, STACKER_NAME, WARMUP_NAME
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from lumbar_tf.records.cohort import open_cohort
 from lumbar_tf.records.parsing import parse_example

@@ -18,13 +18,13 @@ import lumbar_tf
 from lumbar_tf.bundle import exporting
 from lumbar_tf.bundle.exporting import export_ensemble
 from lumbar_tf.bundle.file_check import find_file_faults
-from lumbar_tf.bundle.loading import read_ensemble_json
 from lumbar_tf.bundle.self_test import load_bundle
 from lumbar_tf.bundle.servable_check import find_faults
 from lumbar_tf.bundle.trained_ensemble import TrainedEnsemble
 from lumbar_tf.ensemble.stacker import StackerCoefficients
 from lumbar_tf.files import file_sha256
 from lumbar_tf.labels import Plane
+from lumbar_tf.models.bundle_folder import read_ensemble_json
 from lumbar_tf.models.fold_ensemble import FoldEnsemble
 from tests.trained_pipeline import TrainedPipeline
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumbar_tf.bundle.loading import EXTRA, STACKER_NAME, model_inputs
+from lumbar_tf.bundle.loading import model_inputs
 from lumbar_tf.bundle.prediction_log import LoggedRequest
 from lumbar_tf.bundle.reference_study import MIRRORED, NOTHING, PLAIN, case_without, reference_cases
 from lumbar_tf.bundle.self_test import find_case_faults, find_output_faults
@@ -16,6 +16,7 @@ from lumbar_tf.ensemble.prediction_sets import SetThresholds
 from lumbar_tf.ensemble.stacker import Coefficients, FamilyStacker, Head, StackerCoefficients
 from lumbar_tf.ensemble.stacker_json import stacker_to_json
 from lumbar_tf.labels import FINDINGS, Family, Finding, Flag, Plane, Side
+from lumbar_tf.models.bundle_folder import EXTRA, STACKER_NAME
 from lumbar_tf.serving.contract import GRADE
 
 MEMBERS = ("axial_t2/net", "sagittal_t1/net", "sagittal_t2/net")

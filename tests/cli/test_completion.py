@@ -51,7 +51,10 @@ def _complete(script: Path, folder: Path, *words: str) -> list[str]:
         (["lumbar_tf", "pre"], ["preview", "predict", "pretrain"]),
         (["lumbar_tf", "sta"], ["stack "]),
         (["lumbar_tf", "verify", "--p"], ["--phi", "--pseudonym-key-file="]),
-        (["lumbar_tf", "predict", "--nos"], ["--nosheets "]),
+        (["lumbar_tf", "predict", "--str"], ["--strict "]),
+        (["lumbar_tf", "predict", "--formats", "=", "s"], ["sheets", "sr", "sc"]),
+        (["lumbar_tf", "predict", "--formats", "=", "sr,g"], ["sr,gsps "]),
+        (["lumbar_tf", "predict", "--formats=sr,p"], ["--formats=sr,pdf "]),
         (["lumbar_tf", "predict", "--qu"], ["--quiet "]),
         # bash parts words at =
         (["lumbar_tf", "train", "--plane", "=", "sag"], ["sagittal_t1", "sagittal_t2"]),

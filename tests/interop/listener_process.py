@@ -10,6 +10,7 @@ from pathlib import Path
 from lumbar_tf.interop.dimse import Node, StoreScu, parse_node
 from lumbar_tf.interop.incoming_studies import IncomingStudies
 from lumbar_tf.interop.interfaces import StopSignal
+from lumbar_tf.interop.output_formats import STORED_FORMATS
 from lumbar_tf.interop.storage_scp import listen
 from lumbar_tf.interop.study_grading import StudyGrader
 from lumbar_tf.interop.watch_journal import WatchJournal
@@ -25,7 +26,7 @@ def main(folder: str, port: str, node: str) -> None:
     sink = StoreScu(parse_node(node, has_title=True), ae_title="LUMBAR_TF", timeout_s=5.0)
     studies = IncomingStudies(out / ".watch", min_free_bytes=0)
     with journal.locked(), listen(Node("127.0.0.1", int(port)), studies, ae_title="LUMBAR_TF"):
-        grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
+        grader = StudyGrader(FakeEnsemble(), out, formats=STORED_FORMATS)
         watch = Watch(studies, grader, journal, PollingPolicy(0.1, 0.4, 50), sink=sink, stop=stop)
         watch.reopen(with_failed=False)
         watch.run()

@@ -10,6 +10,7 @@ from pypdf import PdfReader
 
 from lumbar_tf.interop.dimse import StoreScu
 from lumbar_tf.interop.encapsulated_pdf import make_encapsulated_pdf, write_encapsulated_pdf
+from lumbar_tf.interop.output_formats import OutputFormat
 from lumbar_tf.interop.source_references import find_references
 from lumbar_tf.interop.study_grading import find_results
 from lumbar_tf.labels import Level
@@ -63,8 +64,11 @@ def test_a_document_is_stored_whole_at_a_node(tmp_path: Path, length: int) -> No
     document = make_encapsulated_pdf(pdf, find_references(study), make_result(study), model="7")
     (tmp_path / "dicom").mkdir()
     document.save_as(tmp_path / "dicom" / "1.pdf.dcm", enforce_file_format=True)
-    (found,) = find_results(tmp_path, "1", ("pdf",))
-    assert found.file == "dicom/1.pdf.dcm" and find_results(tmp_path, "1", ("sr", "sheet")) == ()
+    (found,) = find_results(tmp_path, "1", (OutputFormat.PDF,))
+    assert (
+        found.file == "dicom/1.pdf.dcm"
+        and find_results(tmp_path, "1", (OutputFormat.SR, OutputFormat.SC)) == ()
+    )
     with receiver(sop_classes=[EncapsulatedPDFStorage]) as (node, received):
         StoreScu(node, ae_title="A").store(tmp_path / found.file)
     (dataset,) = received

@@ -22,9 +22,10 @@ from lumbar_tf.interop.codes import probability_code
 from lumbar_tf.interop.dicomweb import open_archive
 from lumbar_tf.interop.dicomweb_connection import AuthenticationScheme, CredentialsFile, DicomwebConnection
 from lumbar_tf.interop.dimse import Node, StoreScu
+from lumbar_tf.interop.output_formats import STORED_FORMATS, OutputFormat
 from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.interop.study_filter import QueryWindow, StudyFilter
-from lumbar_tf.interop.study_grading import StudyGrader
+from lumbar_tf.interop.study_grading import StudyGrader, find_results, store_results
 from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
 from lumbar_tf.interop.watcher import PollingPolicy, Watch
 from lumbar_tf.labels import FINDINGS, Severity, Side
@@ -58,6 +59,11 @@ def _retrieve(orthanc: Orthanc, study_uid: str, modality: str) -> pydicom.Datase
     """Returns the study's only instance of a modality, found by QIDO-RS and fetched by WADO-RS."""
     (found,) = orthanc.get(f"dicom-web/studies/{study_uid}/instances", Modality=modality).json()
     series, instance = (found[tag]["Value"][0] for tag in ("0020000E", "00080018"))
+    return _fetch(orthanc, study_uid, series, instance)
+
+
+def _fetch(orthanc: Orthanc, study_uid: str, series: str, instance: str) -> pydicom.Dataset:
+    """Returns an instance, fetched by WADO-RS."""
     answer = orthanc.get(f"dicom-web/studies/{study_uid}/series/{series}/instances/{instance}")
     assert answer.ok
     start = answer.content.index(b"\r\n\r\n") + 4
@@ -99,7 +105,7 @@ def test_a_lumbar_study_is_graded_and_stored_and_a_cervical_one_passed_over(
     for path in hospital_disc:
         orthanc.upload(path)
     out = tmp_path / "out"
-    grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
+    grader = StudyGrader(FakeEnsemble(), out, formats=STORED_FORMATS)
     uid = hospital.LUMBAR_STUDY
     with open_archive(
         _connection(orthanc), window=QueryWindow(StudyFilter()), scratch=tmp_path / "scratch"
@@ -147,13 +153,36 @@ def test_orthanc_keeps_one_instance_of_a_result_sent_twice_by_c_store(
 ) -> None:
     uid = STUDIES[0]
     folder = small_studies[uid][0].parents[1]
-    predict_to_folder(folder, FakeEnsemble(), tmp_path / "out", formats=("dicom",))
+    predict_to_folder(folder, FakeEnsemble(), tmp_path / "out", formats=STORED_FORMATS)
     sink = StoreScu(Node("127.0.0.1", orthanc.dicom_port, TITLE), ae_title="LUMBAR_TF")
     for _ in range(2):
         for kind in ("sr", "sc"):
             sink.store(tmp_path / "out" / "dicom" / f"{uid}.{kind}.dcm")
     assert len(orthanc.instances(uid, "SR")) == len(orthanc.instances(uid, "OT")) == 1
     _check_round_trip(_retrieve(orthanc, uid, "SR"), tmp_path / "out" / "results.json", uid)
+
+
+def test_all_dicom_results_are_fetched_back_as_they_were_stored(
+    tmp_path: Path, orthanc: Orthanc, hospital_disc: list[Path]
+) -> None:
+    uid, formats = hospital.LUMBAR_STUDY, tuple(each for each in OutputFormat if each.is_dicom)
+    disc = hospital_disc[0].parents[2]
+    predict_to_folder(disc, FakeEnsemble(), tmp_path, formats=formats, study_ids=frozenset({uid}))
+    results = find_results(tmp_path, uid, formats)
+    kinds = [result.file.removeprefix(f"dicom/{uid}.") for result in results]
+    assert kinds == ["sr.dcm", "gsps-1.dcm", "gsps-2.dcm", "gsps-3.dcm", "pdf.dcm", "sc.dcm"]
+    for path in hospital_disc:
+        orthanc.upload(path)
+    with open_archive(
+        _connection(orthanc), window=QueryWindow(StudyFilter()), scratch=tmp_path / "scratch"
+    ) as archive:
+        assert list(store_results(archive, tmp_path, results)) == list(results)
+    for result in results:
+        written = pydicom.dcmread(tmp_path / result.file)
+        fetched = _fetch(orthanc, uid, result.series_uid, result.sop_instance_uid)
+        assert fetched.to_json_dict() == written.to_json_dict()
+    states = [result for result in results if ".gsps-" in result.file]
+    assert orthanc.instances(uid, "PR") == sorted(state.sop_instance_uid for state in states)
 
 
 def _words(orthanc: Orthanc) -> list[str]:
@@ -172,7 +201,7 @@ def _watching(
         "--every-s=0.3",
         "--settle-s=0.5",
     ]
-    command = [sys.executable, "-m", "lumbar_tf.watch", *words, "--days=0", "--nosheets", "--noreport"]
+    command = [sys.executable, "-m", "lumbar_tf.watch", *words, "--days=0", "--formats=sr,sc"]
     with log.open("ab") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=os.environ)
     try:
@@ -246,7 +275,7 @@ def test_watch_grades_each_study_once_despite_kills_and_an_outage(
         f"--model={trained_pipeline.model}",
         f"--out={tmp_path / 'predicted'}",
     ]
-    options = parse_options(PredictOptions, [*words, "--nosheets", "--noreport"])
+    options = parse_options(PredictOptions, [*words, "--formats=sr,sc"])
     summary = run_predict(options)
     assert summary.status == 0 and summary.figures["results stored in the archive"] == 2
     predicted = tmp_path / "predicted" / "results.json"

@@ -24,6 +24,7 @@ from lumbar_tf.dicom.files.headers import MAX_FILE_BYTES, suppress_pydicom_warni
 from lumbar_tf.interop.dimse import Node, StoreScu
 from lumbar_tf.interop.incoming_studies import IncomingStudies
 from lumbar_tf.interop.interfaces import PacsError, PacsFault
+from lumbar_tf.interop.output_formats import STORED_FORMATS
 from lumbar_tf.interop.storage_scp import TRANSFER_SYNTAXES, ListenerLimits, listen
 from lumbar_tf.interop.study_grading import StudyGrader
 from lumbar_tf.interop.watch_journal import WatchJournal, WatchState
@@ -68,7 +69,7 @@ def test_received_studies_are_graded_and_late_images_replace_the_report(
     out = tmp_path / "out"
     studies = IncomingStudies(out / ".watch")
     journal = WatchJournal(out / ".watch")
-    grader = StudyGrader(FakeEnsemble(), out, formats=("dicom",))
+    grader = StudyGrader(FakeEnsemble(), out, formats=STORED_FORMATS)
     images = {uid: [pydicom.dcmread(path) for path in paths] for uid, paths in small_studies.items()}
     with listen(LOCAL, studies, ae_title="LUMBAR_TF") as port, receiver() as (node, received):
         clock = [1000.0]

@@ -13,11 +13,13 @@ from highdicom.sr import srread
 from PIL import Image
 from pypdf import PdfReader
 
-from lumbar_tf.interop.result_formats import OUTPUT_FORMATS, predict_to_folder
+from lumbar_tf.interop.output_formats import OutputFormat
+from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.prediction.results import findings_frame
 from lumbar_tf.serving.training_data import TrainingData
 from tests.interop import hospital
 from tests.interop.dciodvfy import find_errors
+from tests.interop.presentation_reader import read_slices
 from tests.interop.sr_reader import read_groups
 from tests.prediction.test_pipeline import FakeEnsemble
 from tests.reports.html_page import Page, check_self_contained
@@ -41,7 +43,7 @@ class Graded:
         model = FakeEnsemble()
         model.training = training
         disc = hospital.write_hospital_export(folder / "disc").root
-        found = predict_to_folder(disc, model, self.out, formats=tuple(OUTPUT_FORMATS))
+        found = predict_to_folder(disc, model, self.out, formats=tuple(OutputFormat))
         self.findings = next(findings for findings in found.results if findings.study_id == STUDY)
 
     def dicom(self, kind: str) -> pydicom.Dataset:
@@ -80,6 +82,11 @@ def _sr_texts(graded: Graded) -> list[str]:
     return [" ".join(comments)]
 
 
+def _gsps_texts(graded: Graded) -> list[str]:
+    slices = read_slices(graded.out / "dicom" / f"{STUDY}.gsps-1.dcm")
+    return [next(text.text for text in drawn.texts if text.units == "DISPLAY") for drawn in slices]
+
+
 def _sc_texts(graded: Graded) -> list[str]:
     return [graded.dicom("sc").ImageComments]
 
@@ -107,6 +114,7 @@ READERS: dict[str, Callable[[Graded], list[str]]] = {
     "json": _json_texts,
     "report": _report_texts,
     "sr": _sr_texts,
+    "gsps": _gsps_texts,
     "sc": _sc_texts,
     "pdf": _pdf_texts,
     "fhir": _fhir_texts,
@@ -144,12 +152,12 @@ def test_the_note_stands_before_the_measurements_of_the_structured_report(graded
 
 
 def test_dciodvfy_reports_no_error(graded: Graded) -> None:
-    for kind in ("sr", "sc", "pdf"):
+    for kind in ("sr", "gsps-1", "sc", "pdf"):
         assert find_errors(graded.out / "dicom" / f"{STUDY}.{kind}.dcm") == []
 
 
 def test_results_with_another_note_have_another_uid(tmp_path: Path) -> None:
     """An archive that has the result without the note takes the one with it."""
     first, other = (Graded(tmp_path / name, MODELS[name]) for name in ("synthetic", "undocumented"))
-    for kind in ("sr", "sc", "pdf"):
+    for kind in ("sr", "gsps-1", "sc", "pdf"):
         assert first.dicom(kind).SOPInstanceUID != other.dicom(kind).SOPInstanceUID

@@ -10,6 +10,7 @@ import pytest
 
 from lumbar_tf.config.loading import default_config_path
 from lumbar_tf.dicom.sources.study_source import read_source
+from lumbar_tf.interop.output_formats import OutputFormat
 from lumbar_tf.interop.result_formats import predict_to_folder
 from lumbar_tf.labels import FINDINGS, Plane
 from lumbar_tf.monitoring.log import AnswerLog, read_log
@@ -173,7 +174,7 @@ def test_each_study_that_was_answered_has_a_report_where_they_are_wanted(
     cohort: Path, tmp_path: Path
 ) -> None:
     ensemble = FakeEnsemble({IDS[1]: ServingFailure.TOO_LARGE})
-    predict_to_folder(cohort, ensemble, tmp_path / "with", formats=("report",), max_in_flight=3)
+    predict_to_folder(cohort, ensemble, tmp_path / "with", formats=(OutputFormat.REPORT,), max_in_flight=3)
     reports = {path.name: path.read_text() for path in (tmp_path / "with" / "reports").iterdir()}
     assert set(reports) == {f"{each}.html" for each in IDS if each != IDS[1]}
     assert all(f"Study {name.removesuffix('.html')}" in text for name, text in reports.items())
@@ -184,14 +185,16 @@ def test_each_study_that_was_answered_has_a_report_where_they_are_wanted(
 
 def test_a_hospitals_names_are_in_no_report(tmp_path: Path) -> None:
     export = hospital.write_hospital_export(tmp_path / "disc")
-    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", formats=("report",))
+    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "out", formats=(OutputFormat.REPORT,))
     with read_source(export.root) as source:
         values = collect_identifying_values(source.studies, are_ids_secret=False)
     reports = tmp_path / "out" / "reports"
     assert len(list(reports.iterdir())) == 2
     assert find_identifying_text(reports, values) == ()
     # Under a key the ids are no longer there either.
-    predict_to_folder(export.root, FakeEnsemble(), tmp_path / "hidden", formats=("report",), key=b"k" * 32)
+    predict_to_folder(
+        export.root, FakeEnsemble(), tmp_path / "hidden", formats=(OutputFormat.REPORT,), key=b"k" * 32
+    )
     with read_source(export.root) as source:
         values = collect_identifying_values(source.studies, are_ids_secret=True)
     assert find_identifying_text(tmp_path / "hidden" / "reports", values) == ()
@@ -212,7 +215,7 @@ def test_an_interrupted_run_leaves_no_table_and_whole_reports(cohort: Path, tmp_
             return super().predict(studies, with_saliency=with_saliency)
 
     with pytest.raises(KeyboardInterrupt):
-        predict_to_folder(cohort, Interrupted(), tmp_path, formats=("report",))
+        predict_to_folder(cohort, Interrupted(), tmp_path, formats=(OutputFormat.REPORT,))
     # Not the earlier run's either, which would be taken for those of the reports beside them.
     assert {path.name for path in tmp_path.iterdir()} == {"reports"}
     reports = sorted((tmp_path / "reports").iterdir())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar_tf.bundle.loading import read_ensemble_json
+from lumbar_tf.models.bundle_folder import read_ensemble_json
 from lumbar_tf.serving.training_data import (
     MAX_ORIGIN_CHARACTERS,
     TrainingData,

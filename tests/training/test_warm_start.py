@@ -3,7 +3,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
 
 from lumbar_tf.config import (
     CropConfig,
@@ -13,14 +17,20 @@ from lumbar_tf.config import (
     TrainingConfig,
     dump_config,
 )
+from lumbar_tf.files import file_sha256
+from lumbar_tf.inputs.crop_layout import CropLayout
 from lumbar_tf.labels import Family, Plane
+from lumbar_tf.models.fold_ensemble import assign_weights
+from lumbar_tf.models.grader import build_grader
+from lumbar_tf.models.localizer import build_localizer
 from lumbar_tf.training.checkpoints import WEIGHTS_NAME
 from lumbar_tf.training.metadata import write_member_metadata
-from lumbar_tf.training.pretrained_weights import copy_weights
+from lumbar_tf.training.pretrained_weights import read_pretrained_plane
 from lumbar_tf.training.runs import LOCALIZER, PlaneRun
 from lumbar_tf.training.warm_start import initial_weights
 
 MEMBER = "csp_darknet_narrow"
+VARIABLES = ("variables/variables.data-00000-of-00001", "variables/variables.index")
 FOLDS = {"a": 0, "b": 1, "c": 2}
 TRAINING = TrainingConfig(epochs=1, batch_studies=1, learning_rate=1e-3)
 
@@ -221,26 +231,51 @@ def test_a_run_of_another_plane_is_refused(start: Start) -> None:
     assert "init_from" in dump_config(config)
 
 
+VECTORS = [np.arange(4, dtype=np.float32) + 10 * number for number in range(6)]
+
+
+def _write_bundle(
+    folder: Path, config: PlaneConfig, *, is_synthetic: bool = True, folds: str = "others"
+) -> Path:
+    """Writes what a start from a bundle reads: variables and description of sagittal T1 and T2."""
+    version = folder / "3"
+    module = tf.Module()
+    # Two folds of a grader of T1, of the localizer and of a grader of T2.
+    module.parameters = [[tf.Variable(VECTORS[2 * i + fold]) for fold in range(2)] for i in range(3)]
+    tf.saved_model.save(module, str(version))
+    origin = {"num_folds": 2, "digests": {"folds_sha256": folds}, "graders": [MEMBER]}
+    plane = {**origin, "config": dump_config(config), "has_localizer": True}
+    files = {name: file_sha256(version / name) for name in VARIABLES}
+    description = {
+        "members": [],
+        "training": {"data": "", "is_synthetic": is_synthetic},
+        "planes": {"sagittal_t1": {**origin, "has_localizer": False}, "sagittal_t2": plane},
+        "files": files,
+    }
+    (version / "assets.extra").mkdir()
+    (version / "assets.extra" / "ensemble.json").write_text(json.dumps(description))
+    return version
+
+
 @pytest.fixture
-def pretrained(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The initial weights of a pretrained ensemble, of a run with other studies."""
-    first = start("first", FOLDS, _config())
-    _finish(first, 0, 1)
-    _finish(first, 0, 1, member=LOCALIZER)
-    folder = tmp_path / "pretrained"
-    copy_weights(first.runs, folder / "weights")
-    monkeypatch.setenv("LUMBAR_TF_PRETRAINED", str(folder))
-    return folder / "weights"
+def pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The version's folder of a pretrained ensemble."""
+    monkeypatch.setenv("LUMBAR_TF_PRETRAINED", str(tmp_path / "pretrained"))
+    return _write_bundle(tmp_path / "pretrained", _config())
 
 
-@pytest.mark.parametrize("member", [MEMBER, LOCALIZER])
-def test_pretrained_names_the_weights_of_the_package(start: Start, pretrained: Path, member: str) -> None:
-    run = start("second", {"x": 0, "y": 1}, _config(Path("pretrained")))
-    path = pretrained / "sagittal_t2" / member / "fold0" / WEIGHTS_NAME
-    assert [initial_weights(run, member, fold) for fold in range(2)] == [path, path]
+@pytest.mark.parametrize(("member", "vectors"), [(LOCALIZER, VECTORS[2:4]), (MEMBER, VECTORS[4:])])
+@pytest.mark.usefixtures("pretrained")
+def test_folds_start_from_those_of_the_pretrained_ensemble_in_turn(
+    start: Start, member: str, vectors: list[NDArray[np.float32]]
+) -> None:
+    run = start("second", {"x": 0, "y": 1, "z": 2}, _config(Path("pretrained")))
+    for fold, expected in enumerate([*vectors, vectors[0]]):
+        np.testing.assert_array_equal(initial_weights(run, member, fold), expected)
 
 
-def test_a_backbone_without_pretrained_weights_is_refused(start: Start, pretrained: Path) -> None:
+@pytest.mark.usefixtures("pretrained")
+def test_a_backbone_without_pretrained_weights_is_refused(start: Start) -> None:
     config = _config(Path("pretrained"), backbones=("mobilenet_v2",))
     assert config.localizer is not None
     config = config.model_copy(
@@ -254,22 +289,70 @@ def test_a_backbone_without_pretrained_weights_is_refused(start: Start, pretrain
         initial_weights(run, LOCALIZER, 0)
 
 
-def test_pretrained_weights_of_another_network_or_of_the_same_studies_are_refused(
-    start: Start, pretrained: Path
-) -> None:
+@pytest.mark.usefixtures("pretrained")
+def test_pretrained_weights_of_another_network_or_plane_are_refused(start: Start) -> None:
     other = start("second", {"x": 0, "y": 1}, _config(Path("pretrained"), pooling="mean"))
     with pytest.raises(ValueError, match=r"has pooling mean\. Received: attention"):
         initial_weights(other, MEMBER, 0)
-    same = start("third", {"a": 1, "y": 0}, _config(Path("pretrained")))
-    with pytest.raises(ValueError, match="shares 1 of 2 studies, such as a"):
-        initial_weights(same, MEMBER, 0)
+    axial = _config(Path("pretrained")).model_copy(update={"plane": Plane.AXIAL_T2, "localizer": None})
+    run = start("third", {"x": 0, "y": 1}, axial)
+    with pytest.raises(ValueError, match=r"the plane axial_t2\. Received: sagittal_t1, sagittal_t2"):
+        initial_weights(run, MEMBER, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"is_synthetic": False}, "trained on synthetic studies.*Pass the folder of its runs instead"),
+        ({"folds": "same"}, "was trained on the same folds"),
+    ],
+)
+def test_an_ensemble_of_studies_that_may_be_held_out_is_refused(
+    start: Start, pretrained: Path, change: dict[str, object], message: str
+) -> None:
+    run = start("second", {"x": 0, "y": 1}, _config(Path("pretrained")))
+    if change.get("folds"):
+        change = {"folds": json.loads((run.directory / "run.json").read_text())["folds_sha256"]}
+    shutil.rmtree(pretrained)
+    _write_bundle(pretrained.parent, _config(), **change)
+    with pytest.raises(ValueError, match=message):
+        initial_weights(run, MEMBER, 0)
 
 
 def test_pretrained_weights_that_are_changed_or_absent_are_refused(start: Start, pretrained: Path) -> None:
     run = start("second", {"x": 0, "y": 1}, _config(Path("pretrained")))
-    (pretrained / "sagittal_t2" / MEMBER / "fold0" / WEIGHTS_NAME).write_bytes(b"other")
-    with pytest.raises(ValueError, match=f"another sagittal_t2/{MEMBER}/fold0/{WEIGHTS_NAME}"):
+    (pretrained / VARIABLES[0]).write_bytes(b"other")
+    with pytest.raises(ValueError, match=f"another {VARIABLES[0]}"):
         initial_weights(run, MEMBER, 0)
     shutil.rmtree(pretrained)
-    with pytest.raises(ValueError, match="python -m lumbar_tf.pretrain --install=DIR"):
+    with pytest.raises(ValueError, match=r"needs weights.*run `make pretrained`"):
         initial_weights(run, MEMBER, 0)
+
+
+@pytest.mark.parametrize("plane", [Plane.SAGITTAL_T2, Plane.SAGITTAL_T1, Plane.AXIAL_T2])
+def test_weights_of_the_package_fit_their_networks(plane: Plane) -> None:
+    """All weights of the package's own ensemble; those of batch normalisation are not the initial ones."""
+    pretrained = read_pretrained_plane(plane)
+    models = {
+        name: build_grader(name, pretrained.config.grader, CropLayout.of(pretrained.config))
+        for name in pretrained.config.grader.backbones
+    }
+    if pretrained.config.localizer is not None:
+        models[LOCALIZER] = build_localizer(pretrained.config.localizer, plane)
+    assert set(models) == set(pretrained.networks)
+    for name, model in models.items():
+        vector = pretrained.read_weights(name, 0)
+        assign_weights(model, vector)
+        np.testing.assert_array_equal(np.concatenate([np.ravel(w) for w in model.get_weights()]), vector)
+        moving = [weight for weight in model.weights if weight.name == "moving_variance"]
+        assert moving
+        assert all(np.all(weight.numpy() > 0) and np.any(weight.numpy() != 1) for weight in moving)
+
+
+def test_weights_of_another_size_are_refused() -> None:
+    model = keras.Sequential([keras.layers.Dense(2)], name="dense")
+    model.build((None, 3))
+    assign_weights(model, np.arange(8, dtype=np.float32))
+    np.testing.assert_array_equal(model.get_weights()[0], [[0, 1], [2, 3], [4, 5]])
+    with pytest.raises(ValueError, match=r"dense must have 9 weights\. Received: 8"):
+        assign_weights(model, np.zeros(9, np.float32))

@@ -57,6 +57,13 @@ class PixelLayout:
         """Size of an uncompressed frame, bytes."""
         return self.rows * self.columns * (self.bits_allocated // 8)
 
+    @property
+    def complement(self) -> int | None:
+        """Sum of a stored value and its inverse; None for an image that is not inverted."""
+        if not self.is_inverted:
+            return None
+        return -1 if self.is_signed else (1 << self.bits_stored) - 1
+
 
 @dataclass(frozen=True)
 class SampleFormat:
