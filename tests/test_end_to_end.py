@@ -53,10 +53,6 @@ def served(trained_pipeline: TrainedPipeline) -> ServedEnsemble:
     return ServedEnsemble(trained_pipeline.model)
 
 
-def _outputs(answers: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in answers.items()}
-
-
 def _python_path(trained_pipeline: TrainedPipeline, examples: list[Mapping[Plane, bytes]]) -> Stacked:
     """The same answers without the export: Keras eagerly, the stacker in NumPy."""
     ensemble = trained_pipeline.load_ensemble()
@@ -113,7 +109,7 @@ def test_a_plane_with_nan_in_its_intensities_is_answered_as_a_missing_one(
     example.features.feature[name].float_list.value[0] = float("nan")
     without = {plane: record for plane, record in study.items() if plane is not Plane.AXIAL_T2}
     spoiled = {**study, Plane.AXIAL_T2: example.SerializeToString()}
-    answers = _outputs(served.predict([spoiled, without, study]))
+    answers = served.predict([spoiled, without, study])
     for output in answers.values():
         np.testing.assert_allclose(output[0], output[1], atol=1e-4)
     is_flagged = answers["flags"][:, :, list(Flag).index(Flag.NO_AXIAL_T2)]
@@ -125,7 +121,7 @@ def test_every_pattern_of_missing_planes_is_answered_and_flagged(
 ) -> None:
     flags = list(Flag)
     for study in _missing_patterns(encode_study(studies[0])):
-        outputs = _outputs(served.predict([study]))
+        outputs = served.predict([study])
         for head in ("probability", "competition"):
             assert np.isfinite(outputs[head]).all()
             np.testing.assert_allclose(outputs[head].sum(axis=-1), 1.0, atol=1e-5)
@@ -142,7 +138,7 @@ def test_who_asks_why_gets_the_same_answer_and_the_maps_behind_it(
     served: ServedEnsemble, studies: list[Study]
 ) -> None:
     examples = [encode_study(each) for each in studies]
-    plain, with_maps = (_outputs(served.predict(examples, with_saliency=each)) for each in (False, True))
+    plain, with_maps = (served.predict(examples, with_saliency=each) for each in (False, True))
     assert set(with_maps) - set(plain) == {"saliency", "weight"}
     for name, values in plain.items():
         np.testing.assert_allclose(with_maps[name], values, atol=1e-5, err_msg=name)
@@ -154,9 +150,9 @@ def test_who_asks_why_gets_the_same_answer_and_the_maps_behind_it(
 
 def test_a_batch_answers_as_its_studies_do_alone(served: ServedEnsemble, studies: list[Study]) -> None:
     examples = [encode_study(each) for each in studies]
-    together = _outputs(served.predict(examples))
+    together = served.predict(examples)
     for place, each in enumerate(examples):
-        alone = _outputs(served.predict([each]))
+        alone = served.predict([each])
         np.testing.assert_allclose(together["probability"][place], alone["probability"][0], atol=1e-5)
 
 
@@ -185,8 +181,8 @@ def test_a_mirrored_study_gives_swapped_sides(
 ) -> None:
     swapped = list(mirror_indices())
     for study in studies:
-        plain = _outputs(served.predict([encode_study(study)]))
-        mirrored = _outputs(served.predict([encode_study(_mirror_study(study, flips_pixels=flips_pixels))]))
+        plain = served.predict([encode_study(study)])
+        mirrored = served.predict([encode_study(_mirror_study(study, flips_pixels=flips_pixels))])
         for head in ("probability", "competition"):
             np.testing.assert_allclose(mirrored[head][0][swapped], plain[head][0], atol=1e-4)
         members, of_mirrored = plain["members"][0], mirrored["members"][0]

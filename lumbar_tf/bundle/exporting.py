@@ -86,11 +86,14 @@ def export_ensemble(
     signatures = {GRADE: module.serve}
     if has_saliency:
         signatures[SALIENCY] = module.serve_with_saliency
+    # Of an object with the variables alone, TensorFlow saves the functions of the signatures and no others.
+    variables = tf.Module()
+    variables.parameters = module.parameters
     return write_bundle(
         models,
         description,
         ensemble.stacker,
-        module,
+        variables,
         signatures,
         texts={CARD_NAME: render_card(description, facts)},
         add=add,
@@ -117,7 +120,8 @@ def write_bundle(
         models: the folder that TensorFlow Serving watches.
         description: content of `ensemble.json` without the digests, with the `version` to write.
         stacker: the stacker in the graph.
-        module: the module, which tracks all variables.
+        module: the object that is saved. It tracks all variables, and functions to keep beside those of the
+            signatures.
         signatures: its functions by the signature's name, without that of the description.
         texts: content of further files in `assets.extra`, by name.
         add: see `export_ensemble`.
@@ -214,9 +218,8 @@ def _write_requests(folder: Path, stacker: StackerCoefficients, text: str, *, is
 def _predict_case(
     served: ServedEnsemble, case: str, study: Mapping[Plane, bytes], signature: str
 ) -> LoggedRequest:
-    outputs = served.predict([study], with_saliency=signature == SALIENCY)
+    arrays = served.predict([study], with_saliency=signature == SALIENCY)
     inputs = {name: np.array(values, object) for name, values in model_inputs([study]).items()}
-    arrays = {name: value.numpy() for name, value in outputs.items()}
     return LoggedRequest(signature, inputs, arrays, model=case)
 
 

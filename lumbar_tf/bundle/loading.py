@@ -1,6 +1,5 @@
 """Exported ensembles ready for prediction, loaded here or behind a server."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from lumbar_tf.serving.training_data import TrainingData, parse_training
 from lumbar_tf.serving.transport import ModelChoice
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from numpy.typing import NDArray
 
     from lumbar_tf.serving.remote import RemoteEnsemble
 
@@ -33,28 +32,12 @@ def model_inputs(studies: Sequence[Mapping[Plane, bytes]]) -> dict[str, list[byt
     return {plane.value: [study.get(plane, b"") for study in studies] for plane in Plane}
 
 
-@contextmanager
-def _suppress_gradient_warnings() -> Iterator[None]:
-    """Suppresses TensorFlow's warning that the SavedModel holds no gradients for training."""
-    logger = logging.getLogger("absl")
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return "unsaved custom gradients" not in record.getMessage()
-
-    logger.addFilter(is_wanted)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_wanted)
-
-
 class ServedEnsemble:
-    """A SavedModel on disk, called through its signatures.
+    """A SavedModel on disk, called through its signatures; safe to call from several threads.
 
     Attributes:
         path: the version's folder.
         version: its number.
-        loaded: the object that TensorFlow restored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,18 +49,14 @@ class ServedEnsemble:
             ValueError: there is no SavedModel, or its graph holds something that a bundle must not have.
         """
         # Imported here because clients of a REST server do without TensorFlow.
-        import tensorflow as tf
-
         from lumbar_tf.bundle.servable_check import find_faults
+        from lumbar_tf.bundle.served_graph import ServedGraph
 
         self.path = find_version(path)
         self.version = self.path.name
-        # Loading runs what a SavedModel has for its start.
+        # Loading runs the function that restores the variables.
         raise_faults(self.path, find_faults(self.path))
-        with _suppress_gradient_warnings():
-            self.loaded = tf.saved_model.load(str(self.path))
-        self._grade = self.loaded.signatures[GRADE]
-        self._grade_with_saliency = self.loaded.signatures.get(SALIENCY)
+        self._graph = ServedGraph(self.path)
 
     @cached_property
     def description(self) -> Mapping[str, Any]:
@@ -97,11 +76,11 @@ class ServedEnsemble:
     @property
     def has_saliency(self) -> bool:
         """Whether the export has the signature with saliency."""
-        return self._grade_with_saliency is not None
+        return SALIENCY in self._graph.signatures
 
     def predict(
         self, studies: Sequence[Mapping[Plane, bytes]], *, with_saliency: bool = False
-    ) -> "dict[str, tf.Tensor]":
+    ) -> "dict[str, NDArray[Any]]":
         """Grades studies.
 
         Args:
@@ -115,18 +94,11 @@ class ServedEnsemble:
 
     def predict_inputs(
         self, inputs: Mapping[str, Any], *, with_saliency: bool = False
-    ) -> "dict[str, tf.Tensor]":
+    ) -> "dict[str, NDArray[Any]]":
         """Grades studies that have the layout of the signatures' inputs; see `model_inputs`."""
-        import tensorflow as tf
-
         # Never both: TensorFlow optimizes a signature on its first call, which takes seconds.
-        signature = self._grade
-        if with_saliency and self._grade_with_saliency is not None:
-            signature = self._grade_with_saliency
-        outputs: dict[str, tf.Tensor] = signature(
-            **{name: tf.constant(values, tf.string) for name, values in inputs.items()}
-        )
-        return outputs
+        signature = SALIENCY if with_saliency and self.has_saliency else GRADE
+        return self._graph.run(signature, inputs)
 
 
 @dataclass(frozen=True)

@@ -44,30 +44,33 @@ RECALIBRATION_KEY = "recalibration"
 
 
 class RecalibratedEnsemble(tf.Module):
-    """The module that is exported: a loaded bundle whose stacker is replaced.
+    """The object that is saved: a bundle's weights and functions.
 
     Attributes:
         parameters: the weights.
         original: functions of the first export by the signature's name.
-        serving: functions of this module, likewise.
     """
 
-    def __init__(self, bundle: Any, stacker: StackerCoefficients) -> None:
-        """Takes a loaded SavedModel of this package, and the stacker of its members."""
+    def __init__(self, path: Path) -> None:
+        """Loads a bundle that has passed `servable_check`."""
         super().__init__(name="lumbar_tf")
+        bundle = tf.saved_model.load(str(path))
         self.parameters = bundle.parameters
         functions = bundle.original if hasattr(bundle, "original") else bundle.signatures
         self.original = {name: functions[name] for name in (GRADE, SALIENCY) if name in functions}
 
-        def make(function: Any) -> Any:
-            @tf.function(input_signature=SERVING_INPUTS, autograph=False)
-            def serve(*examples: tf.Tensor) -> dict[str, tf.Tensor]:
-                named = {spec.name: value for spec, value in zip(SERVING_INPUTS, examples, strict=True)}
-                return restack(function(**named), stacker)
+    def signatures(self, stacker: StackerCoefficients) -> dict[str, Any]:
+        """Returns the functions of a bundle with another stacker, by the signature's name."""
+        return {name: _with_stacker(function, stacker) for name, function in self.original.items()}
 
-            return serve
 
-        self.serving = {name: make(function) for name, function in self.original.items()}
+def _with_stacker(function: Any, stacker: StackerCoefficients) -> Any:
+    @tf.function(input_signature=SERVING_INPUTS, autograph=False)
+    def serve(*examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        named = {spec.name: value for spec, value in zip(SERVING_INPUTS, examples, strict=True)}
+        return restack(function(**named), stacker)
+
+    return serve
 
 
 def restack(outputs: Mapping[str, tf.Tensor], stacker: StackerCoefficients) -> dict[str, tf.Tensor]:
@@ -145,14 +148,14 @@ def write_recalibrated(
         RECALIBRATION_KEY: {**origin, **recalibration},
     }
     original, _ = read_stackers(source.path)
-    module = RecalibratedEnsemble(source.loaded, stacker)
+    module = RecalibratedEnsemble(source.path)
     card = (source.path / EXTRA / CARD_NAME).read_text(encoding="utf-8")
     return write_bundle(
         models,
         description,
         stacker,
         module,
-        module.serving,
+        module.signatures(stacker),
         texts={
             CARD_NAME: recalibrated_card(card, description),
             ORIGINAL_STACKER_NAME: stacker_to_json(original),

@@ -106,10 +106,7 @@ def find_output_faults(
     requests = [request for request in requests if request.signature == GRADE]
     studies = _recorded_studies(requests)
     inputs = {name: [value for study in studies for value in study[name]] for name in studies[0]}
-    batch = {
-        name: value.numpy()
-        for name, value in served.predict_inputs(inputs, with_saliency=with_saliency).items()
-    }
+    batch = served.predict_inputs(inputs, with_saliency=with_saliency)
     outputs = {
         request.model: {name: value[place] for name, value in batch.items()}
         for place, request in enumerate(requests)

@@ -79,18 +79,21 @@ def find_faults(path: Path) -> list[str]:
     """
     faults = [f"{name} is another form of the graph" for name in _OTHER_FORMS if (path / name).exists()]
     try:
-        model = saved_model_pb2.SavedModel.FromString(_read_model(path / _MODEL_NAME))
-    except (DecodeError, ValueError) as error:
-        return [*faults, f"{_MODEL_NAME} must hold a SavedModel ({error})"]
+        model = read_model(path)
+    except ValueError as error:
+        return [*faults, str(error)]
     if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
         return [
             *faults,
             f"{_MODEL_NAME} must hold one graph with its objects, not {len(model.meta_graphs)} graphs",
         ]
     (graph,) = model.meta_graphs
+    # Collected once: most of the check's time.
+    functions = graph.graph_def.library.function
+    calls = {function.signature.name: called_functions(function.node_def) for function in functions}
     faults += _operation_faults(graph.graph_def)
-    faults += _function_faults(graph.graph_def)
-    faults += _file_access_faults(graph)
+    faults += _function_faults(graph.graph_def, calls)
+    faults += _file_access_faults(graph, calls)
     faults += _constant_faults(graph.graph_def)
     faults += _object_faults(graph.object_graph_def)
     faults += _start_faults(graph)
@@ -101,12 +104,20 @@ def find_faults(path: Path) -> list[str]:
     return faults
 
 
-def _read_model(path: Path) -> bytes:
-    with open_regular_file(path) as file:
-        content = file.read(MAX_MODEL_BYTES + 1)
-    if len(content) > MAX_MODEL_BYTES:
-        raise ValueError(f"it has more than {MAX_MODEL_BYTES} bytes")
-    return content
+def read_model(path: Path) -> Any:
+    """Returns the SavedModel protocol buffer of a folder, without any check of what is in it.
+
+    Raises:
+        ValueError: `saved_model.pb` is too large or no SavedModel.
+    """
+    try:
+        with open_regular_file(path / _MODEL_NAME) as file:
+            content = file.read(MAX_MODEL_BYTES + 1)
+        if len(content) > MAX_MODEL_BYTES:
+            raise ValueError(f"it has more than {MAX_MODEL_BYTES} bytes")
+        return saved_model_pb2.SavedModel.FromString(content)
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"{_MODEL_NAME} must hold a SavedModel ({error})") from error
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -135,7 +146,7 @@ def _rule_against(name: str) -> str:
     return "is not on the list of allowed operations"
 
 
-def _called_functions(nodes: Iterable[Any]) -> set[str]:
+def called_functions(nodes: Iterable[Any]) -> set[str]:
     """Returns the functions that nodes name as their operation's arguments."""
     called: set[str] = set()
     for node in nodes:
@@ -147,7 +158,7 @@ def _called_functions(nodes: Iterable[Any]) -> set[str]:
     return called
 
 
-def _function_faults(graph: Any) -> list[str]:
+def _function_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
     """Returns functions that are named like an operation, and calls of functions that are not there."""
     functions = {function.signature.name for function in graph.library.function}
     faults = [
@@ -155,47 +166,48 @@ def _function_faults(graph: Any) -> list[str]:
         for name in sorted(functions)
         if hasattr(tf.raw_ops, name)
     ]
-    absent = sorted(_called_functions(_nodes(graph)) - functions)
+    absent = sorted(called_functions(graph.node).union(*calls.values()) - functions)
     return faults + [f"function {name} is called and is not in the graph" for name in absent]
 
 
-def _file_operations(graph: Any) -> dict[str, frozenset[str]]:
+def _file_operations(graph: Any, calls: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     """Returns the operations on files of each function and of the functions that it calls."""
     watched = SAVING_OPERATIONS | RESTORING_OPERATIONS
     names = {function.signature.name for function in graph.library.function}
     found: dict[str, frozenset[str]] = {}
-    calls: dict[str, set[str]] = {}
+    reachable: dict[str, set[str]] = {}
     for function in graph.library.function:
         name, operations = function.signature.name, {node.op for node in function.node_def}
         found[name] = frozenset(operations & watched)
-        calls[name] = (_called_functions(function.node_def) | operations) & names
+        reachable[name] = (calls[name] | operations) & names
     changed = True
     while changed:
         changed = False
-        for name, called in calls.items():
+        for name, called in reachable.items():
             reached = found[name].union(*(found[other] for other in called))
             changed |= reached != found[name]
             found[name] = reached
     return found
 
 
-def _node_name(tensor: str) -> str:
+def node_name(tensor: str) -> str:
+    """Returns the node of a tensor's name, such as `node:0`, or of a control input, `^node`."""
     return tensor.removeprefix("^").partition(":")[0]
 
 
-def _file_access_faults(graph: Any) -> list[str]:
+def _file_access_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
     """Returns accesses to files other than those of the saver, whose file name the caller provides."""
-    reached = _file_operations(graph.graph_def)
+    reached = _file_operations(graph.graph_def, calls)
     saver = graph.saver_def
-    file_name = _node_name(saver.filename_tensor_name)
+    file_name = node_name(saver.filename_tensor_name)
     allowed: Mapping[str, frozenset[str]] = {
-        _node_name(saver.save_tensor_name): SAVING_OPERATIONS,
-        _node_name(saver.restore_op_name): RESTORING_OPERATIONS,
+        node_name(saver.save_tensor_name): SAVING_OPERATIONS,
+        node_name(saver.restore_op_name): RESTORING_OPERATIONS,
     }
     placeholders = {node.name for node in graph.graph_def.node if node.op == "Placeholder"}
     faults = []
     for node in graph.graph_def.node:
-        called = _called_functions([node]) | {node.op}
+        called = called_functions([node]) | {node.op}
         own = {node.op} & (SAVING_OPERATIONS | RESTORING_OPERATIONS)
         operations = own.union(*(reached.get(name, frozenset()) for name in called))
         is_saver = (
@@ -208,9 +220,9 @@ def _file_access_faults(graph: Any) -> list[str]:
             faults.append(
                 f"node {node.name} accesses files outside the bundle ({', '.join(sorted(operations))})"
             )
-        if any(_node_name(name) in allowed for name in node.input):
+        if any(node_name(name) in allowed for name in node.input):
             faults.append(f"node {node.name} uses the result of saving or restoring")
-    exposed = {_node_name(tensor) for tensor in _signature_tensors(graph)} & {*allowed, file_name}
+    exposed = {node_name(tensor) for tensor in _signature_tensors(graph)} & {*allowed, file_name}
     faults += [f"node {name} of the saver is an input or output of a signature" for name in sorted(exposed)]
     public = _public_functions(graph.object_graph_def)
     faults += [
@@ -275,10 +287,10 @@ def _start_faults(graph: Any) -> list[str]:
     for name, collection in graph.collection_def.items():
         if name != _INIT_COLLECTION:
             faults.append(f"collection {name[:80]!r}: a bundle has none but {_INIT_COLLECTION}")
-        started.update(_node_name(node) for node in collection.node_list.value)
+        started.update(node_name(node) for node in collection.node_list.value)
     if _INIT_SIGNATURE in graph.signature_def:
         signature = graph.signature_def[_INIT_SIGNATURE]
-        started.update(_node_name(info.name) for info in signature.outputs.values())
+        started.update(node_name(info.name) for info in signature.outputs.values())
     return faults + [f"node {name[:80]!r} would run at the start" for name in sorted(started - idle)]
 
 
