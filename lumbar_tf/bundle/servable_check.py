@@ -7,27 +7,23 @@ loading. Everything that passes can also be served by a plain TensorFlow Serving
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
 
 from lumbar_tf.bundle.allowed_operations import (
     ALLOWED_OPERATIONS,
     RESTORING_OPERATIONS,
     SAVING_OPERATIONS,
 )
-from lumbar_tf.files import open_regular_file
+from lumbar_tf.bundle.graph_definition import called_functions, node_name, read_model
+from lumbar_tf.models.bundle_folder import MODEL_NAME
 
-_MODEL_NAME = "saved_model.pb"
 #: Other forms of the graph, which some loaders prefer.
 _OTHER_FORMS = ("saved_model.cpb", "saved_model.pbtxt")
-#: A graph contains no weights; that of the demo's ensemble has 6 MB.
-MAX_MODEL_BYTES = 512 << 20
 #: Run Python in the exporting process; a server has no Python.
 _PYTHON_OPS = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
 #: Read or write files, or text streams that can be files.
@@ -85,7 +81,7 @@ def find_faults(path: Path) -> list[str]:
     if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
         return [
             *faults,
-            f"{_MODEL_NAME} must hold one graph with its objects, not {len(model.meta_graphs)} graphs",
+            f"{MODEL_NAME} must hold one graph with its objects, not {len(model.meta_graphs)} graphs",
         ]
     (graph,) = model.meta_graphs
     # Collected once: most of the check's time.
@@ -94,6 +90,7 @@ def find_faults(path: Path) -> list[str]:
     faults += _operation_faults(graph.graph_def)
     faults += _function_faults(graph.graph_def, calls)
     faults += _file_access_faults(graph, calls)
+    faults += _restoring_faults(graph.graph_def, calls)
     faults += _constant_faults(graph.graph_def)
     faults += _object_faults(graph.object_graph_def)
     faults += _start_faults(graph)
@@ -102,22 +99,6 @@ def find_faults(path: Path) -> list[str]:
         if name != _INIT_SIGNATURE:
             faults += _signature_faults(name, signature)
     return faults
-
-
-def read_model(path: Path) -> Any:
-    """Returns the SavedModel protocol buffer of a folder, without any check of what is in it.
-
-    Raises:
-        ValueError: `saved_model.pb` is too large or no SavedModel.
-    """
-    try:
-        with open_regular_file(path / _MODEL_NAME) as file:
-            content = file.read(MAX_MODEL_BYTES + 1)
-        if len(content) > MAX_MODEL_BYTES:
-            raise ValueError(f"it has more than {MAX_MODEL_BYTES} bytes")
-        return saved_model_pb2.SavedModel.FromString(content)
-    except (DecodeError, ValueError) as error:
-        raise ValueError(f"{_MODEL_NAME} must hold a SavedModel ({error})") from error
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -144,18 +125,6 @@ def _rule_against(name: str) -> str:
     if name.startswith(_COMPILED_PREFIX):
         return "needs XLA, which a server may lack"
     return "is not on the list of allowed operations"
-
-
-def called_functions(nodes: Iterable[Any]) -> set[str]:
-    """Returns the functions that nodes name as their operation's arguments."""
-    called: set[str] = set()
-    for node in nodes:
-        for value in node.attr.values():
-            if value.HasField("func"):
-                called.add(value.func.name)
-            elif value.HasField("list"):
-                called.update(function.name for function in value.list.func)
-    return called
 
 
 def _function_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
@@ -188,11 +157,6 @@ def _file_operations(graph: Any, calls: Mapping[str, set[str]]) -> dict[str, fro
             changed |= reached != found[name]
             found[name] = reached
     return found
-
-
-def node_name(tensor: str) -> str:
-    """Returns the node of a tensor's name, such as `node:0`, or of a control input, `^node`."""
-    return tensor.removeprefix("^").partition(":")[0]
 
 
 def _file_access_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
@@ -230,6 +194,23 @@ def _file_access_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
         for name in sorted(public)
         if reached.get(name)
     ]
+    return faults
+
+
+def _restoring_faults(graph: Any, calls: Mapping[str, set[str]]) -> list[str]:
+    """Returns functions that could restore the variables from a file that the caller does not provide.
+
+    Such a function is called by the saver's node alone, whose first input is the name of the file.
+    """
+    faults = []
+    called = set().union(
+        *calls.values(), *({node.op for node in each.node_def} for each in graph.library.function)
+    )
+    for function in graph.library.function:
+        nodes = [node for node in function.node_def if node.op in RESTORING_OPERATIONS]
+        name, file_name = function.signature.name, [arg.name for arg in function.signature.input_arg[:1]]
+        if nodes and (name in called or any(node.input[:1] != file_name for node in nodes)):
+            faults.append(f"function {name} may restore variables from files outside the bundle")
     return faults
 
 

@@ -44,6 +44,21 @@ def bare(trained_pipeline: TrainedPipeline) -> TrainedEnsemble:
         return trained_pipeline.load_ensemble()
 
 
+@pytest.fixture(scope="module")
+def without_saliency(
+    trained_pipeline: TrainedPipeline, tmp_path_factory: pytest.TempPathFactory
+) -> lumbar_tf.ExportedBundle:
+    """The ensemble exported again, as if of patients and without the signature `saliency`."""
+    folder = tmp_path_factory.mktemp("without_saliency")
+    return lumbar_tf.export(
+        trained_pipeline.out / "runs",
+        folder / "models",
+        data="Patients.\nMany.",
+        saliency=False,
+        records=folder / "absent",
+    )
+
+
 def _weights_bytes(path: Path) -> int:
     """Bytes of the arrays in a file of weights, read without the package."""
     sizes: list[int] = []
@@ -85,6 +100,21 @@ def test_a_network_is_in_the_graph_once_whatever_its_folds(trained_pipeline: Tra
     assert set(calls) == {function.signature.name for function in (*plain, *with_maps)}
     # What only training needs would be most of the functions.
     assert not [function for function in library.function if "grad" in function.signature.name]
+
+
+def test_nothing_of_saliency_is_in_a_graph_that_is_exported_without_it(
+    trained_pipeline: TrainedPipeline, without_saliency: lumbar_tf.ExportedBundle
+) -> None:
+    with_it, without = (
+        saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
+        for path in (trained_pipeline.model, without_saliency.path)
+    )
+    named = [
+        [function.signature.name for function in graph.graph_def.library.function]
+        for graph in (with_it, without)
+    ]
+    assert [sum("saliency" in name for name in names) > 0 for names in named] == [True, False]
+    assert len(named[1]) < 0.6 * len(named[0])
 
 
 def test_the_signature_is_named_and_has_the_study_in_front(trained_pipeline: TrainedPipeline) -> None:
@@ -134,15 +164,9 @@ def test_the_manifest_has_the_digests_of_all_files_and_names_no_study(
 
 
 def test_a_forgotten_flag_does_not_hide_that_the_studies_were_synthetic(
-    trained_pipeline: TrainedPipeline, tmp_path: Path
+    trained_pipeline: TrainedPipeline, without_saliency: lumbar_tf.ExportedBundle
 ) -> None:
-    bundle = lumbar_tf.export(
-        trained_pipeline.out / "runs",
-        tmp_path / "models",
-        data="Patients.\nMany.",
-        saliency=False,
-        records=tmp_path / "absent",
-    )
+    bundle = without_saliency
     served = load_bundle(bundle.path)
     assert served.description["training"] == {"data": "Patients. Many.", "is_synthetic": True}
     # The demo gives its origin, and the flag.

@@ -63,7 +63,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path, 
 
     def check(folder: Path, words: str) -> None:
         (tmp_path / "victim").unlink(missing_ok=True)
-        monkeypatch.setattr(tf.saved_model, "load", load)
+        monkeypatch.setattr(tf.compat.v1, "wrap_function", load)
         with pytest.raises(ValueError, match=words):
             load_bundle(folder)
         monkeypatch.undo()
@@ -140,6 +140,39 @@ def test_a_server_that_would_write_when_it_restores_is_refused(
         graph.saver_def.restore_op_name = graph.saver_def.save_tensor_name.partition(":")[0]
 
     refused(_edit(_save(tmp_path / "1"), swap), "SaveV2")
+
+
+def test_restoring_from_another_place_is_refused(
+    tmp_path: Path, refused: Callable[[Path, str], None]
+) -> None:
+    def aim(graph: Any) -> None:
+        (restore,) = (each for each in graph.graph_def.library.function if "restore" in each.signature.name)
+        (node,) = (each for each in restore.node_def if each.op == "RestoreV2")
+        other = restore.node_def.add(name="other", op="Const")
+        other.attr["dtype"].type = tf.string.as_datatype_enum
+        other.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(str(tmp_path / "secret")))
+        node.input[0] = "other:output:0"
+
+    refused(_edit(_save(tmp_path / "1"), aim), "may restore variables from files outside the bundle")
+
+
+def test_restoring_through_another_function_is_refused(
+    tmp_path: Path, refused: Callable[[Path, str], None]
+) -> None:
+    """The inner function restores from its own argument, but the outer one chooses that."""
+
+    def wrap(graph: Any) -> None:
+        functions = graph.graph_def.library.function
+        (inner,) = (each for each in functions if "restore" in each.signature.name)
+        (call,) = (each for each in graph.graph_def.node if each.name == graph.saver_def.restore_op_name)
+        outer = functions.add()
+        outer.CopyFrom(inner)
+        outer.signature.name = call.attr["f"].func.name = "outer"
+        del outer.node_def[:]
+        outer.node_def.add().CopyFrom(call)
+        outer.node_def[0].attr["f"].func.name = inner.signature.name
+
+    refused(_edit(_save(tmp_path / "1"), wrap), "may restore variables from files outside the bundle")
 
 
 def test_the_save_function_as_a_signature_is_refused(
