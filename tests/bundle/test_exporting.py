@@ -224,9 +224,9 @@ def test_a_py_function_that_is_smuggled_in_is_not_exported(
     class Smuggler(tf.Module):
         def __init__(self, networks: object, stacker: object) -> None:
             super().__init__()
-            self.scale = tf.Variable(1.0)
+            self.parameters = [tf.Variable(1.0)]
             self.serve = tf.function(
-                lambda study: {"probability": _smuggled(study) * self.scale},
+                lambda study: {"probability": _smuggled(study) * self.parameters[0]},
                 input_signature=[tf.TensorSpec([None], tf.float32, name="study")],
             )
 
@@ -245,7 +245,7 @@ def test_a_bundle_that_swaps_no_sides_is_not_exported(
         def __init__(self, networks: object, stacker: StackerCoefficients) -> None:
             super().__init__()
             said = np.random.default_rng(0).dirichlet(np.ones(3), 25).astype(np.float32)
-            self.said = tf.Variable(said)
+            self.parameters = [tf.Variable(said)]
 
             def serve(**planes: tf.Tensor) -> Mapping[str, tf.Tensor]:
                 studies = tf.shape(planes["axial_t2"])[0]
@@ -253,7 +253,7 @@ def test_a_bundle_that_swaps_no_sides_is_not_exported(
                 def each(value: tf.Tensor) -> tf.Tensor:
                     return tf.tile(value[tf.newaxis], tf.stack([studies, *([1] * value.shape.rank)]))
 
-                head = each(self.said.read_value())
+                head = each(self.parameters[0].read_value())
                 return {
                     "probability": head,
                     "competition": head,
