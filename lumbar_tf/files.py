@@ -324,3 +324,17 @@ def file_sha256(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def find_changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Returns the names of files that are absent or have another SHA-256.
+
+    Args:
+        folder: the folder.
+        digests: SHA-256 by path relative to the folder.
+    """
+    return [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest
+    ]

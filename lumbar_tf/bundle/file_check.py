@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lumbar_tf.files import file_sha256
+from lumbar_tf.files import find_changed_files
 from lumbar_tf.models.bundle_folder import DESCRIPTION_NAME, EXTRA, MANIFEST, SIGNATURE, read_ensemble_json
 
 #: Key of the manifest with the digest of everything else in it.
@@ -72,8 +72,7 @@ def find_file_faults(path: Path) -> list[str]:
     # Only the files of the bundle are read.
     return faults or [
         f"{name} is not the file that was exported (its SHA-256 differs)"
-        for name, digest in digests.items()
-        if file_sha256(path / name) != digest
+        for name in find_changed_files(path, digests)
     ]
 
 

@@ -136,7 +136,7 @@ class FilledItem:
 
     @property
     def blank(self) -> str:
-        """What is missing, and who or which option provides it; "" if nothing is."""
+        """Missing content, and who or which option provides it; "" if there is none."""
         needed = [f"--{name.value}" for name in self.absent]
         hint = f" (more with {', '.join(needed)})" if needed else ""
         if self.status is Status.FILLED:

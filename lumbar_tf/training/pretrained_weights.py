@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lumbar_tf.config import PlaneConfig, parse_plane_config
-from lumbar_tf.files import file_sha256
+from lumbar_tf.files import find_changed_files
 from lumbar_tf.labels import Plane
 from lumbar_tf.models.bundle_folder import MANIFEST, find_version, read_ensemble_json
 from lumbar_tf.models.pretrained import describe_absence, pretrained_folder
@@ -57,11 +57,9 @@ class PretrainedPlane:
 
     def describe_networks(self) -> str:
         """Returns its backbones as text for a message."""
-        graders = [name for name in self.networks if name != LOCALIZER]
-        localizer = self.config.localizer
-        return f"graders: {', '.join(graders) or 'none'}" + (
-            f"; localizer: {localizer.backbone}" if localizer else ""
-        )
+        graders = ", ".join(name for name in self.networks if name != LOCALIZER)
+        localizer = f"; localizer: {self.config.localizer.backbone}" if self.config.localizer else ""
+        return f"graders: {graders or 'none'}{localizer}"
 
 
 def read_pretrained_plane(plane: Plane) -> PretrainedPlane:
@@ -106,11 +104,7 @@ def _network_names(content: dict[str, Any]) -> tuple[str, ...]:
 
 def _verify_variables(version: Path, description: dict[str, Any]) -> None:
     digests = {name: digest for name, digest in description["files"].items() if name.startswith(_VARIABLES)}
-    changed = [
-        name
-        for name, digest in digests.items()
-        if not (version / name).is_file() or file_sha256(version / name) != digest
-    ]
+    changed = find_changed_files(version, digests)
     if changed:
         raise ValueError(
             f"Pretrained weights must be the files that were exported. Received: {version} with another "

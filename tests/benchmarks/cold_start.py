@@ -1,4 +1,4 @@
-"""How long one study takes in a fresh process, phase by phase, and from the command to its report.
+"""Time of one study in a fresh process, phase by phase, and from the command to its report.
 
     python tests/benchmarks/cold_start.py STUDY [--bundle=BUNDLE] [--rounds=3]
 

@@ -257,23 +257,9 @@ def test_the_command_prints_the_figures_and_refuses_with_status_1(
 
 def test_the_new_version_is_signed(site: Site, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from tests.bundle.signing_keys import write_keys
 
-    key = Ed25519PrivateKey.generate()
-    private, public = tmp_path / "sign.pem", tmp_path / "verify.pem"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
+    private, public = write_keys(tmp_path, "sign")
     with pytest.raises(ValueError, match="a signature is required"):
         lumbar_tf.recalibrate(
             site.predictions, site.labels, model=site.models / "1", require_signature=public

@@ -10,7 +10,6 @@ pytest.importorskip("cryptography", reason="needs the extra `signing`")
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lumbar_tf.bundle.self_test import load_bundle
 from lumbar_tf.bundle.signing import (
@@ -19,32 +18,14 @@ from lumbar_tf.bundle.signing import (
     read_verification_key,
     sign_bundle,
 )
+from tests.bundle.signing_keys import write_keys
 
 MANIFEST, SIGNATURE = "assets.extra/ensemble.json", "assets.extra/ensemble.json.sig"
 
 
-def _write_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes a new pair of keys and returns the paths of the private and the public one."""
-    key = Ed25519PrivateKey.generate()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return private, public
-
-
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
-    return _write_keys(tmp_path, "mine")
+    return write_keys(tmp_path, "mine")
 
 
 @pytest.fixture
@@ -77,7 +58,7 @@ def test_a_signature_that_is_none_is_found(bundle: Path, keys: tuple[Path, Path]
 
 
 def test_another_key_is_refused(bundle: Path, tmp_path: Path) -> None:
-    _, other = _write_keys(tmp_path, "other")
+    _, other = write_keys(tmp_path, "other")
     with pytest.raises(ValueError, match=r"is not a signature of .* with the required key"):
         load_bundle(bundle, require_signature=other)
 
